@@ -1,0 +1,27 @@
+"""mcc: compresses trained neural networks for mobile runtimes.
+
+The public names are loaded when they are first used, so that `import mcc` and `mcc --help` do not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mcc.compress import compress as compress
+    from mcc.frontend import load as load
+    from mcc.pipeline import Pipeline as Pipeline
+
+__version__ = "0.1.0"
+__all__ = ["Pipeline", "__version__", "compress", "load"]
+
+_HOMES = {"Pipeline": "mcc.pipeline", "compress": "mcc.compress", "load": "mcc.frontend"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module; raises AttributeError for any other."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'mcc' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
