@@ -1,0 +1,277 @@
+"""Building, reading and copying canonical graphs.
+
+A canonical graph is a `torch.fx.GraphModule` whose nodes are placeholders, `get_attr` constants registered
+on the root, calls of `mcc.ir.ops` functions with all attributes given, and one output: a tuple of values.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from mcc.errors import GraphError
+from mcc.ir import table
+from mcc.ir.notes import DTYPE_NAMES, META_KEY, TensorType, annotate, note, type_of
+
+Graph = fx.GraphModule
+
+
+def op_name(node: fx.Node) -> str:
+    """Name of the operator a `call_function` node calls; the node kind for the others."""
+    if node.op != "call_function":
+        return node.op
+    return table.row_of(node).name
+
+
+def is_constant(node: fx.Node) -> bool:
+    """Whether the node reads a constant (parameter or buffer)."""
+    return node.op == "get_attr"
+
+
+def constant(graph: Graph, node: fx.Node | str) -> Tensor:
+    """The tensor behind a `get_attr` node or constant name. Raises GraphError when it is missing."""
+    name = node if isinstance(node, str) else str(node.target)
+    value = getattr(graph, name, None)
+    if not isinstance(value, Tensor):
+        raise GraphError("no such constant in the graph", where=name)
+    return value
+
+
+def set_constant(graph: Graph, name: str, value: Tensor) -> None:
+    """Register or replace a constant: floating point ones as parameters that train, others as buffers.
+
+    Running statistics and quantisation parameters must not be touched by optimisers: names that were
+    registered as buffers stay buffers.
+    """
+    was_buffer = name in dict(graph.named_buffers(recurse=False))
+    if hasattr(graph, name):
+        delattr(graph, name)
+    if was_buffer or not value.is_floating_point():
+        graph.register_buffer(name, value.detach())
+    else:
+        graph.register_parameter(name, nn.Parameter(value.detach()))
+
+
+def set_buffer(graph: Graph, name: str, value: Tensor) -> None:
+    """Register or replace a constant that does not train (statistics, scales, zero points)."""
+    if hasattr(graph, name):
+        delattr(graph, name)
+    graph.register_buffer(name, value.detach())
+
+
+def constants(graph: Graph) -> dict[str, Tensor]:
+    """All constants that nodes of the graph read, by name, in the order of first use."""
+    return {str(node.target): constant(graph, node) for node in graph.graph.nodes if is_constant(node)}
+
+
+def inputs(graph: Graph) -> list[fx.Node]:
+    """The placeholders, in order."""
+    return [node for node in graph.graph.nodes if node.op == "placeholder"]
+
+
+def output_node(graph: Graph) -> fx.Node:
+    """The output node."""
+    return next(node for node in reversed(list(graph.graph.nodes)) if node.op == "output")
+
+
+def outputs(graph: Graph) -> list[fx.Node]:
+    """The values that the graph returns, in order."""
+    return list(_returned(graph))
+
+
+def _returned(graph: Graph) -> Iterator[fx.Node]:
+    returned = output_node(graph).args[0]
+    values: Iterable[Any] = returned if isinstance(returned, tuple | list) else (returned,)
+    for value in values:
+        if not isinstance(value, fx.Node):
+            raise GraphError(f"the graph returns {value!r}, which is no value", where="output")
+        yield value
+
+
+def calls(graph: Graph, *names: str) -> list[fx.Node]:
+    """The operator nodes in order; only those of the given operators, if any are named."""
+    found = [node for node in graph.graph.nodes if node.op == "call_function"]
+    return [node for node in found if op_name(node) in names] if names else found
+
+
+def operand(node: fx.Node, index: int) -> fx.Node:
+    """Tensor operand `index` of a node. Raises GraphError when it is absent."""
+    value = node.args[index] if index < len(node.args) else None
+    if not isinstance(value, fx.Node):
+        raise GraphError(f"operand {index} of {op_name(node)} is missing", where=node.name)
+    return value
+
+
+def optional_operand(node: fx.Node, index: int) -> fx.Node | None:
+    """Tensor operand `index` of a node, or None when it is absent (a convolution without bias)."""
+    value = node.args[index] if index < len(node.args) else None
+    return value if isinstance(value, fx.Node) else None
+
+
+def operands(node: fx.Node) -> list[fx.Node]:
+    """All tensor operands present, in order, repeated where a value is used twice."""
+    return [arg for arg in node.args if isinstance(arg, fx.Node)]
+
+
+def infer_node(graph: Graph, node: fx.Node) -> TensorType:
+    """Compute the type of one node from those of its operands. Raises GraphError when shapes do not fit."""
+    if is_constant(node):
+        value = constant(graph, node)
+        return TensorType(tuple(value.shape), DTYPE_NAMES[value.dtype])
+    if node.op == "placeholder":
+        return type_of(node)
+    row = table.row_of(node)
+    types = [type_of(arg) if isinstance(arg, fx.Node) else None for arg in node.args]
+    try:
+        return row.infer(types, dict(node.kwargs))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise GraphError(f"{row.name} does not fit its operands: {reason}", where=node.name) from error
+
+
+def infer(graph: Graph) -> Graph:
+    """Recompute and note the type of every node, in place. Raises GraphError when shapes do not fit."""
+    for node in graph.graph.nodes:
+        if node.op != "output":
+            annotate(node, type=infer_node(graph, node))
+    return graph
+
+
+def copy_graph(graph: Graph) -> Graph:
+    """A deep copy: nodes, notes and constants are private to it."""
+    twin = GraphBuilder().finish_empty()
+    for name, value in graph.named_buffers(recurse=False):
+        twin.register_buffer(name, value.detach().clone())
+    for name, value in graph.named_parameters(recurse=False):
+        twin.register_parameter(name, nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad))
+    new = fx.Graph()
+    mapping: dict[fx.Node, fx.Node] = {}
+    for node in graph.graph.nodes:
+        mapping[node] = new.node_copy(node, lambda n: mapping[n])
+        mapping[node].meta = {META_KEY: note(node)}
+    new.set_codegen(copy.deepcopy(graph.graph._codegen))  # pyright: ignore[reportPrivateUsage]
+    twin.graph = new
+    twin.train(graph.training)
+    return twin
+
+
+def clean(graph: Graph) -> Graph:
+    """Drop operator and constant nodes nobody reads and constants no node names, in place; recompile."""
+    for node in reversed(list(graph.graph.nodes)):
+        if node.op in ("call_function", "get_attr") and not node.users:
+            graph.graph.erase_node(node)
+    used = {str(node.target) for node in graph.graph.nodes if is_constant(node)}
+    stored = [name for name, _ in graph.named_parameters(recurse=False)]
+    stored += [name for name, _ in graph.named_buffers(recurse=False)]
+    for name in stored:
+        if name not in used:
+            delattr(graph, name)
+    graph.recompile()
+    return graph
+
+
+def add_constant(graph: Graph, before: fx.Node, name: str, value: Tensor, *, trains: bool = True) -> fx.Node:
+    """Insert a `get_attr` node for a new constant before a node.
+
+    Args:
+        name: wished name; made unique by a numbered suffix.
+        trains: False for statistics, scales and zero points.
+    """
+    unique, count = name, 1
+    while hasattr(graph, unique):
+        unique, count = f"{name}_{count}", count + 1
+    (set_constant if trains else set_buffer)(graph, unique, value)
+    with graph.graph.inserting_before(before):
+        node = graph.graph.get_attr(unique)
+    node.meta[META_KEY] = note(node)
+    annotate(node, type=TensorType(tuple(value.shape), DTYPE_NAMES[value.dtype]))
+    return node
+
+
+def add_call(
+    graph: Graph, before: fx.Node, op: str, *args: fx.Node | None, name: str | None = None, **attributes: Any
+) -> fx.Node:
+    """Insert an operator node before a node, with its type inferred. Raises GraphError when it does not fit."""
+    row = table.row(op)
+    with graph.graph.inserting_before(before):
+        node = graph.graph.create_node("call_function", row.function, args, attributes, name=name)
+    annotate(node, type=infer_node(graph, node))
+    return node
+
+
+class GraphBuilder:
+    """Builds a canonical graph step by step; used by frontends, the parser, micro-models and tests.
+
+    Example:
+        b = GraphBuilder()
+        x = b.input("x", (1, 3, 32, 32))
+        w = b.constant("w", torch.randn(8, 3, 3, 3))
+        y = b.conv2d(x, w, None, stride=(2, 2), padding=(1, 1, 1, 1))
+        graph = b.finish(y)
+    """
+
+    def __init__(self) -> None:
+        self.module = nn.Module()
+        self.graph = fx.Graph()
+
+    def input(self, name: str, shape: tuple[int, ...], dtype: str = "f32") -> fx.Node:
+        """A placeholder of the given shape (axis 0 is the batch)."""
+        node = self.graph.placeholder(name)
+        annotate(node, type=TensorType(tuple(shape), dtype), origin=(node.name,))
+        return node
+
+    def constant(self, name: str, value: Tensor, *, trains: bool = True) -> fx.Node:
+        """A constant; the same name returns the same node (a shared weight)."""
+        for node in self.graph.nodes:
+            if is_constant(node) and node.target == name:
+                return node
+        if trains and value.is_floating_point():
+            self.module.register_parameter(name, nn.Parameter(value.detach()))
+        else:
+            self.module.register_buffer(name, value.detach())
+        node = self.graph.create_node("get_attr", name, name=name)
+        annotate(node, type=TensorType(tuple(value.shape), DTYPE_NAMES[value.dtype]), origin=(name,))
+        return node
+
+    def call(self, op: str, *args: fx.Node | None, name: str | None = None, **attributes: Any) -> fx.Node:
+        """An operator; attributes left out take the defaults of the op table. Raises GraphError."""
+        row = table.row(op)
+        node = self.graph.create_node(
+            "call_function", row.function, args, row.complete(attributes), name=name
+        )
+        types = [type_of(arg) if arg is not None else None for arg in args]
+        try:
+            inferred = row.infer(types, dict(node.kwargs))
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise GraphError(f"{op} does not fit its operands: {reason}", where=node.name) from error
+        annotate(node, type=inferred, origin=(node.name,))
+        return node
+
+    def __getattr__(self, op: str) -> Any:
+        if op.startswith("_") or op not in table.TABLE:
+            raise AttributeError(op)
+        return lambda *args, **attributes: self.call(op, *args, **attributes)
+
+    def finish(self, *values: fx.Node) -> Graph:
+        """Close the graph with its outputs and return it as a module."""
+        node = self.graph.output(tuple(values))
+        node.meta[META_KEY] = note(node)
+        return self.finish_empty()
+
+    def finish_empty(self) -> Graph:
+        """The module as it stands, its graph possibly still without output."""
+        graph = fx.GraphModule(self.module, self.graph, class_name="CanonicalGraph")
+        graph.eval()
+        return graph
+
+
+def run(graph: Graph, *values: Tensor) -> tuple[Tensor, ...]:
+    """Evaluate the graph on a batch, without gradients; the outputs as a tuple."""
+    with torch.no_grad():
+        result = graph(*values)
+    return tuple(result)

@@ -1,0 +1,126 @@
+"""Notes: what is decided about a node, as frozen data under one `node.meta` key.
+
+What can be computed from the graph (channel groups, liveness, costs) is computed and never noted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+META_KEY = "mcc"
+
+DTYPES: dict[str, torch.dtype] = {
+    "f32": torch.float32,
+    "f64": torch.float64,
+    "f16": torch.float16,
+    "i8": torch.int8,
+    "u8": torch.uint8,
+    "i32": torch.int32,
+    "i64": torch.int64,
+    "bool": torch.bool,
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Static type of a value: shape in elements (axis 0 is the declared batch) and dtype name."""
+
+    shape: tuple[int, ...]
+    dtype: str = "f32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"unknown dtype {self.dtype!r}; one of {', '.join(DTYPES)}")
+        if any(length < 0 for length in self.shape):
+            raise ValueError(f"negative length in shape {self.shape}")
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        total = 1
+        for length in self.shape:
+            total *= length
+        return total
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the value in bytes."""
+        return self.elements * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class SparseNote:
+    """The weight of this 1x1 convolution is to be stored sparse.
+
+    Attributes:
+        block: output channels that share one pattern (1: unstructured).
+        sparsity: share of zeros in the weight, 0 to 1.
+    """
+
+    block: int
+    sparsity: float
+
+    def __post_init__(self) -> None:
+        if self.block not in (1, 2, 4):
+            raise ValueError(f"block must be 1, 2 or 4, not {self.block}")
+        if not 0.0 <= self.sparsity <= 1.0:
+            raise ValueError(f"sparsity must lie in 0..1, not {self.sparsity}")
+
+
+@dataclass(frozen=True)
+class Note:
+    """Everything noted about one node.
+
+    Attributes:
+        type: the declared type of the value; None for the output node.
+        origin: names of the nodes of the captured graph that this one comes from.
+        frozen: why no pass may touch the node, or None.
+        precision: `float`, `int8` or `int7` once decided, or None.
+        sparse: how its weight is stored, once sparsified.
+        rank: inner channels of the low-rank pair this node belongs to, or None.
+    """
+
+    type: TensorType | None = None
+    origin: tuple[str, ...] = ()
+    frozen: str | None = None
+    precision: str | None = None
+    sparse: SparseNote | None = None
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in (None, "float", "int8", "int7"):
+            raise ValueError(f"precision must be float, int8 or int7, not {self.precision!r}")
+
+
+def note(node: fx.Node) -> Note:
+    """The note of a node; an empty one where nothing was noted."""
+    found = node.meta.get(META_KEY)
+    return found if isinstance(found, Note) else Note()
+
+
+def annotate(node: fx.Node, **changes: object) -> Note:
+    """Replace fields of the note of a node. Raises TypeError for an unknown field, ValueError for a bad value."""
+    changed = dataclasses.replace(note(node), **changes)  # pyright: ignore[reportArgumentType]
+    node.meta[META_KEY] = changed
+    return changed
+
+
+def type_of(node: fx.Node) -> TensorType:
+    """The declared type of a value. Raises ValueError where none is declared."""
+    declared = note(node).type
+    if declared is None:
+        raise ValueError(f"node {node.name} declares no type")
+    return declared
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """The declared shape of a value, in elements."""
+    return type_of(node).shape

@@ -1,0 +1,205 @@
+"""The op table: one row per operator of the canonical form.
+
+A row holds all that the rest of the code wants to know about an operator: reference evaluation, attributes
+with defaults, shape rule, channel rule, multiply-accumulates, and how quantisation treats it. Nothing else
+switches on operator names, except the lowerings, which have one emit function per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx
+
+from mcc.errors import UnsupportedError
+from mcc.ir import channels, ops
+from mcc.ir.notes import DTYPE_NAMES, DTYPES, TensorType
+
+Scales = Literal["weighted", "own", "tied", "fixed", "float"]
+"""How an operator is quantised.
+
+`weighted`: integer kernel with quantised weight and its own output scale; `own`: integer kernel with its own
+output scale; `tied`: output scale equals the input's; `fixed`: the runtime dictates the output scale;
+`float`: no integer kernel, runs in float between dequantise and quantise.
+"""
+
+MacsRule = Callable[[Sequence[TensorType | None], Mapping[str, Any], TensorType], int]
+_REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class OpRow:
+    """One operator.
+
+    Attributes:
+        function: reference evaluation, a function of `mcc.ir.ops`.
+        attributes: keyword attributes with their defaults (`_REQUIRED` where there is none).
+        channels: channel rule, see `mcc.ir.channels`.
+        macs: multiply-accumulate operations of one evaluation at the declared shapes.
+        scales: how quantisation treats the operator.
+        operands: least and most number of tensor operands.
+        unary: whether it works element by element on one operand.
+    """
+
+    function: Callable[..., Tensor]
+    attributes: Mapping[str, Any]
+    channels: channels.Rule
+    macs: MacsRule
+    scales: Scales
+    operands: tuple[int, int]
+    unary: bool = False
+
+    @property
+    def name(self) -> str:
+        """The operator's name: that of its function."""
+        return self.function.__name__
+
+    @property
+    def fuses_activation(self) -> bool:
+        """Whether a clamp can be fused behind the operator."""
+        return "activation" in self.attributes
+
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All attributes in table order, defaults filled in. Raises ValueError for unknown or missing ones."""
+        unknown = set(given) - set(self.attributes)
+        if unknown:
+            raise ValueError(f"{self.name} has no attribute {', '.join(sorted(unknown))}")
+        full = {key: given.get(key, default) for key, default in self.attributes.items()}
+        missing = [key for key, value in full.items() if value is _REQUIRED]
+        if missing:
+            raise ValueError(f"{self.name} needs the attribute {', '.join(missing)}")
+        return full
+
+    def infer(self, types: Sequence[TensorType | None], attributes: Mapping[str, Any]) -> TensorType:
+        """Shape rule: evaluate the reference on tensors without storage.
+
+        Raises RuntimeError, ValueError, IndexError or TypeError when operands and attributes do not fit.
+        """
+        least, most = self.operands
+        if not least <= len(types) <= most:
+            raise ValueError(f"{self.name} takes {least} to {most} operands, not {len(types)}")
+        values = [
+            None if t is None else torch.empty(t.shape, dtype=DTYPES[t.dtype], device="meta") for t in types
+        ]
+        with torch.no_grad():
+            result = self.function(*values, **attributes)
+        return TensorType(tuple(result.shape), DTYPE_NAMES[result.dtype])
+
+
+def _no_macs(types: Sequence[TensorType | None], attributes: Mapping[str, Any], out: TensorType) -> int:
+    return 0
+
+
+def _conv_macs(types: Sequence[TensorType | None], attributes: Mapping[str, Any], out: TensorType) -> int:
+    weight = types[1]
+    assert weight is not None
+    return out.elements * weight.shape[1] * weight.shape[2] * weight.shape[3]
+
+
+def _transposed_macs(
+    types: Sequence[TensorType | None], attributes: Mapping[str, Any], out: TensorType
+) -> int:
+    x, weight = types[0], types[1]
+    assert x is not None and weight is not None
+    return x.elements * weight.shape[1] * weight.shape[2] * weight.shape[3]
+
+
+def _inner_macs(types: Sequence[TensorType | None], attributes: Mapping[str, Any], out: TensorType) -> int:
+    x = types[0]
+    assert x is not None
+    return out.elements * x.shape[-1]
+
+
+TABLE: dict[str, OpRow] = {}
+
+
+def _row(
+    function: Callable[..., Tensor],
+    rule: channels.Rule,
+    scales: Scales,
+    operands: int | tuple[int, int] = 1,
+    macs: MacsRule = _no_macs,
+    unary: bool = False,
+    **attributes: Any,
+) -> None:
+    span = operands if isinstance(operands, tuple) else (operands, operands)
+    TABLE[function.__name__] = OpRow(function, attributes, rule, macs, scales, span, unary)
+
+
+_NONE4 = (0, 0, 0, 0)
+_row(
+    ops.conv2d, channels.conv2d, "weighted", 3, _conv_macs,
+    stride=(1, 1), padding=_NONE4, dilation=(1, 1), groups=1, activation="none",
+)  # fmt: skip
+_row(
+    ops.conv_transpose2d, channels.conv_transpose2d, "weighted", 3, _transposed_macs,
+    stride=(1, 1), padding=_NONE4, output_padding=(0, 0), dilation=(1, 1), groups=1, activation="none",
+)  # fmt: skip
+_row(ops.linear, channels.linear, "weighted", 3, _inner_macs, activation="none")
+_row(ops.matmul, channels.mixes, "float", 2, _inner_macs)
+_row(ops.batch_norm, channels.per_channel, "float", 5, eps=1e-5)
+_row(ops.layer_norm, channels.mixes, "float", 3, axes=_REQUIRED, eps=1e-5)
+_row(ops.group_norm, channels.mixes, "float", 3, groups=_REQUIRED, eps=1e-5)
+for _function in (ops.identity, ops.relu, ops.relu6):
+    _row(_function, channels.carries, "tied", unary=True)
+for _function in (ops.hardswish, ops.hardsigmoid, ops.silu, ops.mish, ops.softplus):
+    _row(_function, channels.carries, "own" if _function is ops.hardswish else "float", unary=True)
+for _function in (ops.sigmoid, ops.tanh):
+    _row(_function, channels.carries, "fixed", unary=True)
+for _function in (ops.exp, ops.log, ops.sqrt, ops.abs, ops.neg):
+    _row(_function, channels.carries, "float", unary=True)
+_row(ops.gelu, channels.carries, "float", unary=True, approximate="none")
+_row(ops.leaky_relu, channels.carries, "own", unary=True, slope=0.01)
+_row(ops.elu, channels.carries, "float", unary=True, alpha=1.0)
+_row(ops.clamp, channels.carries, "tied", unary=True, min=float("-inf"), max=float("inf"))
+_row(ops.prelu, channels.per_channel, "float", 2)
+_row(
+    ops.max_pool2d,
+    channels.carries,
+    "tied",
+    kernel=_REQUIRED,
+    stride=_REQUIRED,
+    padding=_NONE4,
+    dilation=(1, 1),
+)
+_row(
+    ops.avg_pool2d, channels.carries, "tied",
+    kernel=_REQUIRED, stride=_REQUIRED, padding=_NONE4, count_include_pad=True,
+)  # fmt: skip
+_row(ops.mean, channels.reduces, "own", axes=_REQUIRED, keepdim=False)
+_row(ops.sum, channels.reduces, "float", axes=_REQUIRED, keepdim=False)
+_row(ops.amax, channels.reduces, "float", axes=_REQUIRED, keepdim=False)
+for _function in (ops.add, ops.sub, ops.mul):
+    _row(_function, channels.broadcasts, "own", 2, activation="none")
+_row(ops.div, channels.broadcasts, "float", 2, activation="none")
+_row(ops.concat, channels.concat, "tied", (1, 1024), axis=_REQUIRED)
+_row(ops.slice, channels.slice_, "tied", axis=_REQUIRED, start=_REQUIRED, stop=_REQUIRED, step=1)
+_row(ops.pad, channels.pad, "tied", padding=_REQUIRED, mode="constant", value=0.0)
+_row(ops.resize, channels.carries, "tied", size=_REQUIRED, mode="nearest", align_corners=False)
+_row(ops.reshape, channels.reshape, "tied", shape=_REQUIRED)
+_row(ops.transpose, channels.transpose, "tied", perm=_REQUIRED)
+_row(ops.pixel_shuffle, channels.pixel_shuffle, "tied", factor=_REQUIRED)
+_row(ops.softmax, channels.softmax, "fixed", axis=_REQUIRED)
+_row(ops.fake_quantize, channels.fake_quantize, "tied", 3, qmin=-128, qmax=127, axis=None)
+
+
+def row(name: str) -> OpRow:
+    """The row of an operator by name. Raises UnsupportedError for a name outside the table."""
+    try:
+        return TABLE[name]
+    except KeyError:
+        raise UnsupportedError(
+            f"operator {name!r} is not in the canonical form", hint=f"it knows {', '.join(sorted(TABLE))}"
+        ) from None
+
+
+def row_of(node: fx.Node) -> OpRow:
+    """The row of the operator a node calls. Raises UnsupportedError where it calls anything else."""
+    function = node.target
+    found = TABLE.get(getattr(function, "__name__", ""))
+    if found is None or found.function is not function:
+        raise UnsupportedError(f"calls {function!r}, which is not in the canonical form", where=node.name)
+    return found

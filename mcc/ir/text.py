@@ -1,0 +1,262 @@
+"""The text form: one format for logs, golden files, diffs, reproducers and bug reports.
+
+    mcc 1
+    const @w : f32[8,3,3,3]
+    const @mean : f32[8] fixed
+    %x = input() {} : f32[1,3,32,32]
+    %y = conv2d(%x, @w, none) {stride=(2, 2), padding=(1, 1, 1, 1), ...} : f32[1,8,16,16] !{origin=('stem',)}
+    return %y
+
+`%` names a value, `@` a constant, `!{}` holds the note. `fixed` marks a constant that does not train. A
+constant may say how to make it, `= seed(3)` (normal), `= integers(3)` (-3..3) or `= full(0.5)`; otherwise its
+tensor lies beside the text. `print_graph` and `parse_graph` are inverse to each other.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx
+
+from mcc.errors import GraphError, MccError
+from mcc.ir.graph import Graph, GraphBuilder, constant, inputs, is_constant, op_name, outputs
+from mcc.ir.notes import DTYPES, Note, SparseNote, TensorType, annotate, note, type_of
+
+HEADER = "mcc 1"
+
+_TYPE = r"(?P<dtype>\w+)\[(?P<shape>[\d,]*)\]"
+_NOTE = r"(?:\s*!\{(?P<note>.*)\})?"
+_CONST = re.compile(
+    rf"const @(?P<name>\w+) : {_TYPE}(?P<fixed> fixed)?(?: = (?P<make>\w+)\((?P<seed>[-\w.+]*)\))?$"
+)
+_NODE = re.compile(rf"%(?P<name>\w+) = (?P<op>\w+)\((?P<args>[^)]*)\) \{{(?P<attrs>.*?)\}} : {_TYPE}{_NOTE}$")
+_RETURN = re.compile(r"return (?P<values>%\w+(?:, %\w+)*)$")
+_MAX_ELEMENTS = (
+    1 << 28
+)  # 1 GiB of float32: more than any CNN's constant, small enough to refuse typing errors
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return "1e999" if value > 0 else "-1e999"
+    return repr(value)
+
+
+def _print_note(node: fx.Node) -> str:
+    found = note(node)
+    parts: list[str] = []
+    for field in dataclasses.fields(found):
+        value = getattr(found, field.name)
+        if field.name == "type" or value == field.default:
+            continue
+        if isinstance(value, SparseNote):
+            value = (value.block, value.sparsity)
+        parts.append(f"{field.name}={value!r}")
+    return f" !{{{', '.join(parts)}}}" if parts else ""
+
+
+def _reference(arg: object) -> str:
+    if arg is None:
+        return "none"
+    assert isinstance(arg, fx.Node)
+    return f"@{arg.target}" if is_constant(arg) else f"%{arg.name}"
+
+
+def print_node(node: fx.Node) -> str:
+    """One line for a placeholder or an operator node."""
+    if node.op == "placeholder":
+        return f"%{node.name} = input() {{}} : {type_of(node)}{_print_note(node)}"
+    args = ", ".join(_reference(arg) for arg in node.args)
+    attrs = ", ".join(f"{key}={_literal(value)}" for key, value in node.kwargs.items())
+    return f"%{node.name} = {op_name(node)}({args}) {{{attrs}}} : {type_of(node)}{_print_note(node)}"
+
+
+def print_graph(graph: Graph, makers: Mapping[str, str] | None = None) -> str:
+    """The text form of a canonical graph.
+
+    Args:
+        makers: how to make a constant, by name, e.g. {"w": "seed(3)"}; the others lie beside the text.
+    """
+    lines = [HEADER]
+    trains = dict(graph.named_parameters(recurse=False))
+    seen: set[str] = set()
+    for node in graph.graph.nodes:
+        for arg in node.args if node.op == "call_function" else ():
+            if isinstance(arg, fx.Node) and is_constant(arg) and str(arg.target) not in seen:
+                name = str(arg.target)
+                seen.add(name)
+                fixed = "" if name in trains else " fixed"
+                made = f" = {makers[name]}" if makers and name in makers else ""
+                lines.append(f"const @{name} : {type_of(arg)}{fixed}{made}")
+    lines += [print_node(node) for node in inputs(graph)]
+    lines += [print_node(node) for node in graph.graph.nodes if node.op == "call_function"]
+    lines.append("return " + ", ".join(_reference(value) for value in outputs(graph)))
+    return "\n".join(lines) + "\n"
+
+
+def make_constant(kind: str, argument: str, declared: TensorType) -> Tensor:
+    """A constant made from its description: `seed(n)`, `integers(n)` or `full(v)`. Raises GraphError."""
+    dtype = DTYPES[declared.dtype]
+    try:
+        if kind == "full":
+            return torch.full(declared.shape, float(argument)).to(dtype)
+        generator = torch.Generator().manual_seed(int(argument))
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise GraphError(f"cannot make a constant from {kind}({argument})") from error
+    if kind == "seed":
+        return torch.randn(declared.shape, generator=generator).to(dtype)
+    if kind == "integers":
+        return torch.randint(-3, 4, declared.shape, generator=generator).to(dtype)
+    raise GraphError(f"unknown constant maker {kind!r}", hint="use seed, integers or full")
+
+
+class _Parser:
+    """Parses line by line into a builder; every mistake names its line."""
+
+    def __init__(self, given: Mapping[str, Tensor]) -> None:
+        self.given = given
+        self.builder = GraphBuilder()
+        self.values: dict[str, fx.Node] = {}
+        self.declared: dict[str, tuple[Tensor, bool]] = {}
+        self.returned: list[fx.Node] | None = None
+
+    def line(self, text: str) -> None:
+        """Parse one line. Raises MccError, ValueError, KeyError or TypeError for a malformed one."""
+        if self.returned is not None:
+            raise GraphError("text after the return line")
+        if match := _CONST.match(text):
+            self._constant(match)
+        elif match := _NODE.match(text):
+            self._node(match)
+        elif match := _RETURN.match(text):
+            self.returned = [self._value(name.strip()) for name in match["values"].split(",")]
+        else:
+            raise GraphError(f"cannot be read: {text[:80]!r}")
+
+    def _constant(self, match: re.Match[str]) -> None:
+        name, declared = match["name"], _parse_type(match)
+        if name in self.declared:
+            raise GraphError(f"constant @{name} is declared twice")
+        if match["make"]:
+            value = make_constant(match["make"], match["seed"], declared)
+        elif name in self.given:
+            value = self.given[name]
+        else:
+            raise GraphError(f"constant @{name} is not in the file of constants beside the graph")
+        if (
+            TensorType(tuple(value.shape), declared.dtype) != declared
+            or value.dtype != DTYPES[declared.dtype]
+        ):
+            raise GraphError(f"constant @{name} is {tuple(value.shape)} {value.dtype}, declared {declared}")
+        self.declared[name] = (value, match["fixed"] is None)
+
+    def _value(self, text: str) -> fx.Node:
+        if text.startswith("@") and text[1:] in self.declared:
+            value, trains = self.declared[text[1:]]
+            return self.builder.constant(text[1:], value, trains=trains)
+        if text.startswith("%") and text[1:] in self.values:
+            return self.values[text[1:]]
+        raise GraphError(f"{text[:80]!r} is not defined before it is used")
+
+    def _node(self, match: re.Match[str]) -> None:
+        name, declared = match["name"], _parse_type(match)
+        if name in self.values:
+            raise GraphError(f"%{name} is defined twice")
+        attributes = _parse_attributes(match["attrs"])
+        if match["op"] == "input":
+            node = self.builder.input(name, declared.shape, declared.dtype)
+        else:
+            words = [word.strip() for word in match["args"].split(",")] if match["args"].strip() else []
+            args = [None if word == "none" else self._value(word) for word in words]
+            node = self.builder.call(match["op"], *args, name=name, **attributes)
+        if node.name != name:
+            raise GraphError(f"%{name} is not a usable name", hint=f"for example %{node.name} would be")
+        if type_of(node) != declared:
+            raise GraphError(f"declares {declared}, but computes {type_of(node)}", where=name)
+        annotate(node, **{"origin": (), **_parse_note(match["note"] or "")})
+        self.values[name] = node
+
+
+def _parse_type(match: re.Match[str]) -> TensorType:
+    shape = tuple(int(word) for word in match["shape"].split(",")) if match["shape"] else ()
+    declared = TensorType(shape, match["dtype"])
+    if declared.elements > _MAX_ELEMENTS:
+        raise GraphError(f"a value of type {declared} is beyond what mcc handles")
+    return declared
+
+
+def _parse_attributes(text: str) -> dict[str, Any]:
+    tree = ast.parse(f"f({text})", mode="eval").body
+    if not isinstance(tree, ast.Call) or tree.args:
+        raise GraphError(f"attributes cannot be read: {text[:80]!r}")
+    return {str(word.arg): ast.literal_eval(word.value) for word in tree.keywords}
+
+
+def _parse_note(text: str) -> dict[str, object]:
+    fields = _parse_attributes(text)
+    if isinstance(fields.get("sparse"), tuple):
+        block, sparsity = cast(tuple[int, float], fields["sparse"])
+        fields["sparse"] = SparseNote(int(block), float(sparsity))
+    unknown = set(fields) - {field.name for field in dataclasses.fields(Note)}
+    if unknown or "type" in fields:
+        raise GraphError(f"unknown note field {', '.join(sorted(unknown))}")
+    return fields
+
+
+_MALFORMED = (
+    ValueError,
+    KeyError,
+    TypeError,
+    SyntaxError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+)
+
+
+def parse_graph(text: str, given: Mapping[str, Tensor] | None = None, *, where: str = "graph") -> Graph:
+    """Parse the text form.
+
+    Args:
+        text: what `print_graph` wrote.
+        given: tensors of the constants that do not say how to make them.
+        where: name of the file, for messages.
+
+    Raises:
+        GraphError: the text is malformed; the message names the line.
+    """
+    lines = text.splitlines()
+    if not lines or lines[0].strip() != HEADER:
+        raise GraphError(f"is no mcc graph: the first line must be {HEADER!r}", where=where)
+    parser = _Parser(given or {})
+    for number, line in enumerate(lines[1:], start=2):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        try:
+            parser.line(stripped)
+        except MccError as error:
+            raise GraphError(error.message, where=f"{where}:{number}", hint=error.hint) from error
+        except _MALFORMED as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise GraphError(f"malformed line: {reason[:200]}", where=f"{where}:{number}") from error
+    if parser.returned is None:
+        raise GraphError("has no return line", where=where)
+    return parser.builder.finish(*parser.returned)
+
+
+def text_constants(graph: Graph) -> dict[str, Tensor]:
+    """The constants that the text form of a graph refers to."""
+    return {
+        str(arg.target): constant(graph, arg)
+        for node in graph.graph.nodes
+        if node.op == "call_function"
+        for arg in node.args
+        if isinstance(arg, fx.Node) and is_constant(arg)
+    }
