@@ -27,10 +27,8 @@ def bash(script: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def test_version_is_one_and_the_same() -> None:
     assert mcc.__version__ == PROJECT["project"]["version"] == metadata.version("mcc")
-    assert (
-        f"## {mcc.__version__}" in (ROOT / "CHANGELOG.md").read_text()
-        or "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
-    )
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(rf"^## \[(Unreleased|{re.escape(mcc.__version__)})\]", changes, re.MULTILINE)
 
 
 def test_licence_is_apache_2() -> None:
@@ -87,7 +85,7 @@ def test_every_room_has_its_floor() -> None:
     }
     rooms = {f"mcc.{path.stem}" for path in (ROOT / "mcc").iterdir() if (path / "__init__.py").exists()}
     rooms |= {f"mcc.{path.stem}" for path in (ROOT / "mcc").glob("[!_]*.py")}
-    assert rooms | {"passes", "cost_models"} == placed
+    assert rooms <= placed, f"no floor in pyproject.toml for {sorted(rooms - placed)}"
 
 
 def test_floors_bite(tmp_path: Path) -> None:
