@@ -1,0 +1,101 @@
+"""Quantisation parameters of a value, read from the `fake_quantize` node that makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from mcc.errors import GraphError
+from mcc.ir.graph import constant, op_name, operand
+
+INT8_MIN, INT8_MAX = -128, 127
+
+
+@dataclass(frozen=True)
+class QuantParams:
+    """How real numbers map to integers: real = (q - zero_point) * scale.
+
+    Attributes:
+        scales: one float32 scale, or one per channel along `axis`.
+        zero_points: as many integers.
+        qmin, qmax: least and greatest integer, inclusive.
+        axis: the channel axis of the value, or None for one scale for all of it.
+    """
+
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+    qmin: int
+    qmax: int
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.scales or len(self.scales) != len(self.zero_points):
+            raise ValueError(f"{len(self.scales)} scales but {len(self.zero_points)} zero points")
+        if self.axis is None and len(self.scales) != 1:
+            raise ValueError("several scales need a channel axis")
+        if not all(np.isfinite(scale) and scale > 0 for scale in self.scales):
+            raise ValueError("scales must be positive and finite")
+        if not all(self.qmin <= zero <= self.qmax for zero in self.zero_points):
+            raise ValueError(f"zero points must lie in {self.qmin}..{self.qmax}")
+
+    @property
+    def scale(self) -> np.float32:
+        """The scale of a value that has only one. Raises ValueError for a scale per channel."""
+        if len(self.scales) != 1:
+            raise ValueError("the value has a scale per channel")
+        return np.float32(self.scales[0])
+
+    @property
+    def zero_point(self) -> int:
+        """The zero point of a value that has only one. Raises ValueError for one per channel."""
+        if len(self.zero_points) != 1:
+            raise ValueError("the value has a zero point per channel")
+        return self.zero_points[0]
+
+    @property
+    def scale_vector(self) -> NDArray[np.float32]:
+        """The scales as a float32 vector, of length 1 or of the number of channels."""
+        return np.asarray(self.scales, dtype=np.float32)
+
+    @property
+    def is_int8_activation(self) -> bool:
+        """Whether integer kernels can hold the value: one scale, the whole int8 range."""
+        return self.axis is None and (self.qmin, self.qmax) == (INT8_MIN, INT8_MAX)
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether every zero point is 0 and -128 is not used, as integer kernels ask of weights."""
+        return not any(self.zero_points) and self.qmin >= -INT8_MAX and self.qmax <= INT8_MAX
+
+    def same_mapping(self, other: QuantParams) -> bool:
+        """Whether both map integers to the same real numbers."""
+        return self.scales == other.scales and self.zero_points == other.zero_points
+
+
+def is_fake_quantize(node: object) -> bool:
+    """Whether a value is a `fake_quantize` node."""
+    return isinstance(node, fx.Node) and node.op == "call_function" and op_name(node) == "fake_quantize"
+
+
+def quant_params(graph: fx.GraphModule, node: fx.Node) -> QuantParams:
+    """Parameters of a `fake_quantize` node. Raises GraphError where its constants are not usable."""
+    scale = constant(graph, operand(node, 1)).detach().to(torch.float32).reshape(-1)
+    zero = constant(graph, operand(node, 2)).detach().to(torch.int64).reshape(-1)
+    axis = node.kwargs["axis"]
+    assert axis is None or isinstance(axis, int)
+    if len(zero) == 1 and len(scale) > 1:
+        zero = zero.expand(len(scale))
+    try:
+        return QuantParams(
+            tuple(float(s) for s in scale),
+            tuple(int(z) for z in zero),
+            int(str(node.kwargs["qmin"])),
+            int(str(node.kwargs["qmax"])),
+            axis,
+        )
+    except ValueError as error:
+        raise GraphError(f"unusable quantisation parameters: {error}", where=node.name) from error

@@ -1,0 +1,223 @@
+"""Which operator nodes of a quantised graph run as integer kernels: the one answer for everybody.
+
+The TFLite writer, the ONNX lowering and the integer simulator all ask `integer_nodes`. The rules are those
+of XNNPACK's int8 kernels as LiteRT 2.3 delegates to them (the scale limits are its delegate's checks in
+`tflite/delegates/xnnpack/xnnpack_delegate.cc`), plus `avg_pool2d`, which has a built-in int8 kernel.
+
+    x --fake_quantize--> xq --op--> y --fake_quantize--> yq      op is an integer node: int8 xq to int8 yq
+
+An operator is an integer node when
+
+* it has an integer kernel (hardswish, softmax, norms, gelu, div, ... have none: they run in float32 between
+  dequantise and quantise, even where both ends are int8),
+* every activation operand is a `fake_quantize` over the whole int8 range with one scale; a constant operand
+  of add, sub, mul or matmul passes through its own `fake_quantize`,
+* a weight is a symmetric `fake_quantize`, per output channel or one scale for all; the bias is a constant,
+* its only user is one `fake_quantize` over int8, and it is no graph output itself,
+* the ratio of scales is one that the kernel takes.
+
+Kernels that only move or clamp values cannot change the scale. Where their operands and result have
+different ones, `IntegerNode.requantise` says that one int8-to-int8 requantise (`QUANTIZE` in TFLite) stands
+behind the kernel (`output`) or, for concat, before each operand that differs (`inputs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from torch import fx
+
+from mcc.ir.graph import is_constant, op_name, operands, optional_operand
+from mcc.quant.params import QuantParams, is_fake_quantize, quant_params
+
+Requantise = Literal["none", "inputs", "output"]
+
+WEIGHTED = frozenset({"conv2d", "conv_transpose2d", "linear"})
+"""Kernels with a quantised weight as operand 1 and an int32 bias as operand 2."""
+
+TIED = frozenset(
+    {
+        "identity", "relu", "relu6", "clamp", "max_pool2d", "avg_pool2d", "amax", "concat", "slice", "pad",
+        "resize", "reshape", "transpose", "pixel_shuffle",
+    }
+)  # fmt: skip
+"""Kernels that work on the integers as they are: their result has the scale of their operands."""
+
+REQUANTISE_LIMITS = (2.0**-8, 2.0**7)
+"""Least and greatest input scale over output scale of an int8-to-int8 requantise and of leaky_relu."""
+
+_ADD_LIMITS = (2.0**-10, 2.0**8)
+_MUL_LIMITS = (2.0**-16, 2.0**8)
+_WEIGHTED_LIMIT = 2.0**8
+
+
+@dataclass(frozen=True)
+class IntegerNode:
+    """One operator that runs on integers.
+
+    Attributes:
+        node: the operator.
+        inputs: parameters of its activation operands, in order (weight and bias left out).
+        weight: parameters of its weight, or None.
+        output: parameters of its result, those of its only user.
+        quantiser: that user, the `fake_quantize` node whose integers the kernel writes.
+        requantise: where a kernel that cannot change the scale is helped; see the module.
+    """
+
+    node: fx.Node
+    inputs: tuple[QuantParams, ...]
+    weight: QuantParams | None
+    output: QuantParams
+    quantiser: fx.Node
+    requantise: Requantise
+
+
+def integer_nodes(graph: fx.GraphModule) -> dict[fx.Node, IntegerNode]:
+    """All operator nodes that run as integer kernels, in graph order."""
+    found: dict[fx.Node, IntegerNode] = {}
+    for node in graph.graph.nodes:
+        if node.op == "call_function":
+            entry = _integer_node(graph, node)
+            if entry is not None:
+                found[node] = entry
+    return found
+
+
+def _integer_node(graph: fx.GraphModule, node: fx.Node) -> IntegerNode | None:
+    name = op_name(node)
+    rule = _SCALE_RULES.get(name)
+    quantiser = next(iter(node.users), None)
+    if rule is None or quantiser is None or len(node.users) != 1 or not is_fake_quantize(quantiser):
+        return None
+    activations = operands(node)[:1] if name in WEIGHTED else operands(node)
+    if not all(is_fake_quantize(value) for value in activations):
+        return None
+    inputs = tuple(quant_params(graph, value) for value in activations)
+    output = quant_params(graph, quantiser)
+    if not all(params.is_int8_activation for params in (*inputs, output)):
+        return None
+    weight = _weight_params(graph, node) if name in WEIGHTED else None
+    if (name in WEIGHTED and weight is None) or not rule(node, inputs, weight, output):
+        return None
+    requantise = _requantise(name, inputs, output)
+    return IntegerNode(node, inputs, weight, output, quantiser, requantise)
+
+
+def _weight_params(graph: fx.GraphModule, node: fx.Node) -> QuantParams | None:
+    """Parameters of the weight if an integer kernel takes it, and the bias is a constant; else None."""
+    weight, bias = optional_operand(node, 1), optional_operand(node, 2)
+    if weight is None or not is_fake_quantize(weight) or not is_constant(operands(weight)[0]):
+        return None
+    if bias is not None and not is_constant(bias):
+        return None
+    params = quant_params(graph, weight)
+    transposed = op_name(node) == "conv_transpose2d"
+    output_axis = 1 if transposed else 0
+    if params.axis not in (None, output_axis) or not params.is_symmetric:
+        return None
+    return None if transposed and node.kwargs["groups"] != 1 else params
+
+
+def _requantise(name: str, inputs: tuple[QuantParams, ...], output: QuantParams) -> Requantise:
+    if name not in TIED or all(params.same_mapping(output) for params in inputs):
+        return "none"
+    return "inputs" if name == "concat" else "output"
+
+
+def _ratio(params: QuantParams, output: QuantParams) -> float:
+    return float(params.scale / output.scale)
+
+
+_Rule = Callable[[fx.Node, tuple[QuantParams, ...], QuantParams | None, QuantParams], bool]
+
+
+def _takes_weighted(
+    node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
+) -> bool:
+    assert weight is not None
+    greatest = inputs[0].scale * np.max(weight.scale_vector) / output.scale
+    return bool(greatest < _WEIGHTED_LIMIT)
+
+
+def _takes_sum(
+    node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
+) -> bool:
+    return all(_ADD_LIMITS[0] <= _ratio(params, output) < _ADD_LIMITS[1] for params in inputs)
+
+
+def _takes_product(
+    node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
+) -> bool:
+    product = float(inputs[0].scale * inputs[1].scale / output.scale)
+    return _MUL_LIMITS[0] <= product < _MUL_LIMITS[1]
+
+
+def _takes_matrices(
+    node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
+) -> bool:
+    # XNNPACK's batch matrix product takes no zero point on its right side.
+    return inputs[1].zero_point == 0 and _takes_product(node, inputs, weight, output)
+
+
+def _takes_leaky(
+    node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
+) -> bool:
+    least, greatest = REQUANTISE_LIMITS
+    slope = np.float32(float(str(node.kwargs["slope"])))
+    positive = np.float32(inputs[0].scale / output.scale)
+    negative = float(positive * slope)
+    return (
+        bool(least <= positive <= greatest)
+        and least <= abs(negative)
+        and -127.99609375 <= negative <= greatest
+    )
+
+
+def _takes_any(
+    node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
+) -> bool:
+    return True
+
+
+def _takes_elu(
+    node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
+) -> bool:
+    return float(str(node.kwargs["alpha"])) == 1.0
+
+
+def _takes_tied(
+    node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
+) -> bool:
+    least, greatest = REQUANTISE_LIMITS
+    return all(p.same_mapping(output) or least <= _ratio(p, output) <= greatest for p in inputs)
+
+
+def _takes_average(
+    node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
+) -> bool:
+    # The built-in kernel leaves padding out of the divisor; padding inside it is a PAD before the kernel.
+    padding = node.kwargs["padding"]
+    assert isinstance(padding, tuple)
+    return (not any(padding) or bool(node.kwargs["count_include_pad"])) and _takes_tied(
+        node, inputs, weight, output
+    )
+
+
+_SCALE_RULES: dict[str, _Rule] = {
+    **dict.fromkeys(WEIGHTED, _takes_weighted),
+    **dict.fromkeys(TIED, _takes_tied),
+    "avg_pool2d": _takes_average,
+    "add": _takes_sum,
+    "sub": _takes_sum,
+    "mul": _takes_product,
+    "matmul": _takes_matrices,
+    "mean": _takes_any,
+    "sum": _takes_any,
+    "sigmoid": _takes_any,
+    "tanh": _takes_any,
+    "elu": _takes_elu,
+    "leaky_relu": _takes_leaky,
+}
