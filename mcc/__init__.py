@@ -1,6 +1,6 @@
 """mcc: compresses trained neural networks for mobile runtimes.
 
-The public names are loaded when they are first used, so that `import mcc` and `mcc --help` do not import torch.
+The public names load when they are first used, so that `import mcc` and `mcc --help` do not import torch.
 """
 
 from importlib import import_module

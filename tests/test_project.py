@@ -43,8 +43,8 @@ def test_every_dependency_is_a_range() -> None:
     assert loose == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
-def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["compress", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy = [
         "torch",
         "numpy",
