@@ -1,0 +1,76 @@
+"""Deterministic randomness: orders and augmentations that depend only on seed, epoch and index.
+
+Nothing here keeps a state, so a run that was killed and goes on at step s sees, bit for bit, the images
+it would have seen. Each image has its own random number, whatever batch it comes in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IndexArray = NDArray[np.int64]
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> IndexArray:
+    """The order of `count` images in an epoch: a permutation that depends on seed and epoch alone."""
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+    return generator.permutation(count).astype(np.int64)
+
+
+def _mixed(seed: int, epoch: int, index: IndexArray) -> NDArray[np.uint64]:
+    """64 random bits for each index (the SplitMix64 finaliser, Steele 2014, over seed, epoch and index)."""
+    start = np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)
+    value = index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + start
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random shift and mirror image.
+
+    Args:
+        shift: the most pixels that an image moves up, down, left or right ("crop after padding").
+        mirror: whether half of the images are mirrored left to right.
+    """
+
+    shift: int = 4
+    mirror: bool = True
+
+    def apply(
+        self, images: NDArray[np.uint8], index: IndexArray, *, seed: int, epoch: int, fill: tuple[int, ...]
+    ) -> NDArray[np.uint8]:
+        """Shift and mirror each image.
+
+        Args:
+            images: [N, C, H, W].
+            index: [N] place of each image in its split: what its randomness depends on.
+            fill: one value per channel, seen where an image has moved away.
+
+        Returns:
+            [N, C, H, W], a new array.
+        """
+        count, channels, height, width = images.shape
+        shift = self.shift
+        padded = np.empty((count, channels, height + 2 * shift, width + 2 * shift), np.uint8)
+        padded[:] = np.asarray(fill, np.uint8)[None, :, None, None]
+        padded[:, :, shift : shift + height, shift : shift + width] = images
+        bits = _mixed(seed, epoch, index)
+        span = np.uint64(2 * shift + 1)
+        # Disjoint bits of the one random number: rows, columns, mirror.
+        down = ((bits & np.uint64(0xFFFFF)) % span).astype(np.int64)
+        right = (((bits >> np.uint64(20)) & np.uint64(0xFFFFF)) % span).astype(np.int64)
+        mirrored = ((bits >> np.uint64(40)) & np.uint64(1)).astype(bool) & self.mirror
+        rows = down[:, None] + np.arange(height)
+        columns = right[:, None] + np.arange(width)
+        columns[mirrored] = columns[mirrored, ::-1]
+        return padded[
+            np.arange(count)[:, None, None, None],
+            np.arange(channels)[None, :, None, None],
+            rows[:, None, :, None],
+            columns[:, None, None, :],
+        ]

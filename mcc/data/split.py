@@ -1,0 +1,152 @@
+"""One part of a data set: images kept as bytes, given as the float32 tensors that the network takes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcc.data.augment import Augmentation, IndexArray
+from mcc.data.preprocessing import WHITE, Preprocessing
+from mcc.errors import DataError
+
+FloatImages = NDArray[np.float32]
+
+
+class ImageSource(Protocol):
+    """Where bytes of images come from: memory, or files that are decoded when asked for."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width), the same for all images."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: IndexArray) -> NDArray[np.uint8]:
+        """The images at `index` [N]: [N, C, H, W], 0-255."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryImages:
+    """Images in memory: uint8 [N, C, H, W]."""
+
+    pixels: NDArray[np.uint8]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        _, channels, height, width = self.pixels.shape
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, index: IndexArray) -> NDArray[np.uint8]:
+        """The images at `index`: [N, C, H, W]."""
+        return self.pixels[index]
+
+
+class Split(Protocol):
+    """What the rest of mcc asks of a split; write your own for data that is not images in bytes."""
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """[N, ...] what the network should give; the labels, for classification."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[FloatImages, NDArray[np.int64]]:
+        """One input [C, H, W] and its target."""
+        ...
+
+    def inputs(self, index: IndexArray) -> FloatImages:
+        """The inputs at `index` [N]: [N, C, H, W], as the network takes them."""
+        ...
+
+    def augmented(self, index: IndexArray, *, seed: int, epoch: int) -> FloatImages:
+        """The same, randomly varied; a pure function of its arguments."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSplit:
+    """A split of images, transformed when it is read.
+
+    Args:
+        source: all images of the data set's part.
+        members: [N] which images of `source` belong to this split.
+        targets: [N] their labels.
+        preprocessing: the network's own, one mean and deviation per channel.
+        input_shape: (C, H, W) that the network takes; one grey channel is repeated to C.
+        augmentation: how training images are varied; None leaves them as they are.
+    """
+
+    source: ImageSource
+    members: IndexArray
+    targets: NDArray[np.int64]
+    preprocessing: Preprocessing
+    input_shape: tuple[int, int, int]
+    augmentation: Augmentation | None = None
+    fill: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        given, wanted = self.source.shape[0], self.input_shape[0]
+        if given not in (1, wanted):
+            raise DataError(
+                f"the network takes {wanted} channels and the images have {given}",
+                hint="use data with as many channels, or grey images, which are repeated",
+            )
+        if len(self.members) != len(self.targets):
+            raise DataError(
+                f"{len(self.members)} images and {len(self.targets)} labels do not belong together"
+            )
+        # Zero after normalisation, so that a shifted image brings no new contrast.
+        fill = tuple(round(min(max(m, 0.0), 1.0) * WHITE) for m in self.preprocessing.mean[:given])
+        object.__setattr__(self, "fill", fill)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, index: int) -> tuple[FloatImages, NDArray[np.int64]]:
+        """Image [C, H, W] and label [] at `index`; a negative one counts from the end."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        place = np.array([index % len(self)], np.int64)
+        return self.inputs(place)[0], np.asarray(self.targets[place[0]])
+
+    def inputs(self, index: IndexArray) -> FloatImages:
+        """The images at `index` [N]: float32 [N, C, H, W]."""
+        return self._transformed(self.source.read(self.members[index]))
+
+    def augmented(self, index: IndexArray, *, seed: int, epoch: int) -> FloatImages:
+        """The images at `index`, varied as a pure function of seed, epoch and each image's place."""
+        pixels = self.source.read(self.members[index])
+        if self.augmentation is not None:
+            pixels = self.augmentation.apply(pixels, index, seed=seed, epoch=epoch, fill=self.fill)
+        return self._transformed(pixels)
+
+    def select(self, index: IndexArray) -> ImageSplit:
+        """The part of this split at `index`, without augmentation."""
+        return replace(self, members=self.members[index], targets=self.targets[index], augmentation=None)
+
+    def digest(self) -> str:
+        """A short hash of which images and labels these are and how they are preprocessed."""
+        text = repr((self.preprocessing.to_json(), self.input_shape, len(self.source))).encode()
+        parts = (
+            np.ascontiguousarray(self.members).tobytes(),
+            np.ascontiguousarray(self.targets).tobytes(),
+            text,
+        )
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+    def _transformed(self, pixels: NDArray[np.uint8]) -> FloatImages:
+        channels, height, width = self.input_shape
+        if pixels.shape[1] != channels:
+            pixels = np.repeat(pixels, channels, axis=1)
+        return self.preprocessing.apply(pixels, (height, width))

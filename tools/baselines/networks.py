@@ -1,0 +1,175 @@
+"""The networks that mcc is compared on: MobileNetV2 and two ResNets for CIFAR-10, and the digits network.
+
+Each factory returns `(module, example_input, Preprocessing)`, which `mcc` reads as it is:
+
+    mcc compress tools/baselines/networks.py:mobilenet_v2 --weights FILE --data cifar10:DIR --target T
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mcc.data import Preprocessing
+from mcc.examples.digits import network as digits_net
+
+__all__ = ["NETWORKS", "MobileNetV2", "ResNet", "digits_net", "mobilenet_v2", "resnet20", "resnet56"]
+
+Factory = tuple[nn.Module, Tensor, Preprocessing]
+
+# MobileNetV2, table 2 (Sandler 2018): expansion, channels at width 1, blocks, stride of the first.
+MOBILENET_V2_BLOCKS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+# The paper's 24-channel group has stride 2; at 64x64 it is kept at 1, else the last maps would be 2x2.
+
+# Customary for CIFAR-10, in 0-255.
+CIFAR10_MEAN = (125.3, 123.0, 113.9)
+CIFAR10_STD = (63.0, 62.1, 66.7)
+# ImageNet's, which the published ResNet weights for CIFAR-10 were trained with, in 0-1.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def _round_channels(value: float, divisor: int = 8) -> int:
+    """The nearest multiple of `divisor`, never below 90 % of `value` (as torchvision rounds widths)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """Convolution with symmetric padding, batch norm, ReLU6 (children 0, 1, 2, as torchvision names them)."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU6(inplace=True),
+    )
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise 3x3, project 1x1 without activation; added to its input where shapes agree."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.residual = stride == 1 and inputs == outputs
+        expand = [] if expansion == 1 else [_conv_norm(inputs, hidden, 1)]
+        self.conv = nn.Sequential(
+            *expand,
+            _conv_norm(hidden, hidden, 3, stride, groups=hidden),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, inputs, H, W] -> [N, outputs, H/stride, W/stride]."""
+        return x + self.conv(x) if self.residual else self.conv(x)
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 in torchvision's layout and parameter names (torchvision itself is not needed)."""
+
+    def __init__(self, width: float = 0.5, classes: int = 10, dropout: float = 0.2) -> None:
+        super().__init__()
+        channels = _round_channels(32 * width)
+        # torchvision widens the last layer only above width 1; these weights have it narrowed too (640).
+        last = _round_channels(1280 * width)
+        layers: list[nn.Module] = [_conv_norm(3, channels, 3, stride=2)]
+        for expansion, base, count, stride in MOBILENET_V2_BLOCKS:
+            outputs = _round_channels(base * width)
+            for block in range(count):
+                layers.append(InvertedResidual(channels, outputs, stride if block == 0 else 1, expansion))
+                channels = outputs
+        layers.append(_conv_norm(channels, last, 1))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, classes))
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] -> logits [N, classes]."""
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions; where the shape changes, the shortcut is He 2015's parameter-free option A."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.changes = stride != 1 or inputs != outputs
+        self.side = outputs // 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, inputs, H, W] -> [N, outputs, H/stride, W/stride]."""
+        out = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        if self.changes:
+            # Every second pixel; a quarter of the new width in zero channels on each side.
+            x = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.side, self.side))
+        return torch.relu(out + x)
+
+
+class ResNet(nn.Module):
+    """ResNet for CIFAR-10 (He 2015, section 4.2): stages of 16, 32 and 64 channels, `blocks` blocks each."""
+
+    def __init__(self, blocks: int, classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(BasicBlock(16, 16, 1) for _ in range(blocks)))
+        self.layer2 = nn.Sequential(
+            *(BasicBlock(16 if i == 0 else 32, 32, 2 if i == 0 else 1) for i in range(blocks))
+        )
+        self.layer3 = nn.Sequential(
+            *(BasicBlock(32 if i == 0 else 64, 64, 2 if i == 0 else 1) for i in range(blocks))
+        )
+        self.linear = nn.Linear(64, classes)
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 32, 32] -> logits [N, classes]."""
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean((2, 3)))
+
+
+def _initialise(network: nn.Module) -> None:
+    """He initialisation of convolutions, small normal classifier: both papers' own."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.01)
+            nn.init.zeros_(module.bias)
+
+
+def mobilenet_v2() -> Factory:
+    """MobileNetV2 of width 0.5 for CIFAR-10 at 64x64."""
+    preprocessing = Preprocessing.from_bytes(CIFAR10_MEAN, CIFAR10_STD, size=(64, 64))
+    return MobileNetV2().eval(), torch.zeros(1, 3, 64, 64), preprocessing
+
+
+def resnet20() -> Factory:
+    """ResNet-20 for CIFAR-10: the control without stride-1 1x1 convolutions."""
+    return ResNet(3).eval(), torch.zeros(1, 3, 32, 32), Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
+
+
+def resnet56() -> Factory:
+    """ResNet-56 for CIFAR-10."""
+    return ResNet(9).eval(), torch.zeros(1, 3, 32, 32), Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
+
+
+NETWORKS = {
+    "mobilenet_v2": mobilenet_v2,
+    "resnet20": resnet20,
+    "resnet56": resnet56,
+    "digits_net": digits_net,
+}
