@@ -164,8 +164,7 @@ def test_a_failing_npm_is_named_and_costs_nothing_else(tmp_path: Path) -> None:
 . tools/lib/setup.sh
 root={tmp_path}; venv={tmp_path}/.venv; log={tmp_path}/log; web={tmp_path}
 mkdir -p "$venv"
-find_node() {{ return 0; }}
-npm() {{ return 1; }}
+find_node() {{ npm=(false); }}
 install_web && echo goes on
 """
     ran = bash(script)

