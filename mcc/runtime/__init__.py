@@ -1,0 +1,27 @@
+"""Where a lowered model runs and is timed: one file per target.
+
+A file in this folder that holds a `TARGET` object is a target; `get_target("name")` finds it by scanning.
+Start reading at `target.py` (the protocol) and `litert_host.py` (an example of a target).
+"""
+
+from mcc.runtime.lock import measuring, wait_while_measuring
+from mcc.runtime.registry import get_target, target_names, targets
+from mcc.runtime.samples import LatencySamples, MachineLoad
+from mcc.runtime.target import Availability, Fingerprint, OpTime, Session, Target, TargetFacts, TensorInfo
+
+__all__ = [
+    "Availability",
+    "Fingerprint",
+    "LatencySamples",
+    "MachineLoad",
+    "OpTime",
+    "Session",
+    "Target",
+    "TargetFacts",
+    "TensorInfo",
+    "get_target",
+    "measuring",
+    "target_names",
+    "targets",
+    "wait_while_measuring",
+]

@@ -1,0 +1,145 @@
+"""onnxruntime on this machine: the CPU provider, in its precise or its fast configuration for int8."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mcc.errors import TargetError
+from mcc.runtime.host import HostTarget, LoadedModel
+from mcc.runtime.target import Availability, OpTime, TargetFacts, TensorInfo
+from mcc.runtime.wire import Array
+
+PRECISE_KEY = "session.x64quantprecision"  # "1": 16-bit intermediate sums of u8 x s8 products cannot saturate
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+
+
+class OrtModel(LoadedModel):
+    """An .onnx or .ort file in an inference session."""
+
+    def __init__(self, file: Path, options: Any) -> None:
+        self._file, self._options = file, options
+        self._session = _session(file, options)
+        self.inputs = tuple(map(_tensor_info, self._session.get_inputs()))
+        self.outputs = tuple(map(_tensor_info, self._session.get_outputs()))
+        self._names = [info.name for info in self.outputs]
+        self._feed: dict[str, Array] = {}
+        self._results: list[Array] = []
+
+    def set_inputs(self, arrays: Sequence[Array]) -> None:
+        """Keep the arrays; onnxruntime reads them in place."""
+        self._feed = {info.name: array for info, array in zip(self.inputs, arrays, strict=True)}
+
+    def invoke(self) -> None:
+        """One inference."""
+        self._results = self._session.run(self._names, self._feed)
+
+    def get_outputs(self) -> list[Array]:
+        """The outputs; onnxruntime allocates them anew for every inference."""
+        return self._results
+
+    def op_times(self, runs: int) -> list[OpTime]:
+        """From onnxruntime's own profile: kernels by node name, averaged over the runs after the first."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._options.enable_profiling = True
+            self._options.profile_file_prefix = str(Path(folder) / "ops")
+            session = _session(self._file, self._options)
+            for _ in range(runs + 1):
+                session.run(self._names, self._feed)
+            events = json.loads(Path(session.end_profiling()).read_text())
+        return _op_times(events, runs)
+
+
+def _session(file: Path, options: Any) -> Any:
+    import onnxruntime as ort
+
+    return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def _op_times(events: Sequence[Mapping[str, Any]], runs: int) -> list[OpTime]:
+    """Mean duration of each node's kernel, in order of execution; the first inference is left out."""
+    durations: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            key = (event["name"].removesuffix("_kernel_time"), event["args"]["op_name"])
+            durations.setdefault(key, []).append(float(event["dur"]))
+    return [OpTime(name, kind, sum(us[1:]) / runs) for (name, kind), us in durations.items()]
+
+
+def _tensor_info(value: Any) -> TensorInfo:
+    """Names of dynamic axes (the batch, if any) become 1."""
+    shape = tuple(size if isinstance(size, int) else 1 for size in value.shape)
+    if value.type not in DTYPES:
+        raise TargetError(f"{value.name!r} has the type {value.type}, which cannot be handed over")
+    return TensorInfo(value.name, shape, np.dtype(DTYPES[value.type]).name)
+
+
+class OrtHost(HostTarget):
+    """onnxruntime's CPU provider on this machine.
+
+    Precise by default: on processors without VNNI the default int8 kernels saturate and give wrong numbers.
+    Accuracy and latency are always taken in the same configuration.
+    """
+
+    name = "ort-host"
+    format = "onnx"
+    suffixes = (".onnx", ".ort")
+    runtime = "onnxruntime"
+    options: ClassVar[Mapping[str, str]] = {
+        "fast": "int8 kernels as onnxruntime chooses them, which may saturate on processors without VNNI"
+    }
+
+    def available(self) -> Availability:
+        """Whether onnxruntime is installed."""
+        if util.find_spec("onnxruntime") is None:
+            return Availability(False, "onnxruntime is not installed", "pip install onnxruntime")
+        return Availability(True)
+
+    def runtime_version(self) -> str:
+        """Version of onnxruntime."""
+        return metadata.version("onnxruntime")
+
+    def facts(self) -> TargetFacts:
+        """No sparse kernels; float convolutions work on blocks of 8 or 16 channels (NCHWc)."""
+        return TargetFacts(
+            sparse_1x1=False,
+            sparse_why="onnxruntime's CPU provider has no kernels for sparse convolutions",
+            sparse_block=1,
+            channel_multiple=8,
+            activation_dtype="uint8",
+            int8_io=True,
+        )
+
+    def start(self) -> None:
+        """Import onnxruntime."""
+        import onnxruntime  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+    def load(self, file: Path, threads: int) -> OrtModel:
+        """Open a session with that many threads inside an operator and one operator at a time."""
+        import onnxruntime as ort
+
+        options: Any = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if self.option != "fast":
+            options.add_session_config_entry(PRECISE_KEY, "1")
+        return OrtModel(file, options)
+
+
+TARGET = OrtHost()

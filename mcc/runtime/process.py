@@ -1,0 +1,270 @@
+"""A runner process from the caller's side: requests with a time limit, crashes turned into one sentence."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mcc
+from mcc.errors import MccError, TargetError, UsageError
+from mcc.runtime.target import OpTime, Session, Target, TensorInfo
+from mcc.runtime.wire import Array, Header, encode, read_message
+
+LOAD_LIMIT_S = 300.0  # a load compiles and packs weights; seconds even for large models
+RUN_LIMIT_S = 300.0  # one request: an inference, a turn, or a chunk of images
+CHUNK_BYTES = 32 << 20  # of images in one message: bounds memory, hides the message's own cost
+MEMORY_RUNS = 10  # inferences before the peak is read
+
+
+def python_worker(spec: str) -> list[str]:
+    """Command of a worker for a target with a Python interface; the working folder is kept off its path."""
+    return [sys.executable, "-P", "-m", "mcc.runtime.worker", spec]
+
+
+class Runner:
+    """A fresh process that speaks `wire.py`; ends with `close()`.
+
+    Args:
+        command: program and arguments.
+        label: how errors name it: the target.
+    """
+
+    def __init__(self, command: Sequence[str], label: str) -> None:
+        self._label = label
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in close())
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=_environment(),
+                bufsize=0,
+                start_new_session=True,  # Ctrl-C reaches the caller alone, which then closes its runners
+            )
+        except OSError as error:
+            self._errors.close()
+            raise TargetError(f"the runner of {label} does not start: {error}") from error
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._into, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._into, False)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def request(
+        self,
+        header: Mapping[str, Any],
+        arrays: Sequence[Array] = (),
+        *,
+        limit_s: float = RUN_LIMIT_S,
+        where: str | None = None,
+    ) -> tuple[Header, list[Array]]:
+        """Send a request and return its answer.
+
+        Args:
+            header: `op` and its arguments.
+            arrays: its payload.
+            limit_s: seconds until the runner counts as hung and is killed.
+            where: the file concerned, for errors.
+
+        Raises:
+            UsageError: the request does not fit the file (say, an input of another shape).
+            TargetError: the runtime refused, the runner crashed or hung.
+        """
+        deadline = time.monotonic() + limit_s
+        try:
+            self._write(encode(dict(header), arrays), deadline)
+            answer, results = read_message(lambda count: self._read(count, deadline))
+        except TimeoutError:
+            self._kill()
+            raise TargetError(
+                f"{self._label} did not answer {header['op']!r} within {limit_s:.0f} s and was ended",
+                where=where,
+            ) from None
+        except (EOFError, BrokenPipeError):
+            raise TargetError(f"{self._label} {self._ending()}", where=where) from None
+        if not answer.get("ok"):
+            kind: type[MccError] = UsageError if answer.get("usage") else TargetError
+            raise kind(str(answer.get("error")), where=where)
+        return answer, results
+
+    def close(self) -> None:
+        """End the process; a second call does nothing."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        self._kill()
+        self._errors.close()
+
+    def _write(self, message: bytes, deadline: float) -> None:
+        view = memoryview(message)
+        while view:
+            if not select.select([], [self._into], [], _left(deadline))[1]:
+                raise TimeoutError
+            view = view[os.write(self._into, view[: 1 << 20]) :]
+
+    def _read(self, count: int, deadline: float) -> bytes:
+        parts = bytearray()
+        while len(parts) < count:
+            if not select.select([self._out], [], [], _left(deadline))[0]:
+                raise TimeoutError
+            part = os.read(self._out, min(count - len(parts), 1 << 20))
+            if not part:
+                raise EOFError
+            parts += part
+        return bytes(parts)
+
+    def _kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+    def _ending(self) -> str:
+        """What happened to a runner that ended by itself, with the last line that it wrote."""
+        try:
+            status = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            status = -9
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"crashed: its runner {how}" + (f" ({lines[-1].strip()[:200]})" if lines else "")
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
+
+
+def _environment() -> dict[str, str]:
+    """The caller's environment, with mcc importable and numpy's own thread pool kept from starting."""
+    home = str(Path(mcc.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def start_runner(target: Target) -> Runner:
+    """A fresh runner of a target."""
+    return Runner(target.runner_command(), target.spec)
+
+
+def load(runner: Runner, file: Path, threads: int, model: int = 0) -> tuple[tuple[TensorInfo, ...], ...]:
+    """Load a file as number `model` of a runner; returns its inputs and its outputs."""
+    request = {"op": "load", "model": model, "file": str(file.resolve()), "threads": threads}
+    answer, _ = runner.request(request, limit_s=LOAD_LIMIT_S, where=str(file))
+    return _infos(answer["inputs"]), _infos(answer["outputs"])
+
+
+def _infos(described: Sequence[Mapping[str, Any]]) -> tuple[TensorInfo, ...]:
+    return tuple(
+        TensorInfo(
+            item["name"], tuple(item["shape"]), item["dtype"], item.get("scale"), item.get("zero_point")
+        )
+        for item in described
+    )
+
+
+class RunnerSession(Session):
+    """A session in a runner process of its own."""
+
+    def __init__(self, target: Target, file: Path, threads: int) -> None:
+        self._file = file
+        self._runner = start_runner(target)
+        try:
+            self.inputs, self.outputs = load(self._runner, file, threads)
+        except BaseException:
+            self._runner.close()
+            raise
+
+    def run(self, inputs: Sequence[Array], *, raw: bool = False) -> list[Array]:
+        """See `Session.run`."""
+        if len(inputs) != len(self.inputs):
+            raise UsageError(f"needs {len(self.inputs)} inputs, got {len(inputs)}", where=str(self._file))
+        header = {"op": "run", "model": 0}
+        _, results = self._runner.request(header, self._cast(inputs), where=str(self._file))
+        return [_dequantised(a, info, raw) for a, info in zip(results, self.outputs, strict=True)]
+
+    def run_many(self, x: Array, *, raw: bool = False) -> Array:
+        """See `Session.run_many`."""
+        if len(self.inputs) != 1:
+            raise UsageError(
+                f"run_many needs a model with one input, not {len(self.inputs)}", where=str(self._file)
+            )
+        batch = self.inputs[0].shape[0]
+        if len(x) == 0 or len(x) % batch:
+            raise UsageError(
+                f"{len(x)} images are no positive multiple of the batch {batch}", where=str(self._file)
+            )
+        step = max(1, CHUNK_BYTES // max(1, x[:batch].nbytes)) * batch
+        parts: list[Array] = []
+        for begin in range(0, len(x), step):
+            header = {"op": "run_many", "model": 0}
+            chunk = self._cast([x[begin : begin + step]])
+            _, results = self._runner.request(header, chunk, where=str(self._file))
+            parts.append(_dequantised(results[0], self.outputs[0], raw))
+        return np.concatenate(parts)
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._runner.close()
+
+    def _cast(self, arrays: Sequence[Array]) -> list[Array]:
+        return [
+            _quantised(np.asarray(a), info, self._file) for a, info in zip(arrays, self.inputs, strict=True)
+        ]
+
+
+def _quantised(array: Array, info: TensorInfo, file: Path) -> Array:
+    """The array in the dtype of a file's tensor: unchanged, quantised, or float of another width."""
+    if array.dtype.name == info.dtype:
+        return array
+    wanted = np.dtype(info.dtype)
+    both_float = array.dtype.kind == wanted.kind == "f"
+    if both_float:
+        return array.astype(wanted)
+    if array.dtype.kind == "f" and info.scale is not None and info.zero_point is not None:
+        limits = np.iinfo(wanted)
+        steps = np.round(array.astype(np.float32) / np.float32(info.scale)) + info.zero_point
+        return np.clip(steps, limits.min, limits.max).astype(wanted)
+    raise UsageError(f"input {info.name!r} is {info.dtype}, got {array.dtype.name}", where=str(file))
+
+
+def _dequantised(array: Array, info: TensorInfo, raw: bool) -> Array:
+    if raw or info.scale is None or info.zero_point is None:
+        return array
+    return (array.astype(np.float32) - np.float32(info.zero_point)) * np.float32(info.scale)
+
+
+def measure_peak_memory(target: Target, file: Path, threads: int) -> int:
+    """See `Target.peak_memory`."""
+    runner = start_runner(target)
+    try:
+        request = {"op": "memory", "file": str(file.resolve()), "threads": threads, "runs": MEMORY_RUNS}
+        answer, _ = runner.request(request, limit_s=LOAD_LIMIT_S, where=str(file))
+        return int(answer["growth_bytes"])
+    finally:
+        runner.close()
+
+
+def measure_op_times(target: Target, file: Path, threads: int, runs: int) -> list[OpTime]:
+    """See `Target.profile`."""
+    runner = start_runner(target)
+    try:
+        request = {"op": "profile", "file": str(file.resolve()), "threads": threads, "runs": runs}
+        answer, _ = runner.request(request, limit_s=LOAD_LIMIT_S, where=str(file))
+        return [OpTime(op["name"], op["kind"], op["us"]) for op in answer["ops"]]
+    finally:
+        runner.close()

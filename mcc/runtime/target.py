@@ -1,0 +1,329 @@
+"""The protocol of a target: where a lowered file runs, is timed and is checked.
+
+A new target is one file in this folder:
+
+    class MyRuntime(HostTarget):               # host.py; or Target, for a runtime outside Python
+        name, format, suffixes = "my-runtime", "tflite", (".tflite",)
+        runtime = "my_package"
+        def available(self): ...               # is it here, and if not, how to get it
+        def runtime_version(self): ...
+        def facts(self): ...                   # what its kernels reward
+        def start(self): ...                   # import the runtime
+        def load(self, file, threads): ...     # a LoadedModel: set_inputs, invoke, get_outputs
+
+    TARGET = MyRuntime()
+
+All the rest (fresh runner processes, crash isolation, interleaved timing, peak memory, evaluation without
+per-image overhead) comes from the base classes. The file's name is the target's in snake case.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from mcc.errors import TargetError, UsageError
+from mcc.runtime.samples import LatencySamples
+from mcc.runtime.wire import Array
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a target can be used on this machine; `reason` and `how_to_get` say more where it cannot."""
+
+    ok: bool
+    reason: str = ""
+    how_to_get: str = ""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a latency belongs to: measurements with unequal fingerprints are never mixed.
+
+    Attributes:
+        target: name with option, e.g. `ort-host:fast`.
+        device: processor model and a short hash of its instruction-set flags.
+        runtime: name of the runtime.
+        version: of the runtime.
+        threads: that an inference uses.
+        os: system and machine architecture.
+    """
+
+    target: str
+    device: str
+    runtime: str
+    version: str
+    threads: int
+    os: str
+
+    def key(self) -> str:
+        """One line of text, equal if and only if all fields are."""
+        return "|".join((self.target, self.device, self.runtime, self.version, str(self.threads), self.os))
+
+    def as_json(self) -> dict[str, str | int]:
+        """`target` of a report: name, runtime, version, device, threads (and os)."""
+        return {
+            "name": self.target,
+            "runtime": self.runtime,
+            "version": self.version,
+            "device": self.device,
+            "threads": self.threads,
+            "os": self.os,
+        }
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output as the file declares it, in its own layout (NHWC in the .tflite files of mcc).
+
+    Attributes:
+        scale, zero_point: of a quantised tensor whose parameters the file holds, else None.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True)
+class OpTime:
+    """One operator's share of an inference: its name, its kind and mean microseconds per inference."""
+
+    name: str
+    kind: str
+    us: float
+
+
+@dataclass(frozen=True)
+class TargetFacts:
+    """What the planner must know before it has measured anything; times are always measured.
+
+    Attributes:
+        sparse_1x1: whether zeros in 1x1 convolutions can save time here at all, and `sparse_why`.
+        sparse_block: output channels that should share a pattern (1: unstructured).
+        channel_multiple: of which kept channels should be a multiple, the width of the float kernels' tiles.
+        activation_dtype: of integer activations in the form that the runtime fuses: int8 or uint8.
+        int8_io: whether a file may have quantised inputs and outputs.
+    """
+
+    sparse_1x1: bool
+    sparse_why: str
+    sparse_block: int
+    channel_multiple: int
+    activation_dtype: str
+    int8_io: bool
+
+
+class Session(ABC):
+    """A file loaded in a target's runtime, ready to run. Use it in a `with` statement."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    @abstractmethod
+    def run(self, inputs: Sequence[Array], *, raw: bool = False) -> list[Array]:
+        """One inference.
+
+        Args:
+            inputs: arrays of the shapes in `inputs`, in the file's own layout; float arrays given to a
+                quantised input are quantised with the file's parameters.
+            raw: leave quantised outputs as integers; otherwise they are dequantised to float32.
+
+        Returns:
+            The outputs in the order of `outputs`.
+
+        Raises:
+            UsageError: the inputs do not fit the file.
+            TargetError: the runtime failed, crashed or hung.
+        """
+
+    @abstractmethod
+    def run_many(self, x: Array, *, raw: bool = False) -> Array:
+        """N inferences of a model with one input, without per-image process overhead.
+
+        Args:
+            x: [N, ...] where the file's input is [B, ...]; N must be a multiple of B (normally 1).
+            raw: as in `run`.
+
+        Returns:
+            The first output of every inference, joined along axis 0.
+
+        Raises:
+            UsageError, TargetError: as in `run`.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the session and its runner; a second call does nothing."""
+
+    @property
+    def input_details(self) -> tuple[TensorInfo, ...]:
+        """Name, shape, dtype and quantisation of the inputs."""
+        return self.inputs
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Target(ABC):
+    """A runtime on a device. Instances are immutable; an option after a colon makes another instance."""
+
+    name: ClassVar[str]
+    format: ClassVar[str]  # what `mcc lower --to` writes for it: tflite, onnx or pte
+    suffixes: ClassVar[tuple[str, ...]]  # of the files it runs
+    runtime: ClassVar[str]
+    options: ClassVar[Mapping[str, str]] = {}  # what may follow the colon, with one line on each
+    max_threads: ClassVar[int | None] = None  # None: as many as the machine has
+    sample_us: ClassVar[float] = 500.0  # inferences are batched until a sample is at least that long
+
+    def __init__(self, option: str | None = None) -> None:
+        if option is not None and option not in self.options:
+            known = ", ".join(f"{self.name}:{key}" for key in self.options) or "none"
+            raise UsageError(f"target {self.name} has no option {option!r}", hint=f"its options: {known}")
+        self.option = option
+
+    @property
+    def spec(self) -> str:
+        """Name with option, as `get_target` reads it."""
+        return self.name if self.option is None else f"{self.name}:{self.option}"
+
+    def with_option(self, option: str | None) -> Target:
+        """This target with an option; raises UsageError for one that it does not have."""
+        return type(self)(option)
+
+    @abstractmethod
+    def available(self) -> Availability:
+        """Whether it can be used here, found without loading the runtime."""
+
+    @abstractmethod
+    def runtime_version(self) -> str:
+        """Version of the installed runtime."""
+
+    @abstractmethod
+    def facts(self) -> TargetFacts:
+        """What its kernels reward, with reasons."""
+
+    @abstractmethod
+    def runner_command(self) -> list[str]:
+        """Program and arguments of a runner that speaks `wire.py` on its standard streams."""
+
+    @abstractmethod
+    def profile(self, file: Path | str, *, threads: int = 1, runs: int = 50) -> list[OpTime]:
+        """Per-operator times of a file, in order of execution, averaged over `runs` inferences.
+
+        Raises:
+            TargetError: the runtime cannot tell, with the reason.
+        """
+
+    def session(self, file: Path | str, threads: int = 1) -> Session:
+        """Load a file in a fresh runner process.
+
+        Raises:
+            UsageError: no such file, or one of another format.
+            TargetError: the runtime is missing, or refuses the file.
+        """
+        from mcc.runtime.process import RunnerSession
+
+        return RunnerSession(self, self.checked(file, threads), threads)
+
+    def time(
+        self,
+        files: Sequence[Path | str],
+        *,
+        threads: int = 1,
+        budget_s: float = 20.0,
+        precision: float = 0.01,
+        files_per_runner: int = 1,
+    ) -> list[LatencySamples]:
+        """Latency of each file, interleaved, in fresh runner processes, under the machine-wide lock.
+
+        Args:
+            files: measured in turns, one after the other, round after round.
+            threads: per inference.
+            budget_s: seconds for all rounds together; loading and warm-up come on top.
+            precision: rounds end early when every 95 % interval of a median is within +- this share of it.
+            files_per_runner: how many files share a runner process: 1 for candidates, more for micro-models.
+
+        Returns:
+            One `LatencySamples` per file, in order.
+
+        Raises:
+            UsageError, TargetError: as `session`; the message names the file.
+        """
+        from mcc.runtime.timing import time_files
+
+        checked = [self.checked(file, threads) for file in files]
+        return time_files(
+            self,
+            checked,
+            threads=threads,
+            budget_s=budget_s,
+            precision=precision,
+            files_per_runner=files_per_runner,
+        )
+
+    def peak_memory(self, file: Path | str, threads: int = 1) -> int:
+        """Growth of the peak resident memory of a fresh runner, in bytes.
+
+        It is counted from before loading (the runtime already imported) to after the tenth inference.
+
+        Raises:
+            UsageError, TargetError: as `session`.
+        """
+        from mcc.runtime.process import measure_peak_memory
+
+        return measure_peak_memory(self, self.checked(file, threads), threads)
+
+    def fingerprint(self, threads: int = 1) -> Fingerprint:
+        """What a measurement of this target on this machine belongs to."""
+        system = f"{platform.system()}-{platform.machine()}".lower()
+        return Fingerprint(self.spec, host_device(), self.runtime, self.runtime_version(), threads, system)
+
+    def checked(self, file: Path | str, threads: int) -> Path:
+        """The file as a path, after checking that this target can be used and could run it.
+
+        Raises:
+            UsageError: no such file, another format, or a number of threads that it cannot use.
+            TargetError: the runtime is missing.
+        """
+        path = Path(file)
+        if path.suffix not in self.suffixes:
+            raise UsageError(f"target {self.name} runs {' or '.join(self.suffixes)} files", where=str(path))
+        if not path.is_file():
+            raise UsageError("no such file", where=str(path))
+        if threads < 1 or (self.max_threads is not None and threads > self.max_threads):
+            limit = "at least 1" if self.max_threads is None else f"1 to {self.max_threads}"
+            raise UsageError(f"target {self.name} cannot use {threads} threads", hint=f"give {limit}")
+        state = self.available()
+        if not state.ok:
+            raise TargetError(f"target {self.name} cannot be used: {state.reason}", hint=state.how_to_get)
+        return path
+
+
+@cache
+def host_device() -> str:
+    """Processor model of this machine and eight hex digits over its instruction-set flags."""
+    fields: dict[str, Any] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    except OSError:
+        fields = {}
+    model = fields.get("model name") or fields.get("CPU part") or platform.processor() or "unknown processor"
+    flags = " ".join(sorted((fields.get("flags") or fields.get("Features") or "").split()))
+    return f"{model} [{hashlib.sha256(flags.encode()).hexdigest()[:8]}]"

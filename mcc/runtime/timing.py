@@ -1,0 +1,146 @@
+"""Interleaved timing: round after round, each file takes one short turn in its own runner process.
+
+What changes on the machine while it measures (its clock, its other tenants) then meets all files alike, so
+ratios of their medians hold even where the medians drift. The order of the files rotates from round to round.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from mcc.runtime.lock import measuring
+from mcc.runtime.process import Runner, load, start_runner
+from mcc.runtime.samples import LatencySamples, LoadWatch, MachineLoad, median_interval
+from mcc.runtime.target import Target
+
+log = logging.getLogger(__name__)
+
+RUNNERS_AT_ONCE = 16  # processes held in memory together
+TURN_US = (
+    40_000.0  # recorded time of a turn: long against the switch to it, short against drifts of the machine
+)
+SAMPLES_PER_TURN = 3  # at least
+SETTLE_US = 4_000.0  # unrecorded at the start of a turn: caches belong to the file again
+MIN_ROUNDS = 10  # below that, resampling turns says little
+WARM_TURNS = 3  # warm when the medians of that many turns in a row...
+WARM_SPREAD = 0.03  # ...lie within this share of each other
+WARM_LIMIT_S = 3.0  # or after that long, on a machine that never settles
+
+
+@dataclass
+class Contender:
+    """One file while it is measured."""
+
+    file: Path
+    runner: Runner
+    model: int
+    per_sample: int = 1
+    samples: int = SAMPLES_PER_TURN
+    settle: int = 1
+    warmup_runs: int = 0
+    turns: list[list[float]] = field(default_factory=list)
+
+    def take_turn(self) -> list[float]:
+        """One turn; samples in microseconds per inference."""
+        request = {
+            "op": "turn",
+            "model": self.model,
+            "settle": self.settle,
+            "per_sample": self.per_sample,
+            "samples": self.samples,
+        }
+        answer, _ = self.runner.request(request, where=str(self.file))
+        return [float(value) for value in answer["us"]]
+
+    def warm_up(self, sample_us: float) -> None:
+        """Run until the time of an inference is stable, then size the turns."""
+        begin, medians = time.monotonic(), list[float]()
+        while time.monotonic() - begin < WARM_LIMIT_S:
+            medians.append(median(self.take_turn()))
+            self.warmup_runs += self.settle + self.samples * self.per_sample
+            self._size_turns(medians[-1], sample_us)
+            last = medians[-WARM_TURNS:]
+            if len(last) == WARM_TURNS and max(last) <= min(last) * (1 + WARM_SPREAD):
+                return
+
+    def _size_turns(self, inference_us: float, sample_us: float) -> None:
+        inference_us = max(inference_us, 0.1)
+        self.per_sample = max(1, math.ceil(sample_us / inference_us))
+        self.samples = max(SAMPLES_PER_TURN, round(TURN_US / (self.per_sample * inference_us)))
+        self.settle = max(1, round(SETTLE_US / inference_us))
+
+    def halfwidth(self) -> float:
+        """Half the 95 % interval of the median as a share of the median, so far."""
+        low, high = median_interval(self.turns)
+        return (high - low) / 2 / median([value for turn in self.turns for value in turn])
+
+    def result(self, load: MachineLoad) -> LatencySamples:
+        """The measurement."""
+        return LatencySamples.from_turns(
+            self.turns, per_sample=self.per_sample, warmup_runs=self.warmup_runs, load=load
+        )
+
+
+def time_files(
+    target: Target,
+    files: Sequence[Path],
+    *,
+    threads: int,
+    budget_s: float,
+    precision: float,
+    files_per_runner: int,
+) -> list[LatencySamples]:
+    """See `Target.time`; more files than fit at once are measured group after group."""
+    group = RUNNERS_AT_ONCE * files_per_runner
+    results: list[LatencySamples] = []
+    with measuring():
+        for begin in range(0, len(files), group):
+            part = files[begin : begin + group]
+            share = budget_s * len(part) / len(files)
+            results += _time_group(target, part, threads, share, precision, files_per_runner)
+    return results
+
+
+def _time_group(
+    target: Target, files: Sequence[Path], threads: int, budget_s: float, precision: float, per_runner: int
+) -> list[LatencySamples]:
+    with ExitStack() as stack:
+        contenders: list[Contender] = []
+        for index, file in enumerate(files):
+            if index % per_runner == 0:
+                runner = start_runner(target)
+                stack.callback(runner.close)
+            else:
+                runner = contenders[-1].runner
+            load(runner, file, threads, index)
+            contenders.append(Contender(file, runner, index))
+        watch = LoadWatch(sorted({c.runner.pid for c in contenders}))
+        for contender in contenders:
+            contender.warm_up(target.sample_us)
+        run_rounds(contenders, budget_s, precision)
+        machine = watch.stop()
+        return [contender.result(machine) for contender in contenders]
+
+
+def run_rounds(contenders: Sequence[Contender], budget_s: float, precision: float) -> None:
+    """Rounds of turns until every median is known to `precision`, or budget and `MIN_ROUNDS` are spent."""
+    begin, rounds = time.monotonic(), 0
+    while True:
+        shift = rounds % len(contenders)
+        for contender in [*contenders[shift:], *contenders[:shift]]:
+            contender.turns.append(contender.take_turn())
+        rounds += 1
+        if rounds < MIN_ROUNDS:
+            continue
+        if time.monotonic() - begin > budget_s:
+            break
+        if rounds % 5 == 0 and all(c.halfwidth() <= precision for c in contenders):
+            break
+    log.debug("%d rounds over %d files in %.1f s", rounds, len(contenders), time.monotonic() - begin)
