@@ -1,0 +1,232 @@
+"""Which strategy is delivered: the rule, as pure functions on figures.
+
+Picked is the highest validation accuracy among those that keep every budget; within its 95 % interval the
+faster, then the smaller. With a limit on the loss of accuracy alone: the fastest that keeps it. Accuracy on
+the test split plays no part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from mcc.errors import ConstraintError
+from mcc.report.schema import Budget, Result, StrategyResult
+from mcc.report.words import budget_words, feasible_words
+
+Figure = Callable[[StrategyResult, str], float | None]
+
+Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+ROUNDING_POINTS = 1e-9  # a loss of exactly the limit, in points, is kept whatever the floating-point rounding
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927, "Probable inference").
+
+    Args:
+        share: successes by trials, 0 to 1.
+        count: trials.
+
+    Returns:
+        Lower and upper bound, 0 to 1; (0, 1) where there were no trials.
+    """
+    if count <= 0:
+        return 0.0, 1.0
+    square = Z95 * Z95
+    centre = share + square / (2 * count)
+    half = Z95 * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
+    scale = 1 + square / count
+    # At a share of 0 or 1 the exact bound is that share; rounding would land beside it.
+    low = 0.0 if share == 0 else max(0.0, (centre - half) / scale)
+    high = 1.0 if share == 1 else min(1.0, (centre + half) / scale)
+    return low, high
+
+
+def accuracy_reference(strategies: Sequence[StrategyResult], originals: Sequence[str]) -> float | None:
+    """Validation accuracy that loss is counted from: the best of the strategies named `originals`."""
+    found = [
+        strategy.validation_accuracy
+        for strategy in strategies
+        if strategy.name in originals and strategy.validation_accuracy is not None
+    ]
+    return max(found, default=None)
+
+
+def check_budget(
+    strategy: StrategyResult, budget: Budget, *, baseline: Result, reference: float | None
+) -> dict[str, bool]:
+    """Each constraint asked for, and whether the strategy keeps it.
+
+    A figure that was not taken keeps nothing. Time is held against the upper 95 % bound of the median, and
+    speed-up against the lower 95 % bound of the ratio.
+
+    Args:
+        baseline: the original float model, lowered and measured the same way.
+        reference: validation accuracy that loss is counted from, see `accuracy_reference`.
+    """
+    held: dict[str, bool] = {}
+    for name in budget.asked:
+        limit = getattr(budget, name)
+        value = constrained_figure(strategy, name, baseline=baseline, reference=reference)
+        if value is None:
+            held[name] = False
+        elif name == "speedup":
+            held[name] = value >= limit
+        else:
+            held[name] = value <= limit + (ROUNDING_POINTS if name == "max_drop" else 0)
+    return held
+
+
+def constrained_figure(
+    strategy: StrategyResult, name: str, *, baseline: Result, reference: float | None
+) -> float | None:
+    """The figure that a constraint is held against, in the unit of the constraint; None if not taken."""
+    if name == "latency_us":
+        return strategy.latency_us.upper if strategy.latency_us else None
+    if name == "speedup":
+        return _surest_speedup(strategy, baseline)
+    if name == "memory_bytes":
+        return strategy.peak_memory_bytes
+    if name == "max_drop":
+        accuracy = strategy.validation_accuracy
+        return None if accuracy is None or reference is None else 100 * (reference - accuracy)
+    value = getattr(strategy, name)
+    return None if value is None else float(value)
+
+
+def _surest_speedup(strategy: StrategyResult, baseline: Result) -> float | None:
+    if strategy.speedup_ci95 is not None:
+        return strategy.speedup_ci95[0]
+    if strategy.upper_cost is None or baseline.cost is None:
+        return strategy.speedup
+    return baseline.cost / strategy.upper_cost
+
+
+def pareto_front(strategies: Sequence[StrategyResult]) -> set[str]:
+    """Names of the strategies that no other one beats in speed and validation accuracy together.
+
+    One beats another when it is no slower and no less accurate, and better in one of the two. Strategies
+    without both figures are not compared.
+    """
+    points = [
+        (strategy.name, strategy.cost, strategy.validation_accuracy)
+        for strategy in strategies
+        if strategy.cost is not None and strategy.validation_accuracy is not None
+    ]
+
+    def beaten(cost: float, accuracy: float) -> bool:
+        return any(
+            other_cost <= cost and other >= accuracy and (other_cost < cost or other > accuracy)
+            for _, other_cost, other in points
+        )
+
+    return {name for name, cost, accuracy in points if not beaten(cost, accuracy)}
+
+
+def mark(
+    strategies: Sequence[StrategyResult], budget: Budget, *, baseline: Result, reference: float | None
+) -> tuple[StrategyResult, ...]:
+    """The strategies with `on_pareto_front` and `keeps_budgets` filled in, in the order given."""
+    front = pareto_front(strategies)
+    return tuple(
+        strategy.model_copy(
+            update={
+                "on_pareto_front": strategy.name in front,
+                "keeps_budgets": check_budget(strategy, budget, baseline=baseline, reference=reference),
+            }
+        )
+        for strategy in strategies
+    )
+
+
+def choose(
+    strategies: Sequence[StrategyResult],
+    budget: Budget,
+    *,
+    baseline: Result,
+    reference: float | None,
+    validation_images: int,
+) -> StrategyResult:
+    """The strategy to deliver.
+
+    Args:
+        strategies: all that were tried, the original among them.
+        budget: what was asked for.
+        baseline: the original float model, lowered and measured the same way.
+        reference: validation accuracy that loss is counted from, see `accuracy_reference`.
+        validation_images: how many images the validation accuracies rest on.
+
+    Raises:
+        ConstraintError: none keeps every budget; the hint names the nearest feasible ones.
+    """
+    marked = mark(strategies, budget, baseline=baseline, reference=reference)
+    keeping = [s for s in marked if s.keeps_all and s.cost is not None and s.validation_accuracy is not None]
+    if not keeping:
+        raise ConstraintError(
+            f"no strategy keeps {budget_words(budget)}",
+            where="budget",
+            hint=_nearest(marked, budget, baseline=baseline, reference=reference),
+        )
+    if budget.asked == ("max_drop",):
+        return min(keeping, key=_fast_then_small)
+    best = max(_accuracy(strategy) for strategy in keeping)
+    floor, _ = wilson_interval(best, validation_images)
+    return min((s for s in keeping if _accuracy(s) >= floor), key=_fast_then_small)
+
+
+def _accuracy(strategy: StrategyResult) -> float:
+    assert strategy.validation_accuracy is not None
+    return strategy.validation_accuracy
+
+
+def _fast_then_small(strategy: StrategyResult) -> tuple[float, int, float, str]:
+    assert strategy.cost is not None
+    # Accuracy and name decide exact ties only, so that the choice does not hang on the order of trial.
+    return strategy.cost, strategy.size_bytes, -_accuracy(strategy), strategy.name
+
+
+def _nearest(
+    marked: Sequence[StrategyResult], budget: Budget, *, baseline: Result, reference: float | None
+) -> str:
+    """The nearest feasible budgets in words.
+
+    For each constraint that some strategy misses alone, the tightest value that would have been kept with
+    the others as asked; where every strategy misses several, the figures of the one that misses by least.
+    """
+
+    def figure(strategy: StrategyResult, name: str) -> float | None:
+        return constrained_figure(strategy, name, baseline=baseline, reference=reference)
+
+    single: dict[str, tuple[float, str]] = {}
+    for strategy in marked:
+        missed = [name for name, held in strategy.keeps_budgets.items() if not held]
+        value = figure(strategy, missed[0]) if len(missed) == 1 else None
+        if value is None:
+            continue
+        better = max if missed[0] == "speedup" else min
+        single[missed[0]] = better(single.get(missed[0], (value, strategy.name)), (value, strategy.name))
+    if single:
+        options = [f"{feasible_words(name, value)} ({who})" for name, (value, who) in single.items()]
+        return f"the nearest feasible: {', or '.join(options)}"
+    nearest = min(marked, key=lambda s: _excess(s, budget, figure), default=None)
+    if nearest is None or math.isinf(_excess(nearest, budget, figure)):
+        return "no strategy could be measured; mcc doctor says what this target lacks"
+    missed = [name for name, held in nearest.keeps_budgets.items() if not held]
+    words = [feasible_words(name, figure(nearest, name) or 0.0) for name in missed]
+    return f"the nearest feasible: {' with '.join(words)} ({nearest.name})"
+
+
+def _excess(strategy: StrategyResult, budget: Budget, figure: Figure) -> float:
+    """The factor by which a strategy misses the constraint it misses most; infinite without a figure."""
+    worst = 1.0
+    for name, held in strategy.keeps_budgets.items():
+        if held:
+            continue
+        value, limit = figure(strategy, name), getattr(budget, name)
+        if value is None:
+            return math.inf
+        if name == "max_drop":
+            worst = max(worst, 1 + (value - limit) / 100)
+        else:
+            worst = max(worst, limit / value if name == "speedup" else value / limit)
+    return worst

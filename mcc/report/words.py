@@ -1,0 +1,116 @@
+"""Figures in words: one spelling of times, sizes and shares for the terminal, the page and messages."""
+
+from __future__ import annotations
+
+import math
+
+from mcc.report.schema import Budget, Latency
+
+OPTIONS = {
+    "latency_us": "--latency",
+    "model_cycles": "--latency",
+    "speedup": "--speedup",
+    "size_bytes": "--size",
+    "memory_bytes": "--memory",
+    "max_drop": "--max-drop",
+}
+"""The option of the command line behind each constraint of a budget."""
+
+LABELS = {
+    "latency_us": "latency",
+    "model_cycles": "model cycles",
+    "speedup": "speed-up",
+    "size_bytes": "file size",
+    "memory_bytes": "peak memory",
+    "max_drop": "accuracy lost",
+}
+
+
+def _scaled(value: float, steps: tuple[tuple[float, str], ...], digits: int) -> str:
+    for factor, unit in steps:
+        if abs(value) >= factor:
+            return f"{_significant(value / factor, digits)} {unit}"
+    factor, unit = steps[-1]
+    return f"{_significant(value / factor, digits)} {unit}"
+
+
+def _significant(value: float, digits: int) -> str:
+    """`digits` significant digits, never in scientific notation, whole numbers of more digits kept whole."""
+    if value == 0:
+        return "0"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}"
+
+
+def time_words(microseconds: float, digits: int = 3) -> str:
+    """`850 us`, `8.02 ms`, `1.20 s`."""
+    return _scaled(microseconds, ((1e6, "s"), (1e3, "ms"), (1.0, "us")), digits)
+
+
+def bytes_words(count: float, digits: int = 3) -> str:
+    """`812 B`, `96.4 kB`, `1.50 MB` (powers of ten)."""
+    return (
+        f"{count:.0f} B" if count < 1000 else _scaled(count, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")), digits)
+    )
+
+
+def count_words(count: float, digits: int = 3) -> str:
+    """`812`, `96.4 k`, `1.50 M`, `2.1 G`."""
+    return f"{count:.0f}" if count < 1000 else _scaled(count, ((1e9, "G"), (1e6, "M"), (1e3, "k")), digits)
+
+
+def cycles_words(cycles: float, digits: int = 3) -> str:
+    """`20.0 Mcycles`."""
+    return _scaled(cycles, ((1e6, "Mcycles"), (1e3, "kcycles"), (1.0, "cycles")), digits)
+
+
+def percent_words(share: float | None, places: int = 2) -> str:
+    """`91.25 %`; a dash where there is no figure."""
+    return "–" if share is None else f"{100 * share:.{places}f} %"
+
+
+def points_words(points: float) -> str:
+    """`0.40 points`."""
+    return f"{points:.2f} point{'' if abs(points) == 1 else 's'}"
+
+
+def latency_words(latency: Latency | None, model_cycles: float | None = None) -> str:
+    """Median time, or modelled cycles; a dash where there is neither."""
+    if latency is not None:
+        return time_words(latency.median)
+    return "–" if model_cycles is None else cycles_words(model_cycles)
+
+
+def constraint_words(name: str, value: float) -> str:
+    """A constraint as typed on the command line, e.g. `--latency 8ms`."""
+    return f"{OPTIONS[name]} {_typed(name, value)}"
+
+
+def budget_words(budget: Budget) -> str:
+    """All constraints of a budget as typed."""
+    return " ".join(constraint_words(name, getattr(budget, name)) for name in budget.asked)
+
+
+def feasible_words(name: str, value: float) -> str:
+    """A constraint that a figure just keeps: rounded to three digits, to the feasible side."""
+    if value <= 0:
+        return constraint_words(name, 0.0)
+    magnitude = 10.0 ** (math.floor(math.log10(value)) - 2)
+    # A hair of tolerance, so that a figure that has three digits already is not moved a whole step.
+    steps = math.floor(value / magnitude + 1e-9) if name == "speedup" else math.ceil(value / magnitude - 1e-9)
+    return constraint_words(name, steps * magnitude)
+
+
+def _typed(name: str, value: float) -> str:
+    if name == "latency_us":
+        return _compact(value, ((1e6, "s"), (1e3, "ms"), (1.0, "us")))
+    if name == "model_cycles":
+        return _compact(value, ((1e6, "Mcycles"), (1e3, "kcycles"), (1.0, "cycles")))
+    if name in ("size_bytes", "memory_bytes"):
+        return _compact(value, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")))
+    return f"{value:.6g}x" if name == "speedup" else f"{value:.6g}"
+
+
+def _compact(value: float, steps: tuple[tuple[float, str], ...]) -> str:
+    factor, unit = next((step for step in steps if value >= step[0]), steps[-1])
+    return f"{value / factor:.6g}{unit}"
