@@ -1,0 +1,130 @@
+"""The scale table of a quantised graph, and the integers that follow from it.
+
+The table is read off the `fake_quantize` nodes, so the trained scales are carried into every format exactly
+as they are; weights, biases and requantisation scales are computed here once, for all formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from mcc.ir.graph import constant, is_constant, op_name, operand, optional_operand
+from mcc.quant.params import QuantParams, is_fake_quantize, quant_params
+from mcc.quant.regions import IntegerNode
+
+BIAS_LIMIT = 2**30
+"""Greatest bias in int32 steps that leaves half of the accumulator's range to the products."""
+
+
+@dataclass(frozen=True)
+class ScaleTable(Mapping[str, QuantParams]):
+    """Quantisation parameters by the name of the quantised value (its `fake_quantize` node)."""
+
+    values_by_name: Mapping[str, QuantParams]
+
+    def __getitem__(self, name: str) -> QuantParams:
+        return self.values_by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_name)
+
+    def __len__(self) -> int:
+        return len(self.values_by_name)
+
+
+def scale_table(graph: fx.GraphModule) -> ScaleTable:
+    """Read the parameters of every `fake_quantize` node. Raises GraphError for unusable constants."""
+    found = {node.name: quant_params(graph, node) for node in graph.graph.nodes if is_fake_quantize(node)}
+    return ScaleTable(found)
+
+
+def quantized_constant(graph: fx.GraphModule, quantiser: fx.Node) -> NDArray[np.int8]:
+    """Integers of a constant behind a `fake_quantize`: clamp(round(value / scale) + zero_point, qmin, qmax).
+
+    Divides in float32 and rounds half to even, as `mcc.ir.ops.fake_quantize` does, so that a trained weight
+    and its integer are the same number. Raises GraphError where operand 0 is no constant.
+    """
+    params = quant_params(graph, quantiser)
+    value = constant(graph, operand(quantiser, 0)).detach().to(torch.float32)
+    scale = torch.from_numpy(params.scale_vector)
+    zero = torch.tensor(params.zero_points, dtype=torch.float32)
+    if params.axis is not None:
+        shape = [-1 if axis == params.axis else 1 for axis in range(value.dim())]
+        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    integers = torch.clamp(torch.round(value / scale) + zero, params.qmin, params.qmax)
+    result: NDArray[np.int8] = integers.to(torch.int8).numpy()
+    return result
+
+
+def output_channels(node: fx.Node, weight: NDArray[np.int8]) -> int:
+    """Output channels of a weighted operator (weight axes O I H W, of a transposed convolution I O H W)."""
+    return weight.shape[1 if op_name(node) == "conv_transpose2d" else 0]
+
+
+@dataclass(frozen=True)
+class IntegerWeights:
+    """What an integer kernel with weights holds.
+
+    Attributes:
+        weight: int8, in the axes of the canonical operator.
+        weight_scale: float32 [O].
+        bias: int32 [O]; its scale is `bias_scale`. Zeros where the operator has none.
+        bias_scale: float32 [O], input scale times weight scale.
+        requantise: float32 [O], accumulator steps to output steps.
+    """
+
+    weight: NDArray[np.int8]
+    weight_scale: NDArray[np.float32]
+    bias: NDArray[np.int32]
+    bias_scale: NDArray[np.float32]
+    requantise: NDArray[np.float32]
+
+
+def integer_weights(graph: fx.GraphModule, entry: IntegerNode) -> IntegerWeights:
+    """Integers and scales of a conv2d, conv_transpose2d or linear that runs on integers.
+
+    The bias is round_half_even(bias / (input scale * weight scale)); the requantisation scale is computed in
+    float32 in XNNPACK's order, (input scale * weight scale) / output scale. Raises GraphError.
+    """
+    assert entry.weight is not None
+    weight = quantized_constant(graph, operand(entry.node, 1))
+    channels = output_channels(entry.node, weight)
+    weight_scale = np.broadcast_to(entry.weight.scale_vector, (channels,)).copy()
+    bias_scale = (entry.inputs[0].scale * weight_scale).astype(np.float32)
+    bias_node = optional_operand(entry.node, 2)
+    bias = None if bias_node is None else constant(graph, bias_node)
+    steps = np.zeros(channels, np.int32) if bias is None else int32_bias(bias, bias_scale)
+    requantise = (bias_scale / entry.output.scale).astype(np.float32)
+    return IntegerWeights(weight, weight_scale, steps, bias_scale, requantise)
+
+
+def int32_bias(bias: Tensor, bias_scale: NDArray[np.float32]) -> NDArray[np.int32]:
+    """round_half_even(bias [O] / bias_scale [O]), saturated to int32."""
+    real: NDArray[np.float64] = bias.detach().to(torch.float64).cpu().numpy()
+    steps = np.rint(real / bias_scale.astype(np.float64))
+    limits = np.iinfo(np.int32)
+    return np.clip(steps, limits.min, limits.max).astype(np.int32)
+
+
+def clamp_weight_scales(weight_scale: Tensor, bias: Tensor | None, input_scale: float) -> Tensor:
+    """Raise the scales [O] of near-dead channels so that their bias fits int32 with room to spare.
+
+    A channel whose weights are almost zero has a tiny scale, and a bias in steps of input scale times weight
+    scale that overflows. Each scale becomes at least |bias| / (input_scale * 2^30); the weights of such a
+    channel are far below that scale and their loss of resolution moves nothing.
+    """
+    if bias is None:
+        return weight_scale
+    least = bias.detach().abs().to(torch.float64) / (input_scale * BIAS_LIMIT)
+    return torch.maximum(weight_scale, least.to(weight_scale.dtype))
+
+
+def is_quantized_constant(node: fx.Node) -> bool:
+    """Whether a value is a constant behind a `fake_quantize`: a weight, or a constant operand."""
+    return is_fake_quantize(node) and is_constant(operand(node, 0))
