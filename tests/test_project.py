@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -88,16 +90,19 @@ def test_every_room_has_its_floor() -> None:
     assert rooms <= placed, f"no floor in pyproject.toml for {sorted(rooms - placed)}"
 
 
-def test_floors_bite(tmp_path: Path) -> None:
-    for package in ("passes", "cost_models", "mcc/ir", "mcc/search"):
-        (tmp_path / package).mkdir(parents=True, exist_ok=True)
+@pytest.mark.parametrize(
+    ("importer", "imported"),
+    [("mcc.ir", "mcc.search"), ("passes.fold", "passes.prune"), ("cost_models.table", "passes.fold")],
+)
+def test_floors_bite(tmp_path: Path, importer: str, imported: str) -> None:
+    for module in {importer, imported, "passes.other", "cost_models.other", "mcc.other"}:
+        package, name = module.split(".")
+        (tmp_path / package).mkdir(exist_ok=True)
         (tmp_path / package / "__init__.py").touch()
-    (tmp_path / "mcc/__init__.py").touch()
-    (tmp_path / "mcc/ir/__init__.py").write_text("import mcc.search\n")
-    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    linter = Path(sys.executable).with_name("lint-imports")
+        (tmp_path / package / f"{name}.py").write_text(f"import {imported}\n" if module == importer else "")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     ran = subprocess.run(
-        [linter, "--no-cache"],
+        [Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         text=True,
@@ -105,7 +110,43 @@ def test_floors_bite(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 1
-    assert "mcc.ir -> mcc.search" in ran.stdout
+    assert f"{importer} -> {imported}" in ran.stdout
+
+
+def test_wheel_holds_the_code_and_its_data_only(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for package in ("mcc", "passes", "cost_models"):
+        ignored = shutil.ignore_patterns("node_modules", "__pycache__")
+        shutil.copytree(ROOT / package, source / package, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    installed = source / "mcc/runtime/web/node_modules/some"
+    installed.mkdir(parents=True)
+    (installed / "package.json").write_text("{}")
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path,
+        source,
+    ]
+    subprocess.run(pip, text=True, capture_output=True, check=True)
+    names = set(zipfile.ZipFile(next(tmp_path.glob("mcc-*.whl"))).namelist())
+    assert {"mcc/errors.py", "mcc/py.typed", "passes/__init__.py", "cost_models/__init__.py"} <= names
+    assert "mcc/runtime/web/package-lock.json" in names
+    assert [name for name in names if "node_modules" in name or name.startswith(("tests", "tools"))] == []
+    kept = (
+        path for path in (source / "mcc").rglob("*") if path.is_file() and "node_modules" not in path.parts
+    )
+    missing = {path.relative_to(source).as_posix() for path in kept} - names
+    assert missing == set(), (
+        "files that a wheel leaves out: name their kind in [tool.setuptools.package-data]"
+    )
 
 
 def test_lock_file_names_no_registry() -> None:
