@@ -1,0 +1,1 @@
+"""Lowering: canonical graphs into the formats that mobile runtimes load."""

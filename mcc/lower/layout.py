@@ -1,0 +1,130 @@
+"""How the axes of a graph value lie in memory in the lowered file, and what a reshape does to that.
+
+The graph speaks NCHW; TFLite's kernels read images NHWC. A value keeps its axes in an `order` of its own,
+so that a transpose of the graph costs nothing until an operator needs another order. The batch axis comes
+first in every layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Storage order of a value.
+
+    Attributes:
+        order: `order[i]` is the axis of the graph value stored at position i.
+        flat: for a flattened map [N, C*H*W] stored in the order H, W, C: its (C, H, W); else None.
+    """
+
+    order: tuple[int, ...]
+    flat: tuple[int, int, int] | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the value is stored just as the graph says."""
+        return self.flat is None and self.order == tuple(range(len(self.order)))
+
+    def position(self, axis: int) -> int:
+        """Where an axis of the graph value (negative ones count from the end) is stored."""
+        return self.order.index(axis % len(self.order))
+
+
+IMAGE = Layout((0, 2, 3, 1))  # NHWC
+FLAT_ORDER = (0, 1)
+
+
+def plain(rank: int) -> Layout:
+    """Stored as the graph says."""
+    return Layout(tuple(range(rank)))
+
+
+def image_or_plain(rank: int) -> Layout:
+    """NHWC for rank 4, as the graph says for all others: the layout of graph inputs and outputs."""
+    return IMAGE if rank == 4 else plain(rank)
+
+
+def stored_shape(shape: Shape, layout: Layout) -> Shape:
+    """Shape of a value as stored."""
+    return tuple(shape[axis] for axis in layout.order)
+
+
+def stored(value: Array, layout: Layout) -> Array:
+    """A constant rearranged as the layout says; axes of length 1 may stand for broadcast ones."""
+    if layout.flat is not None:
+        if value.shape[1] == 1:
+            return value
+        channels, height, width = layout.flat
+        split = value.reshape(value.shape[0], channels, height, width)
+        return split.transpose(0, 2, 3, 1).reshape(value.shape)
+    return value.transpose(layout.order)
+
+
+def significant(shape: Shape, layout: Layout) -> tuple[int, ...]:
+    """Axes in storage order without those of length 1, which do not matter in memory; the batch stays."""
+    return tuple(axis for axis in layout.order if axis == 0 or shape[axis] != 1)
+
+
+def same_memory(shape: Shape, a: Layout, b: Layout) -> bool:
+    """Whether a value of this shape has the same bytes in both layouts."""
+    return a.flat == b.flat and significant(shape, a) == significant(shape, b)
+
+
+def settle(shape: Shape, layout: Layout) -> Layout:
+    """The usual layout (NHWC for rank 4, else plain) where it has the same bytes, else the layout itself."""
+    for usual in (image_or_plain(len(shape)), plain(len(shape))):
+        if layout.flat is None and same_memory(shape, layout, usual):
+            return usual
+    return layout
+
+
+def transposed(layout: Layout, perm: tuple[int, ...]) -> Layout:
+    """Layout, in the same memory, of a value whose axis j is axis perm[j] of the old one."""
+    back = {old: new for new, old in enumerate(perm)}
+    return Layout(tuple(back[axis] for axis in layout.order))
+
+
+def reshaped(before: Shape, layout: Layout, after: Shape) -> Layout | None:
+    """Layout, in the same memory, of a value reshaped per sample from `before` to `after`; None if there is none.
+
+    The axes fall into groups of equal length on both sides; a group stays where it is stored if its axes are
+    stored side by side in order.
+    """
+    if layout.flat is not None:
+        return None
+    order = significant(before, layout)[1:]
+    target: list[int] = [0]
+    groups = _groups(before, after)
+    while order:
+        old, new = next((group for group in groups if group[0][:1] == order[:1]), ((), ()))
+        if not old or order[: len(old)] != old:
+            return None
+        target.extend(new)
+        order = order[len(old) :]
+    target.extend(axis for axis in range(len(after)) if axis not in target)
+    return settle(after, Layout(tuple(target)))
+
+
+def _groups(before: Shape, after: Shape) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The finest pairing of runs of axes with equal products, batch and axes of length 1 left out."""
+    old = [axis for axis in range(1, len(before)) if before[axis] != 1]
+    new = [axis for axis in range(1, len(after)) if after[axis] != 1]
+    groups: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    while old:
+        left, right = [old.pop(0)], [new.pop(0)]
+        while (a := np.prod([before[i] for i in left])) != (b := np.prod([after[i] for i in right])):
+            if a < b:
+                left.append(old.pop(0))
+            else:
+                right.append(new.pop(0))
+        groups.append((tuple(left), tuple(right)))
+    return groups

@@ -1,0 +1,143 @@
+"""Emit functions: concat, slice, pad, reshape, transpose."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+from torch import fx
+
+from mcc.errors import UnsupportedError
+from mcc.ir.graph import operands
+from mcc.ir.notes import shape_of
+from mcc.lower.layout import FLAT_ORDER, IMAGE, Layout, plain, reshaped, settle, transposed
+from mcc.lower.tflite.builder import Options
+from mcc.lower.tflite.emit_conv import attributes
+from mcc.lower.tflite.lowering import Lowering, Value, emits
+from mcc.lower.tflite.windows import pad_value
+
+_MIRROR_REFLECT, _MIRROR_SYMMETRIC = 0, 1
+
+
+@emits("concat", integer=True)
+def concat(low: Lowering, node: fx.Node) -> None:
+    """CONCATENATION along the stored axis; int8 operands are brought onto the grid of the output first."""
+    rank = len(shape_of(node))
+    layout = _majority_layout(low, node)
+    quantisation = low.output_quantisation(node)
+    values: list[Value | int] = []
+    for index in range(len(operands(node))):
+        value = low.operand(node, index, layout)
+        values.append(value if quantisation is None else low.requantise(node, value, quantisation))
+    axis = layout.position(int(attributes(node)["axis"]) % rank)
+    options = Options("ConcatenationOptions", {"axis": axis})
+    low.bind(
+        node,
+        low.call(node, "CONCATENATION", values, shape_of(node), layout, options, quantisation=quantisation),
+    )
+
+
+def _majority_layout(low: Lowering, node: fx.Node) -> Layout:
+    """The layout in which most of the elements come."""
+    sizes: Counter[Layout] = Counter()
+    for index, source in enumerate(operands(node)):
+        if not low.is_constant(source):
+            value = low.operand(node, index)
+            if value.layout.flat is None:
+                sizes[value.layout] += math.prod(value.shape)
+    return sizes.most_common(1)[0][0] if sizes else plain(len(shape_of(node)))
+
+
+@emits("slice", integer=True)
+def slice_(low: Lowering, node: fx.Node) -> None:
+    """STRIDED_SLICE along the stored axis; all other axes are taken whole by mask."""
+    at = attributes(node)
+    x = _unflattened(low, node)
+    axis = x.layout.position(int(at["axis"]))
+    rank = len(x.shape)
+    begin, end, strides = [0] * rank, list(x.stored_shape), [1] * rank
+    begin[axis], end[axis], strides[axis] = at["start"], at["stop"], at["step"]
+    whole = ((1 << rank) - 1) & ~(1 << axis)
+    options = Options("StridedSliceOptions", {"beginMask": whole, "endMask": whole})
+    inputs = [x, low.integers(begin, "begin"), low.integers(end, "end"), low.integers(strides, "strides")]
+    low.bind(
+        node,
+        low.call(
+            node, "STRIDED_SLICE", inputs, shape_of(node), x.layout, options, quantisation=x.quantisation
+        ),
+    )
+
+
+def _unflattened(low: Lowering, node: fx.Node) -> Value:
+    """Operand 0, never in the order of a flattened map."""
+    x = low.operand(node, 0)
+    return x if x.layout.flat is None else low.operand(node, 0, plain(len(x.shape)))
+
+
+@emits("pad", integer=True)
+def pad(low: Lowering, node: fx.Node) -> None:
+    """PAD (zeros), PADV2 (another number), MIRROR_PAD (reflect; replicate: symmetric by 1, repeated)."""
+    at = attributes(node)
+    x = _unflattened(low, node)
+    amounts = [tuple(at["padding"][axis]) for axis in x.layout.order]
+    if any(amount < 0 for pair in amounts for amount in pair):
+        raise UnsupportedError(
+            "a negative pad has no form in TFLite", where=node.name, hint="write it as a slice"
+        )
+    if at["mode"] == "replicate":
+        low.bind(node, _replicate(low, node, x, amounts))
+        return
+    table = low.model.constant("paddings", np.array(amounts, np.int32))
+    inputs: list[Value | int] = [x, table]
+    if at["mode"] == "reflect":
+        code, options = "MIRROR_PAD", Options("MirrorPadOptions", {"mode": _MIRROR_REFLECT})
+    elif at["value"] == 0:
+        code, options = "PAD", Options("PadOptions")
+    else:
+        code, options = "PADV2", Options("PadV2Options")
+        inputs.append(pad_value(low, x, float(at["value"])))
+    low.bind(
+        node, low.call(node, code, inputs, shape_of(node), x.layout, options, quantisation=x.quantisation)
+    )
+
+
+def _replicate(low: Lowering, node: fx.Node, x: Value, amounts: list[tuple[int, ...]]) -> Value:
+    """Repeat the border: a symmetric pad by one element repeats it once, so it is done as often as needed."""
+    left = [list(pair) for pair in amounts]
+    while any(amount for pair in left for amount in pair):
+        now = [[min(amount, 1) for amount in pair] for pair in left]
+        left = [[amount - min(amount, 1) for amount in pair] for pair in left]
+        shape = list(x.shape)
+        for position, axis in enumerate(x.layout.order):
+            shape[axis] += sum(now[position])
+        table = low.model.constant("paddings", np.array(now, np.int32))
+        options = Options("MirrorPadOptions", {"mode": _MIRROR_SYMMETRIC})
+        x = low.call(
+            node, "MIRROR_PAD", [x, table], tuple(shape), x.layout, options,
+            quantisation=x.quantisation, suffix="border",
+        )  # fmt: skip
+    return x
+
+
+@emits("reshape", integer=True)
+def reshape(low: Lowering, node: fx.Node) -> None:
+    """RESHAPE. Where bytes would have to move, a flattened map keeps its order, others are transposed."""
+    x = low.operand(node, 0)
+    target = shape_of(node)
+    layout = reshaped(x.shape, x.layout, target)
+    if layout is None and x.layout == IMAGE and len(target) == 2:
+        layout = Layout(FLAT_ORDER, (x.shape[1], x.shape[2], x.shape[3]))
+    if layout is None:
+        x = low.operand(node, 0, plain(len(x.shape)))
+        layout = settle(target, plain(len(target)))
+    low.bind(node, low.reshape(node, x, target, layout, ""))
+
+
+@emits("transpose", integer=True)
+def transpose(low: Lowering, node: fx.Node) -> None:
+    """No operator: the same bytes, read as other axes. Whoever needs another order transposes."""
+    x = _unflattened(low, node)
+    perm = tuple(int(axis) for axis in attributes(node)["perm"])
+    layout = transposed(x.layout, perm)
+    low.bind(node, Value(x.index, shape_of(node), layout, x.quantisation))

@@ -1,0 +1,148 @@
+"""What an app needs to know to use the file: pixel normalisation and class labels, as TFLite Metadata.
+
+The format is that of `metadata_schema.fbs` (tensorflow/tflite-support), which Android Studio, ML Kit and
+MediaPipe read: a flatbuffer with the identifier M001 under the name TFLITE_METADATA, and the labels in a
+`labels.txt` inside a zip archive behind the model. Written with the plain flatbuffers builder, since the
+generated code for that schema is in no maintained package.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import flatbuffers
+from flatbuffers.number_types import UOffsetTFlags
+
+from mcc.errors import UsageError
+
+METADATA_NAME = "TFLITE_METADATA"
+LABELS_FILE = "labels.txt"
+IDENTIFIER = b"M001"
+PARSER_VERSION = "1.0.0"
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the format's earliest date: equal input gives equal bytes
+
+# Numbers of the schema: union members and enum values.
+_CONTENT_FEATURE, _CONTENT_IMAGE = 1, 2
+_COLOR_RGB, _COLOR_GREY = 1, 2
+_PROCESS_NORMALISATION = 1
+_FILE_AXIS_LABELS = 2
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What is done to a pixel: (pixel - mean) / deviation, per channel, for pixels of 0 to 255."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.deviation) or len(self.mean) not in (1, 3):
+            raise UsageError(
+                f"a normalisation has 1 or 3 means and as many deviations, not {len(self.mean)} and "
+                f"{len(self.deviation)}"
+            )
+        if any(value <= 0 for value in self.deviation):
+            raise UsageError("a deviation of the normalisation is not positive")
+
+
+class _Tables:
+    """Flatbuffer tables field by field, without generated code."""
+
+    def __init__(self) -> None:
+        self.builder = flatbuffers.Builder(1024)
+
+    def text(self, value: str) -> int:
+        return int(self.builder.CreateString(value))
+
+    def floats(self, values: Sequence[float]) -> int:
+        self.builder.StartVector(4, len(values), 4)
+        for value in reversed(values):
+            self.builder.PrependFloat32(value)
+        return int(self.builder.EndVector())
+
+    def offsets(self, values: Sequence[int]) -> int:
+        self.builder.StartVector(4, len(values), 4)
+        for value in reversed(values):
+            self.builder.PrependUOffsetTRelative(value)
+        return int(self.builder.EndVector())
+
+    def table(self, offsets: dict[int, int], numbers: dict[int, int] | None = None) -> int:
+        """A table from offset fields and byte-wide number fields, by slot."""
+        numbers = numbers or {}
+        self.builder.StartObject(max([-1, *offsets, *numbers]) + 1)
+        for slot, offset in offsets.items():
+            self.builder.PrependUOffsetTRelativeSlot(slot, UOffsetTFlags.py_type(offset), 0)
+        for slot, number in numbers.items():
+            self.builder.PrependUint8Slot(slot, number, 0)
+        return int(self.builder.EndObject())
+
+
+def model_metadata(
+    name: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    labels: Sequence[str] | None,
+    normalisation: Normalisation | None,
+) -> bytes:
+    """The metadata flatbuffer: the first input is an image, the first output has a score per label."""
+    t = _Tables()
+    input_tables = [
+        _input(t, text, normalisation if index == 0 else None) for index, text in enumerate(inputs)
+    ]
+    output_tables = [
+        _output(t, text, index == 0 and labels is not None) for index, text in enumerate(outputs)
+    ]
+    in_vector, out_vector = t.offsets(input_tables), t.offsets(output_tables)
+    subgraph = t.offsets([t.table({2: in_vector, 3: out_vector})])
+    root = t.table({0: t.text(name), 3: subgraph, 7: t.text(PARSER_VERSION)})
+    t.builder.Finish(root, file_identifier=IDENTIFIER)
+    return bytes(t.builder.Output())
+
+
+def _input(t: _Tables, name: str, normalisation: Normalisation | None) -> int:
+    """TensorMetadata: name 0, content 3, process units 4."""
+    fields = {0: t.text(name)}
+    if normalisation is not None:
+        colour = _COLOR_RGB if len(normalisation.mean) == 3 else _COLOR_GREY
+        image = t.table({}, {0: colour})
+        fields[3] = t.table({1: image}, {0: _CONTENT_IMAGE})
+        mean, deviation = t.floats(normalisation.mean), t.floats(normalisation.deviation)
+        options = t.table({0: mean, 1: deviation})
+        fields[4] = t.offsets([t.table({1: options}, {0: _PROCESS_NORMALISATION})])
+    return t.table(fields)
+
+
+def _output(t: _Tables, name: str, labelled: bool) -> int:
+    """TensorMetadata: name 0, content 3, associated files 6."""
+    fields = {0: t.text(name), 3: t.table({1: t.table({})}, {0: _CONTENT_FEATURE})}
+    if labelled:
+        file = t.table({0: t.text(LABELS_FILE)}, {2: _FILE_AXIS_LABELS})
+        fields[6] = t.offsets([file])
+    return t.table(fields)
+
+
+def append_labels(model: bytes, labels: Sequence[str]) -> bytes:
+    """Put `labels.txt` into a zip archive behind the model, where readers of the metadata look for it.
+
+    Raises UsageError for a label with a line break.
+    """
+    if any("\n" in label or "\r" in label for label in labels):
+        raise UsageError("a class label contains a line break", hint="rename the class")
+    buffer = io.BytesIO()
+    buffer.write(model)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
+        entry = zipfile.ZipInfo(LABELS_FILE, _ZIP_TIME)
+        archive.writestr(entry, "".join(f"{label}\n" for label in labels).encode())
+    return buffer.getvalue()
+
+
+def read_labels(model: bytes) -> list[str]:
+    """The class labels stored behind a model; empty if there are none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(model)) as archive:
+            return archive.read(LABELS_FILE).decode().splitlines()
+    except (zipfile.BadZipFile, KeyError):
+        return []

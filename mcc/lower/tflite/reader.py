@@ -1,0 +1,243 @@
+"""Reading a .tflite file, anybody's, into a light structure.
+
+For `inspect`, `diff`, `bench` and for tests that compare what was written with what was meant. Sparse
+constants are decoded. Weights are views of the file's bytes where the format allows it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+from mcc.errors import DataError
+from mcc.lower.tflite.quantisation import Quantisation
+from mcc.lower.tflite.sparse import Dimension, SparseWeight, decode
+
+Array = npt.NDArray[Any]
+
+DTYPES: dict[int, str] = {
+    value: name.lower() for name, value in vars(schema.TensorType).items() if not name.startswith("_")
+}
+CODES: dict[int, str] = {
+    value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")
+}
+FILE_IDENTIFIER = b"TFL3"
+
+
+@dataclass(frozen=True, eq=False)
+class TfliteTensor:
+    """One tensor.
+
+    Attributes:
+        shape: as stored (NHWC for images), in elements.
+        dtype: numpy name of the element type (`float32`, `int8`, `int4`, ...).
+        data: the constant, dense, or None for an activation (and for types numpy does not have).
+        sparse: the encoding, where the file stores the constant sparse.
+        stored_bytes: bytes of its buffer in the file.
+    """
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    quantisation: Quantisation | None
+    data: Array | None
+    sparse: SparseWeight | None
+    stored_bytes: int
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the file holds its values."""
+        return self.stored_bytes > 0
+
+
+@dataclass(frozen=True, eq=False)
+class TfliteOperator:
+    """One operator: its BuiltinOperator name (`CUSTOM:name` for custom ones) and tensor indices."""
+
+    index: int
+    code: str
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class TfliteModel:
+    """The first subgraph of a file, with its metadata.
+
+    Attributes:
+        inputs, outputs: tensor indices, in order.
+        signatures: by key, input names and output names with their tensor indices.
+        metadata: raw entries by name.
+        size_bytes: size of the file.
+    """
+
+    tensors: tuple[TfliteTensor, ...]
+    operators: tuple[TfliteOperator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    description: str
+    signatures: dict[str, tuple[dict[str, int], dict[str, int]]]
+    metadata: dict[str, bytes]
+    size_bytes: int
+
+    def op_counts(self) -> Counter[str]:
+        """How many operators of each kind the file holds."""
+        return Counter(operator.code for operator in self.operators)
+
+    def producer(self, tensor: int) -> TfliteOperator | None:
+        """The operator that writes a tensor, or None for inputs and constants."""
+        return next((operator for operator in self.operators if tensor in operator.outputs), None)
+
+    def constant(self, tensor: int) -> Array | None:
+        """Values of a constant, looked up through DENSIFY and through DEQUANTIZE of half precision."""
+        data = self.tensors[tensor].data
+        producer = self.producer(tensor)
+        if data is not None or producer is None or producer.code not in ("DENSIFY", "DEQUANTIZE"):
+            return data
+        source = self.tensors[producer.inputs[0]]
+        if source.data is None or source.dtype not in ("float32", "float16"):
+            return None
+        return source.data.astype(self.tensors[tensor].dtype, copy=False)
+
+
+def read_tflite(source: Path | str | bytes) -> TfliteModel:
+    """Read a file, or its bytes.
+
+    Raises:
+        DataError: not a TFLite file, or one that ends early or contradicts itself.
+    """
+    raw = source if isinstance(source, bytes) else _read_bytes(Path(source))
+    where = "the given bytes" if isinstance(source, bytes) else str(source)
+    if len(raw) < 8 or raw[4:8] != FILE_IDENTIFIER:
+        raise DataError("not a TFLite file", where=where, hint="its first bytes are not those of the format")
+    try:
+        return _model(raw)
+    except (IndexError, ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+        raise DataError(
+            f"the TFLite file is damaged ({type(error).__name__}: {error})", where=where, hint="write it anew"
+        ) from error
+    except Exception as error:  # struct.error and numpy's own, raised by the generated reader
+        raise DataError(f"the TFLite file is damaged ({error})", where=where, hint="write it anew") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot be read: {error.strerror or error}", where=str(path), hint="check the path"
+        ) from error
+
+
+def _model(raw: bytes) -> TfliteModel:
+    model: Any = schema.ModelT.InitFromPackedBuf(bytearray(raw), 0)
+    graph = model.subgraphs[0]
+    buffers = [_buffer_bytes(buffer, raw) for buffer in model.buffers]
+    tensors = tuple(_tensor(i, tensor, buffers) for i, tensor in enumerate(graph.tensors or []))
+    codes = [_code(code) for code in model.operatorCodes or []]
+    operators = tuple(_operator(i, operator, codes) for i, operator in enumerate(graph.operators or []))
+    return TfliteModel(
+        tensors=tensors,
+        operators=operators,
+        inputs=_ints(graph.inputs),
+        outputs=_ints(graph.outputs),
+        description=_text(model.description),
+        signatures={
+            _text(entry.signatureKey): (_names(entry.inputs), _names(entry.outputs))
+            for entry in model.signatureDefs or []
+        },
+        metadata={_text(entry.name): bytes(buffers[entry.buffer]) for entry in model.metadata or []},
+        size_bytes=len(raw),
+    )
+
+
+def _buffer_bytes(buffer: Any, raw: bytes) -> npt.NDArray[np.uint8]:
+    if buffer.offset > 1:  # data behind the flatbuffer, used by files beyond 2 GB
+        return np.frombuffer(raw, np.uint8, int(buffer.size), int(buffer.offset))
+    if buffer.data is None:
+        return np.zeros(0, np.uint8)
+    return np.asarray(buffer.data, np.uint8)
+
+
+def _tensor(index: int, tensor: Any, buffers: list[npt.NDArray[np.uint8]]) -> TfliteTensor:
+    dtype = DTYPES[tensor.type]
+    shape = _ints(tensor.shape)
+    stored = buffers[tensor.buffer]
+    sparse = None
+    data = None
+    if stored.size and dtype in np.sctypeDict:
+        values = stored.view(np.dtype(dtype))
+        if tensor.sparsity is None:
+            data = values.reshape(shape)
+        else:
+            sparse = _sparse(tensor.sparsity, shape, values)
+            data = decode(sparse)
+    return TfliteTensor(
+        index,
+        _text(tensor.name),
+        shape,
+        dtype,
+        _quantisation(tensor.quantization),
+        data,
+        sparse,
+        int(stored.size),
+    )
+
+
+def _quantisation(parameters: Any) -> Quantisation | None:
+    if parameters is None or parameters.scale is None or len(parameters.scale) == 0:
+        return None
+    scales = np.asarray(parameters.scale, np.float32)
+    zeros = parameters.zeroPoint
+    zero_points = np.zeros(len(scales), np.int64) if zeros is None else np.asarray(zeros, np.int64)
+    return Quantisation(scales, zero_points, int(parameters.quantizedDimension))
+
+
+def _sparse(parameters: Any, shape: tuple[int, ...], values: Array) -> SparseWeight:
+    dimensions: list[Dimension] = []
+    for entry in parameters.dimMetadata:
+        if entry.format == schema.DimensionType.DENSE:
+            dimensions.append(Dimension(size=int(entry.denseSize)))
+        else:
+            segments = np.asarray(entry.arraySegments.values, np.int64)
+            indices = np.asarray(entry.arrayIndices.values, np.int64)
+            dimensions.append(Dimension(segments=segments, indices=indices))
+    order, blocks = _ints(parameters.traversalOrder), _ints(parameters.blockMap)
+    return SparseWeight(shape, values, order, blocks, tuple(dimensions))
+
+
+def _code(code: Any) -> tuple[str, int]:
+    number = max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
+    name = CODES.get(number, f"UNKNOWN_{number}")
+    if name == "CUSTOM":
+        name = f"CUSTOM:{_text(code.customCode)}"
+    return name, int(code.version)
+
+
+def _operator(index: int, operator: Any, codes: list[tuple[str, int]]) -> TfliteOperator:
+    code, version = codes[operator.opcodeIndex]
+    options = {} if operator.builtinOptions is None else dict(vars(operator.builtinOptions))
+    return TfliteOperator(index, code, version, _ints(operator.inputs), _ints(operator.outputs), options)
+
+
+def _ints(values: Any) -> tuple[int, ...]:
+    return () if values is None else tuple(int(value) for value in values)
+
+
+def _names(entries: Any) -> dict[str, int]:
+    return {_text(entry.name): int(entry.tensorIndex) for entry in entries or []}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,186 @@
+"""Lowering a canonical graph in deployment form into a .tflite file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import fx
+
+from mcc.errors import DataError, UnsupportedError, UsageError
+from mcc.ir import table
+from mcc.ir.graph import Graph, inputs, is_constant, op_name, operand, outputs
+from mcc.ir.notes import shape_of, type_of
+from mcc.lower.layout import image_or_plain
+from mcc.lower.tflite import emit_conv, emit_elementwise, emit_pool, emit_reduce, emit_shape, regions
+from mcc.lower.tflite.builder import FlatModel
+from mcc.lower.tflite.lowering import EMITTERS, KERNELS, Lowering, Value
+from mcc.lower.tflite.metadata import METADATA_NAME, Normalisation, append_labels, model_metadata
+from mcc.lower.tflite.quantisation import Quantisation
+
+log = logging.getLogger(__name__)
+
+# Importing an emit file registers its functions.
+EMIT_FILES = (emit_conv, emit_elementwise, emit_pool, emit_reduce, emit_shape)
+
+Weights = Literal["float32", "float16"]
+Interface = Literal["float", "int8"]
+
+SIGNATURE = "serving_default"
+DESCRIPTION = "written by mcc"
+
+
+def to_tflite(
+    graph: Graph,
+    *,
+    name: str = "main",
+    labels: Sequence[str] | None = None,
+    normalisation: Normalisation | None = None,
+    weights: Weights = "float32",
+    io: Interface = "float",
+) -> bytes:
+    """Lower a graph and return the bytes of the .tflite file.
+
+    Images go in and out as NHWC, all other values as the graph has them. The declared batch is that of the
+    file, but a runtime may resize it: nothing but a transposed convolution fixes it.
+
+    Args:
+        graph: canonical graph in deployment form, float or with fake quantisations.
+        name: name of the subgraph.
+        labels: class names in the order of the first output, stored for the app.
+        normalisation: what the app does to 0..255 pixels before the first input, stored for the app.
+        weights: how float weights are stored.
+        io: `float`: inputs and outputs are float32 (LiteRT.js takes no others); `int8`: those that a fake
+            quantisation reads or writes are int8.
+
+    Raises:
+        UnsupportedError: an operator or attribute without a form in TFLite, named with its node.
+    """
+    if weights not in ("float32", "float16") or io not in ("float", "int8"):
+        raise UsageError(f"weights={weights!r}, io={io!r}: not an option of the TFLite writer")
+    nodes = live_nodes(graph)
+    integer = regions.integer_nodes(graph, nodes, lambda node: has_integer_kernel(graph, node))
+    model = FlatModel(name, DESCRIPTION)
+    low = Lowering(graph, model, integer, half_weights=weights == "float16")
+    emit_pool.plan_channel_orders(low, nodes)
+    file_inputs = {node.name: _input(low, node, io) for node in inputs(graph)}
+    with torch.no_grad():
+        for node in nodes:
+            if node.op == "call_function":
+                _emit(low, node)
+    file_outputs = _outputs(low, io)
+    if labels is not None or normalisation is not None:
+        model.metadata(
+            METADATA_NAME, model_metadata(name, list(file_inputs), list(file_outputs), labels, normalisation)
+        )
+    raw = model.finish(file_inputs, file_outputs, SIGNATURE)
+    return append_labels(raw, labels) if labels is not None else raw
+
+
+def write_tflite(graph: Graph, path: Path | str, **options: Any) -> Path:
+    """Lower a graph into a file, written whole or not at all; options as in `to_tflite`.
+
+    Raises:
+        DataError: the file cannot be written.
+        UnsupportedError: as `to_tflite`.
+    """
+    path = Path(path)
+    raw = to_tflite(graph, **options)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(raw)
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise DataError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(path),
+            hint="choose another place with -o",
+        ) from error
+    return path
+
+
+def live_nodes(graph: Graph) -> list[fx.Node]:
+    """The nodes that an output depends on, in order."""
+    needed: set[fx.Node] = set()
+    stack = outputs(graph)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(node.all_input_nodes)
+    return [node for node in graph.graph.nodes if node in needed]
+
+
+def has_integer_kernel(graph: Graph, node: fx.Node) -> bool:
+    """Whether an operator on int8 operands is written as an integer kernel, given its parameters."""
+    test = KERNELS.get(op_name(node))
+    return test is not None and table.row_of(node).scales != "float" and test(graph, node)
+
+
+def integer_nodes(graph: Graph) -> frozenset[fx.Node]:
+    """The nodes of a quantised graph that `to_tflite` writes as integer kernels."""
+    return regions.integer_nodes(graph, live_nodes(graph), lambda node: has_integer_kernel(graph, node))
+
+
+def _emit(low: Lowering, node: fx.Node) -> None:
+    if regions.is_fake_quantize(node):
+        if not is_constant(operand(node, 0)):
+            _quantise(low, node)
+        return
+    emit = EMITTERS.get(op_name(node))
+    if emit is None:
+        raise UnsupportedError(
+            f"operator {op_name(node)} cannot be written as TFLite",
+            where=node.name,
+            hint="use `mcc lower --via tensorflow`, or replace it in the model",
+        )
+    emit(low, node)
+
+
+def _quantise(low: Lowering, node: fx.Node) -> None:
+    """A fake quantisation is the grid of its producer, or a QUANTIZE where that has another or is float."""
+    source = operand(node, 0)
+    wanted = regions.activation_quantisation(low.graph, node)
+    low.bind(node, low.requantise(node, low.native(source), wanted))
+
+
+def _input(low: Lowering, node: fx.Node, io: Interface) -> int:
+    """The tensor of a graph input, int8 if so asked and nothing but one fake quantisation reads it."""
+    shape = shape_of(node)
+    quantisation = regions.reader_quantisation(low.graph, node) if io == "int8" and node.users else None
+    dtype = {"f32": "float32", "i32": "int32", "i64": "int64", "bool": "bool"}.get(type_of(node).dtype)
+    if dtype is None:
+        raise UnsupportedError(f"an input of type {type_of(node).dtype} has no form here", where=node.name)
+    value = Value(-1, shape, image_or_plain(len(shape)), quantisation)
+    kind = dtype if quantisation is None else "int8"
+    index = low.model.tensor(node.name, value.stored_shape, kind, quantisation)
+    low.bind(node, Value(index, shape, value.layout, quantisation))
+    return index
+
+
+def _outputs(low: Lowering, io: Interface) -> dict[str, int]:
+    """The tensors of the graph outputs by name; a value returned twice is returned under two names."""
+    result: dict[str, int] = {}
+    for node in outputs(low.graph):
+        native = _native_quantisation(low, node)
+        integer = io == "int8" and native is not None
+        value = low.value(node, image_or_plain(len(shape_of(node))), integer=integer)
+        result[_free_name(node.name, result)] = value.index
+    return result
+
+
+def _native_quantisation(low: Lowering, node: fx.Node) -> Quantisation | None:
+    return None if is_constant(node) else low.native(node).quantisation
+
+
+def _free_name(name: str, taken: Iterable[str]) -> str:
+    unique, count = name, 1
+    while unique in taken:
+        unique, count = f"{name}_{count}", count + 1
+    return unique
