@@ -28,6 +28,11 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, data
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden` writes the graphs after anew; read the diff before committing it."""
+    parser.addoption("--update-golden", action="store_true", help="write golden graphs anew")
+
+
 def pytest_unconfigure() -> None:
     """Remove the scratch directory of this process."""
     shutil.rmtree(_scratch, ignore_errors=True)

@@ -105,7 +105,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Operand:
-    """One operand as a channel rule sees it: its shape, its labels (None for a constant), its constant's name."""
+    """One operand as a channel rule sees it: shape, labels (None for a constant), name of the constant."""
 
     shape: tuple[int, ...]
     labels: LabelArray | None
@@ -149,14 +149,10 @@ def _varies(labels: LabelArray) -> list[int]:
     return [axis for axis, length in enumerate(labels.shape) if length > 1]
 
 
-def _only_along(labels: LabelArray, axis: int) -> bool:
-    return all(other == axis for other in _varies(labels))
-
-
 def along(labels: LabelArray, shape: Sequence[int], axis: int, space: Labels) -> LabelArray:
     """Labels as a vector along one axis; what varies along other axes is coupled across them."""
     full = np.broadcast_to(
-        labels, [n if i == axis else m for i, (n, m) in enumerate(zip(shape, labels.shape))]
+        labels, [n if i == axis else m for i, (n, m) in enumerate(zip(shape, labels.shape, strict=True))]
     )
     moved = np.moveaxis(full, axis, 0).reshape(shape[axis], -1)
     for column in range(1, moved.shape[1]):
@@ -239,7 +235,8 @@ def conv2d(site: Site, space: Labels) -> LabelArray:
     """Output channels are new labels; groups keep the same number each, depthwise ties output to input."""
     x = site.operands[0]
     weight = site.operands[1]
-    assert x is not None and weight is not None
+    assert x is not None
+    assert weight is not None
     groups, channels_in, channels_out = int(site.attributes["groups"]), x.shape[1], site.shape[1]
     read = along(site.input(0, space), x.shape, 1, space)
     out = space.fresh(site.shape, 1)
@@ -428,7 +425,7 @@ def pixel_shuffle(site: Site, space: Labels) -> LabelArray:
 
 
 def reshape(site: Site, space: Labels) -> LabelArray:
-    """Labels are expanded over the axes that merge and coupled over the axes that a channel axis splits into."""
+    """Labels are expanded over axes that merge and coupled over the axes that a channel axis splits into."""
     x = site.operands[0]
     assert x is not None
     labels = site.input(0, space)
@@ -453,7 +450,7 @@ def reshape_blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[in
         first, second = ([i] if i < len(old) else []), ([j] if j < len(new) else [])
         i, j = i + len(first), j + len(second)
         while prod(old[k] for k in first) != prod(new[k] for k in second):
-            if prod(old[k] for k in first) < prod(new[k] for k in second) and i < len(old) or j >= len(new):
+            if (prod(old[k] for k in first) < prod(new[k] for k in second) and i < len(old)) or j >= len(new):
                 first.append(i)
                 i += 1
             else:

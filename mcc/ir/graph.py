@@ -7,6 +7,7 @@ on the root, calls of `mcc.ir.ops` functions with all attributes given, and one 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -195,7 +196,7 @@ def add_constant(graph: Graph, before: fx.Node, name: str, value: Tensor, *, tra
 def add_call(
     graph: Graph, before: fx.Node, op: str, *args: fx.Node | None, name: str | None = None, **attributes: Any
 ) -> fx.Node:
-    """Insert an operator node before a node, with its type inferred. Raises GraphError when it does not fit."""
+    """Insert an operator node before a node, its type inferred. Raises GraphError when it does not fit."""
     row = table.row(op)
     with graph.graph.inserting_before(before):
         node = graph.graph.create_node("call_function", row.function, args, attributes, name=name)
@@ -255,7 +256,7 @@ class GraphBuilder:
     def __getattr__(self, op: str) -> Any:
         if op.startswith("_") or op not in table.TABLE:
             raise AttributeError(op)
-        return lambda *args, **attributes: self.call(op, *args, **attributes)
+        return functools.partial(self.call, op)
 
     def finish(self, *values: fx.Node) -> Graph:
         """Close the graph with its outputs and return it as a module."""

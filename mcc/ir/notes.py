@@ -83,14 +83,18 @@ class Note:
         type: the declared type of the value; None for the output node.
         origin: names of the nodes of the captured graph that this one comes from.
         frozen: why no pass may touch the node, or None.
+        keep: output channels that are to stay, ascending, once decided; None after pruning.
+        pruned_from: output channels before pruning, once pruned.
         precision: `float`, `int8` or `int7` once decided, or None.
-        sparse: how its weight is stored, once sparsified.
-        rank: inner channels of the low-rank pair this node belongs to, or None.
+        sparse: how its weight is to be thinned and stored, once decided.
+        rank: inner channels of the low-rank pair this node is to become, or belongs to.
     """
 
     type: TensorType | None = None
     origin: tuple[str, ...] = ()
     frozen: str | None = None
+    keep: tuple[int, ...] | None = None
+    pruned_from: int | None = None
     precision: str | None = None
     sparse: SparseNote | None = None
     rank: int | None = None
@@ -107,7 +111,7 @@ def note(node: fx.Node) -> Note:
 
 
 def annotate(node: fx.Node, **changes: object) -> Note:
-    """Replace fields of the note of a node. Raises TypeError for an unknown field, ValueError for a bad value."""
+    """Replace fields of a node's note. Raises TypeError for an unknown field, ValueError for a bad value."""
     changed = dataclasses.replace(note(node), **changes)  # pyright: ignore[reportArgumentType]
     node.meta[META_KEY] = changed
     return changed

@@ -11,7 +11,7 @@ Every function returns one tensor. All of them are differentiable, so that a can
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -28,7 +28,7 @@ _batch_statistics: ContextVar[float | None] = ContextVar("mcc_batch_statistics",
 
 
 @contextmanager
-def batch_statistics(momentum: float = 0.1) -> Iterator[None]:
+def batch_statistics(momentum: float = 0.1) -> Generator[None]:
     """Make `batch_norm` normalise with the statistics of the batch and update its running ones in place.
 
     Args:
@@ -91,7 +91,7 @@ def conv_transpose2d(
     groups: int,
     activation: str,
 ) -> Tensor:
-    """Transposed convolution of x [N, I, H, W] with weight [I, O/groups, kH, kW]; padding crops the output."""
+    """Transposed convolution of x [N, I, H, W], weight [I, O/groups, kH, kW]; padding crops the output."""
     full = F.conv_transpose2d(x, weight, None, stride, 0, 0, groups, dilation)
     top, bottom, left, right = padding
     full = F.pad(full, (-left, output_padding[1] - right, -top, output_padding[0] - bottom))

@@ -14,7 +14,7 @@ from mcc.ir.graph import Graph
 from mcc.ir.text import parse_graph, print_graph, text_constants
 
 
-def write_beside(path: Path, write: Callable[[Path], None]) -> None:
+def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name in the same folder and rename it, so that it is whole or absent.
 
     Raises GraphError when the disk is full or the folder cannot be written.
@@ -40,7 +40,7 @@ def save_graph(graph: Graph, path: Path | str) -> None:
     path = Path(path)
     tensors = {name: value.detach().contiguous().clone() for name, value in text_constants(graph).items()}
     write_beside(path.with_suffix(".safetensors"), lambda p: save_file(tensors, p))
-    write_beside(path, lambda p: p.write_text(print_graph(graph), encoding="utf-8") and None)
+    write_beside(path, lambda p: p.write_text(print_graph(graph), encoding="utf-8"))
 
 
 def load_graph(path: Path | str) -> Graph:

@@ -63,7 +63,7 @@ class OpRow:
         return "activation" in self.attributes
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All attributes in table order, defaults filled in. Raises ValueError for unknown or missing ones."""
+        """All attributes in table order, defaults filled in. Raises ValueError for wrong or missing ones."""
         unknown = set(given) - set(self.attributes)
         if unknown:
             raise ValueError(f"{self.name} has no attribute {', '.join(sorted(unknown))}")
@@ -103,7 +103,8 @@ def _transposed_macs(
     types: Sequence[TensorType | None], attributes: Mapping[str, Any], out: TensorType
 ) -> int:
     x, weight = types[0], types[1]
-    assert x is not None and weight is not None
+    assert x is not None
+    assert weight is not None
     return x.elements * weight.shape[1] * weight.shape[2] * weight.shape[3]
 
 

@@ -1,0 +1,1 @@
+"""Analyses: computed from the graph, never stored in it."""

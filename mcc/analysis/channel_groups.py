@@ -1,0 +1,171 @@
+"""Groups of channels that must be kept or removed together, found by propagating labels through the graph.
+
+The op table's channel rules (`mcc.ir.channels`) label every channel and record which axes of which constants
+the labels index. Labels coupled with one another form a *class*: the smallest thing that can be removed.
+Classes that index the same axes form a *group*: one width to decide. (The idea of coupled groups: Fang 2023,
+DepGraph; found here by index arithmetic on labels in place of a trace through autograd.)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import fx
+
+from mcc.ir import channels, table
+from mcc.ir.channels import Binding, LabelArray, Labels, Operand, Site
+from mcc.ir.graph import Graph, is_constant, op_name, outputs
+from mcc.ir.notes import note, shape_of
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """One width to decide.
+
+    Attributes:
+        name: that of the first node that produces the channels.
+        classes: label classes, in channel order; each can be kept or removed.
+        producers: nodes whose output channels the group holds (some of), in graph order.
+        readers: nodes that mix the channels through a weight.
+        frozen: why nothing of the group may be removed, or None.
+    """
+
+    name: str
+    classes: tuple[int, ...]
+    producers: tuple[str, ...]
+    readers: tuple[str, ...]
+    frozen: str | None
+
+    @property
+    def width(self) -> int:
+        """Number of channels that can be kept or removed one by one."""
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class ChannelAnalysis:
+    """Channel labels of a whole graph.
+
+    Attributes:
+        labels: label class of each element of each value, by node name (see `mcc.ir.channels`).
+        bindings: which axis of which constant is indexed by which classes.
+        groups: all groups, in graph order.
+    """
+
+    labels: dict[str, LabelArray]
+    bindings: tuple[Binding, ...]
+    groups: tuple[ChannelGroup, ...]
+
+    def group(self, name: str) -> ChannelGroup:
+        """A group by name. Raises KeyError."""
+        return {group.name: group for group in self.groups}[name]
+
+    def bound(self, constant: str) -> dict[int, npt.NDArray[np.int64]]:
+        """Classes along each bound axis of a constant."""
+        return {b.axis: b.labels for b in self.bindings if b.constant == constant}
+
+    def prunable(self) -> tuple[ChannelGroup, ...]:
+        """Groups of which something may be removed."""
+        return tuple(group for group in self.groups if group.frozen is None)
+
+
+def analyse_channels(graph: Graph) -> ChannelAnalysis:
+    """Label the channels of every value and gather them into groups. Outputs and frozen nodes stay whole."""
+    space = Labels()
+    labels: dict[str, LabelArray] = {}
+    made_by: dict[str, str] = {}
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            labels[node.name] = _frozen_value(space, node, "is an input of the network")
+        elif node.op == "call_function":
+            site = _site(node, labels)
+            labels[node.name] = table.row_of(node).channels(site, space)
+            if note(node).frozen is not None:
+                _freeze_node(space, labels, node)
+            weight = site.operands[1] if len(site.operands) > 1 else None
+            if weight is not None and weight.constant is not None:
+                made_by.setdefault(weight.constant, node.name)
+    for value in outputs(graph):
+        space.freeze(labels[value.name], "is an output of the network")
+    resolved = {name: space.roots(array) for name, array in labels.items()}
+    bindings = tuple(
+        Binding(b.constant, b.axis, b.role, space.roots(b.labels), b.node) for b in _unique(space.bindings)
+    )
+    return ChannelAnalysis(resolved, bindings, _groups(space, bindings))
+
+
+def _freeze_node(space: Labels, labels: dict[str, LabelArray], node: fx.Node) -> None:
+    reason = f"{node.name} is frozen: {note(node).frozen}"
+    for value in (node, *node.all_input_nodes):
+        if value.name in labels:
+            space.freeze(labels[value.name], reason)
+
+
+def _frozen_value(space: Labels, node: fx.Node, reason: str) -> LabelArray:
+    shape = shape_of(node)
+    labels = space.fresh(shape, channels.channel_axis(shape))
+    space.freeze(labels, f"{node.name} {reason}")
+    return labels
+
+
+def _site(node: fx.Node, labels: dict[str, LabelArray]) -> Site:
+    operands: list[Operand | None] = []
+    for arg in node.args:
+        if not isinstance(arg, fx.Node):
+            operands.append(None)
+            continue
+        # A weight behind fake_quantize is still that weight: look through to the constant.
+        source = arg
+        while source.op == "call_function" and op_name(source) == "fake_quantize":
+            inner = source.args[0]
+            assert isinstance(inner, fx.Node)
+            source = inner
+        name = str(source.target) if is_constant(source) else None
+        operands.append(Operand(shape_of(arg), None if name else labels.get(arg.name), name))
+    return Site(node.name, op_name(node), tuple(operands), node.kwargs, shape_of(node))
+
+
+def _unique(bindings: list[Binding]) -> list[Binding]:
+    seen: dict[tuple[str, int], Binding] = {}
+    for binding in bindings:
+        seen.setdefault((binding.constant, binding.axis), binding)
+    return list(seen.values())
+
+
+def _groups(space: Labels, bindings: tuple[Binding, ...]) -> tuple[ChannelGroup, ...]:
+    """Gather classes with the same set of bound axes, in the order in which they are first produced."""
+    places: dict[int, dict[int, None]] = defaultdict(dict)
+    for index, binding in enumerate(bindings):
+        for label in binding.labels.tolist():
+            places[label][index] = None
+    members: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for label, where in places.items():
+        members[tuple(sorted(where))].append(label)
+    found: list[ChannelGroup] = []
+    taken: dict[str, int] = {}
+    for where, classes in members.items():
+        bound = [bindings[index] for index in where]
+        producers = tuple(dict.fromkeys(b.node for b in bound if b.role == "produces"))
+        if not producers:
+            continue
+        name = producers[0]
+        taken[name] = taken.get(name, 0) + 1
+        if taken[name] > 1:
+            name = f"{name}.{taken[name]}"
+        readers = tuple(dict.fromkeys(b.node for b in bound if b.role == "reads"))
+        reason = next((r for r in map(space.reason, classes) if r is not None), None)
+        if reason is None and not readers:
+            reason = f"{producers[0]} is read by no weight"
+        found.append(ChannelGroup(name, tuple(classes), producers, readers, reason))
+    return tuple(found)
+
+
+def kept(labels: LabelArray, removed: frozenset[int]) -> list[Mask]:
+    """For each axis of a value, which indices stay when the classes `removed` go."""
+    stays: Mask = ~np.isin(labels, list(removed))
+    return [np.moveaxis(stays, axis, 0).reshape(stays.shape[axis], -1).max(1) for axis in range(labels.ndim)]

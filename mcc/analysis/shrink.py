@@ -1,0 +1,134 @@
+"""Physically removing channel classes from a graph: constants, group counts and shape attributes shrink."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from mcc.analysis.channel_groups import ChannelAnalysis, Mask, kept
+from mcc.errors import Refusal
+from mcc.ir import table
+from mcc.ir.channels import channel_axis
+from mcc.ir.graph import Graph, clean, constant, constants, infer, op_name, operand, set_constant
+from mcc.ir.notes import annotate, note, shape_of, type_of
+
+
+def shrink(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:
+    """Remove label classes in place and infer the shapes anew.
+
+    Args:
+        analysis: of this very graph.
+        removed: classes of groups that are not frozen.
+
+    Raises:
+        Refusal: a value would be left without channels.
+    """
+    if not removed:
+        for node in graph.graph.nodes:
+            annotate(node, keep=None)
+        return
+    attributes = {
+        node: _attributes(node, analysis, removed) for node in graph.graph.nodes if node.op == "call_function"
+    }
+    for name in constants(graph):
+        _shrink_constant(graph, name, analysis, removed)
+    for node, changed in attributes.items():
+        node.kwargs = {**node.kwargs, **changed}
+    widths = {node: type_of(node) for node in attributes}
+    infer(clean(graph))
+    for node, old in widths.items():
+        annotate(node, keep=None)
+        if type_of(node) != old and table.row_of(node).scales == "weighted":
+            axis = channel_axis(old.shape)
+            if old.shape[axis] != shape_of(node)[axis]:
+                annotate(node, pruned_from=note(node).pruned_from or old.shape[axis])
+
+
+def _shrink_constant(graph: Graph, name: str, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:
+    value = constant(graph, name).detach()
+    changed = False
+    for axis, labels in analysis.bound(name).items():
+        stays = ~np.isin(labels, list(removed))
+        if not stays.any():
+            raise Refusal("would be left without channels", where=name)
+        if not stays.all():
+            value, changed = value.index_select(axis, torch.from_numpy(np.flatnonzero(stays))), True
+    if changed:
+        set_constant(graph, name, value.contiguous())
+
+
+def _attributes(node: fx.Node, analysis: ChannelAnalysis, removed: frozenset[int]) -> dict[str, Any]:
+    """Attributes that count channels, after removal."""
+    name = op_name(node)
+    given = node.kwargs
+    if name in ("conv2d", "conv_transpose2d"):
+        depthwise = cast(int, given["groups"]) == shape_of(operand(node, 0))[1] > 1
+        return {"groups": int(_along(operand(node, 0), 1, analysis, removed).sum())} if depthwise else {}
+    if name == "reshape":
+        masks = kept(analysis.labels[node.name], removed)
+        lengths = shape_of(node)
+        pairs = zip(masks[1:], lengths[1:], strict=True)
+        return {"shape": tuple(int(mask.sum()) if mask.size > 1 else n for mask, n in pairs)}
+    if name == "slice":
+        axis, start, stop = (cast(int, given[key]) for key in ("axis", "start", "stop"))
+        stays = _along(operand(node, 0), axis, analysis, removed)
+        if stays.size == 1:
+            return {}
+        low = int(stays[:start].sum())
+        return {"start": low, "stop": low + int(stays[start:stop].sum())} if given["step"] == 1 else {}
+    if name == "pad":
+        return {"padding": _padding(node, analysis, removed)}
+    return {}
+
+
+def _padding(
+    node: fx.Node, analysis: ChannelAnalysis, removed: frozenset[int]
+) -> tuple[tuple[int, int], ...]:
+    """Channel padding shrinks with the labels it made; spatial padding stays."""
+    result: list[tuple[int, int]] = []
+    for axis, (low, high) in enumerate(cast(tuple[tuple[int, int], ...], node.kwargs["padding"])):
+        stays = _along(node, axis, analysis, removed)
+        if stays.size > 1:
+            high = int(stays[stays.size - high :].sum()) if high else 0
+            low = int(stays[:low].sum())
+        result.append((low, high))
+    return tuple(result)
+
+
+def _along(node: fx.Node, axis: int, analysis: ChannelAnalysis, removed: frozenset[int]) -> Mask:
+    return kept(analysis.labels[node.name], removed)[axis]
+
+
+def zero_readers(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:
+    """Set the weights through which classes are read to zero, in place: the exact twin of removing them."""
+    for binding in analysis.bindings:
+        if binding.role == "reads":
+            _write(graph, binding.constant, binding.axis, np.isin(binding.labels, list(removed)), 0.0)
+
+
+def refill_producers(
+    graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int], generator: torch.Generator
+) -> None:
+    """Fill all that makes or carries the classes at random, in place; the twin's output must not move."""
+    for binding in analysis.bindings:
+        if binding.role != "reads":
+            _write(graph, binding.constant, binding.axis, np.isin(binding.labels, list(removed)), generator)
+
+
+def _write(graph: Graph, name: str, axis: int, where: Mask, fill: float | torch.Generator) -> None:
+    if not where.any():
+        return
+    value = constant(graph, name)
+    index = torch.from_numpy(np.flatnonzero(where))
+    with torch.no_grad():
+        value.index_copy_(axis, index, _filling(value.index_select(axis, index), fill))
+
+
+def _filling(like: Tensor, fill: float | torch.Generator) -> Tensor:
+    if isinstance(fill, torch.Generator):
+        # Positive, so that it may stand for a variance; integers, so that sums stay exact.
+        return torch.randint(1, 4, like.shape, generator=fill).to(like.dtype)
+    return torch.full_like(like, fill)

@@ -1,0 +1,271 @@
+"""Pipelines are text: `fold-batch-norm,prune-channels{keep=0.75 round=8},fix(fuse-activation,drop-identity)`.
+
+A pipeline parses and prints back; presets expand to it; every step can be logged and run again alone. The
+driver alone decides whether a pass changed anything, stamps origins, verifies and times.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import fx
+
+from mcc.errors import MccError, Refusal, UsageError, VerificationError
+from mcc.ir.graph import Graph, constants, copy_graph, operands
+from mcc.ir.notes import annotate, note
+from mcc.ir.storage import save_graph
+from mcc.ir.text import print_graph
+from mcc.pass_api import Pass, PassContext, all_passes, apply_pass, make_pass
+from mcc.verify import check_pass
+
+log = logging.getLogger(__name__)
+
+PRESETS: dict[str, str] = {
+    "-O0": "",
+    "-O1": "drop-identity,fold-batch-norm,fold-pad,fuse-activation",
+    "-O2": "fix(drop-identity,fold-batch-norm,fold-pad,fuse-activation)",
+    "-O3": "fix(drop-identity,fold-batch-norm,fold-pad,fuse-activation),insert-qdq",
+}
+MAX_ROUNDS = 20  # a fixpoint that is not reached by then is a pass that undoes itself or another
+
+
+@dataclass(frozen=True)
+class Fix:
+    """Steps repeated until nothing changes."""
+
+    steps: tuple[Pass | Fix, ...]
+
+    def __str__(self) -> str:
+        return f"fix({','.join(map(str, self.steps))})"
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one pass did.
+
+    Attributes:
+        step: the pass with its options, as text that runs again.
+        changed: whether the graph or a constant differs.
+        seconds: time in the pass, and in its verification.
+        counts: what it counted.
+        refusals: nodes left alone, with reasons.
+        worst: largest difference from the exact twin as a share of the output range; None where not compared.
+    """
+
+    step: str
+    changed: bool
+    seconds: float
+    verify_seconds: float
+    counts: Mapping[str, int]
+    refusals: tuple[tuple[str, str], ...]
+    worst: float | None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a pipeline runs.
+
+    Attributes:
+        verify: check each pass against its exact twin.
+        bisect_limit: run only this many passes (to find the first bad one); all if None.
+        reproducer: folder for the graph before a failing pass; none written if None.
+        after: called with each report and the graph after it.
+    """
+
+    verify: bool = True
+    bisect_limit: int | None = None
+    reproducer: Path | None = None
+    after: Callable[[StepReport, Graph], None] | None = None
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """The graph after a pipeline and a report for every pass that ran."""
+
+    graph: Graph
+    reports: tuple[StepReport, ...]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A sequence of passes."""
+
+    steps: tuple[Pass | Fix, ...]
+
+    @staticmethod
+    def parse(text: str, extra: Mapping[str, type[Pass]] | None = None) -> Pipeline:
+        """Parse a pipeline or preset. Raises UsageError naming the place and the known passes.
+
+        Args:
+            extra: further passes by name, from a user's file.
+        """
+        known = {**all_passes(), **(extra or {})}
+        return Pipeline(_Parser(PRESETS.get(text.strip(), text), known).pipeline())
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.steps))
+
+    def run(
+        self, graph: Graph, ctx: PassContext | None = None, options: RunOptions | None = None
+    ) -> PipelineResult:
+        """Run on a copy of the graph.
+
+        Raises:
+            Refusal: a pass cannot work on the graph.
+            VerificationError: a check failed; a reproducer was written if asked for.
+        """
+        runner = _Runner(ctx or PassContext(), options or RunOptions())
+        result = runner.sequence(self.steps, copy_graph(graph))
+        return PipelineResult(result, tuple(runner.reports))
+
+
+class _Parser:
+    _TOKEN = re.compile(r"\s*([A-Za-z][\w-]*|[{}(),=]|[^\s{}(),=]+)")
+
+    def __init__(self, text: str, known: Mapping[str, type[Pass]]) -> None:
+        self.text = text
+        self.known = known
+        self.tokens: list[str] = self._TOKEN.findall(text)
+        self.at = 0
+
+    def pipeline(self) -> tuple[Pass | Fix, ...]:
+        steps = self._steps() if self.tokens else ()
+        if self.at != len(self.tokens):
+            raise self._error(f"{self.tokens[self.at]!r} is unexpected")
+        return steps
+
+    def _error(self, what: str) -> UsageError:
+        before = " ".join(self.tokens[max(0, self.at - 3) : self.at])
+        return UsageError(f"pipeline {self.text!r}: {what}" + (f" after {before!r}" if before else ""))
+
+    def _next(self, wanted: str | None = None) -> str:
+        token = self.tokens[self.at] if self.at < len(self.tokens) else ""
+        if not token or (wanted is not None and token != wanted):
+            raise self._error(f"{wanted or 'a name'!r} is expected")
+        self.at += 1
+        return token
+
+    def _peek(self, token: str) -> bool:
+        return self.at < len(self.tokens) and self.tokens[self.at] == token
+
+    def _steps(self) -> tuple[Pass | Fix, ...]:
+        steps = [self._step()]
+        while self._peek(","):
+            self._next(",")
+            steps.append(self._step())
+        return tuple(steps)
+
+    def _step(self) -> Pass | Fix:
+        name = self._next()
+        if name == "fix" and self._peek("("):
+            self._next("(")
+            steps = self._steps()
+            self._next(")")
+            return Fix(steps)
+        if name not in self.known:
+            raise UsageError(f"unknown pass {name!r}", hint=f"known: {', '.join(self.known)}")
+        options: dict[str, str] = {}
+        if self._peek("{"):
+            self._next("{")
+            while not self._peek("}"):
+                key = self._next()
+                self._next("=")
+                options[key] = self._next()
+            self._next("}")
+        return make_pass(self.known[name], options)
+
+
+class _Runner:
+    def __init__(self, ctx: PassContext, options: RunOptions) -> None:
+        self.ctx = ctx
+        self.options = options
+        self.reports: list[StepReport] = []
+
+    def sequence(self, steps: tuple[Pass | Fix, ...], graph: Graph) -> Graph:
+        for step in steps:
+            graph = self.fix(step, graph) if isinstance(step, Fix) else self.step(step, graph)
+        return graph
+
+    def fix(self, fix: Fix, graph: Graph) -> Graph:
+        for _ in range(MAX_ROUNDS):
+            count = len(self.reports)
+            graph = self.sequence(fix.steps, graph)
+            if not any(report.changed for report in self.reports[count:]):
+                return graph
+        raise VerificationError(f"still changes the graph after {MAX_ROUNDS} rounds", where=str(fix))
+
+    def step(self, step: Pass, graph: Graph) -> Graph:
+        if self.options.bisect_limit is not None and len(self.reports) >= self.options.bisect_limit:
+            return graph
+        ctx = PassContext(self.ctx.calibration, self.ctx.seed)
+        worst, verify_seconds = None, 0.0
+        start = time.perf_counter()
+        try:
+            after = apply_pass(step, graph, ctx)
+            stamp_origins(graph, after)
+            seconds = time.perf_counter() - start
+            if self.options.verify:
+                found = check_pass(step, graph, after, ctx)
+                worst = found.worst if found else None
+                verify_seconds = time.perf_counter() - start - seconds
+        except Refusal:
+            raise
+        except MccError as error:
+            raise self._reproducible(step, graph, error) from error
+        report = StepReport(
+            str(step),
+            differs(graph, after),
+            seconds,
+            verify_seconds,
+            dict(ctx.counts),
+            tuple(ctx.refusals),
+            worst,
+        )
+        self.reports.append(report)
+        log.info("%s: %s in %.3f s", step, "changed" if report.changed else "no change", seconds)
+        if self.options.after:
+            self.options.after(report, after)
+        return after
+
+    def _reproducible(self, step: Pass, graph: Graph, error: MccError) -> MccError:
+        if self.options.reproducer is None:
+            return error
+        path = self.options.reproducer / f"before-{step.name}.mcc"
+        save_graph(graph, path)
+        error.hint = f"repeat with: mcc opt {path} -p '{step}'"
+        return error
+
+
+def differs(before: Graph, after: Graph) -> bool:
+    """Whether two graphs differ in text or in any constant."""
+    if print_graph(before) != print_graph(after):
+        return True
+    old, new = constants(before), constants(after)
+    return any(not torch.equal(old[name], new[name]) for name in new)
+
+
+def stamp_origins(before: Graph, after: Graph) -> None:
+    """Note where new nodes come from: the node they were named after, else their operands' origins."""
+    known = {node.name: note(node).origin or (node.name,) for node in before.graph.nodes}
+    for node in after.graph.nodes:
+        if note(node).origin or node.op == "output":
+            continue
+        annotate(node, origin=_origin(node, known))
+
+
+def _origin(node: fx.Node, known: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    if node.name in known:
+        return known[node.name]
+    base = re.sub(r"_\d+$", "", node.name)
+    if base in known:
+        return known[base]
+    found: list[str] = []
+    for operand in operands(node):
+        found += [name for name in note(operand).origin if name not in found]
+    return tuple(found)

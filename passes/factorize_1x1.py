@@ -1,0 +1,146 @@
+"""factorize-1x1: replace a 1x1 convolution by two thinner ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, fx
+
+from mcc.analysis.pointwise import pointwise
+from mcc.interpret import observe
+from mcc.ir.graph import (
+    Graph,
+    add_call,
+    add_constant,
+    constant,
+    copy_graph,
+    operand,
+    optional_operand,
+    set_constant,
+)
+from mcc.ir.notes import annotate, note, shape_of
+from mcc.pass_api import Pass, PassContext
+
+
+@dataclass(frozen=True)
+class Factorize1x1(Pass):
+    """Replace W [O, I] by U [O, r] V [r, I], the best approximation of rank r on the data.
+
+    Before and after:
+
+        %y = conv2d(%x, @w[64,32,1,1], @b)      %v = conv2d(%x, @w_v[r,32,1,1], none)
+                                                %y = conv2d(%v, @w_u[64,r,1,1], @b)
+
+    With C = E[x x^T] the second moment of the inputs (on calibration data; identity without any) and S
+    its square root, the error E|W x - U V x|^2 is smallest for the first r singular vectors of W S (Eckart and
+    Young 1936; data-aware as in Zhang 2016, "Accelerating Very Deep Convolutional Networks"). The inner
+    channels are scaled to equal energy on the data, so that one quantisation scale fits them.
+
+    Exact twin: the same graph with the dense W = U V.
+
+    Takes each node's rank from its note, or from `rank` where given. Skips nodes whose pair would have as
+    many multiply-accumulates as the dense layer, frozen nodes, and shared weights.
+
+    Attributes:
+        rank: inner channels as a share of min(O, I) for nodes without a note; 0 leaves those alone.
+    """
+
+    name: ClassVar[str] = "factorize-1x1"
+    rank: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.rank <= 1.0:
+            raise ValueError(f"rank is a share and must lie in 0..1, not {self.rank}")
+
+    def run(self, graph: Graph, ctx: PassContext) -> None:
+        """Replace each node by a pair."""
+        for name, (u, v) in self._factors(graph, ctx).items():
+            node = next(n for n in graph.graph.nodes if n.name == name)
+            inner = add_constant(graph, node, f"{operand(node, 1).target}_v", v)
+            outer = add_constant(graph, node, f"{operand(node, 1).target}_u", u)
+            attributes = {**node.kwargs, "activation": "none"}
+            first = add_call(
+                graph, node, "conv2d", operand(node, 0), inner, None, name=f"{name}_v", **attributes
+            )
+            annotate(
+                first, origin=note(node).origin or (name,), rank=v.shape[0], precision=note(node).precision
+            )
+            node.args = (first, outer, optional_operand(node, 2))
+            annotate(node, rank=v.shape[0], sparse=None)
+            ctx.count("layers factorized")
+
+    def reference(self, before: Graph, ctx: PassContext) -> Graph:
+        """The dense layer with the product of the factors as its weight."""
+        for name, (u, v) in self._factors(before, ctx).items():
+            node = next(n for n in before.graph.nodes if n.name == name)
+            product = (u[:, :, 0, 0] @ v[:, :, 0, 0]).reshape(shape_of(operand(node, 1)))
+            set_constant(before, str(operand(node, 1).target), product)
+        return before
+
+    def _factors(self, graph: Graph, ctx: PassContext) -> dict[str, tuple[Tensor, Tensor]]:
+        wanted = {node: self._rank(node, ctx) for node in pointwise(graph)}
+        chosen = {node: rank for node, rank in wanted.items() if rank}
+        moments = input_moments(graph, list(chosen), ctx.calibration)
+        return {
+            node.name: factors(constant(graph, operand(node, 1)).detach(), moments.get(node.name), rank)
+            for node, rank in chosen.items()
+        }
+
+    def _rank(self, node: fx.Node, ctx: PassContext) -> int:
+        out, width = shape_of(operand(node, 1))[:2]
+        noted = note(node).rank
+        if noted is not None and noted >= min(out, width):
+            return 0  # already half of a pair
+        rank = noted or round(self.rank * min(out, width))
+        if not rank:
+            return 0
+        if note(node).frozen is not None:
+            ctx.refuse(node, str(note(node).frozen))
+            return 0
+        if rank * (out + width) >= out * width:
+            ctx.refuse(node, f"a pair of rank {rank} has as many operations as the dense {width} to {out}")
+            return 0
+        return rank
+
+
+def input_moments(graph: Graph, nodes: list[fx.Node], batches: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Second moments [I, I] of the input pixels of 1x1 convolutions, by node name, in float64."""
+    sources = {operand(node, 0).name: node.name for node in nodes}
+    found: dict[str, Tensor] = {}
+
+    def see(node: fx.Node, value: Tensor) -> None:
+        pixels = value.double().transpose(0, 1).reshape(value.shape[1], -1)
+        moment = pixels @ pixels.T / pixels.shape[1]
+        found[node.name] = found[node.name] + moment if node.name in found else moment
+
+    for batch in batches:
+        observe(copy_graph(graph), (batch,), see, set(sources))
+    return {node.name: found[operand(node, 0).name] for node in nodes if operand(node, 0).name in found}
+
+
+def factors(weight: Tensor, moment: Tensor | None, rank: int) -> tuple[Tensor, Tensor]:
+    """U [O, r, 1, 1] and V [r, I, 1, 1] whose product is the best approximation of a weight [O, I, 1, 1].
+
+    Args:
+        moment: second moment [I, I] of the inputs; the identity if None.
+    """
+    dense = weight[:, :, 0, 0].double()
+    root, inverse = _square_root(moment, dense.shape[1])
+    left, values, right = torch.linalg.svd(dense @ root, full_matrices=False)
+    # With V = right S^-1 every inner channel has unit second moment on the data: one scale fits all of them;
+    # U holds the singular values.
+    u = left[:, :rank] * values[:rank]
+    v = right[:rank] @ inverse
+    return u[:, :, None, None].to(weight.dtype), v[:, :, None, None].to(weight.dtype)
+
+
+def _square_root(moment: Tensor | None, width: int) -> tuple[Tensor, Tensor]:
+    """Symmetric square root of a moment and its inverse; a floor of 1e-6 of the mean keeps it invertible."""
+    if moment is None:
+        eye = torch.eye(width, dtype=torch.float64)
+        return eye, eye
+    energies, vectors = torch.linalg.eigh(moment)
+    energies = energies.clamp_min(float(energies.mean()) * 1e-6 + 1e-30).sqrt()
+    return vectors * energies @ vectors.T, vectors / energies @ vectors.T

@@ -1,0 +1,118 @@
+"""sparsify-1x1: zero the least important weights of 1x1 convolutions, in patterns a runtime can use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, fx
+
+from mcc.analysis.pointwise import is_pointwise
+from mcc.errors import VerificationError
+from mcc.ir.graph import Graph, calls, constant, operand, set_constant
+from mcc.ir.notes import SparseNote, annotate, note
+from mcc.pass_api import Pass, PassContext
+
+
+@dataclass(frozen=True)
+class Sparsify1x1(Pass):
+    """Thin the weights of 1x1 convolutions (Elsen 2020, "Fast Sparse ConvNets").
+
+    Before and after: the same graph; of weight W [O, I, 1, 1] the share `sparsity` is zero. With `block` b, b
+    neighbouring output channels share one pattern: entries (o*b .. o*b+b-1, i) are kept or dropped together,
+    those with the smallest sum of squares first.
+
+    Takes each node's sparsity and block from its note, or from the options where `sparsity` is given. The
+    note stays on the node: the lowering stores its weight sparse, and the repair keeps its zeros.
+
+    No exact twin: with equal weights it would be compared with itself. The zeros are counted here, and the
+    decoded lowered file is compared with the graph.
+
+    Skips 1x1 convolutions with a stride, padding or groups, which no runtime runs sparse, and frozen nodes.
+
+    Attributes:
+        sparsity: share of zeros for nodes without a note; 0 leaves those dense.
+        block: output channels that share a pattern: 1, 2 or 4.
+    """
+
+    name: ClassVar[str] = "sparsify-1x1"
+    sparsity: float = 0.0
+    block: int = 1
+
+    def __post_init__(self) -> None:
+        SparseNote(self.block, self.sparsity)
+
+    def run(self, graph: Graph, ctx: PassContext) -> None:
+        """Zero weights and note what was done."""
+        for node in calls(graph, "conv2d"):
+            # Half of a low-rank pair is thin enough unless a note says otherwise.
+            by_option = self.sparsity > 0 and note(node).rank is None
+            wanted = note(node).sparse or (SparseNote(self.block, self.sparsity) if by_option else None)
+            if wanted is None or tuple(constant_shape(graph, node)[2:]) != (1, 1):
+                continue
+            if note(node).frozen is not None or not is_pointwise(node):
+                reason = note(node).frozen or "no runtime runs a strided, padded or grouped 1x1 sparse"
+                ctx.refuse(node, reason)
+                annotate(node, sparse=None)
+                continue
+            name = str(operand(node, 1).target)
+            weight = constant(graph, name).detach()
+            thinned = thin(weight, wanted)
+            if not torch.equal(thinned, weight):
+                set_constant(graph, name, thinned)
+                ctx.count("weights zeroed", int((thinned == 0).sum() - (weight == 0).sum()))
+            annotate(node, sparse=wanted)
+
+    def reference(self, before: Graph, ctx: PassContext) -> None:
+        """Numbers change by intent."""
+        return None
+
+    def ensures(self, graph: Graph) -> None:
+        """Every noted weight has its share of zeros, in its pattern."""
+        for node in calls(graph, "conv2d"):
+            wanted = note(node).sparse
+            if wanted is None:
+                continue
+            weight = constant(graph, operand(node, 1)).detach()
+            zeros = float((weight == 0).double().mean())
+            if zeros + 1e-9 < zero_count(weight, wanted) / weight.numel():
+                raise VerificationError(
+                    f"has {zeros:.1%} zeros, noted {wanted.sparsity:.1%}", where=node.name
+                )
+
+
+def constant_shape(graph: Graph, node: fx.Node) -> torch.Size:
+    """Shape of the weight of a convolution."""
+    weight = operand(node, 1)
+    return constant(graph, weight).shape if weight.op == "get_attr" else torch.Size((0, 0, 0, 0))
+
+
+def zero_count(weight: Tensor, wanted: SparseNote) -> int:
+    """Number of zeros that a weight gets at least: whole blocks, rounded to the nearest below."""
+    blocks = -(-weight.shape[0] // wanted.block) * weight.shape[1]
+    per_block = min(wanted.block, weight.shape[0] % wanted.block or wanted.block)
+    return int(blocks * wanted.sparsity) * per_block
+
+
+def thin(weight: Tensor, wanted: SparseNote) -> Tensor:
+    """Zero the blocks with the smallest energy; ties go to the later block, so that the result is one.
+
+    Args:
+        weight: [O, I, 1, 1].
+
+    Returns:
+        The thinned weight, same shape.
+    """
+    out, width = weight.shape[0], weight.shape[1]
+    rows = -(-out // wanted.block)
+    energy = torch.zeros(rows * wanted.block, width, dtype=torch.float64)
+    energy[:out] = weight.reshape(out, width).double().square()
+    score = energy.reshape(rows, wanted.block, width).sum(1).reshape(-1)
+    count = int(score.numel() * wanted.sparsity)
+    # A stable ascending sort of the flipped scores puts later blocks first among equals.
+    order = torch.argsort(score.flip(0), stable=True)[:count]
+    keep = torch.ones(score.numel(), dtype=torch.bool)
+    keep[score.numel() - 1 - order] = False
+    mask = keep.reshape(rows, 1, width).expand(rows, wanted.block, width).reshape(-1, width)[:out]
+    return weight * mask.reshape(weight.shape).to(weight.dtype)
