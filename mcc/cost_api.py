@@ -1,0 +1,265 @@
+"""What a cost model is: kernels as keys, estimates with their error and source, and whole graphs from them.
+
+A *kernel* is what a runtime runs for one node of a graph in deployment form: the operator, the shapes of its
+operands, its attributes, precision, how its weight is stored, and the layout of the region it runs in. It is
+the key of the lookup table and enough to build a micro-model from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+import torch
+from torch import Tensor, fx
+
+from mcc.ir import table
+from mcc.ir.channels import channel_axis
+from mcc.ir.graph import Graph, GraphBuilder, calls, is_constant, op_name
+from mcc.ir.notes import SparseNote, note, shape_of, type_of
+
+Source = Literal["measured", "fitted"]
+Layout = Literal["nhwc", "nchw"]
+Precision = Literal["float", "int8", "int7"]
+
+
+@dataclass(frozen=True)
+class OperandShape:
+    """Shape of an operand, and whether it is a constant of the network."""
+
+    shape: tuple[int, ...]
+    constant: bool = False
+
+    def __str__(self) -> str:
+        return ("@" if self.constant else "") + "x".join(map(str, self.shape))
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The key of a measured latency.
+
+    Attributes:
+        op: operator of the op table.
+        operands: shapes in elements, axis 0 of activations being the batch; None for an absent bias.
+        output: shape of the result.
+        attributes: attributes of the operator, in table order.
+        precision: `float`, `int8`, or `int7` (int8 storage, weights limited to 7 bits).
+        sparse: how the weight is thinned and stored; None for a dense one.
+        layout: `nchw` inside XNNPACK's sparse clusters, where other kernels run; `nhwc` elsewhere.
+    """
+
+    op: str
+    operands: tuple[OperandShape | None, ...]
+    output: tuple[int, ...]
+    attributes: tuple[tuple[str, Any], ...]
+    precision: Precision = "float"
+    sparse: SparseNote | None = None
+    layout: Layout = "nhwc"
+
+    def __str__(self) -> str:
+        operands = ",".join("-" if o is None else str(o) for o in self.operands)
+        attributes = " ".join(f"{key}={_plain(value)}" for key, value in self.attributes)
+        stored = f" sparse{self.sparse.block}:{self.sparse.sparsity:.2f}" if self.sparse else ""
+        return f"{self.op}({operands}) {attributes} {self.precision}{stored} {self.layout}"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations, zeros included."""
+        row = table.row(self.op)
+        types = [None if o is None else table.TensorType(o.shape) for o in self.operands]
+        return row.macs(types, dict(self.attributes), table.TensorType(self.output))
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes of all operands and the result at the kernel's precision."""
+        width = 4 if self.precision == "float" else 1
+        elements = sum(torch.Size(o.shape).numel() for o in self.operands if o is not None)
+        return (elements + torch.Size(self.output).numel()) * width
+
+    def resized(self, *, read: int | None = None, made: int | None = None) -> Kernel:
+        """The kernel with `read` input channels and `made` output channels, where given."""
+        return _resize(self, read, made)
+
+    def build(self, seed: int = 0) -> Graph:
+        """A canonical graph of this one operator with random constants (no quantisation, dense weights)."""
+        generator = torch.Generator().manual_seed(seed)
+        builder = GraphBuilder()
+        args: list[fx.Node | None] = []
+        for index, operand in enumerate(self.operands):
+            if operand is None:
+                args.append(None)
+            elif operand.constant:
+                args.append(builder.constant(f"c{index}", _random(operand.shape, generator)))
+            else:
+                args.append(builder.input(f"x{index}", operand.shape))
+        return builder.finish(builder.call(self.op, *args, name="kernel", **dict(self.attributes)))
+
+
+def _plain(value: object) -> str:
+    return str(value).replace(" ", "")
+
+
+def _random(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    fan_in = max(1, torch.Size(shape[1:]).numel())
+    return torch.randn(shape, generator=generator) / fan_in**0.5
+
+
+def _resize(kernel: Kernel, read: int | None, made: int | None) -> Kernel:
+    x = kernel.operands[0]
+    assert x is not None
+    old_read, old_made = x.shape[channel_axis(x.shape)], kernel.output[channel_axis(kernel.output)]
+    read, made = read or old_read, made or old_made
+    attributes = dict(kernel.attributes)
+    groups = int(attributes.get("groups", 1))
+    operands: list[OperandShape | None] = []
+    for index, operand in enumerate(kernel.operands):
+        shape = operand.shape if operand else ()
+        if operand is None:
+            operands.append(None)
+            continue
+        if not operand.constant:
+            shape = _with_channels(shape, old_read, read)
+        elif index == 1 and kernel.op in ("conv2d", "linear"):
+            shape = (made, (1 if groups == old_read > 1 else read // groups), *shape[2:])
+        elif index == 1 and kernel.op == "conv_transpose2d":
+            shape = (read, made // groups, *shape[2:])
+        else:
+            shape = tuple(made if length == old_made else length for length in shape)
+        operands.append(OperandShape(shape, operand.constant))
+    if groups == old_read > 1:
+        attributes["groups"] = read
+    output = _with_channels(kernel.output, old_made, made)
+    if kernel.op == "reshape":
+        attributes["shape"] = output[1:]
+    return dataclasses.replace(
+        kernel, operands=tuple(operands), output=output, attributes=tuple(attributes.items())
+    )
+
+
+def _with_channels(shape: tuple[int, ...], old: int, new: int) -> tuple[int, ...]:
+    axis = channel_axis(shape)
+    if shape[axis] != old:
+        return shape  # another operand (a concatenated one, say) keeps its own width
+    return (*shape[:axis], new, *shape[axis + 1 :])
+
+
+def kernel_of(
+    node: fx.Node,
+    *,
+    precision: Precision = "float",
+    sparse: SparseNote | None = None,
+    layout: Layout = "nhwc",
+) -> Kernel:
+    """The kernel that a runtime runs for an operator node in deployment form."""
+    operands: list[OperandShape | None] = []
+    for arg in node.args:
+        if not isinstance(arg, fx.Node):
+            operands.append(None)
+            continue
+        operands.append(OperandShape(shape_of(arg), is_constant(_source(arg))))
+    return Kernel(
+        op_name(node), tuple(operands), shape_of(node), tuple(node.kwargs.items()), precision, sparse, layout
+    )
+
+
+def _source(node: fx.Node) -> fx.Node:
+    while node.op == "call_function" and op_name(node) == "fake_quantize":
+        node = cast(fx.Node, node.args[0])
+    return node
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A predicted latency.
+
+    Attributes:
+        latency_us: microseconds, or model cycles on a simulated core.
+        error_us: one standard deviation of the prediction.
+        source: whether this very kernel was measured, or the value is fitted between measured ones.
+    """
+
+    latency_us: float
+    error_us: float
+    source: Source
+
+
+class CostModel(Protocol):
+    """Predicts what one kernel costs on one target."""
+
+    name: str
+
+    def kernel(self, kernel: Kernel) -> Estimate:
+        """Latency of a kernel inside a network."""
+        ...
+
+    def overhead(self, precision: Precision) -> Estimate:
+        """Latency that belongs to no kernel: invoking the runtime, converting input and output."""
+        ...
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Predicted cost of one node."""
+
+    node: str
+    kernel: Kernel
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class GraphCost:
+    """Predicted cost of a graph: its layers and what belongs to none of them."""
+
+    layers: tuple[LayerCost, ...]
+    overhead_us: float
+
+    @property
+    def latency_us(self) -> float:
+        """Sum of the layers and the overhead."""
+        return self.overhead_us + sum(layer.estimate.latency_us for layer in self.layers)
+
+    @property
+    def error_us(self) -> float:
+        """One standard deviation, the errors of the layers taken as independent."""
+        return sum(layer.estimate.error_us**2 for layer in self.layers) ** 0.5
+
+
+def graph_kernels(
+    graph: Graph, integer: Iterable[str] = (), cluster: Iterable[str] = ()
+) -> dict[str, Kernel]:
+    """Kernels of a graph in deployment form, by node name; fake_quantize nodes cost nothing themselves.
+
+    Args:
+        integer: nodes that run as integer kernels.
+        cluster: nodes inside a sparse cluster.
+    """
+    whole, inside = set(integer), set(cluster)
+    found: dict[str, Kernel] = {}
+    for node in calls(graph):
+        if op_name(node) == "fake_quantize" or all(is_constant(a) for a in node.all_input_nodes):
+            continue
+        precision: Precision = "float"
+        if node.name in whole:
+            precision = "int7" if _seven_bits(node) else "int8"
+        layout: Layout = "nchw" if node.name in inside else "nhwc"
+        sparse = note(node).sparse if layout == "nchw" else None
+        found[node.name] = kernel_of(node, precision=precision, sparse=sparse, layout=layout)
+    return found
+
+
+def _seven_bits(node: fx.Node) -> bool:
+    weight = node.args[1] if len(node.args) > 1 else None
+    return (
+        isinstance(weight, fx.Node)
+        and op_name(weight) == "fake_quantize"
+        and type_of(weight).shape != ()
+        and cast(int, weight.kwargs["qmax"]) < 127
+    )
+
+
+def predict(model: CostModel, kernels: Mapping[str, Kernel], precision: Precision = "float") -> GraphCost:
+    """Cost of a whole graph from its kernels; `precision` is that of its input and output conversion."""
+    layers = tuple(LayerCost(name, kernel, model.kernel(kernel)) for name, kernel in kernels.items())
+    return GraphCost(layers, model.overhead(precision).latency_us)
