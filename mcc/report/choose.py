@@ -10,36 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from mcc.data.interval import wilson
 from mcc.errors import ConstraintError
 from mcc.report.schema import Budget, Result, StrategyResult
 from mcc.report.words import budget_words, feasible_words
 
 Figure = Callable[[StrategyResult, str], float | None]
 
-Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 ROUNDING_POINTS = 1e-9  # a loss of exactly the limit, in points, is kept whatever the floating-point rounding
-
-
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927, "Probable inference").
-
-    Args:
-        share: successes by trials, 0 to 1.
-        count: trials.
-
-    Returns:
-        Lower and upper bound, 0 to 1; (0, 1) where there were no trials.
-    """
-    if count <= 0:
-        return 0.0, 1.0
-    square = Z95 * Z95
-    centre = share + square / (2 * count)
-    half = Z95 * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
-    scale = 1 + square / count
-    # At a share of 0 or 1 the exact bound is that share; rounding would land beside it.
-    low = 0.0 if share == 0 else max(0.0, (centre - half) / scale)
-    high = 1.0 if share == 1 else min(1.0, (centre + half) / scale)
-    return low, high
 
 
 def accuracy_reference(strategies: Sequence[StrategyResult], originals: Sequence[str]) -> float | None:
@@ -154,7 +132,7 @@ def choose(
         budget: what was asked for.
         baseline: the original float model, lowered and measured the same way.
         reference: validation accuracy that loss is counted from, see `accuracy_reference`.
-        validation_images: how many images the validation accuracies rest on.
+        validation_images: how many images the validation accuracies rest on, at least 1.
 
     Raises:
         ConstraintError: none keeps every budget; the hint names the nearest feasible ones.
@@ -170,7 +148,7 @@ def choose(
     if budget.asked == ("max_drop",):
         return min(keeping, key=_fast_then_small)
     best = max(_accuracy(strategy) for strategy in keeping)
-    floor, _ = wilson_interval(best, validation_images)
+    floor = wilson(round(best * validation_images), validation_images).low
     return min((s for s in keeping if _accuracy(s) >= floor), key=_fast_then_small)
 
 

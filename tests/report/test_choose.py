@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcc.errors import ConstraintError
-from mcc.report.choose import accuracy_reference, check_budget, choose, mark, pareto_front, wilson_interval
+from mcc.report.choose import accuracy_reference, check_budget, choose, mark, pareto_front
 from mcc.report.schema import Budget, StrategyResult
 from tests.report.examples import strategy
 
@@ -18,29 +18,6 @@ def pick(tried: list[StrategyResult], budget: Budget, images: int = MANY, refere
     return choose(
         [ORIGINAL, *tried], budget, baseline=ORIGINAL.result, reference=reference, validation_images=images
     ).name
-
-
-# -- the interval ------------------------------------------------------------------------------------------
-
-
-def test_wilson_interval_against_published_values() -> None:
-    # Newcombe 1998, Statistics in Medicine 17, table I, method 3: 81 of 263 and 15 of 148.
-    assert wilson_interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(15 / 148, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
-    assert wilson_interval(0 / 20, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-
-
-def test_wilson_interval_at_its_ends() -> None:
-    assert wilson_interval(1.0, 100)[1] == 1.0
-    assert wilson_interval(0.0, 100)[0] == 0.0
-    assert wilson_interval(0.5, 0) == (0.0, 1.0)
-
-
-@given(st.integers(1, 100_000), st.floats(0, 1))
-def test_wilson_interval_holds_the_share(count: int, share: float) -> None:
-    low, high = wilson_interval(share, count)
-    assert 0 <= low <= share + 1e-12
-    assert share - 1e-12 <= high <= 1
 
 
 # -- who is picked -----------------------------------------------------------------------------------------
