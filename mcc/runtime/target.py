@@ -279,7 +279,8 @@ class Target(ABC):
     def peak_memory(self, file: Path | str, threads: int = 1) -> int:
         """Growth of the peak resident memory of a fresh runner, in bytes.
 
-        It is counted from before loading (the runtime already imported) to after the tenth inference.
+        It is counted from before loading (the runtime already imported) to after the tenth inference; the
+        largest of three fresh runners counts.
 
         Raises:
             UsageError, TargetError: as `session`.
