@@ -48,7 +48,7 @@ def dequantize(q: Tensor, params: QuantParams) -> Tensor:
 
 def centred(q: Tensor, params: QuantParams, dtype: torch.dtype) -> Tensor:
     """q - z in a dtype that holds it exactly."""
-    return q.to(dtype) - params.zero_point
+    return q.to(dtype).sub_(params.zero_point)
 
 
 def requantize(q: Tensor, source: QuantParams, target: QuantParams) -> Tensor:
@@ -77,26 +77,29 @@ def leaky_relu(q: Tensor, slope: float, source: QuantParams, target: QuantParams
     return saturate(moved + target.zero_point)
 
 
-def accumulator_dtype(weight: NDArray[np.int8], reduced: tuple[int, ...]) -> torch.dtype:
+def accumulator_dtype(
+    weight: NDArray[np.int8], bias: NDArray[np.int32], reduced: tuple[int, ...]
+) -> torch.dtype:
     """float32 where every partial sum of products with the weight is exact in it, else float64.
 
-    The bound is 255 (the greatest |q - z|) times the largest sum of |w| over the `reduced` axes.
+    The bound is 255 (the greatest |q - z|) times the largest sum of |w| over `reduced` axes, plus the bias.
     """
-    greatest = 255 * int(np.abs(weight.astype(np.int64)).sum(axis=reduced).max(initial=0))
+    products = 255 * int(np.abs(weight.astype(np.int64)).sum(axis=reduced).max(initial=0))
+    greatest = products + int(np.abs(bias.astype(np.int64)).max(initial=0))
     return torch.float32 if greatest < FLOAT32_EXACT else torch.float64
 
 
 def requantize_accumulator(
     accumulator: Tensor, scale: Tensor | float, zero_point: int, bounds: tuple[int, int]
 ) -> Tensor:
-    """Accumulator steps to int8: round(float32(acc) * scale) + z, clamped to `bounds`.
+    """Accumulator steps to int8: round(float32(acc) * scale) + z, clamped to `bounds`; overwrites its input.
 
     The fp32 requantisation of qs8-qc8w-gemm, -igemm, -dwconv and of qs8-vmul: the int32 accumulator is
     converted to float32 (rounding above 2^24), multiplied in float32, converted half to even.
     """
-    scaled = torch.round(accumulator.to(torch.float32) * scale)
+    scaled = accumulator.to(torch.float32).mul_(scale).round_()
     limit = 2.0**20  # far outside int8, far inside the integers of float32
-    return saturate(scaled.clamp(-limit, limit) + zero_point, *bounds)
+    return scaled.clamp_(-limit, limit).add_(zero_point).clamp_(*bounds).to(torch.int8)
 
 
 def clamp_bounds(activation: str, params: QuantParams) -> tuple[int, int]:
@@ -154,27 +157,19 @@ def multiply(a: Tensor, b: Tensor, inputs: tuple[QuantParams, ...], output: Quan
     return requantize_accumulator(product, scale, output.zero_point, (INT8_MIN, INT8_MAX))
 
 
-def reduce_sum(
-    q: Tensor,
-    axes: tuple[int, ...],
-    keepdim: bool,
-    divisor: int | None,
-    source: QuantParams,
-    target: QuantParams,
+def reduce_mean(
+    q: Tensor, axes: tuple[int, ...], keepdim: bool, count: int, source: QuantParams, target: QuantParams
 ) -> Tensor:
-    """qs8-rsum / qs8-rdsum, then a conversion of int32: round(acc * r + (z' - n * z * r)).
+    """qs8-rsum and qs8-rdsum: round(acc * r + (z' - n * z * r)) with r = (s/s') * (1/n).
 
-    r = s/s', times 1/n for a mean (`divisor` = n, the number of elements reduced); the sum is taken over the
-    raw codes and their zero point is corrected in float32 (operators/reduce-nd.c).
+    The sum of n = `count` elements is taken over the raw codes, and their zero point is corrected in float32
+    (operators/reduce-nd.c).
     """
-    ratio = np.float32(source.scale / target.scale)
-    if divisor is not None:
-        ratio = np.float32(ratio * (np.float32(1.0) / np.float32(divisor)))
-    total = q.to(torch.int64).sum(axes, keepdim)
-    count = math.prod(q.shape[axis] for axis in axes)
-    correction = np.float32(np.float32(count * source.zero_point) * ratio)
-    zero = np.float32(np.float32(target.zero_point) - correction)
-    return saturate(torch.round(total.to(torch.float32) * float(ratio) + float(zero)))
+    ratio = np.float32(source.scale / target.scale) * (np.float32(1.0) / np.float32(count))
+    correction = np.float32(count * source.zero_point) * ratio
+    zero = np.float32(target.zero_point) - correction
+    total = q.to(torch.int64).sum(axes, keepdim).to(torch.float32)
+    return saturate(torch.round(total * float(ratio) + float(zero)))
 
 
 def average(total: Tensor, count: int) -> Tensor:
@@ -231,13 +226,21 @@ def lookup(q: Tensor, function: str, source: QuantParams, target: QuantParams) -
     return table[q.to(torch.int64) - INT8_MIN]
 
 
-def _elu(x: Tensor) -> Tensor:
-    return torch.where(x < 0, torch.expm1(x), x)
-
-
 # Evaluated in float64, where torch's results round to the float32 of the C library.
-_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "elu": _elu,
-}
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
+
+
+def softmax(q: Tensor, axis: int, source: QuantParams, target: QuantParams) -> Tensor:
+    """The built-in SOFTMAX: tabulated exponentials, summed one after the other in float32.
+
+    round_half_away(e^(s*(q - max)) * (1 / (sum * s'))) + z' (optimized_ops.h, Softmax<int8_t, int8_t>).
+    """
+    codes = q.to(torch.int64).movedim(axis, -1)
+    below = codes.amax(-1, keepdim=True) - codes
+    steps = torch.arange(256, dtype=torch.float32) * -float(source.scale)
+    exponentials = torch.exp(steps.to(torch.float64)).to(torch.float32)[below]
+    total = torch.zeros_like(exponentials[..., 0])
+    for part in exponentials.unbind(-1):
+        total = total + part
+    share = exponentials * (1.0 / (total * float(target.scale)))[..., None]
+    return saturate(torch.floor(share + 0.5) + target.zero_point).movedim(-1, axis)

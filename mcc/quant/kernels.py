@@ -58,11 +58,11 @@ def _weighted(
     """Centred input times centred weight, plus bias, requantised per output channel."""
     weights = call.weights
     assert weights is not None
-    dtype = arithmetic.accumulator_dtype(weights.weight, reduced)
+    dtype = arithmetic.accumulator_dtype(weights.weight, weights.bias, reduced)
     x = arithmetic.centred(call.codes[0], call.source, dtype)
-    total = product(x, torch.from_numpy(weights.weight).to(dtype)).to(torch.float64)
+    total = product(x, torch.from_numpy(weights.weight).to(dtype))
     shape = [-1 if axis == channel_axis else 1 for axis in range(total.dim())]
-    total += torch.from_numpy(weights.bias.astype(np.float64)).reshape(shape)
+    total += torch.from_numpy(weights.bias).to(dtype).reshape(shape)
     scale = torch.from_numpy(weights.requantise).reshape(shape)
     bounds = arithmetic.clamp_bounds(call.attributes["activation"], call.entry.output)
     return arithmetic.requantize_accumulator(total, scale, call.entry.output.zero_point, bounds)
@@ -83,16 +83,6 @@ def _linear(call: Call) -> Tensor:
     return _weighted(call, lambda x, w: x @ w.t(), (1,), call.codes[0].dim() - 1)
 
 
-def _matmul(call: Call) -> Tensor:
-    a, b = (
-        arithmetic.centred(q, p, torch.float64) for q, p in zip(call.codes, call.entry.inputs, strict=True)
-    )
-    first, second = call.entry.inputs
-    scale = float(np.float32(first.scale * second.scale) / call.entry.output.scale)
-    bounds = (INT8_MIN, INT8_MAX)
-    return arithmetic.requantize_accumulator(a @ b, scale, call.entry.output.zero_point, bounds)
-
-
 def _activated(call: Call, codes: Tensor) -> Tensor:
     least, greatest = arithmetic.clamp_bounds(call.attributes["activation"], call.entry.output)
     return codes.clamp(least, greatest)
@@ -108,14 +98,17 @@ def _mul(call: Call) -> Tensor:
     return _activated(call, arithmetic.multiply(a, b, call.entry.inputs, call.entry.output))
 
 
-def _reduce(call: Call, mean: bool) -> Tensor:
+def _mean(call: Call) -> Tensor:
     axes = tuple(axis % call.codes[0].dim() for axis in call.attributes["axes"])
-    count = int(np.prod([call.codes[0].shape[axis] for axis in axes])) if mean else None
+    count = int(np.prod([call.codes[0].shape[axis] for axis in axes]))
     keepdim = bool(call.attributes["keepdim"])
-    return arithmetic.reduce_sum(call.codes[0], axes, keepdim, count, call.source, call.entry.output)
+    return arithmetic.reduce_mean(call.codes[0], axes, keepdim, count, call.source, call.entry.output)
 
 
 def _clamped(call: Call, least: float, greatest: float) -> Tensor:
+    output = call.entry.output
+    if arithmetic.code_of(least, output) == INT8_MIN and arithmetic.code_of(greatest, output) == INT8_MAX:
+        return call.codes[0]  # the saturation of the result is the clamp
     low, high = arithmetic.code_of(least, call.source), arithmetic.code_of(greatest, call.source)
     return call.codes[0].clamp(low, high)
 
@@ -174,19 +167,18 @@ _KERNELS: dict[str, Callable[[Call], Tensor]] = {
     "conv2d": _conv2d,
     "conv_transpose2d": _conv_transpose2d,
     "linear": _linear,
-    "matmul": _matmul,
     "add": lambda call: _sum(call, sign_b=1),
     "sub": lambda call: _sum(call, sign_b=-1),
     "mul": _mul,
-    "mean": lambda call: _reduce(call, mean=True),
-    "sum": lambda call: _reduce(call, mean=False),
-    "amax": _moves,
+    "mean": _mean,
     "relu": lambda call: _clamped(call, 0.0, float("inf")),
     "relu6": lambda call: _clamped(call, 0.0, 6.0),
     "clamp": lambda call: _clamped(call, call.attributes["min"], call.attributes["max"]),
     "sigmoid": _lookup,
     "tanh": _lookup,
-    "elu": _lookup,
+    "softmax": lambda call: arithmetic.softmax(
+        call.codes[0], int(call.attributes["axis"]), call.source, call.entry.output
+    ),
     "leaky_relu": _leaky_relu,
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,

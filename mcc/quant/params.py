@@ -68,8 +68,8 @@ class QuantParams:
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether every zero point is 0 and -128 is not used, as integer kernels ask of weights."""
-        return not any(self.zero_points) and self.qmin >= -INT8_MAX and self.qmax <= INT8_MAX
+        """Whether every zero point is 0 and all integers fit int8, as integer kernels ask of weights."""
+        return not any(self.zero_points) and self.qmin >= INT8_MIN and self.qmax <= INT8_MAX
 
     def same_mapping(self, other: QuantParams) -> bool:
         """Whether both map integers to the same real numbers."""
@@ -82,19 +82,24 @@ def is_fake_quantize(node: object) -> bool:
 
 
 def quant_params(graph: fx.GraphModule, node: fx.Node) -> QuantParams:
-    """Parameters of a `fake_quantize` node. Raises GraphError where its constants are not usable."""
+    """Parameters of a `fake_quantize` node. Raises GraphError where its constants are not usable.
+
+    A range of 256 integers is given as that of int8, with the zero point shifted along (uint8 by 128).
+    """
     scale = constant(graph, operand(node, 1)).detach().to(torch.float32).reshape(-1)
     zero = constant(graph, operand(node, 2)).detach().to(torch.int64).reshape(-1)
     axis = node.kwargs["axis"]
     assert axis is None or isinstance(axis, int)
     if len(zero) == 1 and len(scale) > 1:
         zero = zero.expand(len(scale))
+    qmin, qmax = int(str(node.kwargs["qmin"])), int(str(node.kwargs["qmax"]))
+    shift = INT8_MIN - qmin if qmax - qmin == INT8_MAX - INT8_MIN else 0
     try:
         return QuantParams(
             tuple(float(s) for s in scale),
-            tuple(int(z) for z in zero),
-            int(str(node.kwargs["qmin"])),
-            int(str(node.kwargs["qmax"])),
+            tuple(int(z) + shift for z in zero),
+            qmin + shift,
+            qmax + shift,
             axis,
         )
     except ValueError as error:

@@ -2,23 +2,25 @@
 
 The TFLite writer, the ONNX lowering and the integer simulator all ask `integer_nodes`. The rules are those
 of XNNPACK's int8 kernels as LiteRT 2.3 delegates to them (the scale limits are its delegate's checks in
-`tflite/delegates/xnnpack/xnnpack_delegate.cc`), plus `avg_pool2d`, which has a built-in int8 kernel.
+`tflite/delegates/xnnpack/xnnpack_delegate.cc`), plus average pooling and softmax, which have built-in ones.
 
     x --fake_quantize--> xq --op--> y --fake_quantize--> yq      op is an integer node: int8 xq to int8 yq
 
 An operator is an integer node when
 
-* it has an integer kernel (hardswish, softmax, norms, gelu, div, ... have none: they run in float32 between
-  dequantise and quantise, even where both ends are int8),
-* every activation operand is a `fake_quantize` over the whole int8 range with one scale; a constant operand
-  of add, sub, mul or matmul passes through its own `fake_quantize`,
-* a weight is a symmetric `fake_quantize`, per output channel or one scale for all; the bias is a constant,
-* its only user is one `fake_quantize` over int8, and it is no graph output itself,
-* the ratio of scales is one that the kernel takes.
+* it has an integer kernel: hardswish and the rows that the op table calls `float` have none; they run in
+  float32 between dequantise and quantise, even where both ends are int8,
+* every activation operand is a `fake_quantize` over 8 bits with one scale; a constant operand of add, sub or
+  mul passes through its own `fake_quantize`,
+* a weight is a symmetric `fake_quantize` of a constant, per output channel or one scale for all; the bias is
+  a constant,
+* its only user is one `fake_quantize` over 8 bits,
+* the scales are such that the kernel takes them.
 
 Kernels that only move or clamp values cannot change the scale. Where their operands and result have
 different ones, `IntegerNode.requantise` says that one int8-to-int8 requantise (`QUANTIZE` in TFLite) stands
-behind the kernel (`output`) or, for concat, before each operand that differs (`inputs`).
+behind the kernel (`output`) or, for concat, before each operand that differs (`inputs`). Average pooling and
+bilinear resizing compute, and with scales that differ they run in float.
 """
 
 from __future__ import annotations
@@ -38,13 +40,16 @@ Requantise = Literal["none", "inputs", "output"]
 WEIGHTED = frozenset({"conv2d", "conv_transpose2d", "linear"})
 """Kernels with a quantised weight as operand 1 and an int32 bias as operand 2."""
 
-TIED = frozenset(
+MOVING = frozenset(
     {
-        "identity", "relu", "relu6", "clamp", "max_pool2d", "avg_pool2d", "amax", "concat", "slice", "pad",
-        "resize", "reshape", "transpose", "pixel_shuffle",
+        "identity", "relu", "relu6", "clamp", "max_pool2d", "concat", "slice", "pad", "resize", "reshape",
+        "transpose", "pixel_shuffle",
     }
 )  # fmt: skip
-"""Kernels that work on the integers as they are: their result has the scale of their operands."""
+"""Kernels that move or clamp codes: their result has the scale of their operands."""
+
+FIXED_OUTPUTS = {"sigmoid": (2.0**-8, -128), "softmax": (2.0**-8, -128), "tanh": (2.0**-7, 0)}
+"""Scale and zero point of the result that these kernels insist on (TFLite's quantisation specification)."""
 
 REQUANTISE_LIMITS = (2.0**-8, 2.0**7)
 """Least and greatest input scale over output scale of an int8-to-int8 requantise and of leaky_relu."""
@@ -115,14 +120,11 @@ def _weight_params(graph: fx.GraphModule, node: fx.Node) -> QuantParams | None:
         return None
     params = quant_params(graph, weight)
     transposed = op_name(node) == "conv_transpose2d"
-    output_axis = 1 if transposed else 0
-    if params.axis not in (None, output_axis) or not params.is_symmetric:
-        return None
-    return None if transposed and node.kwargs["groups"] != 1 else params
+    return params if params.axis in (None, 1 if transposed else 0) and params.is_symmetric else None
 
 
 def _requantise(name: str, inputs: tuple[QuantParams, ...], output: QuantParams) -> Requantise:
-    if name not in TIED or all(params.same_mapping(output) for params in inputs):
+    if name not in MOVING or all(params.same_mapping(output) for params in inputs):
         return "none"
     return "inputs" if name == "concat" else "output"
 
@@ -155,13 +157,6 @@ def _takes_product(
     return _MUL_LIMITS[0] <= product < _MUL_LIMITS[1]
 
 
-def _takes_matrices(
-    node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
-) -> bool:
-    # XNNPACK's batch matrix product takes no zero point on its right side.
-    return inputs[1].zero_point == 0 and _takes_product(node, inputs, weight, output)
-
-
 def _takes_leaky(
     node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
 ) -> bool:
@@ -182,13 +177,19 @@ def _takes_any(
     return True
 
 
-def _takes_elu(
+def _takes_fixed(
     node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
 ) -> bool:
-    return float(str(node.kwargs["alpha"])) == 1.0
+    return (output.scales[0], output.zero_point) == FIXED_OUTPUTS[op_name(node)]
 
 
 def _takes_tied(
+    node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
+) -> bool:
+    return all(params.same_mapping(output) for params in inputs)
+
+
+def _takes_requantised(
     node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
 ) -> bool:
     least, greatest = REQUANTISE_LIMITS
@@ -201,23 +202,26 @@ def _takes_average(
     # The built-in kernel leaves padding out of the divisor; padding inside it is a PAD before the kernel.
     padding = node.kwargs["padding"]
     assert isinstance(padding, tuple)
-    return (not any(padding) or bool(node.kwargs["count_include_pad"])) and _takes_tied(
-        node, inputs, weight, output
-    )
+    whole = not any(padding) or bool(node.kwargs["count_include_pad"])
+    return whole and _takes_tied(node, inputs, weight, output)
+
+
+def _takes_resize(
+    node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
+) -> bool:
+    moves = node.kwargs["mode"] == "nearest"
+    return (_takes_requantised if moves else _takes_tied)(node, inputs, weight, output)
 
 
 _SCALE_RULES: dict[str, _Rule] = {
     **dict.fromkeys(WEIGHTED, _takes_weighted),
-    **dict.fromkeys(TIED, _takes_tied),
+    **dict.fromkeys(MOVING, _takes_requantised),
+    **dict.fromkeys(FIXED_OUTPUTS, _takes_fixed),
+    "resize": _takes_resize,
     "avg_pool2d": _takes_average,
     "add": _takes_sum,
     "sub": _takes_sum,
     "mul": _takes_product,
-    "matmul": _takes_matrices,
     "mean": _takes_any,
-    "sum": _takes_any,
-    "sigmoid": _takes_any,
-    "tanh": _takes_any,
-    "elu": _takes_elu,
     "leaky_relu": _takes_leaky,
 }

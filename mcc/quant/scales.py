@@ -64,7 +64,9 @@ def quantized_constant(graph: fx.GraphModule, quantiser: fx.Node) -> NDArray[np.
 
 def output_channels(node: fx.Node, weight: NDArray[np.int8]) -> int:
     """Output channels of a weighted operator (weight axes O I H W, of a transposed convolution I O H W)."""
-    return weight.shape[1 if op_name(node) == "conv_transpose2d" else 0]
+    if op_name(node) != "conv_transpose2d":
+        return weight.shape[0]
+    return weight.shape[1] * int(str(node.kwargs["groups"]))
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def integer_weights(graph: fx.GraphModule, entry: IntegerNode) -> IntegerWeights
     assert entry.weight is not None
     weight = quantized_constant(graph, operand(entry.node, 1))
     channels = output_channels(entry.node, weight)
-    weight_scale = np.broadcast_to(entry.weight.scale_vector, (channels,)).copy()
+    weight_scale = np.resize(entry.weight.scale_vector, channels)  # repeats one scale, or those of a group
     bias_scale = (entry.inputs[0].scale * weight_scale).astype(np.float32)
     bias_node = optional_operand(entry.node, 2)
     bias = None if bias_node is None else constant(graph, bias_node)
