@@ -160,6 +160,17 @@ def test_lock_file_names_no_registry() -> None:
         assert entry.get("resolved", "https://registry.npmjs.org/").startswith("https://registry.npmjs.org/")
 
 
+def test_set_up_and_target_agree_on_the_oldest_node() -> None:
+    script = re.search(r"^node_oldest=(\d+)$", (ROOT / "tools/lib/setup.sh").read_text(), re.MULTILINE)
+    target = re.search(
+        r"^OLDEST_NODE = (\d+)", (ROOT / "mcc/runtime/litert_web.py").read_text(), re.MULTILINE
+    )
+    package = json.loads((ROOT / "mcc/runtime/web/package.json").read_text())["engines"]["node"]
+    assert script is not None
+    assert target is not None
+    assert script[1] == target[1] == package.removeprefix(">=")
+
+
 def test_ci_runs_the_test_command() -> None:
     assert os.access(ROOT / ".ci/run", os.X_OK)
     assert "tools/test" in (ROOT / ".ci/run").read_text()

@@ -16,8 +16,8 @@ log=$root/out/setup.log
 web=$root/mcc/runtime/web
 # Installed before anything else, so that no dependency draws in another release or build of it.
 torch_pin=torch==2.13.0
-# The oldest Node.js with what LiteRT.js needs (fetch, WebAssembly SIMD); tried with 20 and 24.
-node_oldest=18
+# The oldest Node.js that LiteRT.js was tried with; the same as OLDEST_NODE of mcc/runtime/litert_web.py.
+node_oldest=20
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
