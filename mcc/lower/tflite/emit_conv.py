@@ -141,7 +141,7 @@ def _filters(low: Lowering, node: fx.Node, weight: Weight, *, depthwise: bool) -
 def conv_transpose2d(low: Lowering, node: fx.Node) -> None:
     """TRANSPOSE_CONV.
 
-    Groups become a block-diagonal filter, dilation zeros between its taps, and a crop other than SAME's a slice.
+    Groups become a block-diagonal filter, dilation zeros between its taps, a crop unlike SAME's a slice.
     """
     at = attributes(node)
     x = low.operand(node, 0, IMAGE)

@@ -13,7 +13,7 @@ from mcc.ir.notes import shape_of
 from mcc.lower.layout import Layout, Shape, plain, stored
 from mcc.lower.tflite import regions
 from mcc.lower.tflite.builder import Options
-from mcc.lower.tflite.emit_conv import activation_code, attributes
+from mcc.lower.tflite.emit_conv import ACTIVATION_CODES, activation_code, attributes
 from mcc.lower.tflite.lowering import Lowering, Value, emits
 from mcc.lower.tflite.quantisation import Quantisation, per_tensor
 
@@ -73,13 +73,24 @@ def identity(low: Lowering, node: fx.Node) -> None:
 
 
 def _rectify(low: Lowering, node: fx.Node, code: str, limit: float) -> None:
-    """RELU or RELU6; in int8 the saturation of the output grid does it where it lies in [0, limit]."""
+    """RELU or RELU6.
+
+    In int8 the saturation of the output grid does it where that lies in [0, limit]. Else an int8 image takes
+    a maximum over windows of one element with the clamp fused, which XNNPACK runs, unlike an int8 RELU.
+    """
     x = low.operand(node, 0)
     wanted = low.output_quantisation(node)
     if x.quantisation is None or wanted is None:
         low.bind(node, low.call(node, code, [x], x.shape, x.layout))
     elif wanted.zero_point == -128 and float(wanted.scale) * 255 <= limit:
         low.bind(node, low.requantise(node, x, wanted))
+    elif len(x.shape) == 4:
+        fused = ACTIVATION_CODES["relu" if code == "RELU" else "relu6"]
+        sizes = dict.fromkeys(("strideH", "strideW", "filterHeight", "filterWidth"), 1)
+        options = Options("Pool2DOptions", {**sizes, "fusedActivationFunction": fused})
+        low.bind(
+            node, low.call(node, "MAX_POOL_2D", [x], x.shape, x.layout, options, quantisation=x.quantisation)
+        )
     else:
         low.bind(node, low.call(node, code, [x], x.shape, x.layout, quantisation=x.quantisation))
 

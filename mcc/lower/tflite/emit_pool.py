@@ -69,7 +69,7 @@ def _pool_options(at: Any, padding: int) -> Options:
 
 @emits("max_pool2d", integer=True)
 def max_pool2d(low: Lowering, node: fx.Node) -> None:
-    """MAX_POOL_2D. Padding other than SAME's is PAD where nothing is negative, else PADV2 with the minimum."""
+    """MAX_POOL_2D. Padding unlike SAME's is PAD where nothing is negative, else PADV2 with the minimum."""
     at = attributes(node)
     x = low.operand(node, 0, IMAGE)
     out = shape_of(node)

@@ -9,13 +9,15 @@ import numpy as np
 from torch import fx
 
 from mcc.errors import UnsupportedError
-from mcc.ir.graph import operands
+from mcc.ir.graph import Graph, is_constant, op_name, operand, operands
 from mcc.ir.notes import shape_of
 from mcc.lower.layout import FLAT_ORDER, IMAGE, Layout, plain, reshaped, settle, transposed
+from mcc.lower.tflite import regions
 from mcc.lower.tflite.builder import Options
 from mcc.lower.tflite.emit_conv import attributes
 from mcc.lower.tflite.lowering import Lowering, Value, emits
-from mcc.lower.tflite.windows import pad_value
+from mcc.lower.tflite.quantisation import per_tensor
+from mcc.lower.tflite.windows import VALID, pad_value
 
 _MIRROR_REFLECT, _MIRROR_SYMMETRIC = 0, 1
 
@@ -49,9 +51,79 @@ def _majority_layout(low: Lowering, node: fx.Node) -> Layout:
     return sizes.most_common(1)[0][0] if sizes else plain(len(shape_of(node)))
 
 
+def _pixel_step(node: fx.Node) -> tuple[int, int] | None:
+    """Row and column step of a slice that takes every n-th row or column of an image from the first on."""
+    if node.op != "call_function" or op_name(node) != "slice":
+        return None
+    at = attributes(node)
+    before = shape_of(operand(node, 0))
+    axis, step = int(at["axis"]), int(at["step"])
+    if len(before) != 4 or axis not in (2, 3) or step == 1 or at["start"] != 0:
+        return None
+    if -(-before[axis] // step) != shape_of(node)[axis]:
+        return None
+    return (step, 1) if axis == 2 else (1, step)
+
+
+def joined_reader(graph: Graph, node: fx.Node) -> fx.Node | None:
+    """The slice of the other image axis that alone reads this pixel step, so that one operator does both.
+
+    Between the two there may be a fake quantisation that changes nothing.
+    """
+    if _pixel_step(node) is None:
+        return None
+    readers = list(node.users)
+    if len(readers) == 1 and regions.is_fake_quantize(readers[0]):
+        source = operand(node, 0)
+        if not regions.is_fake_quantize(source) or is_constant(operand(source, 0)):
+            return None
+        grid = regions.activation_quantisation(graph, source)
+        readers = list(readers[0].users) if grid == regions.reader_quantisation(graph, node) else []
+    if len(readers) != 1 or _pixel_step(readers[0]) is None:
+        return None
+    return readers[0] if attributes(readers[0])["axis"] != attributes(node)["axis"] else None
+
+
+def _take_pixels(low: Lowering, node: fx.Node, step: tuple[int, int]) -> None:
+    """Every n-th pixel as a depthwise 1x1 convolution with weight 1, exact in float and int8.
+
+    XNNPACK has no strided slice, and every break of its region costs more than this: ResNet20 takes 0.73
+    instead of 0.80 ms in float, 0.35 instead of 0.43 in int8 (Xeon with VNNI, LiteRT 2.3.0, 2026-11).
+    """
+    source = operand(node, 0)
+    inner = operand(source, 0) if regions.is_fake_quantize(source) else source
+    if joined_reader(low.graph, inner) is node:
+        rows, columns = _pixel_step(inner) or (1, 1)
+        step, source = (step[0] * rows, step[1] * columns), operand(inner, 0)
+    x = low.value(source, IMAGE, integer=node in low.integer)
+    channels = x.shape[1]
+    dtype, parameters, bias_parameters = np.dtype(np.float32), None, None
+    bias_dtype = dtype
+    if x.quantisation is not None:
+        dtype, bias_dtype = np.dtype(np.int8), np.dtype(np.int32)
+        parameters, bias_parameters = per_tensor(1.0, 0), per_tensor(x.quantisation.scale, 0)
+    ones = low.model.constant("ones", np.ones((1, 1, 1, channels), dtype), parameters)
+    zeros = low.model.constant("zeros", np.zeros(channels, bias_dtype), bias_parameters)
+    fields = {"padding": VALID, "strideH": step[0], "strideW": step[1], "depthMultiplier": 1}
+    options = Options("DepthwiseConv2DOptions", fields)
+    low.bind(
+        node,
+        low.call(
+            node, "DEPTHWISE_CONV_2D", [x, ones, zeros], shape_of(node), IMAGE, options,
+            quantisation=x.quantisation,
+        ),
+    )  # fmt: skip
+
+
 @emits("slice", integer=True)
 def slice_(low: Lowering, node: fx.Node) -> None:
     """STRIDED_SLICE along the stored axis; all other axes are taken whole by mask."""
+    if joined_reader(low.graph, node) is not None:
+        return
+    step = _pixel_step(node)
+    if step is not None:
+        _take_pixels(low, node, step)
+        return
     at = attributes(node)
     x = _unflattened(low, node)
     axis = x.layout.position(int(at["axis"]))

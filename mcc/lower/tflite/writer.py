@@ -146,6 +146,8 @@ def _emit(low: Lowering, node: fx.Node) -> None:
 def _quantise(low: Lowering, node: fx.Node) -> None:
     """A fake quantisation is the grid of its producer, or a QUANTIZE where that has another or is float."""
     source = operand(node, 0)
+    if emit_shape.joined_reader(low.graph, source) is not None:
+        return  # the slice behind takes its pixels in one step with this one's
     wanted = regions.activation_quantisation(low.graph, node)
     low.bind(node, low.requantise(node, low.native(source), wanted))
 
