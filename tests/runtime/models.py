@@ -66,20 +66,30 @@ class _Writer:
         self.graph.tensors.append(t)
         return len(self.graph.tensors) - 1
 
+    def opcode(self, builtin: int, version: int) -> int:
+        for index, known in enumerate(self.model.operatorCodes):
+            if (known.builtinCode, known.version) == (builtin, version):
+                return index
+        code = self.s.OperatorCodeT()
+        code.builtinCode, code.version = builtin, version
+        code.deprecatedBuiltinCode = min(builtin, 127)
+        self.model.operatorCodes.append(code)
+        return len(self.model.operatorCodes) - 1
+
+    def plain(self, builtin: int, source: int, output: int, version: int = 1) -> None:
+        op = self.s.OperatorT()
+        op.opcodeIndex, op.inputs, op.outputs = self.opcode(builtin, version), [source], [output]
+        self.graph.operators.append(op)
+
     def conv(self, inputs: list[int], output: int, version: int) -> None:
         s = self.s
-        codes = [(c.builtinCode, c.version) for c in self.model.operatorCodes]
-        if (s.BuiltinOperator.CONV_2D, version) not in codes:
-            code = s.OperatorCodeT()
-            code.builtinCode = code.deprecatedBuiltinCode = s.BuiltinOperator.CONV_2D
-            code.version = version
-            self.model.operatorCodes.append(code)
         options = s.Conv2DOptionsT()
         options.padding, options.strideH, options.strideW = s.Padding.SAME, 1, 1
         options.dilationHFactor = options.dilationWFactor = 1
         options.fusedActivationFunction = s.ActivationFunctionType.RELU
         op = s.OperatorT()
-        op.opcodeIndex, op.inputs, op.outputs = 0, inputs, [output]
+        op.opcodeIndex = self.opcode(s.BuiltinOperator.CONV_2D, version)
+        op.inputs, op.outputs = inputs, [output]
         op.builtinOptionsType, op.builtinOptions = s.BuiltinOptions.Conv2DOptions, options
         self.graph.operators.append(op)
 
@@ -109,7 +119,7 @@ def chain_tflite(convs: list[Conv], path: Path) -> Path:
     return path
 
 
-def chain_tflite_int8(convs: list[Conv], path: Path, scale: float = 0.05) -> Path:
+def chain_tflite_int8(convs: list[Conv], path: Path, scale: float = 0.05, float_io: bool = False) -> Path:
     """The same in int8: input and output int8 one scale and zero point 0 everywhere, weights per channel."""
     w = _Writer()
     s = w.s
@@ -121,6 +131,9 @@ def chain_tflite_int8(convs: list[Conv], path: Path, scale: float = 0.05) -> Pat
         )
 
     first = last = act("in", convs[0].weight.shape[1])
+    if float_io:
+        first = w.tensor("float_in", (1, size, size, convs[0].weight.shape[1]), s.TensorType.FLOAT32)
+        w.plain(s.BuiltinOperator.QUANTIZE, first, last)
     for i, c in enumerate(convs):
         ohwi = c.weight.transpose(0, 2, 3, 1)
         step = np.abs(ohwi).max(axis=(1, 2, 3)) / 127
@@ -131,6 +144,10 @@ def chain_tflite_int8(convs: list[Conv], path: Path, scale: float = 0.05) -> Pat
         bias = w.tensor(f"b{i}", ints.shape, s.TensorType.INT32, ints, _quantisation(s, scale * step, zeros))
         out = act(f"out{i}", c.weight.shape[0])
         w.conv([last, weight, bias], out, 3)
+        last = out
+    if float_io:
+        out = w.tensor("float_out", (1, size, size, convs[-1].weight.shape[0]), s.TensorType.FLOAT32)
+        w.plain(s.BuiltinOperator.DEQUANTIZE, last, out, 2)
         last = out
     w.save([first], [last], path)
     return path

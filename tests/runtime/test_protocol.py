@@ -47,6 +47,21 @@ def test_an_option_makes_another_target_with_another_fingerprint() -> None:
     assert precise.fingerprint().key() != fast.fingerprint().key()
 
 
+@pytest.mark.parametrize(
+    ("flags", "precise"), [({"avx2"}, True), ({"avx2", "avx512_vnni"}, False), ({"avx_vnni"}, False)]
+)
+def test_onnxruntime_is_precise_where_its_fast_kernels_would_saturate(
+    flags: set[str], precise: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mcc.runtime import ort_host
+
+    monkeypatch.setattr(ort_host, "processor_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(ort_host.platform, "machine", lambda: "x86_64")
+    assert ort_host.TARGET.is_precise() == precise
+    assert ort_host.OrtHost("precise").is_precise()
+    assert not ort_host.OrtHost("fast").is_precise()
+
+
 def add_file(folder: Path, file: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / file).write_text(text)
     monkeypatch.setattr(mcc.runtime, "__path__", [*mcc.runtime.__path__, str(folder)])

@@ -158,6 +158,17 @@ def test_peak_memory_does_not_count_what_the_caller_holds(tmp_path: Path) -> Non
     assert ballast[0] == 1
 
 
+def test_web_runs_int8_with_float_inputs_like_the_host(tmp_path: Path) -> None:
+    file = models.chain_tflite_int8(CONVS, tmp_path / "q.tflite", float_io=True)
+    x = own_layout(usable("litert-web"), images(5))
+    outputs: list[models.Floats] = []
+    for spec in ("litert-web", "litert-host"):
+        with usable(spec).session(file) as session:
+            outputs.append(session.run_many(x))
+    assert outputs[0].max() > 0
+    np.testing.assert_allclose(*outputs, atol=0.051)  # at most one step; float steps of 0.05
+
+
 def test_onnxruntime_profiles_every_convolution(tmp_path: Path) -> None:
     target = usable("ort-host")
     ops = target.profile(write(target, tmp_path), runs=5)
