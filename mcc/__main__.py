@@ -1,0 +1,6 @@
+"""`python -m mcc` is `mcc`."""
+
+from mcc.cli.main import main
+
+if __name__ == "__main__":
+    main()

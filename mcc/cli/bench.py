@@ -1,0 +1,105 @@
+"""`mcc bench`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mcc.cli.models import get_target, lowered_file, model_options
+from mcc.cli.output import print_json, print_table
+from mcc.cli.progress import progress_for
+from mcc.cli.quantities import DURATION
+from mcc.cli.settings import Settings, common_options
+from mcc.errors import TargetError
+
+if TYPE_CHECKING:
+    from mcc.runtime.target import Target
+
+BUDGET_S = 20.0
+
+
+@click.command(short_help="Measure lowered models on a target, interleaved.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--target", required=True, metavar="T", help="Where to measure; see mcc targets.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N")
+@click.option("--budget", type=DURATION, default=BUDGET_S, metavar="TIME",
+              help="Time for all rounds together, as 30s or 2min.  [default: 20s]")  # fmt: skip
+@click.option("--ops", is_flag=True, help="Also the time of each operator, where the runtime tells.")
+@click.option("--samples", is_flag=True, help="With --json, every sample and the machine's load.")
+@model_options
+@common_options
+def bench(
+    files: tuple[str, ...], target: str, threads: int, budget: float, ops: bool, samples: bool,
+    input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+) -> None:  # fmt: skip
+    """Measure lowered models on a target: they take turns, so that drifts of the machine meet all alike.
+
+    A MODEL is lowered for the target first.
+    """
+    found = get_target(target)
+    with tempfile.TemporaryDirectory(prefix="mcc-bench-") as folder, progress_for(settings) as progress:
+        paths = [
+            lowered_file(spec, found, Path(folder), input_shape=input_shape, weights=weights)
+            for spec in files
+        ]
+        progress("latency", 0, 0, f"{len(paths)} files, about {budget:.0f} s")
+        measured = found.time(paths, threads=threads, budget_s=budget)
+        entries: list[dict[str, Any]] = []
+        for index, (name, path, latency) in enumerate(zip(files, paths, measured, strict=True)):
+            progress("memory and operators", index, len(paths), name)
+            figures: dict[str, Any] = dict(latency.as_full_json() if samples else latency.as_json())
+            figures["ci95"] = [round(latency.ci_low_us, 2), round(latency.ci_high_us, 2)]
+            entry: dict[str, Any] = {
+                "file": name,
+                "target": found.spec,
+                "latency_us": figures,
+                "peak_memory_bytes": found.peak_memory(path, threads),
+                "size_bytes": path.stat().st_size,
+            }
+            entries.append({**entry, **_operators(found, path, threads)})
+        progress("memory and operators", len(paths), len(paths))
+    if settings.json:
+        return print_json(entries)
+    return _show(entries, ops)
+
+
+def _operators(target: Target, path: Path, threads: int) -> dict[str, Any]:
+    """Time of each operator in microseconds; why there is none where the runtime does not tell."""
+    try:
+        times = target.profile(path, threads=threads)
+    except TargetError as error:
+        return {"ops": [], "ops_missing": error.message}
+    return {"ops": [{"name": op.name, "kind": op.kind, "latency_us": round(op.us, 3)} for op in times]}
+
+
+def _show(entries: list[dict[str, Any]], ops: bool) -> None:
+    from mcc.report.words import bytes_words, time_words
+
+    fastest = min(entry["latency_us"]["median"] for entry in entries)
+    rows: list[list[object]] = []
+    for entry in entries:
+        latency = entry["latency_us"]
+        rows.append(
+            [
+                entry["file"],
+                time_words(latency["median"]),
+                f"{time_words(latency['ci95'][0])} to {time_words(latency['ci95'][1])}",
+                f"{time_words(latency['p10'])} to {time_words(latency['p90'])}",
+                latency["runs"],
+                f"{latency['median'] / fastest:.2f}",
+                bytes_words(entry["size_bytes"]),
+                bytes_words(entry["peak_memory_bytes"]),
+            ]
+        )
+    headers = ["file", "median", "95 % interval", "p10 to p90", "runs", "x fastest", "size", "peak memory"]
+    print_table(headers, rows, right=["median", "runs", "x fastest", "size", "peak memory"])
+    for entry in entries if ops else []:
+        click.echo("")
+        if "ops_missing" in entry:
+            click.echo(f"{entry['file']}: {entry['ops_missing']}")
+            continue
+        lines = [[op["name"], op["kind"], f"{op['latency_us']:.1f}"] for op in entry["ops"]]
+        print_table(["operator", "kind", "us"], lines, right=["us"], title=str(entry["file"]))

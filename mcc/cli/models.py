@@ -1,0 +1,130 @@
+"""What the commands share about models: their options, reading them, and lowering them for a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mcc.cli.quantities import SHAPE
+from mcc.errors import UsageError
+
+if TYPE_CHECKING:
+    from mcc.frontend.load import LoadedModel
+    from mcc.ir.graph import Graph
+    from mcc.runtime.target import Target
+
+Callback = Callable[..., Any]
+
+FORMATS = {"tflite": ".tflite", "onnx": ".onnx", "pte": ".pte"}
+DEFAULT_TARGETS = {
+    ".tflite": "litert-host",
+    ".onnx": "ort-host",
+    ".ort": "ort-host",
+    ".pte": "executorch-host",
+}
+"""Where a file is run when no target is named."""
+
+DEPLOYMENT = "-O1"
+"""The pipeline that brings a captured graph into the form that the lowerings take."""
+
+
+def model_options(callback: Callback) -> Callback:
+    """`--input-shape` and `--weights`, for commands that read a MODEL."""
+    shape = click.option(
+        "--input-shape", type=SHAPE, metavar="N,C,H,W", help="Input shape, where the model does not say."
+    )
+    weights = click.option(
+        "--weights", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+        help="Weights: .safetensors, or a weights-only state dict.",
+    )  # fmt: skip
+    return shape(weights(callback))
+
+
+def load_model(
+    spec: str, input_shape: tuple[int, ...] | None = None, weights: Path | None = None
+) -> LoadedModel:
+    """Read a MODEL. Raises MccError naming what is wrong with it."""
+    from mcc.frontend.load import load_model as load
+
+    return load(spec, input_shape=input_shape, weights=weights)
+
+
+def deployment_form(graph: Graph) -> Graph:
+    """The graph with batch norms folded and activations fused, as the lowerings take it."""
+    from mcc.pipeline import Pipeline
+
+    return Pipeline.parse(DEPLOYMENT).run(graph).graph
+
+
+def lower_graph(graph: Graph, to: str, **options: Any) -> bytes:
+    """The bytes of a graph in a mobile format.
+
+    Args:
+        to: `tflite`, `onnx` or `pte`.
+        options: of that format's writer.
+
+    Raises:
+        UsageError: no such format.
+        UnsupportedError: an operator that the format lacks.
+    """
+    if to == "tflite":
+        from mcc.lower.tflite.writer import to_tflite
+
+        return to_tflite(graph, **options)
+    if to == "onnx":
+        from mcc.lower.onnx import to_onnx
+
+        return to_onnx(graph, **options)
+    raise UsageError(f"mcc cannot write {to!r} yet", where="--to", hint="use tflite or onnx")
+
+
+def write_bytes(path: Path, raw: bytes) -> None:
+    """Write a file so that it is whole or absent. Raises MccError when it cannot be written."""
+    from mcc.ir.storage import write_beside
+
+    def write(beside: Path) -> None:
+        beside.write_bytes(raw)
+
+    write_beside(path, write)
+
+
+def get_target(spec: str) -> Target:
+    """The target of that name. Raises UsageError."""
+    from mcc.runtime.registry import get_target as find
+
+    return find(spec)
+
+
+def default_target(file: Path) -> str:
+    """The target that runs a file where none is named. Raises UsageError for an unknown kind of file."""
+    name = DEFAULT_TARGETS.get(file.suffix)
+    if name is None:
+        known = ", ".join(DEFAULT_TARGETS)
+        raise UsageError(f"is no lowered file ({known})", where=str(file), hint="mcc lower writes one")
+    return name
+
+
+def lowered_file(
+    spec: str,
+    target: Target,
+    folder: Path,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    weights: Path | None = None,
+) -> Path:
+    """A file that the target runs: the one named, or the MODEL named, lowered into `folder`.
+
+    Raises:
+        UsageError: no such file or model.
+        UnsupportedError: an operator that the target's format lacks.
+    """
+    if Path(spec).suffix in target.suffixes:
+        return Path(spec)
+    loaded = load_model(spec, input_shape, weights)
+    count = len(list(folder.iterdir()))
+    path = folder / f"{count}-{loaded.name}{FORMATS[target.format]}"
+    path.write_bytes(lower_graph(deployment_form(loaded.graph), target.format))
+    return path

@@ -1,0 +1,127 @@
+"""`mcc opt`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mcc.cli.models import load_model, model_options
+from mcc.cli.output import print_json, print_table
+from mcc.cli.settings import Settings, common_options
+from mcc.errors import UsageError
+
+if TYPE_CHECKING:
+    from mcc.ir.graph import Graph
+    from mcc.pass_api import PassContext
+    from mcc.pipeline import StepReport
+
+CALIBRATION_BATCH = 32
+
+
+@click.command(short_help="Run passes on a graph, verified one by one.")
+@click.argument("model")
+@click.option("-p", "--pipeline", "text", metavar="PIPELINE",
+              help="Passes, as `fold-batch-norm,prune-channels{keep=0.75}`, or a preset.")  # fmt: skip
+@click.option("-O", "level", type=click.Choice(["0", "1", "2", "3"]), help="A preset, as -O1.")
+@click.option("--print-after", type=click.Choice(["all", "changed"]), help="Print the graph after passes.")
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="Check each pass against its twin."
+)
+@click.option("--bisect-limit", type=click.IntRange(0), metavar="N", help="Run the first N passes only.")
+@click.option("--timing", is_flag=True, help="Show how long each pass took.")
+@click.option("--stats", is_flag=True, help="Show what each pass counted and left alone.")
+@click.option("--load", "files", multiple=True, type=click.Path(dir_okay=False, path_type=Path),
+              metavar="FILE", help="A pass of your own, from a Python file.")  # fmt: skip
+@click.option("--data", metavar="DATA", help="Data to calibrate on, for passes that need some.")
+@click.option("--reproducer", type=click.Path(file_okay=False, path_type=Path), default="mcc-reproducer",
+              metavar="DIR", show_default=True, help="For the graph before a failing pass.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write FILE.mcc and its constants; without it the text form goes to stdout.")  # fmt: skip
+@model_options
+@common_options
+def opt(
+    model: str, text: str | None, level: str | None, print_after: str | None, verify: bool,
+    bisect_limit: int | None, timing: bool, stats: bool, files: tuple[Path, ...], data: str | None,
+    reproducer: Path, output: Path | None, input_shape: tuple[int, ...] | None, weights: Path | None,
+    settings: Settings,
+) -> None:  # fmt: skip
+    """Run passes on a graph, verified one by one, and write the result.
+
+    A failing pass leaves the graph before it, and the sentence names the command that repeats the failure.
+    """
+    from mcc.ir.storage import save_graph
+    from mcc.ir.text import print_graph
+    from mcc.pass_api import load_pass
+    from mcc.pipeline import Pipeline, RunOptions
+
+    if (text is None) == (level is None):
+        raise UsageError("needs one of -p PIPELINE and -O LEVEL", where="mcc opt")
+    if output is not None and output.suffix != ".mcc":
+        raise UsageError("must end in .mcc", where=str(output), hint="mcc lower writes the other formats")
+    extra = {kind.name: kind for kind in map(load_pass, files)}
+    pipeline = Pipeline.parse(text if text is not None else f"-O{level}", extra)
+    graph = load_model(model, input_shape, weights).graph
+    context = _context(graph, data, settings)
+
+    def after(report: StepReport, now: Graph) -> None:
+        if print_after == "all" or (print_after == "changed" and report.changed):
+            click.echo(f"# after {report.step}\n{print_graph(now)}", err=settings.json)
+
+    options = RunOptions(verify=verify, bisect_limit=bisect_limit, reproducer=reproducer, after=after)
+    result = pipeline.run(graph, context, options)
+    if output is not None:
+        save_graph(result.graph, output)
+    if settings.json:
+        steps = [_step_json(report) for report in result.reports]
+        return print_json(
+            {"pipeline": str(pipeline), "steps": steps, "output": str(output) if output else None}
+        )
+    _show(result.reports, timing, stats)
+    if output is None and print_after is None and not (timing or stats):
+        click.echo(print_graph(result.graph), nl=False)
+    return None
+
+
+def _context(graph: Graph, data: str | None, settings: Settings) -> PassContext:
+    from mcc.pass_api import PassContext
+
+    if data is None:
+        return PassContext(seed=settings.seed)
+    import torch
+
+    from mcc.data import load_data
+    from mcc.ir.graph import inputs
+    from mcc.ir.notes import shape_of
+
+    module = load_data(data, seed=settings.seed, input_shape=shape_of(inputs(graph)[0]))
+    batches = [torch.from_numpy(b.inputs) for b in module.batches("calibration", CALIBRATION_BATCH)]
+    return PassContext(tuple(batches), settings.seed)
+
+
+def _step_json(report: StepReport) -> dict[str, Any]:
+    return {
+        "pass": report.step,
+        "changed": report.changed,
+        "seconds": round(report.seconds, 6),
+        "verify_seconds": round(report.verify_seconds, 6),
+        "counts": dict(report.counts),
+        "refusals": [{"node": node, "reason": reason} for node, reason in report.refusals],
+        "worst_difference": report.worst,
+    }
+
+
+def _show(reports: tuple[StepReport, ...], timing: bool, stats: bool) -> None:
+    if timing:
+        rows = [
+            [r.step, "yes" if r.changed else "no", f"{1e3 * r.seconds:.1f}", f"{1e3 * r.verify_seconds:.1f}"]
+            for r in reports
+        ]
+        print_table(["pass", "changed", "ms", "verify ms"], rows, right=["ms", "verify ms"])
+    if stats:
+        counted = [[r.step, what, number] for r in reports for what, number in r.counts.items()]
+        print_table(["pass", "counted", "number"], counted, right=["number"])
+        refused = [[r.step, node, reason] for r in reports for node, reason in r.refusals]
+        if refused:
+            print_table(["pass", "left alone", "reason"], refused)

@@ -1,0 +1,127 @@
+"""Progress of long work on stderr: a bar with what is left on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import click
+
+from mcc.cli.settings import Settings
+
+LINE_EVERY_S = 15.0  # in a log file: often enough to see that it lives, seldom enough to read the rest
+
+
+class Progress(Protocol):
+    """What long work is given to say how far it is.
+
+    Called with the name of the stage, how much of it is done and how much there is (in any unit; 0 where
+    that is unknown), and a few words on what is being done.
+    """
+
+    def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
+        """Say how far a stage is; done >= total ends it."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
+        """Ignore it."""
+
+
+class Lines:
+    """One line when a stage begins, one when it ends, and one every so often, with the time left."""
+
+    def __init__(self, every_s: float = LINE_EVERY_S) -> None:
+        self.every_s = every_s
+        self.stage = ""
+        self.begin = self.last = 0.0
+
+    def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
+        """Print a line when one is due."""
+        now = time.monotonic()
+        if stage != self.stage:
+            self.stage, self.begin, self.last = stage, now, now
+            self._line(stage, note)
+            if done < total or not total:
+                return
+        ended = bool(total) and done >= total
+        if ended or now - self.last >= self.every_s:
+            self.last = now
+            self._line(f"{stage}: {self._state(now, done, total, ended)}", note)
+
+    def _state(self, now: float, done: float, total: float, ended: bool) -> str:
+        spent = now - self.begin
+        if ended:
+            return f"done in {spent:.1f} s"
+        if not total or not done:
+            return f"{spent:.0f} s so far"
+        return f"{100 * done / total:.0f} %, about {seconds_words(spent * (total - done) / done)} left"
+
+    @staticmethod
+    def _line(text: str, note: str) -> None:
+        click.echo(f"{text}{f' ({note})' if note else ''}", err=True)
+
+
+class Bars:
+    """A bar for each stage, drawn by rich."""
+
+    def __init__(self, drawn: Any) -> None:
+        self.drawn = drawn
+        self.tasks: dict[str, Any] = {}
+
+    def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
+        """Move the bar of the stage."""
+        if stage not in self.tasks:
+            self.tasks[stage] = self.drawn.add_task(stage, total=total or None, note="")
+        self.drawn.update(self.tasks[stage], completed=done, total=total or None, note=note)
+
+
+def seconds_words(seconds: float) -> str:
+    """`40 s`, `3 min`, `1 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextmanager
+def progress_for(settings: Settings) -> Generator[Progress]:
+    """The progress that fits where stderr goes; drawn bars are cleaned up at the end, come what may."""
+    if settings.quiet:
+        yield Silent()
+    elif not sys.stderr.isatty():
+        yield Lines()
+    else:
+        with _rich_progress() as drawn:
+            yield Bars(drawn)
+
+
+def _rich_progress() -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+        console=Console(stderr=True),
+    )

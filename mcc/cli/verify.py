@@ -1,0 +1,104 @@
+"""`mcc verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mcc.cli.models import default_target, deployment_form, get_target, load_model, model_options
+from mcc.cli.output import print_json
+from mcc.cli.settings import Settings, common_options
+
+if TYPE_CHECKING:
+    from mcc.ir.graph import Graph
+    from mcc.report.compare import Comparison
+
+INPUTS = 32
+
+
+@click.command(short_help="Compare a lowered file's numbers with its model's.")
+@click.argument("model")
+@click.argument("file", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@click.option("--target", metavar="T", help="Where FILE runs; the host runtime of its kind if left out.")
+@click.option("--data", metavar="DATA", help="Compare on these images; random inputs if left out.")
+@click.option("--count", type=click.IntRange(1), default=INPUTS, show_default=True, metavar="N",
+              help="How many inputs.")  # fmt: skip
+@click.option("--tolerance", type=click.FloatRange(0), metavar="SHARE",
+              help="Largest difference allowed, as a share of the output range.")  # fmt: skip
+@model_options
+@common_options
+def verify(
+    model: str, file: Path, target: str | None, data: str | None, count: int, tolerance: float | None,
+    input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+) -> int:  # fmt: skip
+    """Run MODEL here and FILE on the target, on the same inputs, and compare their outputs.
+
+    A float model must agree to 1e-4 of the output range; a quantised graph is run by the integer simulator,
+    whose class FILE must name on 99.5 % of the inputs. Exit status 1 where they differ by more.
+    """
+    from mcc.ir.graph import calls, outputs
+    from mcc.ir.notes import shape_of
+    from mcc.report.compare import compare_outputs
+    from mcc.report.measure import run_file
+
+    found = get_target(target or default_target(file))
+    loaded = load_model(model, input_shape, weights)
+    graph = deployment_form(loaded.graph)
+    integer = bool(calls(graph, "fake_quantize"))
+    values = _inputs(graph, data, loaded.preprocessing, count, settings)
+    reference = _reference(graph, values, integer)
+    made = run_file(found, file, values, [shape_of(node) for node in outputs(graph)])
+    result = compare_outputs(made, reference, integer=integer, tolerance=tolerance)
+    if settings.json:
+        print_json({"model": model, "file": str(file), "target": found.spec, **result.to_dict()})
+    else:
+        _show(file, found.spec, result)
+    return 0 if result.passed else 1
+
+
+def _inputs(graph: Graph, data: str | None, preprocessing: Any, count: int, settings: Settings) -> list[Any]:
+    """Inputs [count, ...] in the graph's axes: images of the validation split, or normal random numbers."""
+    import numpy as np
+
+    from mcc.ir.graph import inputs
+    from mcc.ir.notes import shape_of
+
+    shapes = [shape_of(node) for node in inputs(graph)]
+    if data is not None:
+        from mcc.data import load_data
+
+        module = load_data(data, seed=settings.seed, input_shape=shapes[0], preprocessing=preprocessing)
+        batch = next(module.batches("validation", count))
+        return [batch.inputs]
+    generator = np.random.default_rng(settings.seed)
+    return [generator.standard_normal((count, *shape[1:])).astype(np.float32) for shape in shapes]
+
+
+def _reference(graph: Graph, values: list[Any], integer: bool) -> list[Any]:
+    import torch
+
+    tensors = [torch.from_numpy(value) for value in values]
+    if integer:
+        from mcc.quant.simulator import simulate
+
+        results = simulate(graph, tensors)
+    else:
+        from mcc.ir.graph import run
+
+        results = run(graph, *tensors)
+    return [result.numpy() for result in results]
+
+
+def _show(file: Path, target: str, result: Comparison) -> None:
+    worst = "not finite" if result.worst is None else f"{result.worst:.2e} of the output range"
+    click.echo(f"{file} on {target}: {'agrees' if result.passed else 'DIFFERS'}")
+    click.echo(f"  inputs              {result.inputs}")
+    click.echo(f"  largest difference  {worst}")
+    click.echo(f"  equal values        {100 * result.equal:.2f} %")
+    if result.sqnr_db is not None:
+        click.echo(f"  signal to noise     {result.sqnr_db:.1f} dB")
+    if result.agreement is not None:
+        click.echo(f"  same class          {100 * result.agreement:.2f} %")
+    click.echo(f"  held against        {result.rule}")

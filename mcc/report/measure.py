@@ -1,0 +1,126 @@
+"""Figures of lowered files, taken in a target's runtime: accuracy on data, numbers against a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mcc.data.module import DataModule, SplitName
+from mcc.data.task import Score, load_task
+from mcc.errors import UsageError
+from mcc.runtime.target import Session, Target, TensorInfo
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+
+IMAGES_AT_ONCE = 500  # bounds memory: 500 images of 3x224x224 are 300 MB
+
+
+def as_stored(value: Array, info: TensorInfo) -> Array:
+    """An image batch [N, C, H, W] in the layout of a file's tensor; values of other ranks as they are.
+
+    Raises:
+        UsageError: it fits neither as it is nor with the channels last.
+    """
+    wanted = info.shape[1:]
+    last = np.moveaxis(value, 1, -1) if value.ndim == 4 else value
+    # Files of mcc and of most converters hold images channels last; where both fit, that is meant.
+    if last.shape[1:] == wanted:
+        return np.ascontiguousarray(last)
+    if value.shape[1:] == wanted:
+        return value
+    raise UsageError(
+        f"input {info.name!r} is {list(wanted)} and the images are {list(value.shape[1:])}",
+        hint="name data or an --input-shape that fits",
+    )
+
+
+def as_graph(value: Array, shape: Shape) -> Array:
+    """An output of a file in the axes of the graph, whose shape (with batch) is `shape`.
+
+    Raises:
+        UsageError: it fits neither as it is nor with the channels moved first.
+    """
+    first = np.moveaxis(value, -1, 1) if value.ndim == 4 else value
+    if first.shape[1:] == shape[1:]:
+        return np.ascontiguousarray(first)
+    if value.shape[1:] == shape[1:]:
+        return value
+    raise UsageError(f"the file returns {list(value.shape)} where the model returns {list(shape)}")
+
+
+def image_shape(session: Session) -> tuple[int, int, int]:
+    """(C, H, W) of a session's one image input. Raises UsageError where it takes something else."""
+    if len(session.inputs) != 1 or len(session.inputs[0].shape) != 4:
+        taken = ", ".join(str(list(info.shape)) for info in session.inputs)
+        raise UsageError(f"takes {taken} and not one image")
+    _, a, b, c = session.inputs[0].shape
+    # One or three channels stand first or last; a side of one or three pixels is not an image.
+    return (a, b, c) if a in (1, 3) and c not in (1, 3) else (c, a, b)
+
+
+def evaluate_file(
+    target: Target,
+    file: Path | str,
+    data: DataModule,
+    split: SplitName = "test",
+    *,
+    threads: int = 1,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Score:
+    """The task's metric of a lowered file, run in the target's runtime.
+
+    Args:
+        split: `validation` for choices, `test` for the final figure.
+        limit: only that many images.
+        progress: called with images done and images in all.
+
+    Raises:
+        UsageError: the file does not take what the data holds.
+        TargetError: the runtime is missing, refused the file or crashed.
+    """
+    task = load_task(data.task)
+    total = min(len(data.split(split)), limit or len(data.split(split)))
+    statistics: list[npt.NDArray[np.float64]] = []
+    done = 0
+    with target.session(file, threads) as session:
+        for batch in data.batches(split, IMAGES_AT_ONCE, augment=False, limit=limit):
+            outputs = session.run_many(as_stored(batch.inputs, session.inputs[0]))
+            statistics.append(task.measure([outputs], batch.targets))
+            done += len(batch.inputs)
+            if progress is not None:
+                progress(done, total)
+    return task.summarise(np.concatenate(statistics))
+
+
+def run_file(
+    target: Target, file: Path | str, values: Sequence[Array], shapes: Sequence[Shape], *, threads: int = 1
+) -> list[Array]:
+    """Outputs of a lowered file for inputs [N, ...] in the graph's axes, N any multiple of the file's batch.
+
+    Args:
+        shapes: of the graph's outputs, with batch; the results have their axes.
+
+    Raises:
+        UsageError: inputs or outputs are not those of the graph.
+        TargetError: the runtime is missing, refused the file or crashed.
+    """
+    with target.session(file, threads) as session:
+        if len(session.inputs) != len(values) or len(session.outputs) != len(shapes):
+            raise UsageError(
+                f"has {len(session.inputs)} inputs and {len(session.outputs)} outputs; the model has "
+                f"{len(values)} and {len(shapes)}",
+                where=str(file),
+            )
+        stored = [as_stored(value, info) for value, info in zip(values, session.inputs, strict=True)]
+        batch = session.inputs[0].shape[0] if session.inputs[0].shape else 1
+        parts: list[list[Array]] = []
+        for begin in range(0, len(values[0]), max(1, batch)):
+            parts.append(session.run([value[begin : begin + batch] for value in stored]))
+    joined = [np.concatenate([part[i] for part in parts]) for i in range(len(shapes))]
+    return [as_graph(value, shape) for value, shape in zip(joined, shapes, strict=True)]
