@@ -1,0 +1,192 @@
+"""The state of one lowering: the ONNX value that stands for each graph value.
+
+A graph value stands for real numbers, and so does its ONNX value: behind a `fake_quantize` it is the result
+of a DequantizeLinear. onnxruntime recognises DequantizeLinear -> operator -> QuantizeLinear and runs it on
+the integers.
+
+Activations are quantised to uint8, the codes of the graph plus 128, and weights stay int8: only this pair is
+fused wholly. A clamp fused into an integer operator has no operator of its own: the saturation of the codes
+is that clamp wherever the zero point and the range say so, and elsewhere a Clip works on the codes, behind
+the QuantizeLinear, where it cannot come between operator and quantisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from mcc.errors import UnsupportedError
+from mcc.ir.graph import constant, is_constant, op_name, operand, operands
+from mcc.ir.notes import shape_of
+from mcc.lower.onnx.builder import Array, OnnxGraph
+from mcc.quant.arithmetic import clamp_bounds
+from mcc.quant.params import INT8_MAX, INT8_MIN, QuantParams, quant_params
+from mcc.quant.regions import WEIGHTED, IntegerNode, integer_nodes
+from mcc.quant.scales import integer_weights, quantized_constant
+
+UINT8_SHIFT = 128
+Emit = Callable[["Lowering", fx.Node], str]
+EMITTERS: dict[str, Emit] = {}
+
+
+def emits(name: str) -> Callable[[Emit], Emit]:
+    """Register the emit function of a row of the op table: it adds operators and names the result."""
+
+    def register(emit: Emit) -> Emit:
+        EMITTERS[name] = emit
+        return emit
+
+    return register
+
+
+def attributes(node: fx.Node) -> dict[str, Any]:
+    """The static attributes of a node."""
+    return dict(node.kwargs)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Quantisation parameters as names of ONNX constants."""
+
+    scale: str
+    zero_point: str
+
+
+class Lowering:
+    """Graph values and the ONNX values that stand for them.
+
+    Args:
+        graph: the graph to lower.
+        model: the ONNX graph under construction.
+    """
+
+    def __init__(self, graph: fx.GraphModule, model: OnnxGraph) -> None:
+        self.graph = graph
+        self.model = model
+        self.integer: dict[fx.Node, IntegerNode] = integer_nodes(graph)
+        self._values: dict[fx.Node, str] = {}
+
+    def bind(self, node: fx.Node, name: str) -> None:
+        """Say which ONNX value stands for a graph value."""
+        self._values[node] = name
+
+    def value(self, node: fx.Node) -> str:
+        """The ONNX value of a graph value."""
+        if node not in self._values and is_constant(node):
+            self._values[node] = self.model.constant(self.array(node), str(node.target))
+        return self._values[node]
+
+    def array(self, node: fx.Node) -> Array:
+        """A constant of the graph as an array."""
+        value: Array = constant(self.graph, node).detach().to("cpu").numpy()
+        return value.astype(np.float32) if value.dtype == np.float64 else value
+
+    def operands(self, node: fx.Node) -> list[str]:
+        """The ONNX values of all operands that are present."""
+        return [self.value(source) for source in operands(node)]
+
+    def shape(self, node: fx.Node) -> tuple[int, ...]:
+        """The declared shape of a graph value."""
+        return shape_of(node)
+
+    def add(self, node: fx.Node, op: str, inputs: list[str], suffix: str = "", **options: Any) -> str:
+        """Add an operator on behalf of a node; the result is named after it."""
+        return self.model.node(op, inputs, f"{node.name}/{suffix}" if suffix else node.name, **options)
+
+    def activated(self, node: fx.Node, emit: Callable[[str], str]) -> str:
+        """The result of an operator with its fused clamp; an integer node's is left to its codes.
+
+        Args:
+            emit: adds the operator under a given suffix and returns its result.
+        """
+        activation = attributes(node)["activation"]
+        if activation == "none" or node in self.integer:
+            return emit("")
+        result = emit("linear")
+        if activation == "relu":
+            return self.add(node, "Relu", [result])
+        limits = [self.model.number(0.0, "zero"), self.model.number(6.0, "six")]
+        return self.add(node, "Clip", [result, *limits])
+
+    def bias(self, node: fx.Node, index: int = 2) -> list[str]:
+        """The bias of a weighted operator, if it has one: float, or int32 behind a DequantizeLinear."""
+        source = node.args[index] if index < len(node.args) else None
+        if not isinstance(source, fx.Node):
+            return []
+        entry = self.integer.get(node)
+        if entry is None:
+            return [self.value(source)]
+        weights = integer_weights(self.graph, entry)
+        steps = self.model.constant(weights.bias, f"{node.name}/bias")
+        scale = self.model.constant(weights.bias_scale, f"{node.name}/bias_scale")
+        zero = self.model.constant(np.zeros(len(weights.bias), np.int32), f"{node.name}/bias_zero")
+        return [self.add(node, "DequantizeLinear", [steps, scale, zero], "bias_real", axis=0)]
+
+    def grid(self, params: QuantParams, wished: str, *, signed: bool = False) -> Grid:
+        """Parameters as constants; activations unsigned: the codes of the graph plus 128."""
+        scales, zeros = params.scale_vector, np.asarray(params.zero_points)
+        kind, shift = (np.int8, 0) if signed else (np.uint8, UINT8_SHIFT)
+        if params.axis is None:
+            scales, zeros = scales.reshape(()), zeros.reshape(())
+        scale = self.model.constant(scales, f"{wished}/scale")
+        return Grid(scale, self.model.constant((zeros + shift).astype(kind), f"{wished}/zero_point"))
+
+    def quantized(
+        self, value: str, params: QuantParams, wished: str, bounds: tuple[int, int] | None = None
+    ) -> str:
+        """A value through QuantizeLinear, Clip on its codes where `bounds` are narrower, DequantizeLinear."""
+        grid = self.grid(params, wished)
+        per_channel = {} if params.axis is None else {"axis": params.axis}
+        inputs = [value, grid.scale, grid.zero_point]
+        codes = self.model.node("QuantizeLinear", inputs, f"{wished}/quantized", **per_channel)
+        low, high = bounds or (params.qmin, params.qmax)
+        if (low, high) != (INT8_MIN, INT8_MAX):
+            limits = [
+                self.model.constant(np.asarray(v + UINT8_SHIFT, np.uint8), "limit") for v in (low, high)
+            ]
+            codes = self.model.node("Clip", [codes, *limits], f"{wished}/clipped")
+        return self.model.node(
+            "DequantizeLinear", [codes, grid.scale, grid.zero_point], wished, **per_channel
+        )
+
+    def requantize_operand(self, node: fx.Node, value: str, wished: str) -> str:
+        """A value on the grid of the node's first operand: what keeps an operator between two equal grids."""
+        return self.quantized(value, self.integer[node].inputs[0], f"{node.name}/{wished}")
+
+
+@emits("fake_quantize")
+def fake_quantize(low: Lowering, node: fx.Node) -> str:
+    """QuantizeLinear and DequantizeLinear; of a constant, its integers behind a DequantizeLinear."""
+    source, params = operand(node, 0), quant_params(low.graph, node)
+    if params.qmin < INT8_MIN or params.qmax > INT8_MAX:
+        raise UnsupportedError(
+            f"fake_quantize to {params.qmin}..{params.qmax} has no 8-bit form in ONNX", where=node.name,
+            hint="use at most 8 bits",
+        )  # fmt: skip
+    if is_constant(source):
+        return _constant(low, node, params)
+    entry = low.integer.get(source)
+    value = low.value(source)
+    if entry is None:
+        return low.quantized(value, params, node.name)
+    if entry.requantise == "output":
+        value = low.requantize_operand(source, value, "moved")
+    activation = str(source.kwargs.get("activation", "none"))
+    return low.quantized(value, params, node.name, clamp_bounds(activation, params))
+
+
+def _constant(low: Lowering, node: fx.Node, params: QuantParams) -> str:
+    """int8 for a weight, uint8 for a constant operand of an operator on activations."""
+    weight = all(op_name(user) in WEIGHTED and operand(user, 1) is node for user in node.users)
+    signed = weight or not params.is_int8_activation
+    codes: Array = quantized_constant(low.graph, node)
+    if not signed:
+        codes = (codes.astype(np.int16) + UINT8_SHIFT).astype(np.uint8)
+    grid = low.grid(params, node.name, signed=signed)
+    stored = low.model.constant(codes, f"{node.name}/integers")
+    per_channel: dict[str, Any] = {} if params.axis is None else {"axis": params.axis}
+    return low.add(node, "DequantizeLinear", [stored, grid.scale, grid.zero_point], **per_channel)

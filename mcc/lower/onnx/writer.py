@@ -1,0 +1,168 @@
+"""Lowering a canonical graph in deployment form into an ONNX model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+from mcc.errors import DataError, UnsupportedError, VerificationError
+from mcc.ir.graph import inputs, op_name, outputs
+from mcc.ir.notes import type_of
+from mcc.lower.onnx import emit_elementwise, emit_products, emit_shape
+from mcc.lower.onnx.builder import ELEMENT_TYPES, OnnxGraph, value_info
+from mcc.lower.onnx.lowering import EMITTERS, Lowering
+from mcc.lower.tflite.metadata import Normalisation
+
+if TYPE_CHECKING:
+    import onnx
+
+log = logging.getLogger(__name__)
+
+# Importing an emit file registers its functions.
+EMIT_FILES = (emit_elementwise, emit_products, emit_shape)
+
+DEFAULT_OPSET = 17
+"""The newest opset that the onnxruntime releases of the last four years all read."""
+
+
+def to_onnx(
+    graph: fx.GraphModule,
+    *,
+    opset: int = DEFAULT_OPSET,
+    name: str = "main",
+    labels: Sequence[str] | None = None,
+    normalisation: Normalisation | None = None,
+    simplify: bool = True,
+) -> bytes:
+    """Lower a graph and return the bytes of the ONNX model.
+
+    Inputs and outputs are float32 with the names and the static shapes of the graph (NCHW). Quantised values
+    become QuantizeLinear and DequantizeLinear with the trained scales, in the form that onnxruntime runs on
+    integers; see `mcc.lower.onnx.lowering`.
+
+    Args:
+        graph: canonical graph in deployment form, float or with fake quantisations.
+        opset: version of the default operator set, 13 to 23.
+        name: name of the ONNX graph.
+        labels: class names in the order of the first output, stored for the app as JSON under `labels`.
+        normalisation: what the app does to 0..255 pixels before the first input, under `normalisation`.
+        simplify: whether onnxsim goes over the model afterwards.
+
+    Raises:
+        UnsupportedError: an operator or attribute without a form in ONNX, named with its node.
+        UsageError: an opset that cannot be written.
+        VerificationError: onnxsim returned a model that does not compute the same.
+    """
+    model = OnnxGraph(opset)
+    low = Lowering(graph, model)
+    for node in inputs(graph):
+        low.bind(node, model.fresh(node.name))
+    for node in _live(graph):
+        if node.op == "call_function":
+            low.bind(node, _emit(low, node))
+    declared = [_declared(node, node.name) for node in inputs(graph)]
+    proto = model.finish(name, declared, _outputs(low))
+    if simplify:
+        proto = _simplified(proto)
+    _describe(proto, labels, normalisation)
+    return proto.SerializeToString()
+
+
+def write_onnx(graph: fx.GraphModule, path: Path | str, **options: Any) -> Path:
+    """Lower a graph into a file, written whole or not at all; options as in `to_onnx`.
+
+    Raises:
+        DataError: the file cannot be written.
+        UnsupportedError, UsageError, VerificationError: as `to_onnx`.
+    """
+    path = Path(path)
+    raw = to_onnx(graph, **options)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(raw)
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise DataError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(path),
+            hint="choose another place with -o",
+        ) from error
+    return path
+
+
+def _live(graph: fx.GraphModule) -> list[fx.Node]:
+    """The nodes that an output depends on, in order."""
+    needed: set[fx.Node] = set()
+    stack = outputs(graph)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(node.all_input_nodes)
+    return [node for node in graph.graph.nodes if node in needed]
+
+
+def _emit(low: Lowering, node: fx.Node) -> str:
+    emit = EMITTERS.get(op_name(node))
+    if emit is None:
+        raise UnsupportedError(f"operator {op_name(node)} cannot be written as ONNX", where=node.name)
+    return emit(low, node)
+
+
+def _declared(node: fx.Node, name: str) -> onnx.ValueInfoProto:
+    declared = type_of(node)
+    if declared.dtype not in ELEMENT_TYPES:
+        raise UnsupportedError(f"a value of type {declared.dtype} has no form in ONNX", where=node.name)
+    return value_info(name, declared.dtype, declared.shape)
+
+
+def _outputs(low: Lowering) -> list[onnx.ValueInfoProto]:
+    """Name the returned values after their nodes; a value returned twice gets a second name."""
+    found: list[onnx.ValueInfoProto] = []
+    given: set[str] = set()
+    for node in outputs(low.graph):
+        name = low.value(node)
+        if node.op == "placeholder" or name in given or node.op == "get_attr":
+            name = low.model.node("Identity", [name], f"{node.name}/output")
+        given.add(name)
+        found.append(_declared(node, name))
+    return found
+
+
+def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model after onnxsim. Raises VerificationError where onnxsim's own comparison fails."""
+    import onnxsim
+
+    simpler, same = onnxsim.simplify(proto)
+    if not same:
+        raise VerificationError(
+            "onnxsim returned a model that does not compute the same", hint="lower with simplify=False"
+        )
+    log.debug("onnxsim: %d nodes became %d", len(proto.graph.node), len(simpler.graph.node))
+    return simpler
+
+
+def _describe(
+    proto: onnx.ModelProto, labels: Sequence[str] | None, normalisation: Normalisation | None
+) -> None:
+    """Store what an app needs to know as metadata properties, JSON each."""
+    described: dict[str, Any] = {}
+    if labels is not None:
+        described["labels"] = list(labels)
+    if normalisation is not None:
+        described["normalisation"] = {
+            "input": "(pixel - mean) / deviation, pixel in 0..255",
+            "mean": list(normalisation.mean),
+            "deviation": list(normalisation.deviation),
+        }
+    for key, value in described.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, json.dumps(value, ensure_ascii=False)
