@@ -177,7 +177,30 @@ def test_onnxruntime_profiles_every_convolution(tmp_path: Path) -> None:
     assert len({op.name for op in ops}) == len(ops)
 
 
-@pytest.mark.parametrize("spec", ["litert-web"])
+@pytest.mark.parametrize(
+    ("write_chain", "kinds"),
+    [
+        (models.chain_tflite, ["Convolution (NHWC, F32) IGEMM", "Fully Connected (NC, F32) GEMM"]),
+        (models.chain_tflite_int8, ["Convolution (NHWC, QC8) IGEMM", "Fully Connected (NC, QS"]),
+    ],
+)
+def test_litert_profile_names_the_kernels_that_ran(
+    write_chain: Callable[..., Path], kinds: list[str], tmp_path: Path
+) -> None:
+    ops = usable("litert-host").profile(write_chain(CONVS, tmp_path / "net.tflite"), runs=5)
+    assert [op.kind[: len(kind)] for op, kind in zip(ops, kinds, strict=True)] == kinds
+    assert all(op.us >= 0 for op in ops)
+
+
+def test_an_untried_litert_is_not_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mcc.runtime import litert_profile
+
+    monkeypatch.setattr(litert_profile, "TRIED", ("1.",))
+    with pytest.raises(TargetError, match="never tried"):
+        litert_profile.Library()
+
+
+@pytest.mark.parametrize("spec", ["litert-web", "litert-host:reference"])
 def test_a_runtime_without_profile_says_so(spec: str, tmp_path: Path) -> None:
     target = usable(spec)
     with pytest.raises(TargetError, match="per-operator"):
