@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ def measuring(timeout_s: float = -1.0) -> Generator[None]:
         if _depth or _held_by_ancestor():
             yield
             return
-        lock = FileLock(lock_path(), timeout=timeout_s, mode=0o666, poll_interval=POLL_S)
+        lock = FileLock(lock_path(), mode=0o666, poll_interval=POLL_S)
         try:
-            lock.acquire()
+            _acquire(lock, timeout_s)
         except PermissionError:  # another user's file: measure all the same rather than not at all
             log.warning("cannot lock %s: measurements of other users are not waited for", lock_path())
         _write_holder()
@@ -61,6 +61,15 @@ def measuring(timeout_s: float = -1.0) -> Generator[None]:
             with suppress(OSError):
                 _holder_path().unlink()
             lock.release()
+
+
+def _acquire(lock: BaseFileLock, timeout_s: float) -> None:
+    """Take the lock; say so in the log when that means waiting."""
+    try:
+        lock.acquire(timeout=0.0)
+    except Timeout:
+        log.info("waiting for another measurement on this machine to end (%s)", lock_path())
+        lock.acquire(timeout=timeout_s)
 
 
 def wait_while_measuring(timeout_s: float = 3600.0) -> float:

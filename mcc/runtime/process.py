@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from mcc.runtime.wire import Array, Header, encode, read_message
 LOAD_LIMIT_S = 300.0  # a load compiles and packs weights; seconds even for large models
 RUN_LIMIT_S = 300.0  # one request: an inference, a turn, or a chunk of images
 CHUNK_BYTES = 32 << 20  # of images in one message: bounds memory, hides the message's own cost
+PIPE_BYTES = 1 << 20  # of images under way; Linux starts with 64 KiB, one switch between processes each
 MEMORY_RUNS = 10  # inferences before the peak is read
 MEMORY_RUNNERS = 3  # garbage collection moves Node.js's peak by some 10 %, so the largest of three counts
 
@@ -59,6 +62,9 @@ class Runner:
         assert self._process.stdout is not None
         self._into, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._into, False)
+        for pipe in (self._into, self._out):
+            with suppress(OSError):  # a user's quota may be spent; it only costs speed
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     @property
     def pid(self) -> int:

@@ -26,7 +26,7 @@ RUNNERS_AT_ONCE = 16  # processes held in memory together
 TURN_US = (
     40_000.0  # recorded time of a turn: long against the switch to it, short against drifts of the machine
 )
-SAMPLES_PER_TURN = 3  # at least
+SAMPLES_PER_TURN = 3  # at least, unless one alone is longer than a turn
 SETTLE_US = 4_000.0  # unrecorded at the start of a turn: caches belong to the file again
 MIN_ROUNDS = 10  # below that, resampling turns says little
 WARM_TURNS = 3  # warm when the medians of that many turns in a row...
@@ -73,7 +73,8 @@ class Contender:
     def _size_turns(self, inference_us: float, sample_us: float) -> None:
         inference_us = max(inference_us, 0.1)
         self.per_sample = max(1, math.ceil(sample_us / inference_us))
-        self.samples = max(SAMPLES_PER_TURN, round(TURN_US / (self.per_sample * inference_us)))
+        took_us = self.per_sample * inference_us
+        self.samples = 1 if took_us > TURN_US else max(SAMPLES_PER_TURN, round(TURN_US / took_us))
         self.settle = max(1, round(SETTLE_US / inference_us))
 
     def halfwidth(self) -> float:

@@ -70,7 +70,10 @@ def test_warm_up_ends_when_stable_and_batches_short_inferences() -> None:
     assert quick.samples == 3
     slow = contender(FakeRunner(30_000.0, [], "slow"))
     slow.warm_up(sample_us=20_000.0)
-    assert (slow.per_sample, slow.settle) == (1, 1)
+    assert (slow.per_sample, slow.samples, slow.settle) == (1, 3, 1)
+    slower = contender(FakeRunner(90_000.0, [], "slower"))
+    slower.warm_up(sample_us=20_000.0)
+    assert (slower.per_sample, slower.samples, slower.settle) == (1, 1, 1)
     settling = FakeRunner(100.0, [], "settling", drift=-10.0)
     contender(settling).warm_up(sample_us=1.0)
     assert len(settling.requests) > 3
