@@ -10,15 +10,15 @@ import numpy.typing as npt
 from torch import fx
 
 from mcc.errors import UnsupportedError
-from mcc.ir.graph import Graph, is_constant, op_name, operand, optional_operand
+from mcc.ir.graph import is_constant, op_name, operand, optional_operand
 from mcc.ir.notes import note, shape_of
 from mcc.lower.layout import IMAGE, Layout, Shape, plain
 from mcc.lower.tflite import regions
 from mcc.lower.tflite.builder import Options
 from mcc.lower.tflite.lowering import Lowering, Value, Weight, emits
-from mcc.lower.tflite.quantisation import Quantisation
 from mcc.lower.tflite.sparse import encode
 from mcc.lower.tflite.windows import SAME, VALID, Quad, fits_same, pad_image
+from mcc.quant.scales import IntegerWeights, integer_weights, output_channels
 
 ACTIVATION_CODES = {"none": 0, "relu": 1, "relu6": 3}
 INT32_LIMIT = 2**31 - 1
@@ -34,67 +34,63 @@ def activation_code(node: fx.Node) -> int:
     return ACTIVATION_CODES[attributes(node)["activation"]]
 
 
-def _weight_axis_is(axis: int) -> Any:
-    """An integer kernel exists if the weight is a constant quantised per tensor or along `axis`, around 0."""
+def weight_and_bias(low: Lowering, node: fx.Node) -> tuple[Weight, Weight]:
+    """Weight (in the graph's axes) and bias of a node: float32, or int8 and int32 with their scales.
 
-    def test(graph: Graph, node: fx.Node) -> bool:
-        weight, bias = operand(node, 1), optional_operand(node, 2)
-        if not regions.is_quantised_constant(weight) or not (bias is None or is_constant(bias)):
-            return False
-        if weight.kwargs["axis"] not in (axis, None):
-            return False
-        return not regions.weight_quantisation(graph, weight).zero_points.any()
-
-    return test
-
-
-def _bias(
-    low: Lowering, node: fx.Node, channels: int, x: Value, weight: Weight, order: npt.NDArray[np.int64] | None
-) -> int:
-    """The bias as the kernel wants it: float32, or int32 with the scale of the accumulator; zeros if absent.
-
-    Raises UnsupportedError where the int32 bias would overflow.
+    The scales of an int8 weight run over output channels. Without a bias it is zeros.
+    Raises UnsupportedError for a computed weight, and where the int32 bias would overflow.
     """
+    entry = low.integer.get(node)
+    if entry is not None:
+        held = integer_weights(low.graph, entry)
+        _check_bias(low, node, held)
+        weight = Weight(held.weight, regions.per_channel(held.weight_scale))
+        return weight, Weight(held.bias, regions.per_channel(held.bias_scale))
+    weight = low.weight(node, 1)
+    channels = output_channels(node, weight.value)
     source = optional_operand(node, 2)
-    value = np.zeros(channels, np.float32)
-    if source is not None:
-        value = regions.array_of(low.graph, source).astype(np.float32)
-    if order is not None:
-        value = value[order]
-    name = f"{node.name}/bias" if source is None else str(source.target)
-    if x.quantisation is None or weight.quantisation is None:
-        return low.store_weight(name, Weight(value, None))
-    scales = (x.quantisation.scale * weight.quantisation.scales).astype(np.float32)
-    accumulated = np.rint(value.astype(np.float64) / scales.astype(np.float64))
-    worst = int(np.argmax(np.abs(accumulated)))
-    if np.abs(accumulated).max(initial=0) > INT32_LIMIT:
+    bias = np.zeros(channels, np.float32) if source is None else low.weight(node, 2).value
+    return weight, Weight(bias, None)
+
+
+def _check_bias(low: Lowering, node: fx.Node, held: IntegerWeights) -> None:
+    source = optional_operand(node, 2)
+    if source is None:
+        return
+    real = regions.array_of(low.graph, source).astype(np.float64)
+    steps = np.abs(np.rint(real / held.bias_scale.astype(np.float64)))
+    worst = int(np.argmax(steps))
+    if steps[worst] > INT32_LIMIT:
         raise UnsupportedError(
-            f"the bias of output channel {worst} ({value[worst]:g}) does not fit into int32 at scale "
-            f"{np.broadcast_to(scales, value.shape)[worst]:g}",
+            f"the bias of output channel {worst} ({real[worst]:g}) does not fit into int32 at scale "
+            f"{held.bias_scale[worst]:g}",
             where=node.name,
             hint="clamp the weight scale to at least |bias| / (input scale * 2^30)",
         )
-    parameters = Quantisation(scales, np.zeros(scales.size, np.int64), 0)
-    return low.model.constant(name, accumulated.astype(np.int32), parameters)
 
 
-def _ordered(weight: Weight, order: npt.NDArray[np.int64] | None) -> Weight:
-    """The weight with its output channels (axis 0) in another order."""
+def _bias_name(node: fx.Node) -> str:
+    source = optional_operand(node, 2)
+    return f"{node.name}/bias" if source is None else str(source.target)
+
+
+def _ordered(constant: Weight, order: npt.NDArray[np.int64] | None) -> Weight:
+    """A weight or bias with its output channels (axis 0) in another order."""
     if order is None:
-        return weight
-    quantisation = weight.quantisation.take(order) if weight.quantisation else None
-    return Weight(weight.value[order], quantisation)
+        return constant
+    quantisation = constant.quantisation.take(order) if constant.quantisation else None
+    return Weight(constant.value[order], quantisation)
 
 
-@emits("conv2d", integer=_weight_axis_is(0))
+@emits("conv2d")
 def conv2d(low: Lowering, node: fx.Node) -> None:
     """CONV_2D, or DEPTHWISE_CONV_2D if every input channel is its own group; explicit PAD where not SAME."""
     at = attributes(node)
     x = low.operand(node, 0, IMAGE)
     order = low.channel_order.get(node)
-    weight = _ordered(low.weight(node, 1), order)
+    weight, bias = (_ordered(constant, order) for constant in weight_and_bias(low, node))
     out_channels, kernel = weight.value.shape[0], weight.value.shape[2:4]
-    bias = _bias(low, node, out_channels, x, weight, order)
+    biases = low.store_weight(_bias_name(node), bias)
     depthwise = at["groups"] == x.shape[1] and at["groups"] > 1
     filters = _filters(low, node, weight, depthwise=depthwise)
     padding = SAME
@@ -117,7 +113,9 @@ def conv2d(low: Lowering, node: fx.Node) -> None:
             Options("DepthwiseConv2DOptions", fields | {"depthMultiplier": multiplier}),
         )
     shape, quantisation = shape_of(node), low.output_quantisation(node)
-    low.bind(node, low.call(node, code, [x, filters, bias], shape, IMAGE, options, quantisation=quantisation))
+    low.bind(
+        node, low.call(node, code, [x, filters, biases], shape, IMAGE, options, quantisation=quantisation)
+    )
 
 
 def _filters(low: Lowering, node: fx.Node, weight: Weight, *, depthwise: bool) -> int:
@@ -137,7 +135,7 @@ def _filters(low: Lowering, node: fx.Node, weight: Weight, *, depthwise: bool) -
     return dense
 
 
-@emits("conv_transpose2d", integer=_weight_axis_is(1))
+@emits("conv_transpose2d")
 def conv_transpose2d(low: Lowering, node: fx.Node) -> None:
     """TRANSPOSE_CONV.
 
@@ -145,9 +143,10 @@ def conv_transpose2d(low: Lowering, node: fx.Node) -> None:
     """
     at = attributes(node)
     x = low.operand(node, 0, IMAGE)
-    weight = _dense_transposed(low.weight(node, 1), at["groups"], at["dilation"])
-    bias = _bias(low, node, weight.value.shape[0], x, weight, None)
-    filters = low.store_weight(f"{node.name}/weight", Weight(weight.value, weight.quantisation))
+    weight, bias = weight_and_bias(low, node)
+    weight = _dense_transposed(weight, at["groups"], at["dilation"])
+    biases = low.store_weight(_bias_name(node), bias)
+    filters = low.store_weight(f"{node.name}/weight", weight)
     out = shape_of(node)
     kernel = weight.value.shape[1:3]
     same = fits_same(out[2:4], kernel, at["stride"], (1, 1), _transposed_padding(at, x.shape, kernel, out))
@@ -164,7 +163,7 @@ def conv_transpose2d(low: Lowering, node: fx.Node) -> None:
     }
     output_shape = low.integers((shape[0], shape[2], shape[3], shape[1]))
     result = low.call(
-        node, "TRANSPOSE_CONV", [output_shape, filters, x, bias], shape, IMAGE,
+        node, "TRANSPOSE_CONV", [output_shape, filters, x, biases], shape, IMAGE,
         Options("TransposeConvOptions", fields),
         quantisation=low.output_quantisation(node), suffix="" if same else "full",
     )  # fmt: skip
@@ -183,12 +182,7 @@ def _dense_transposed(weight: Weight, groups: int, dilation: tuple[int, int]) ->
     for group in range(groups):
         i, o = slice(group * rows, (group + 1) * rows), slice(group * per_group, (group + 1) * per_group)
         dense[o, :: dilation[0], :: dilation[1], i] = value[i].transpose(1, 2, 3, 0)
-    quantisation = weight.quantisation
-    if quantisation is not None and quantisation.scales.size > 1:
-        quantisation = Quantisation(
-            np.tile(quantisation.scales, groups), np.tile(quantisation.zero_points, groups), 0
-        )
-    return Weight(dense, quantisation)
+    return Weight(dense, weight.quantisation)
 
 
 def _transposed_padding(at: Any, x: Shape, kernel: tuple[int, ...], out: Shape) -> Quad:
@@ -214,24 +208,24 @@ def crop_image(low: Lowering, node: fx.Node, value: Value, top: int, left: int, 
     )  # fmt: skip
 
 
-@emits("linear", integer=_weight_axis_is(0))
+@emits("linear")
 def linear(low: Lowering, node: fx.Node) -> None:
     """FULLY_CONNECTED; the columns of the weight follow the order in which a flattened map is stored."""
     x = low.operand(node, 0)
     if x.layout.flat is None:
         x = low.operand(node, 0, plain(len(x.shape)))
-    weight = low.weight(node, 1)
+    weight, bias = weight_and_bias(low, node)
     if x.layout.flat is not None:
         split = weight.value.reshape(-1, *x.layout.flat)
         weight = replace(weight, value=split.transpose(0, 2, 3, 1).reshape(weight.value.shape))
-    bias = _bias(low, node, weight.value.shape[0], x, weight, None)
+    biases = low.store_weight(_bias_name(node), bias)
     filters = low.store_weight(f"{node.name}/weight", weight)
     shape = shape_of(node)
     fields = {"fusedActivationFunction": activation_code(node), "keepNumDims": len(shape) != 2}
     low.bind(
         node,
         low.call(
-            node, "FULLY_CONNECTED", [x, filters, bias], shape, plain(len(shape)),
+            node, "FULLY_CONNECTED", [x, filters, biases], shape, plain(len(shape)),
             Options("FullyConnectedOptions", fields), quantisation=low.output_quantisation(node),
         ),
     )  # fmt: skip

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from torch import fx
 
-from mcc.ir.graph import Graph, operand, operands
+from mcc.ir.graph import operand, operands
 from mcc.ir.notes import shape_of
 from mcc.lower.layout import Layout, Shape, plain, stored
-from mcc.lower.tflite import regions
 from mcc.lower.tflite.builder import Options
 from mcc.lower.tflite.emit_conv import ACTIVATION_CODES, activation_code, attributes
 from mcc.lower.tflite.lowering import Lowering, Value, emits
-from mcc.lower.tflite.quantisation import Quantisation, per_tensor
 
 ADD, MUL, SUB, DIV = (Options(f"{name}Options") for name in ("Add", "Mul", "Sub", "Div"))
-# Output grids that TFLite's int8 kernels insist on: probabilities in 0..1, tanh in -1..1.
-PROBABILITY = per_tensor(1 / 256, -128)
-SIGNED_UNIT = per_tensor(1 / 128, 0)
 
 
 def step(
@@ -36,19 +30,10 @@ def step(
     return low.call(node, code, inputs, like.shape, like.layout, options, suffix=suffix)
 
 
-def fixed_output(parameters: Quantisation) -> Any:
-    """An integer kernel exists if the graph wants just the output grid that the kernel has."""
-
-    def test(graph: Graph, node: fx.Node) -> bool:
-        return regions.reader_quantisation(graph, node) == parameters
-
-    return test
-
-
-def _emit_unary(name: str, code: str, table: str | None = None, *, integer: Any = False) -> None:
+def _emit_unary(name: str, code: str, table: str | None = None) -> None:
     """Register an operator that TFLite has under another name."""
 
-    @emits(name, integer=integer)
+    @emits(name)
     def emit(low: Lowering, node: fx.Node) -> None:
         x = low.operand(node, 0)
         options = Options(table) if table else None
@@ -56,8 +41,8 @@ def _emit_unary(name: str, code: str, table: str | None = None, *, integer: Any 
         low.bind(node, low.call(node, code, [x], x.shape, x.layout, options, quantisation=quantisation))
 
 
-_emit_unary("sigmoid", "LOGISTIC", integer=fixed_output(PROBABILITY))
-_emit_unary("tanh", "TANH", integer=fixed_output(SIGNED_UNIT))
+_emit_unary("sigmoid", "LOGISTIC")
+_emit_unary("tanh", "TANH")
 _emit_unary("hardswish", "HARD_SWISH", "HardSwishOptions")
 _emit_unary("exp", "EXP", "ExpOptions")
 _emit_unary("log", "LOG")
@@ -66,7 +51,7 @@ _emit_unary("abs", "ABS", "AbsOptions")
 _emit_unary("neg", "NEG", "NegOptions")
 
 
-@emits("identity", integer=True)
+@emits("identity")
 def identity(low: Lowering, node: fx.Node) -> None:
     """No operator: another name for the same tensor."""
     low.bind(node, low.operand(node, 0))
@@ -75,14 +60,15 @@ def identity(low: Lowering, node: fx.Node) -> None:
 def _rectify(low: Lowering, node: fx.Node, code: str, limit: float) -> None:
     """RELU or RELU6.
 
-    In int8 the saturation of the output grid does it where that lies in [0, limit]. Else an int8 image takes
-    a maximum over windows of one element with the clamp fused, which XNNPACK runs, unlike an int8 RELU.
+    In int8 the saturation of the output grid does it where that ends below the limit by a step of the input.
+    Else an int8 image takes a maximum over windows of one element with the clamp fused, which XNNPACK runs,
+    unlike an int8 RELU.
     """
     x = low.operand(node, 0)
     wanted = low.output_quantisation(node)
     if x.quantisation is None or wanted is None:
         low.bind(node, low.call(node, code, [x], x.shape, x.layout))
-    elif wanted.zero_point == -128 and float(wanted.scale) * 255 <= limit:
+    elif wanted.zero_point == -128 and float(wanted.scale) * 255 <= limit - float(x.quantisation.scale):
         low.bind(node, low.requantise(node, x, wanted))
     elif len(x.shape) == 4:
         fused = ACTIVATION_CODES["relu" if code == "RELU" else "relu6"]
@@ -95,19 +81,19 @@ def _rectify(low: Lowering, node: fx.Node, code: str, limit: float) -> None:
         low.bind(node, low.call(node, code, [x], x.shape, x.layout, quantisation=x.quantisation))
 
 
-@emits("relu", integer=True)
+@emits("relu")
 def relu(low: Lowering, node: fx.Node) -> None:
     """RELU."""
     _rectify(low, node, "RELU", math.inf)
 
 
-@emits("relu6", integer=True)
+@emits("relu6")
 def relu6(low: Lowering, node: fx.Node) -> None:
     """RELU6."""
     _rectify(low, node, "RELU6", 6.0)
 
 
-@emits("clamp", integer=True)
+@emits("clamp")
 def clamp(low: Lowering, node: fx.Node) -> None:
     """RELU, RELU6 or RELU_N1_TO_1 where the limits are theirs, else MAXIMUM and MINIMUM."""
     x = low.operand(node, 0)
@@ -135,7 +121,7 @@ def _limit(low: Lowering, x: Value, limit: float) -> int:
     return low.model.constant("limit", np.asarray([np.clip(q, -128, 127)], np.int8), x.quantisation)
 
 
-@emits("leaky_relu", integer=True)
+@emits("leaky_relu")
 def leaky_relu(low: Lowering, node: fx.Node) -> None:
     """LEAKY_RELU."""
     x = low.operand(node, 0)
@@ -245,16 +231,11 @@ def batch_norm(low: Lowering, node: fx.Node) -> None:
 # -- two operands ------------------------------------------------------------------------------------------
 
 
-def _is_per_tensor(graph: Graph, node: fx.Node) -> bool:
-    """Integer arithmetic exists for operands quantised per tensor."""
-    return all(arg.kwargs["axis"] is None for arg in regions.compute_operands(node))
-
-
-def _emit_binary(name: str, code: str, *, integer: Any = False) -> None:
+def _emit_binary(name: str, code: str) -> None:
     """Register an arithmetic operator with a fused activation."""
     table = f"{code.capitalize()}Options"
 
-    @emits(name, integer=integer)
+    @emits(name)
     def emit(low: Lowering, node: fx.Node) -> None:
         shape = shape_of(node)
         layout = _common_layout(low, node, shape)
@@ -299,7 +280,7 @@ def _broadcast(low: Lowering, node: fx.Node, index: int, shape: Shape, layout: L
     return low.convert(node, grown, layout)
 
 
-_emit_binary("add", "ADD", integer=_is_per_tensor)
-_emit_binary("sub", "SUB", integer=_is_per_tensor)
-_emit_binary("mul", "MUL", integer=_is_per_tensor)
+_emit_binary("add", "ADD")
+_emit_binary("sub", "SUB")
+_emit_binary("mul", "MUL")
 _emit_binary("div", "DIV")

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from mcc.ir.graph import Graph, is_constant, op_name, operand, operands
+from mcc.ir.graph import is_constant, op_name, operand, operands
 from mcc.ir.notes import shape_of
 from mcc.lower.layout import IMAGE
-from mcc.lower.tflite import regions
 from mcc.lower.tflite.builder import Options
 from mcc.lower.tflite.emit_conv import attributes
 from mcc.lower.tflite.emit_elementwise import MUL
@@ -46,14 +45,6 @@ def is_not_negative(node: fx.Node) -> bool:
     return name in _KEEPS_SIGN and all(is_not_negative(source) for source in sources)
 
 
-def tied(graph: Graph, node: fx.Node) -> bool:
-    """An integer kernel exists if the output is on the grid of the input."""
-    source = operand(node, 0)
-    if is_constant(operand(source, 0)):
-        return False
-    return regions.activation_quantisation(graph, source) == regions.reader_quantisation(graph, node)
-
-
 def _pool_options(at: Any, padding: int) -> Options:
     return Options(
         "Pool2DOptions",
@@ -67,7 +58,7 @@ def _pool_options(at: Any, padding: int) -> Options:
     )
 
 
-@emits("max_pool2d", integer=True)
+@emits("max_pool2d")
 def max_pool2d(low: Lowering, node: fx.Node) -> None:
     """MAX_POOL_2D. Padding unlike SAME's is PAD where nothing is negative, else PADV2 with the minimum."""
     at = attributes(node)
@@ -116,12 +107,7 @@ def _dilated_max(low: Lowering, node: fx.Node, x: Value) -> Value:
     return best
 
 
-def _averages_whole_windows(graph: Graph, node: fx.Node) -> bool:
-    at = attributes(node)
-    return tied(graph, node) and (at["count_include_pad"] or not any(at["padding"]))
-
-
-@emits("avg_pool2d", integer=_averages_whole_windows)
+@emits("avg_pool2d")
 def avg_pool2d(low: Lowering, node: fx.Node) -> None:
     """AVERAGE_POOL_2D; TFLite's SAME leaves padding out of the divisor, PAD counts it in."""
     at = attributes(node)
@@ -159,11 +145,7 @@ def _pad_correction(at: Any, size: tuple[int, ...], out: tuple[int, ...]) -> Any
     return np.outer(*counts).astype(np.float32)[None, :, :, None]
 
 
-def _resize_kernel(graph: Graph, node: fx.Node) -> bool:
-    return attributes(node)["mode"] == "nearest" or tied(graph, node)
-
-
-@emits("resize", integer=_resize_kernel)
+@emits("resize")
 def resize(low: Lowering, node: fx.Node) -> None:
     """RESIZE_NEAREST_NEIGHBOR (torch's `nearest` rounds down) or RESIZE_BILINEAR."""
     at = attributes(node)
@@ -183,7 +165,7 @@ def shuffle_order(channels: int, factor: int) -> Any:
     return np.arange(channels).reshape(channels // factor**2, factor**2).T.reshape(-1)
 
 
-@emits("pixel_shuffle", integer=True)
+@emits("pixel_shuffle")
 def pixel_shuffle(low: Lowering, node: fx.Node) -> None:
     """DEPTH_TO_SPACE. It reads channels in another order: GATHER makes it, unless the producer did."""
     factor = int(attributes(node)["factor"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from torch import fx
 
@@ -11,7 +9,7 @@ from mcc.ir.graph import optional_operand
 from mcc.lower.layout import Layout, Shape, plain, reshaped, settle, stored
 from mcc.lower.tflite.builder import Options
 from mcc.lower.tflite.emit_conv import attributes
-from mcc.lower.tflite.emit_elementwise import ADD, MUL, PROBABILITY, SUB, fixed_output, step
+from mcc.lower.tflite.emit_elementwise import ADD, MUL, SUB, step
 from mcc.lower.tflite.lowering import Lowering, Value, emits
 from mcc.lower.tflite.quantisation import Quantisation
 
@@ -37,14 +35,14 @@ def reduce(
     )  # fmt: skip
 
 
-def _emit_reduction(name: str, code: str, *, integer: Any = False) -> None:
+def _emit_reduction(name: str, code: str) -> None:
     """Register a reduction.
 
     The reduced axes are kept and dropped by a RESHAPE behind: XNNPACK's sparse path ends only in a mean
     that keeps its axes.
     """
 
-    @emits(name, integer=integer)
+    @emits(name)
     def emit(low: Lowering, node: fx.Node) -> None:
         at = attributes(node)
         x = low.operand(node, 0)
@@ -66,12 +64,12 @@ def _drop_axes(low: Lowering, node: fx.Node, value: Value, axes: tuple[int, ...]
     return low.reshape(node, value, shape, settle(shape, Layout(order)), "")
 
 
-_emit_reduction("mean", "MEAN", integer=True)
+_emit_reduction("mean", "MEAN")
 _emit_reduction("sum", "SUM")
 _emit_reduction("amax", "REDUCE_MAX")
 
 
-@emits("softmax", integer=fixed_output(PROBABILITY))
+@emits("softmax")
 def softmax(low: Lowering, node: fx.Node) -> None:
     """SOFTMAX, which works on the last stored axis: others are brought there first."""
     x = low.operand(node, 0)

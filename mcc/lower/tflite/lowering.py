@@ -23,7 +23,10 @@ from mcc.ir.ops import fake_quantize
 from mcc.lower.layout import IMAGE, Layout, Shape, plain, same_memory, stored, stored_shape
 from mcc.lower.tflite import regions
 from mcc.lower.tflite.builder import FlatModel, Options
-from mcc.lower.tflite.quantisation import Quantisation, quantise
+from mcc.lower.tflite.quantisation import Quantisation
+from mcc.quant.params import quant_params
+from mcc.quant.regions import IntegerNode
+from mcc.quant.scales import is_quantized_constant, quantized_constant
 
 Array = npt.NDArray[Any]
 
@@ -69,12 +72,17 @@ class Lowering:
     Args:
         graph: the graph to lower.
         model: the file under construction.
-        integer: nodes that run as integer kernels.
+        integer: the nodes that run as integer kernels, as `mcc.quant.regions.integer_nodes` says.
         half_weights: whether float weights are stored in half precision.
     """
 
     def __init__(
-        self, graph: Graph, model: FlatModel, integer: frozenset[fx.Node], *, half_weights: bool = False
+        self,
+        graph: Graph,
+        model: FlatModel,
+        integer: dict[fx.Node, IntegerNode],
+        *,
+        half_weights: bool = False,
     ) -> None:
         self.graph = graph
         self.model = model
@@ -133,7 +141,7 @@ class Lowering:
 
     def is_constant(self, node: fx.Node) -> bool:
         """Whether a value is known when the file is written: a constant, quantised or not."""
-        return is_constant(node) or regions.is_quantised_constant(node)
+        return is_constant(node) or is_quantized_constant(node)
 
     def constant_operand(self, node: fx.Node, index: int, shape: Shape, layout: Layout) -> Value:
         """A constant operand reshaped to a broadcastable shape, in a layout."""
@@ -151,9 +159,8 @@ class Lowering:
 
     def _constant_array(self, node: fx.Node, integer: bool) -> tuple[Array, Quantisation | None]:
         if integer:
-            quantisation, qmin, qmax = regions.constant_quantisation(self.graph, node)
-            array = regions.array_of(self.graph, operand(node, 0))
-            return quantise(array, quantisation, qmin, qmax), quantisation
+            parameters = regions.tensor_quantisation(quant_params(self.graph, node))
+            return quantized_constant(self.graph, node), parameters
         if is_constant(node):
             return regions.array_of(self.graph, node).astype(np.float32), None
         attributes: dict[str, Any] = dict(node.kwargs)
@@ -161,7 +168,7 @@ class Lowering:
         return fake_quantize(*parts, **attributes).numpy().astype(np.float32), None
 
     def weight(self, node: fx.Node, index: int) -> Weight:
-        """A constant operand, as int8 with its parameters if the node runs in integers.
+        """A constant operand of a node that runs in float.
 
         Raises UnsupportedError where the operand is computed and not constant.
         """
@@ -172,7 +179,7 @@ class Lowering:
                 where=node.name,
                 hint="use matmul for a product of two computed values",
             )
-        return Weight(*self._constant_array(source, integer=node in self.integer))
+        return Weight(self._constant_array(source, integer=False)[0], None)
 
     def store_weight(self, name: str, weight: Weight) -> int:
         """Add a weight to the file, in half precision behind a DEQUANTIZE if so asked; its tensor index."""
@@ -221,7 +228,8 @@ class Lowering:
 
     def output_quantisation(self, node: fx.Node) -> Quantisation | None:
         """Parameters of the output of a node that runs in integers; None where it runs in float."""
-        return regions.reader_quantisation(self.graph, node) if node in self.integer else None
+        entry = self.integer.get(node)
+        return regions.tensor_quantisation(entry.output) if entry else None
 
     def requantise(self, node: fx.Node, value: Value, quantisation: Quantisation) -> Value:
         """The same numbers on another int8 grid (or from float on one); the value itself if it is on it."""
@@ -273,23 +281,14 @@ class Lowering:
 
 
 Emit = Callable[[Lowering, fx.Node], None]
-HasKernel = Callable[[Graph, fx.Node], bool]
 EMITTERS: dict[str, Emit] = {}
-KERNELS: dict[str, HasKernel] = {}
 
 
-def emits(name: str, *, integer: bool | HasKernel = False) -> Callable[[Emit], Emit]:
-    """Register the emit function of one row of the op table.
-
-    Args:
-        name: the operator.
-        integer: whether it also handles int8 operands, or a test of one node that says so.
-    """
+def emits(name: str) -> Callable[[Emit], Emit]:
+    """Register the emit function of one row of the op table."""
 
     def register(emit: Emit) -> Emit:
         EMITTERS[name] = emit
-        if integer is not False:
-            KERNELS[name] = (lambda graph, node: True) if integer is True else integer
         return emit
 
     return register

@@ -1,14 +1,11 @@
-"""Quantisation parameters of a TFLite tensor, and quantising constants with them."""
+"""Quantisation parameters of a TFLite tensor."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-INT8_MIN, INT8_MAX = -128, 127
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +56,3 @@ class Quantisation:
 def per_tensor(scale: float | np.float32, zero_point: int) -> Quantisation:
     """Parameters with one scale for the whole tensor."""
     return Quantisation(np.array([scale], np.float32), np.array([zero_point], np.int64))
-
-
-def quantise(
-    value: npt.NDArray[Any], quantisation: Quantisation, qmin: int, qmax: int
-) -> npt.NDArray[np.int8]:
-    """Quantise a constant as `mcc.ir.ops.fake_quantize` does: float32 division, ties to even, clamp."""
-    shape = [-1 if axis == quantisation.axis else 1 for axis in range(value.ndim)]
-    scales = quantisation.scales.astype(np.float32)
-    zeros = quantisation.zero_points
-    if scales.size > 1:
-        scales, zeros = scales.reshape(shape), zeros.reshape(shape)
-    q = np.rint(value.astype(np.float32) / scales) + zeros
-    return np.clip(q, qmin, qmax).astype(np.int8)

@@ -12,15 +12,16 @@ import torch
 from torch import fx
 
 from mcc.errors import DataError, UnsupportedError, UsageError
-from mcc.ir import table
 from mcc.ir.graph import Graph, inputs, is_constant, op_name, operand, outputs
 from mcc.ir.notes import shape_of, type_of
 from mcc.lower.layout import image_or_plain
 from mcc.lower.tflite import emit_conv, emit_elementwise, emit_pool, emit_reduce, emit_shape, regions
 from mcc.lower.tflite.builder import FlatModel
-from mcc.lower.tflite.lowering import EMITTERS, KERNELS, Lowering, Value
+from mcc.lower.tflite.lowering import EMITTERS, Lowering, Value
 from mcc.lower.tflite.metadata import METADATA_NAME, Normalisation, append_labels, model_metadata
 from mcc.lower.tflite.quantisation import Quantisation
+from mcc.quant.params import is_fake_quantize
+from mcc.quant.regions import integer_nodes
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,8 @@ def to_tflite(
     if weights not in ("float32", "float16") or io not in ("float", "int8"):
         raise UsageError(f"weights={weights!r}, io={io!r}: not an option of the TFLite writer")
     nodes = live_nodes(graph)
-    integer = regions.integer_nodes(graph, nodes, lambda node: has_integer_kernel(graph, node))
     model = FlatModel(name, DESCRIPTION)
-    low = Lowering(graph, model, integer, half_weights=weights == "float16")
+    low = Lowering(graph, model, integer_nodes(graph), half_weights=weights == "float16")
     emit_pool.plan_channel_orders(low, nodes)
     file_inputs = {node.name: _input(low, node, io) for node in inputs(graph)}
     with torch.no_grad():
@@ -117,20 +117,9 @@ def live_nodes(graph: Graph) -> list[fx.Node]:
     return [node for node in graph.graph.nodes if node in needed]
 
 
-def has_integer_kernel(graph: Graph, node: fx.Node) -> bool:
-    """Whether an operator on int8 operands is written as an integer kernel, given its parameters."""
-    test = KERNELS.get(op_name(node))
-    return test is not None and table.row_of(node).scales != "float" and test(graph, node)
-
-
-def integer_nodes(graph: Graph) -> frozenset[fx.Node]:
-    """The nodes of a quantised graph that `to_tflite` writes as integer kernels."""
-    return regions.integer_nodes(graph, live_nodes(graph), lambda node: has_integer_kernel(graph, node))
-
-
 def _emit(low: Lowering, node: fx.Node) -> None:
-    if regions.is_fake_quantize(node):
-        if not is_constant(operand(node, 0)):
+    if is_fake_quantize(node):
+        if not low.is_constant(node):
             _quantise(low, node)
         return
     emit = EMITTERS.get(op_name(node))
@@ -155,7 +144,9 @@ def _quantise(low: Lowering, node: fx.Node) -> None:
 def _input(low: Lowering, node: fx.Node, io: Interface) -> int:
     """The tensor of a graph input, int8 if so asked and nothing but one fake quantisation reads it."""
     shape = shape_of(node)
-    quantisation = regions.reader_quantisation(low.graph, node) if io == "int8" and node.users else None
+    readers = list(node.users)
+    alone = len(readers) == 1 and is_fake_quantize(readers[0])
+    quantisation = regions.activation_quantisation(low.graph, readers[0]) if io == "int8" and alone else None
     dtype = {"f32": "float32", "i32": "int32", "i64": "int64", "bool": "bool"}.get(type_of(node).dtype)
     if dtype is None:
         raise UnsupportedError(f"an input of type {type_of(node).dtype} has no form here", where=node.name)

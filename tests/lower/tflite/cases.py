@@ -47,7 +47,6 @@ class Case:
                 continue
             value = torch.randn(shape, generator=generator)
             operands.append(b.constant(f"c{i}", value.abs() + 0.1 if i in self.positive else value))
-        # `shape` is an attribute of reshape and a parameter here, hence no keyword splat at the call's side.
         return b.finish(b.call(self.op, *operands, **self.attributes))
 
     def input(self) -> Tensor:
@@ -79,7 +78,13 @@ def _conv(k: int, s: int, p: int, d: int, g: int, act: str, ic: int, oc: int, si
 
 
 def _transposed(k: int, s: int, p: int, op: int, d: int, g: int) -> Case:
-    told = {"stride": (s, s), "padding": (p,) * 4, "output_padding": (op, op), "dilation": (d, d), "groups": g}
+    told = {
+        "stride": (s, s),
+        "padding": (p,) * 4,
+        "output_padding": (op, op),
+        "dilation": (d, d),
+        "groups": g,
+    }
     told["activation"] = "relu"
     return Case("conv_transpose2d", (1, 4, 5, 6), told, ((4, 8 // g, k, k), (8,)), batch=1)
 
@@ -118,12 +123,11 @@ CONVOLUTIONS = [
     Case("linear", (1, 3, 4, 7), {}, ((5, 7), None)),
 ]
 
+UNARY = ["identity", "relu", "relu6", "hardswish", "hardsigmoid", "sigmoid", "tanh", "silu", "mish"]
+UNARY += ["softplus", "exp", "abs", "neg", "gelu", "elu"]
+
 ELEMENTWISE = [
-    *[
-        Case(op, shape)
-        for op in "identity relu relu6 hardswish hardsigmoid sigmoid tanh silu mish softplus exp abs neg gelu elu".split()
-        for shape in ((1, 6), (1, 6, 5, 4))
-    ],
+    *[Case(op, shape) for op in UNARY for shape in ((1, 6), (1, 6, 5, 4))],
     Case("sqrt", (1, 6, 3, 3), positive=(0,)),
     Case("log", (1, 6, 3, 3), positive=(0,)),
     Case("gelu", (1, 6, 3, 3), {"approximate": "tanh"}),
@@ -147,13 +151,27 @@ ELEMENTWISE = [
 
 POOLS = [
     *[
-        Case("max_pool2d", (1, 4, 9, 10), {"kernel": (k, k), "stride": (s, s), "padding": (p,) * 4, "dilation": (d, d)})
+        Case(
+            "max_pool2d",
+            (1, 4, 9, 10),
+            {"kernel": (k, k), "stride": (s, s), "padding": (p,) * 4, "dilation": (d, d)},
+        )
         for k, s, p, d in ((2, 2, 0, 1), (3, 2, 1, 1), (3, 1, 1, 1), (3, 2, 0, 1), (2, 1, 0, 2), (3, 2, 1, 2))
     ],
     *[
-        Case("avg_pool2d", (1, 4, 7, 8), {"kernel": (k, k), "stride": (s, s), "padding": pad, "count_include_pad": count})
+        Case(
+            "avg_pool2d",
+            (1, 4, 7, 8),
+            {"kernel": (k, k), "stride": (s, s), "padding": pad, "count_include_pad": count},
+        )
         for count in (True, False)
-        for k, s, pad in ((2, 2, (0,) * 4), (3, 2, (1,) * 4), (3, 1, (1,) * 4), (7, 1, (0,) * 4), (2, 2, (0, 1, 0, 0)))
+        for k, s, pad in (
+            (2, 2, (0,) * 4),
+            (3, 2, (1,) * 4),
+            (3, 1, (1,) * 4),
+            (7, 1, (0,) * 4),
+            (2, 2, (0, 1, 0, 0)),
+        )
     ],
     *[
         Case("resize", (1, 4, 5, 6), {"size": size, "mode": mode, "align_corners": corners})
@@ -282,7 +300,9 @@ def _squeeze_excite(b: GraphBuilder) -> Graph:
     x = b.input("x", (1, 8, 5, 6))
     pooled = b.mean(x, axes=(2, 3), keepdim=True)
     inner = b.conv2d(pooled, b.constant("w", torch.randn(4, 8, 1, 1)), None, activation="relu")
-    gate = b.sigmoid(b.conv2d(inner, b.constant("v", torch.randn(8, 4, 1, 1)), b.constant("c", torch.randn(8))))
+    gate = b.sigmoid(
+        b.conv2d(inner, b.constant("v", torch.randn(8, 4, 1, 1)), b.constant("c", torch.randn(8)))
+    )
     return b.finish(b.mul(x, gate))
 
 
@@ -294,12 +314,14 @@ def _channel_shuffle(b: GraphBuilder) -> Graph:
 
 def _super_resolution(b: GraphBuilder) -> Graph:
     x = b.input("x", (1, 3, 4, 5))
-    y = b.conv2d(x, b.constant("w", torch.randn(12, 3, 3, 3)), b.constant("c", torch.randn(12)), padding=(1, 1, 1, 1))
+    y = b.conv2d(
+        x, b.constant("w", torch.randn(12, 3, 3, 3)), b.constant("c", torch.randn(12)), padding=(1, 1, 1, 1)
+    )
     return b.finish(b.pixel_shuffle(b.relu(y), factor=2))
 
 
 def _channels_last_block(b: GraphBuilder) -> Graph:
-    """ConvNeXt's block: depthwise, then layer norm and linear over the channels behind a permute, and back."""
+    """ConvNeXt's block: depthwise, then layer norm and linear over the last axis behind a permute."""
     x = b.input("x", (1, 8, 5, 6))
     y = b.conv2d(x, b.constant("w", torch.randn(8, 1, 7, 7)), None, padding=(3, 3, 3, 3), groups=8)
     y = b.transpose(y, perm=(0, 2, 3, 1))

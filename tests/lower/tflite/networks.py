@@ -8,7 +8,16 @@ from torch import fx
 from mcc.ir.graph import Graph, GraphBuilder
 from mcc.ir.notes import SparseNote, annotate
 
-MOBILENET_V2 = [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]  # fmt: skip
+# Expansion, channels, repeats, stride of the inverted residuals (Sandler 2018, table 2).
+MOBILENET_V2 = [
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+]
 
 
 class _Net:
@@ -20,7 +29,9 @@ class _Net:
         self.block = block
         self.count = 0
 
-    def conv(self, x: fx.Node, ic: int, oc: int, k: int, s: int, groups: int = 1, act: str = "relu6") -> fx.Node:
+    def conv(
+        self, x: fx.Node, ic: int, oc: int, k: int, s: int, groups: int = 1, act: str = "relu6"
+    ) -> fx.Node:
         n = self.count
         self.count += 1
         weight = torch.randn(oc, ic // groups, k, k) * (2.0 / (ic // groups * k * k)) ** 0.5
@@ -43,7 +54,9 @@ class _Net:
         return self.b.finish(self.b.linear(pooled, w, self.b.constant("bf", torch.zeros(classes))))
 
 
-def mobilenet_v2(width: float = 0.5, size: int = 64, sparsity: float = 0.0, block: int = 1, classes: int = 10) -> Graph:
+def mobilenet_v2(
+    width: float = 0.5, size: int = 64, sparsity: float = 0.0, block: int = 1, classes: int = 10
+) -> Graph:
     """MobileNetV2 with symmetric padding; `sparsity` of all 1x1 weights zero in blocks of output channels."""
     net = _Net(sparsity, block)
     x = net.b.input("image", (1, 3, size, size))
@@ -71,19 +84,21 @@ def mobilenet_v1(size: int = 224, sparsity: float = 0.0, block: int = 1, classes
     x = net.b.input("image", (1, 3, size, size))
     ic = 32
     x = net.conv(x, 3, ic, 3, 2)
-    for oc, s in [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)] + [(512, 1)] * 5 + [(1024, 2), (1024, 1)]:
+    for oc, s in (
+        [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)] + [(512, 1)] * 5 + [(1024, 2), (1024, 1)]
+    ):
         x = net.conv(net.conv(x, ic, ic, 3, s, groups=ic), ic, oc, 1, 1)
         ic = oc
     return net.head(x, ic, classes)
 
 
 def resnet20(size: int = 32) -> Graph:
-    """ResNet20 for CIFAR-10 with the parameter-free shortcut: every second pixel, channels padded with zeros."""
+    """ResNet20 for CIFAR-10 with the parameter-free shortcut: every second pixel, zeros for new channels."""
     net = _Net(0.0, 1)
     x = net.conv(net.b.input("image", (1, 3, size, size)), 3, 16, 3, 1, act="relu")
     ic = 16
     for oc in (16, 32, 64):
-        for i in range(3):
+        for _ in range(3):
             s = 2 if oc != ic else 1
             y = net.conv(x, ic, oc, 3, s, act="relu")
             y = net.conv(y, oc, oc, 3, 1, act="none")

@@ -1,4 +1,4 @@
-"""A plain min/max quantiser for tests of the lowering: float graph in, the same graph with fake quantisations out."""
+"""A plain min/max quantiser for tests of the lowering: a float graph gets its fake quantisations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def grid(value: Tensor) -> tuple[float, int]:
     """Scale and zero point of int8 over the range of a tensor, zero included."""
     low, high = min(float(value.min()), 0.0), max(float(value.max()), 0.0)
     scale = max((high - low) / 255, 1e-8)
-    return scale, int(round(-128 - low / scale))
+    return scale, round(-128 - low / scale)
 
 
 class _Quantiser:
@@ -52,7 +52,9 @@ class _Quantiser:
             self.b.constant(f"{name}_zero", torch.tensor(zero, dtype=torch.int32), trains=False),
         )
 
-    def activation(self, node: fx.Node, value: fx.Node, grids: tuple[fx.Node, fx.Node] | None = None) -> fx.Node:
+    def activation(
+        self, node: fx.Node, value: fx.Node, grids: tuple[fx.Node, fx.Node] | None = None
+    ) -> fx.Node:
         if grids is None:
             name = op_name(node) if node.op == "call_function" else ""
             scale, zero = FIXED.get(name) or grid(self.values[node])
@@ -77,9 +79,11 @@ class _Quantiser:
             return self.weight(node, source)
         value = constant(self.graph, source).detach()
         c = self.b.constant(str(source.target), value)
-        if index == 2 and op_name(node) in WEIGHT_AXIS or table.row_of(node).scales == "float":
+        if (index == 2 and op_name(node) in WEIGHT_AXIS) or table.row_of(node).scales == "float":
             return c
-        return self.b.fake_quantize(c, *self.parameters(str(source.target), *grid(value)), qmin=-128, qmax=127, axis=None)
+        return self.b.fake_quantize(
+            c, *self.parameters(str(source.target), *grid(value)), qmin=-128, qmax=127, axis=None
+        )
 
     def call(self, node: fx.Node) -> fx.Node:
         args = [None if a is None else self.operand(node, i, a) for i, a in enumerate(node.args)]
@@ -87,15 +91,39 @@ class _Quantiser:
         tied = table.row_of(node).scales == "tied" and op_name(node) not in ("relu", "relu6", "concat")
         return self.activation(node, value, self.grids[node.args[0]] if tied else None)
 
-    def run(self) -> Graph:
+    def copy(self, node: fx.Node) -> fx.Node:
+        """The node as it is, in float, its notes kept."""
+        args = [None if a is None else self.float_operand(a) for a in node.args]
+        value = self.b.call(op_name(node), *args, name=node.name, **node.kwargs)
+        value.meta = dict(node.meta)
+        return value
+
+    def float_operand(self, source: fx.Node) -> fx.Node:
+        if is_constant(source):
+            return self.b.constant(str(source.target), constant(self.graph, source).detach())
+        return self.map[source]
+
+    def run(self, float_until: str = "") -> Graph:
+        """Quantise what comes after the named node; everything if none is named."""
+        in_float = bool(float_until)
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
-                self.map[node] = self.activation(node, self.b.input(node.name, shape_of(node)))
+                value = self.b.input(node.name, shape_of(node))
+                self.map[node] = value if in_float else self.activation(node, value)
             elif node.op == "call_function":
-                self.map[node] = self.call(node)
+                self.map[node] = self.copy(node) if in_float else self.call(node)
+            if in_float and node.name == float_until:
+                in_float = False
+                self.map[node] = self.activation(node, self.map[node])
         return self.b.finish(*(self.map[node] for node in outputs(self.graph)))
 
 
 def quantised(graph: Graph, *samples: Tensor, weight_bits: int = 8) -> Graph:
-    """The graph with every activation on int8 and weights per output channel; ranges from one sample batch."""
+    """The graph with all activations in int8 and weights per output channel; ranges from one sample batch."""
     return _Quantiser(graph, samples, weight_bits).run()
+
+
+def quantised_head(graph: Graph, *samples: Tensor) -> Graph:
+    """The graph in float up to its pool, and its linear head in int8."""
+    pool = next(node.name for node in graph.graph.nodes if op_name(node) == "mean")
+    return _Quantiser(graph, samples, 8).run(float_until=pool)

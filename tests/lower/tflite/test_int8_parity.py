@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from mcc.errors import UnsupportedError
-from mcc.ir import table
 from mcc.ir.graph import Graph, GraphBuilder, calls, constant, is_constant, operand, outputs, run, set_buffer
 from mcc.lower.tflite.reader import TfliteModel, TfliteTensor, read_tflite
-from mcc.lower.tflite.writer import integer_nodes, to_tflite
+from mcc.lower.tflite.writer import to_tflite
+from mcc.quant.regions import integer_nodes
 from tests.lower.tflite.cases import CASES, COMPOSITES, Case, Composite
 from tests.lower.tflite.quantising import quantised
 from tests.lower.tflite.running import RESOLVERS, execute
@@ -45,16 +45,6 @@ def test_operator_of_two_inputs_is_within_one_step(case: Composite, kernels: str
     assert steps_off(graph, to_tflite(graph), inputs, kernels) < 1 + SMALL_RIM
 
 
-def test_weighted_operators_run_in_integers() -> None:
-    # Only where the table says that there is an integer kernel, and then always.
-    for case in CASES:
-        graph = quantised(case.graph(), case.input())
-        node = calls(graph, case.op)[0]
-        scales = table.row_of(node).scales
-        if scales == "weighted" or scales == "float":
-            assert (node in integer_nodes(graph)) == (scales == "weighted"), case.id
-
-
 def _int8_conv(weight_bits: int = 8) -> tuple[Graph, torch.Tensor]:
     case = CASES[0]
     x = case.input()
@@ -74,11 +64,17 @@ def test_file_holds_the_trained_scales_and_quantised_constants_exactly(bits: int
     assert (x.dtype, weight.dtype, bias.dtype, y.dtype) == ("int8", "int8", "int32", "int8")
     for tensor, fake in ((x, operand(conv, 0)), (weight, operand(conv, 1)), (y, next(iter(conv.users)))):
         assert tensor.quantisation is not None
-        assert np.array_equal(tensor.quantisation.scales, constant(graph, operand(fake, 1)).numpy().reshape(-1))
-        assert np.array_equal(tensor.quantisation.zero_points, constant(graph, operand(fake, 2)).numpy().reshape(-1))
+        assert np.array_equal(
+            tensor.quantisation.scales, constant(graph, operand(fake, 1)).numpy().reshape(-1)
+        )
+        assert np.array_equal(
+            tensor.quantisation.zero_points, constant(graph, operand(fake, 2)).numpy().reshape(-1)
+        )
     fake = operand(conv, 1)
     scale = constant(graph, operand(fake, 1)).numpy()
-    expected = np.clip(np.rint(constant(graph, operand(fake, 0)).detach().numpy() / scale[:, None, None, None]), -127, 127)
+    expected = np.clip(
+        np.rint(constant(graph, operand(fake, 0)).detach().numpy() / scale[:, None, None, None]), -127, 127
+    )
     assert weight.data is not None
     assert bias.data is not None
     assert bias.quantisation is not None
@@ -121,7 +117,9 @@ def _two_convolutions(first_int8: bool, second_int8: bool) -> tuple[Graph, torch
     generator = torch.Generator().manual_seed(0)
 
     def fake(value, name: str, scale: float, zero: int = 0, **kw):
-        s = b.constant(f"{name}_s", torch.tensor(scale) if "axis" not in kw else torch.full((4,), scale), trains=False)
+        s = b.constant(
+            f"{name}_s", torch.tensor(scale) if "axis" not in kw else torch.full((4,), scale), trains=False
+        )
         z = torch.tensor(zero, dtype=torch.int32) if "axis" not in kw else torch.zeros(4, dtype=torch.int32)
         return b.fake_quantize(value, s, b.constant(f"{name}_z", z, trains=False), **kw)
 
@@ -130,7 +128,13 @@ def _two_convolutions(first_int8: bool, second_int8: bool) -> tuple[Graph, torch
         if integer:
             x = fake(x, f"in{i}", 0.05, 3)
             w = fake(w, f"q{i}", 0.01, qmin=-127, qmax=127, axis=0)
-        x = b.conv2d(x, w, b.constant(f"b{i}", torch.randn(4, generator=generator)), padding=(1,) * 4, activation="relu")
+        x = b.conv2d(
+            x,
+            w,
+            b.constant(f"b{i}", torch.randn(4, generator=generator)),
+            padding=(1,) * 4,
+            activation="relu",
+        )
         if integer:
             x = fake(x, f"out{i}", 0.04, -128)
     return b.finish(x), torch.randn(2, 4, 6, 6, generator=generator)
@@ -148,7 +152,7 @@ def test_precisions_mix_by_region(first: bool, second: bool, kernels: str) -> No
     assert counts["DEQUANTIZE"] == 1
     expected = run(graph, x)[0].numpy()
     got = execute(raw, [x.numpy()], kernels)[0]
-    # One step of the first output (0.04) may travel through the second convolution (9 * 4 taps of at most 0.8).
+    # One step of the first output (0.04) may travel through the second convolution: 9 * 4 taps up to 0.8.
     assert np.abs(got - expected).max() < 0.3
     assert np.abs(got - expected).mean() < 0.02
 
@@ -165,3 +169,39 @@ def test_float_weights_of_a_quantised_graph_are_the_fake_quantised_ones() -> Non
     got = execute(to_tflite(graph), [x.numpy()])[0]
     assert np.abs(got - run(graph, x)[0].numpy()).max() < 1e-4
     assert not is_constant(operand(conv, 1))
+
+
+def _dead(op: str, constant_shape: tuple[int, ...], output_scale: float) -> Graph:
+    """One operator whose output grid is as fine as that of a layer that is always zero."""
+    b = GraphBuilder()
+
+    def fake(value, name: str, scale: float):
+        s = b.constant(f"{name}_s", torch.tensor(scale), trains=False)
+        return b.fake_quantize(
+            value, s, b.constant(f"{name}_z", torch.tensor(0, dtype=torch.int32), trains=False)
+        )
+
+    x = fake(b.input("x", (1, 4, 2, 2)), "x", 0.05)
+    second = fake(b.constant("c", torch.ones(constant_shape)), "c", 0.01)
+    y = b.call(op, x, second, *[None] * (op in ("conv2d", "linear")))
+    return b.finish(fake(y, "y", output_scale))
+
+
+@pytest.mark.parametrize(
+    ("op", "constant_shape"),
+    [
+        ("add", (1, 4, 1, 1)),
+        ("sub", (1, 4, 1, 1)),
+        ("mul", (1, 4, 1, 1)),
+        ("conv2d", (3, 4, 1, 1)),
+        ("linear", (3, 2)),
+    ],
+)
+def test_grids_that_the_kernels_refuse_run_in_float(op: str, constant_shape: tuple[int, ...]) -> None:
+    # As int8 operators, ADD ends the process when the file is loaded and CONV_2D cannot be prepared.
+    graph = _dead(op, constant_shape, output_scale=1e-8)
+    assert not integer_nodes(graph)
+    x = torch.randn(1, 4, 2, 2)
+    for kernels in RESOLVERS:
+        assert steps_off(graph, to_tflite(graph), [x], kernels) < 1 + SMALL_RIM
+    assert len(integer_nodes(_dead(op, constant_shape, output_scale=0.02))) == 1
