@@ -41,6 +41,13 @@ def quantize(x: Tensor, params: QuantParams) -> Tensor:
     return saturate(steps + params.zero_point)
 
 
+def quantize_by_division(x: Tensor, params: QuantParams) -> Tensor:
+    """Real to int8 as onnxruntime's QuantizeLinear does it: round(x / s) + z, saturated."""
+    steps = torch.round(x.to(torch.float32) / float(params.scale))
+    steps = torch.nan_to_num(steps, nan=0.0).clamp(-512.0, 512.0)
+    return saturate(steps + params.zero_point)
+
+
 def dequantize(q: Tensor, params: QuantParams) -> Tensor:
     """int8 to float32: (q - z) * s (qs8-f32-vcvt)."""
     return (q.to(torch.float32) - params.zero_point) * float(params.scale)

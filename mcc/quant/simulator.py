@@ -3,19 +3,25 @@
 Nodes that `mcc.quant.regions.integer_nodes` names run on int8 codes with `mcc.quant.kernels`; all others in
 float32, between dequantise and quantise, as `mcc.quant.float_kernels` says. A value behind a `fake_quantize`
 over int8 lives as codes and is turned into real numbers only for a float reader.
+
+The flavour says whose arithmetic. `xnnpack` is LiteRT's, bit for bit. onnxruntime agrees with it wherever
+there are weights; but all other operators it computes in float32 and rounds once, half to even, where XNNPACK
+has multipliers of 8 bits (leaky_relu, requantise) or rounds half up (bilinear resize) or half away from zero
+(average pooling). `onnxruntime` is that arithmetic; a code next to a tie may still fall to either side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
 
 from mcc.errors import GraphError
 from mcc.ir.graph import constant, inputs, op_name, operand, operands, outputs
-from mcc.quant import arithmetic
+from mcc.quant import arithmetic, onnxruntime_kernels
 from mcc.quant.float_kernels import evaluate
 from mcc.quant.kernels import Call, run_kernel
 from mcc.quant.params import QuantParams, is_fake_quantize, quant_params
@@ -32,6 +38,7 @@ class Codes:
 
 
 Value = Tensor | Codes
+Flavour = Literal["xnnpack", "onnxruntime"]
 
 
 class Simulator:
@@ -39,12 +46,16 @@ class Simulator:
 
     Args:
         graph: canonical, quantised by `fake_quantize` nodes; later changes to it are not seen.
+        flavour: whose arithmetic; see the module.
 
-    Raises GraphError for unusable quantisation parameters.
+    Raises GraphError for unusable quantisation parameters, ValueError for an unknown flavour.
     """
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, flavour: Flavour = "xnnpack") -> None:
+        if flavour not in ("xnnpack", "onnxruntime"):
+            raise ValueError(f"flavour must be xnnpack or onnxruntime, not {flavour!r}")
         self._graph = graph
+        self._divides = flavour == "onnxruntime"
         self._integer = integer_nodes(graph)
         self._weights: dict[fx.Node, IntegerWeights] = {
             node: integer_weights(graph, entry)
@@ -99,11 +110,16 @@ class Simulator:
 
     def _evaluate(self, node: fx.Node, found: dict[fx.Node, Value]) -> Value:
         entry = self._integer.get(node)
-        if entry is not None:
+        if entry is not None and not (self._divides and entry.weight is None):
             return self._integer_result(entry, found)
         if is_fake_quantize(node):
             return self._quantized(node, found)
-        return evaluate(node, [_real(found[arg]) if isinstance(arg, fx.Node) else None for arg in node.args])
+        if self._divides:
+            result = _onnxruntime_result(node, found)
+            if result is not None:
+                return result
+        values = [_real(found[arg]) if isinstance(arg, fx.Node) else None for arg in node.args]
+        return evaluate(node, values)
 
     def _integer_result(self, entry: IntegerNode, found: dict[fx.Node, Value]) -> Codes:
         values = [found[arg] for arg in operands(entry.node)[: len(entry.inputs)]]
@@ -115,22 +131,41 @@ class Simulator:
         params, value = self._params[node], found[operand(node, 0)]
         if not params.is_int8_activation:
             return evaluate(node, [_real(found[arg]) for arg in operands(node)])
-        if not isinstance(value, Codes):
-            return Codes(arithmetic.quantize(value, params), params)
-        if operand(node, 0) in self._integer:
+        if isinstance(value, Codes) and value.params.same_mapping(params):
             return value  # the kernel has already written the codes of this node
-        least, greatest = REQUANTISE_LIMITS
-        if least <= float(value.params.scale / params.scale) <= greatest:
+        if self._divides:
+            return Codes(arithmetic.quantize_by_division(_real(value), params), params)
+        if isinstance(value, Codes) and _convertible(value.params, params):
             return Codes(arithmetic.requantize(value.codes, value.params, params), params)
         return Codes(arithmetic.quantize(_real(value), params), params)
 
 
-def simulate(graph: fx.GraphModule, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Run a quantised graph on real inputs [N, ...] as LiteRT with XNNPACK would; outputs as float32.
+def simulate(
+    graph: fx.GraphModule, values: Sequence[Tensor], *, flavour: Flavour = "xnnpack"
+) -> tuple[Tensor, ...]:
+    """Run a quantised graph on real inputs [N, ...] as a runtime would; outputs as float32.
 
     Raises GraphError for unusable quantisation parameters or a wrong number of inputs.
     """
-    return Simulator(graph).run(*values)
+    return Simulator(graph, flavour).run(*values)
+
+
+def _onnxruntime_result(node: fx.Node, found: dict[fx.Node, Value]) -> Value | None:
+    """The result of an operator that onnxruntime computes its own way, or None for the others."""
+    options: dict[str, Any] = dict(node.kwargs)
+    if op_name(node) == "resize" and options["mode"] == "bilinear":
+        x = _real(found[operand(node, 0)])
+        return onnxruntime_kernels.resize_bilinear(x, options["size"], bool(options["align_corners"]))
+    value = found[operand(node, 0)]
+    if op_name(node) == "avg_pool2d" and isinstance(value, Codes):
+        codes = onnxruntime_kernels.average_pool(value.codes, value.params.zero_point, options)
+        return Codes(codes, value.params)
+    return None
+
+
+def _convertible(source: QuantParams, target: QuantParams) -> bool:
+    least, greatest = REQUANTISE_LIMITS
+    return least <= float(source.scale / target.scale) <= greatest
 
 
 def _real(value: Value) -> Tensor:

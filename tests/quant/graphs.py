@@ -48,17 +48,20 @@ def _op(name: str, *operands: tuple[str, Tensor], **options: object) -> Make:
     return make
 
 
-def _two(name: str, **options: object) -> Make:
-    """x with a second value made from it."""
+def _second(b: GraphBuilder, x: fx.Node) -> fx.Node:
+    """Another value of the shape of x, with another scale."""
+    return _conv(8, 8, 1)(b, x)
 
+
+def _two(name: str, **options: object) -> Make:
     def make(b: GraphBuilder, x: fx.Node) -> fx.Node:
-        return b.call(name, x, b.leaky_relu(x, slope=0.3), **options)
+        return b.call(name, x, _second(b, x), **options)
 
     return make
 
 
 def _concat(b: GraphBuilder, x: fx.Node) -> fx.Node:
-    return b.concat(x, b.leaky_relu(x, slope=0.3), x, axis=1)
+    return b.concat(x, _second(b, x), x, axis=1)
 
 
 def _divide(b: GraphBuilder, x: fx.Node) -> fx.Node:

@@ -59,9 +59,16 @@ class OnnxGraph:
         value = np.ascontiguousarray(value).reshape(value.shape)
         key = (value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest())
         if key not in self._stored:
-            self._stored[key] = self.fresh(wished)
-            self._initializers.append(numpy_helper.from_array(value, self._stored[key]))
+            self._stored[key] = self.own_constant(value, wished)
         return self._stored[key]
+
+    def own_constant(self, value: Array, wished: str) -> str:
+        """Store a constant that nothing else will share, even if it is equal."""
+        name = self.fresh(wished)
+        self._initializers.append(
+            numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
+        )
+        return name
 
     def integers(self, values: Sequence[int], wished: str = "shape") -> str:
         """An int64 vector, as shapes, axes and padding are given."""

@@ -20,7 +20,7 @@ def onnx_pads(padding: tuple[int, int, int, int]) -> list[int]:
 def conv2d(low: Lowering, node: fx.Node) -> str:
     """Conv."""
     at = attributes(node)
-    inputs = [low.value(operand(node, 0)), low.value(operand(node, 1)), *low.bias(node)]
+    inputs = [low.value(operand(node, 0)), low.weight(node), *low.bias(node)]
     return low.activated(
         node,
         lambda suffix: low.add(
@@ -35,7 +35,7 @@ def conv2d(low: Lowering, node: fx.Node) -> str:
 def conv_transpose2d(low: Lowering, node: fx.Node) -> str:
     """ConvTranspose, whose pads crop the output as the operator's padding does."""
     at = attributes(node)
-    inputs = [low.value(operand(node, 0)), low.value(operand(node, 1)), *low.bias(node)]
+    inputs = [low.value(operand(node, 0)), low.weight(node), *low.bias(node)]
     return low.activated(
         node,
         lambda suffix: low.add(
@@ -58,7 +58,7 @@ def linear(low: Lowering, node: fx.Node) -> str:
         x = low.add(node, "Reshape", [x, rows], "rows")
         if node in low.integer:
             x = low.requantize_operand(node, x, "rows_real")
-    inputs = [x, low.value(operand(node, 1)), *low.bias(node)]
+    inputs = [x, low.weight(node), *low.bias(node)]
     result = low.activated(
         node, lambda suffix: low.add(node, "Gemm", inputs, suffix if flat else f"{suffix}product", transB=1)
     )

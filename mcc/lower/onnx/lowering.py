@@ -13,7 +13,6 @@ the QuantizeLinear, where it cannot come between operator and quantisation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from mcc.ir.graph import constant, is_constant, op_name, operand, operands
 from mcc.ir.notes import shape_of
 from mcc.lower.onnx.builder import Array, OnnxGraph
 from mcc.quant.arithmetic import clamp_bounds
-from mcc.quant.params import INT8_MAX, INT8_MIN, QuantParams, quant_params
+from mcc.quant.params import INT8_MAX, INT8_MIN, QuantParams, is_fake_quantize, quant_params
 from mcc.quant.regions import WEIGHTED, IntegerNode, integer_nodes
 from mcc.quant.scales import integer_weights, quantized_constant
 
@@ -46,14 +45,6 @@ def emits(name: str) -> Callable[[Emit], Emit]:
 def attributes(node: fx.Node) -> dict[str, Any]:
     """The static attributes of a node."""
     return dict(node.kwargs)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Quantisation parameters as names of ONNX constants."""
-
-    scale: str
-    zero_point: str
 
 
 class Lowering:
@@ -79,6 +70,25 @@ class Lowering:
         if node not in self._values and is_constant(node):
             self._values[node] = self.model.constant(self.array(node), str(node.target))
         return self._values[node]
+
+    def weight(self, node: fx.Node) -> str:
+        """The weight of a node: float, or int8 behind a DequantizeLinear of its own.
+
+        onnxruntime rewrites the integers and the zero point of a weight in place and fails where two nodes
+        share either, so nothing of a quantised weight is shared.
+        """
+        source = operand(node, 1)
+        if not is_fake_quantize(source) or not is_constant(operand(source, 0)):
+            return self.value(source)
+        params = eight_bits(self.graph, source)
+        integers = self.model.own_constant(quantized_constant(self.graph, source), f"{source.name}/integers")
+        zeros = np.asarray(params.zero_points, np.int8)
+        scales = params.scale_vector
+        if params.axis is None:
+            zeros, scales = zeros.reshape(()), scales.reshape(())
+        scale = self.model.constant(scales, f"{source.name}/scale")
+        zero = self.model.own_constant(zeros, f"{source.name}/zero_point")
+        return self.add(source, "DequantizeLinear", [integers, scale, zero], **along(params))
 
     def array(self, node: fx.Node) -> Array:
         """A constant of the graph as an array."""
@@ -126,49 +136,59 @@ class Lowering:
         zero = self.model.constant(np.zeros(len(weights.bias), np.int32), f"{node.name}/bias_zero")
         return [self.add(node, "DequantizeLinear", [steps, scale, zero], "bias_real", axis=0)]
 
-    def grid(self, params: QuantParams, wished: str, *, signed: bool = False) -> Grid:
-        """Parameters as constants; activations unsigned: the codes of the graph plus 128."""
-        scales, zeros = params.scale_vector, np.asarray(params.zero_points)
-        kind, shift = (np.int8, 0) if signed else (np.uint8, UINT8_SHIFT)
+    def grid(self, params: QuantParams, wished: str) -> tuple[str, str]:
+        """Scale and zero point of an activation as constants: those of the graph, codes plus 128."""
+        zeros, scales = np.asarray(params.zero_points), params.scale_vector
         if params.axis is None:
-            scales, zeros = scales.reshape(()), zeros.reshape(())
+            zeros, scales = zeros.reshape(()), scales.reshape(())
         scale = self.model.constant(scales, f"{wished}/scale")
-        return Grid(scale, self.model.constant((zeros + shift).astype(kind), f"{wished}/zero_point"))
+        zero = self.model.constant((zeros + UINT8_SHIFT).astype(np.uint8), f"{wished}/zero_point")
+        return scale, zero
 
     def quantized(
         self, value: str, params: QuantParams, wished: str, bounds: tuple[int, int] | None = None
     ) -> str:
         """A value through QuantizeLinear, Clip on its codes where `bounds` are narrower, DequantizeLinear."""
         grid = self.grid(params, wished)
-        per_channel = {} if params.axis is None else {"axis": params.axis}
-        inputs = [value, grid.scale, grid.zero_point]
-        codes = self.model.node("QuantizeLinear", inputs, f"{wished}/quantized", **per_channel)
+        codes = self.model.node("QuantizeLinear", [value, *grid], f"{wished}/quantized", **along(params))
         low, high = bounds or (params.qmin, params.qmax)
         if (low, high) != (INT8_MIN, INT8_MAX):
             limits = [
                 self.model.constant(np.asarray(v + UINT8_SHIFT, np.uint8), "limit") for v in (low, high)
             ]
             codes = self.model.node("Clip", [codes, *limits], f"{wished}/clipped")
-        return self.model.node(
-            "DequantizeLinear", [codes, grid.scale, grid.zero_point], wished, **per_channel
-        )
+        return self.model.node("DequantizeLinear", [codes, *grid], wished, **along(params))
 
     def requantize_operand(self, node: fx.Node, value: str, wished: str) -> str:
         """A value on the grid of the node's first operand: what keeps an operator between two equal grids."""
         return self.quantized(value, self.integer[node].inputs[0], f"{node.name}/{wished}")
 
 
-@emits("fake_quantize")
-def fake_quantize(low: Lowering, node: fx.Node) -> str:
-    """QuantizeLinear and DequantizeLinear; of a constant, its integers behind a DequantizeLinear."""
-    source, params = operand(node, 0), quant_params(low.graph, node)
+def along(params: QuantParams) -> dict[str, Any]:
+    """The axis attribute of a quantisation with a scale per channel."""
+    return {} if params.axis is None else {"axis": params.axis}
+
+
+def eight_bits(graph: fx.GraphModule, node: fx.Node) -> QuantParams:
+    """Parameters of a `fake_quantize` node. Raises UnsupportedError where they do not fit into 8 bits."""
+    params = quant_params(graph, node)
     if params.qmin < INT8_MIN or params.qmax > INT8_MAX:
         raise UnsupportedError(
-            f"fake_quantize to {params.qmin}..{params.qmax} has no 8-bit form in ONNX", where=node.name,
+            f"fake_quantize to {params.qmin}..{params.qmax} has no 8-bit form in ONNX",
+            where=node.name,
             hint="use at most 8 bits",
-        )  # fmt: skip
+        )
+    return params
+
+
+@emits("fake_quantize")
+def fake_quantize(low: Lowering, node: fx.Node) -> str:
+    """QuantizeLinear and DequantizeLinear; of a constant, its codes behind a DequantizeLinear."""
+    source, params = operand(node, 0), eight_bits(low.graph, node)
     if is_constant(source):
-        return _constant(low, node, params)
+        codes = quantized_constant(low.graph, node).astype(np.int16) + UINT8_SHIFT
+        stored = low.model.constant(codes.astype(np.uint8), f"{node.name}/codes")
+        return low.add(node, "DequantizeLinear", [stored, *low.grid(params, node.name)], **along(params))
     entry = low.integer.get(source)
     value = low.value(source)
     if entry is None:
@@ -179,14 +199,7 @@ def fake_quantize(low: Lowering, node: fx.Node) -> str:
     return low.quantized(value, params, node.name, clamp_bounds(activation, params))
 
 
-def _constant(low: Lowering, node: fx.Node, params: QuantParams) -> str:
-    """int8 for a weight, uint8 for a constant operand of an operator on activations."""
-    weight = all(op_name(user) in WEIGHTED and operand(user, 1) is node for user in node.users)
-    signed = weight or not params.is_int8_activation
-    codes: Array = quantized_constant(low.graph, node)
-    if not signed:
-        codes = (codes.astype(np.int16) + UINT8_SHIFT).astype(np.uint8)
-    grid = low.grid(params, node.name, signed=signed)
-    stored = low.model.constant(codes, f"{node.name}/integers")
-    per_channel: dict[str, Any] = {} if params.axis is None else {"axis": params.axis}
-    return low.add(node, "DequantizeLinear", [stored, grid.scale, grid.zero_point], **per_channel)
+def is_only_weight(node: fx.Node) -> bool:
+    """Whether a value is a quantised constant that only weighted operators read, as their weight."""
+    constant_source = is_fake_quantize(node) and is_constant(operand(node, 0))
+    return constant_source and all(op_name(u) in WEIGHTED and operand(u, 1) is node for u in node.users)

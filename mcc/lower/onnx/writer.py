@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from mcc.ir.graph import inputs, op_name, outputs
 from mcc.ir.notes import type_of
 from mcc.lower.onnx import emit_elementwise, emit_products, emit_shape
 from mcc.lower.onnx.builder import ELEMENT_TYPES, OnnxGraph, value_info
-from mcc.lower.onnx.lowering import EMITTERS, Lowering
+from mcc.lower.onnx.lowering import EMITTERS, Lowering, is_only_weight
 from mcc.lower.tflite.metadata import Normalisation
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ EMIT_FILES = (emit_elementwise, emit_products, emit_shape)
 
 DEFAULT_OPSET = 17
 """The newest opset that the onnxruntime releases of the last four years all read."""
+
+_MERGING = ("eliminate_duplicate_initializer", "eliminate_common_subexpression")
+"""Passes of onnxsim that would share the integers or zero points of two weights; see `Lowering.weight`."""
 
 
 def to_onnx(
@@ -64,7 +68,7 @@ def to_onnx(
     for node in inputs(graph):
         low.bind(node, model.fresh(node.name))
     for node in _live(graph):
-        if node.op == "call_function":
+        if node.op == "call_function" and not is_only_weight(node):
             low.bind(node, _emit(low, node))
     declared = [_declared(node, node.name) for node in inputs(graph)]
     proto = model.finish(name, declared, _outputs(low))
@@ -89,7 +93,8 @@ def write_onnx(graph: fx.GraphModule, path: Path | str, **options: Any) -> Path:
         beside.write_bytes(raw)
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise DataError(
             f"cannot be written: {error.strerror or error}",
             where=str(path),
@@ -141,12 +146,13 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model after onnxsim. Raises VerificationError where onnxsim's own comparison fails."""
     import onnxsim
 
-    simpler, same = onnxsim.simplify(proto)
+    simpler, same = onnxsim.simplify(proto, skipped_optimizers=list(_MERGING))
     if not same:
         raise VerificationError(
             "onnxsim returned a model that does not compute the same", hint="lower with simplify=False"
         )
     log.debug("onnxsim: %d nodes became %d", len(proto.graph.node), len(simpler.graph.node))
+    del simpler.metadata_props[:]  # onnxsim's own account of what it did
     return simpler
 
 

@@ -1,0 +1,45 @@
+"""ONNX models in onnxruntime's own format (.ort), optimised beforehand and read by its mobile builds."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from mcc.errors import TargetError, UsageError
+
+PLATFORMS = ("arm", "amd64")
+
+
+def to_ort(raw: bytes, *, platform: str = "arm") -> bytes:
+    """Convert a serialised ONNX model.
+
+    Args:
+        raw: as `to_onnx` returns it.
+        platform: `arm` leaves out the blocked layout (NCHWc) that only x86 kernels know, `amd64` uses it.
+
+    Raises:
+        UsageError: an unknown platform.
+        TargetError: onnxruntime is missing or does not take the model.
+    """
+    if platform not in PLATFORMS:
+        raise UsageError(f"platform must be {' or '.join(PLATFORMS)}, not {platform!r}")
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise TargetError("onnxruntime is not installed", hint="pip install onnxruntime") from error
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    # The format holds no kernels of the machine that wrote it: those are chosen where it is loaded.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    left_out = ["NchwcTransformer"] if platform == "arm" else []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.ort"
+        options.optimized_model_filepath = str(path)
+        try:
+            ort.InferenceSession(
+                raw, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+            )
+        except Exception as error:  # onnxruntime's own exceptions have no common base
+            raise TargetError(f"onnxruntime does not take the model: {str(error).splitlines()[0]}") from error
+        return path.read_bytes()

@@ -1,0 +1,192 @@
+"""From numbers to quantisation parameters: which range of a value the integers should cover.
+
+    minmax       all that was seen
+    percentile   all but the outermost share of what was seen, on either side
+    mse          the range whose rounding and clipping errors have the least sum of squares
+
+Zero always lies in the range and is an integer exactly, so that zero padding and ReLU stay exact (Jacob 2018,
+section 2.1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, fx
+
+from mcc.interpret import observe
+from mcc.ir.graph import Graph, constant, is_constant
+from mcc.quant.params import INT8_MAX, INT8_MIN
+
+Observer = Literal["mse", "minmax", "percentile"]
+OBSERVERS: tuple[Observer, ...] = ("mse", "minmax", "percentile")
+
+BINS = 2048
+PERCENTILE = 0.9999  # share kept on either side; 0.999 clips ReLU tails that CNNs use
+SAMPLES = 1 << 18  # of each value and batch that go into the histogram; the extremes are taken of all
+_SHRINKS = torch.linspace(0.2, 1.0, 81, dtype=torch.float64)  # candidate ends, as shares of the extreme
+_WEIGHT_SHRINKS = torch.linspace(0.5, 1.0, 26, dtype=torch.float64)
+_LEAST_CHANNEL = 2.0**-16
+"""Least scale of a channel as a share of the layer's greatest: weights below it round to nothing in the int8
+result of the layer, and a scale of zero does not exist."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The real numbers that a value's integers cover; zero lies inside."""
+
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """Length of the range."""
+        return self.high - self.low
+
+    def join(self, other: Range) -> Range:
+        """The least range that covers both."""
+        return Range(min(self.low, other.low), max(self.high, other.high))
+
+    def grid(self) -> tuple[float, int]:
+        """Scale and zero point of int8 over the range; a value that is always zero gets that of 0..1."""
+        low, high = min(self.low, 0.0), max(self.high, 0.0)
+        if not high - low > torch.finfo(torch.float32).tiny * 256:
+            low, high = 0.0, 1.0
+        scale = float(torch.tensor((high - low) / (INT8_MAX - INT8_MIN), dtype=torch.float32))
+        zero = round(INT8_MIN - low / scale)
+        return scale, min(max(zero, INT8_MIN), INT8_MAX)
+
+
+class Histogram:
+    """Counts of one value over fixed bins between its extremes."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = min(low, 0.0), max(high, 0.0)
+        self.counts = torch.zeros(BINS, dtype=torch.float64)
+
+    @property
+    def centres(self) -> Tensor:
+        """Middle of each bin [BINS]."""
+        step = (self.high - self.low) / BINS
+        return self.low + step * (torch.arange(BINS, dtype=torch.float64) + 0.5)
+
+    def add(self, value: Tensor) -> None:
+        """Count a value, thinned out evenly where it is large."""
+        flat = value.detach().flatten()
+        flat = flat[:: max(1, flat.numel() // SAMPLES) | 1]  # an odd stride does not fall in step with channels
+        if self.high > self.low:
+            self.counts += torch.histc(flat.float(), BINS, self.low, self.high).double()
+
+    def range(self, observer: Observer) -> Range:
+        """The range to cover."""
+        whole = Range(self.low, self.high)
+        if observer == "minmax" or not self.high > self.low or not float(self.counts.sum()) > 0:
+            return whole
+        return self._percentile() if observer == "percentile" else self._least_squares()
+
+    def _percentile(self) -> Range:
+        share = self.counts.cumsum(0) / self.counts.sum()
+        low = float(self.centres[int((share > 1 - PERCENTILE).double().argmax())])
+        high = float(self.centres[int((share >= PERCENTILE).double().argmax())])
+        return Range(min(low, 0.0), max(high, 0.0))
+
+    def _least_squares(self) -> Range:
+        """Each end in turn over its candidates, until neither moves: the two hardly depend on each other."""
+        low, high = self.low, self.high
+        for _ in range(4):
+            before = (low, high)
+            if self.high > 0:
+                high = self._best([(low, self.high * float(s)) for s in _SHRINKS])[1]
+            if self.low < 0:
+                low = self._best([(self.low * float(s), high) for s in _SHRINKS])[0]
+            if (low, high) == before:
+                break
+        return Range(low, high)
+
+    def _best(self, candidates: list[tuple[float, float]]) -> tuple[float, float]:
+        ends = torch.tensor(candidates, dtype=torch.float64)
+        scale = ((ends[:, 1] - ends[:, 0]) / (INT8_MAX - INT8_MIN)).clamp_min(1e-30)[:, None]
+        zero = torch.round(-ends[:, :1] / scale)
+        codes = torch.round(self.centres / scale + zero).clamp(0, INT8_MAX - INT8_MIN)
+        errors = (((codes - zero) * scale - self.centres).square() * self.counts).sum(1)
+        return candidates[int(errors.argmin())]
+
+
+def observe_ranges(
+    graph: Graph, values: Iterable[fx.Node], batches: Iterable[Tensor], observer: Observer
+) -> dict[fx.Node, Range]:
+    """The range of each value over calibration batches; that of a constant is its own.
+
+    Args:
+        values: placeholders, operators or constants of the graph.
+        batches: inputs [N, ...] of the graph, which has one input.
+
+    Raises:
+        ValueError: a value is not finite on the data.
+    """
+    values, batches = list(values), list(batches)
+    extremes: dict[str, tuple[float, float]] = {}
+
+    def widen(node: fx.Node, value: Tensor) -> None:
+        low, high = (float(end) for end in torch.aminmax(value))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"the value of {node.name} is not finite on the calibration data")
+        old = extremes.get(node.name, (low, high))
+        extremes[node.name] = (min(low, old[0]), max(high, old[1]))
+
+    _see_all(graph, values, batches, widen)
+    histograms = {name: Histogram(*ends) for name, ends in extremes.items()}
+    if observer != "minmax":
+        _see_all(graph, values, batches, lambda node, value: histograms[node.name].add(value))
+    return {node: histograms[node.name].range(observer) for node in values}
+
+
+def _see_all(
+    graph: Graph, values: list[fx.Node], batches: list[Tensor], see: Callable[[fx.Node, Tensor], None]
+) -> None:
+    wanted = {node.name for node in values}
+    for node in values:
+        if is_constant(node):
+            see(node, constant(graph, node).detach())
+    computed = wanted - {node.name for node in values if is_constant(node)}
+    for batch in batches:
+        observe(graph, (batch,), see, computed)
+
+
+def weight_scales(weight: Tensor, axis: int, limit: int, observer: Observer) -> Tensor:
+    """Scales [C] of a weight along `axis`, symmetric, for integers -limit..limit.
+
+    Args:
+        observer: `minmax` covers every weight; `mse` and `percentile` choose each channel's clip for the least
+            sum of squared errors (few weights make no percentile).
+    """
+    rows = weight.detach().double().transpose(0, axis).reshape(weight.shape[axis], -1)
+    greatest = rows.abs().amax(1)
+    if observer != "minmax":
+        greatest = greatest * _best_shrinks(rows, greatest, limit)
+    return floor_scales(greatest / limit).float()
+
+
+def floor_scales(scales: Tensor) -> Tensor:
+    """Scales of a layer with dead and near-dead channels lifted to what integer kernels can hold."""
+    largest = float(scales.max())
+    return scales.clamp_min(largest * _LEAST_CHANNEL if largest > 0 else 1.0 / INT8_MAX)
+
+
+def _best_shrinks(rows: Tensor, greatest: Tensor, limit: int) -> Tensor:
+    errors: list[Tensor] = []
+    for shrink in _WEIGHT_SHRINKS:
+        scale = (greatest * shrink / limit).clamp_min(1e-30)[:, None]
+        errors.append(((rows / scale).round().clamp(-limit, limit) * scale - rows).square().sum(1))
+    return _WEIGHT_SHRINKS[torch.stack(errors).argmin(0)]
+
+
+def bias_floor(bias: Tensor, input_scale: float) -> Tensor:
+    """Least weight scales [C] with which an int32 bias [C] of scale s_in * s_w stays below 2**30."""
+    return (bias.detach().double().abs() / (input_scale * 2.0**30)).float()
+
+
