@@ -121,12 +121,11 @@ def read_tflite(source: Path | str | bytes) -> TfliteModel:
         raise DataError("not a TFLite file", where=where, hint="its first bytes are not those of the format")
     try:
         return _model(raw)
-    except (IndexError, ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+    except Exception as error:  # what the generated reader raises on wrong offsets has no common class
+        reason = f"{type(error).__name__}: {error}"
         raise DataError(
-            f"the TFLite file is damaged ({type(error).__name__}: {error})", where=where, hint="write it anew"
+            f"the TFLite file is damaged ({reason})", where=where, hint="write it anew"
         ) from error
-    except Exception as error:  # struct.error and numpy's own, raised by the generated reader
-        raise DataError(f"the TFLite file is damaged ({error})", where=where, hint="write it anew") from error
 
 
 def _read_bytes(path: Path) -> bytes:

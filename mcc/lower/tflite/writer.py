@@ -127,7 +127,7 @@ def _emit(low: Lowering, node: fx.Node) -> None:
         raise UnsupportedError(
             f"operator {op_name(node)} cannot be written as TFLite",
             where=node.name,
-            hint="use `mcc lower --via tensorflow`, or replace it in the model",
+            hint="replace it in the model by operators that `mcc.lower.tflite` has emit functions for",
         )
     emit(low, node)
 

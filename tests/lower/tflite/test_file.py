@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from pathlib import Path
 
@@ -10,9 +12,12 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mcc.errors import DataError, UnsupportedError, UsageError
 from mcc.ir.graph import Graph, GraphBuilder, run
+from mcc.ir.notes import SparseNote, annotate
 from mcc.lower.tflite import lowering
 from mcc.lower.tflite.builder import FlatModel, Options
 from mcc.lower.tflite.metadata import METADATA_NAME, Normalisation, read_labels
@@ -137,7 +142,7 @@ def test_an_unknown_option_is_wrong_use() -> None:
 
 def test_an_operator_without_emit_function_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(lowering.EMITTERS, "mean")
-    with pytest.raises(UnsupportedError, match=r"^pooled: operator mean cannot be written as TFLite; use"):
+    with pytest.raises(UnsupportedError, match=r"^pooled: operator mean cannot be written as TFLite; replace"):
         to_tflite(_graph())
 
 
@@ -188,6 +193,23 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     path.write_bytes(raw[: len(raw) // 2])
     with pytest.raises(DataError, match=r"cut\.tflite: the TFLite file is damaged"):
         read_tflite(path)
+
+
+@settings(max_examples=200)
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_flipped_byte_is_read_or_refused(position: int, change: int) -> None:
+    raw = bytearray(_small_file())
+    raw[position % len(raw)] ^= change
+    with contextlib.suppress(DataError):
+        read_tflite(bytes(raw))
+
+
+@functools.cache
+def _small_file() -> bytes:
+    b = GraphBuilder()
+    y = b.conv2d(b.input("x", (1, 4, 2, 2)), b.constant("w", torch.eye(4)[:, :, None, None]), None)
+    annotate(y, sparse=SparseNote(1, 0.75))
+    return to_tflite(b.finish(y))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
