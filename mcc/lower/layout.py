@@ -94,7 +94,7 @@ def transposed(layout: Layout, perm: tuple[int, ...]) -> Layout:
 
 
 def reshaped(before: Shape, layout: Layout, after: Shape) -> Layout | None:
-    """Layout, in the same memory, of a value reshaped per sample from `before` to `after`; None if there is none.
+    """Layout, in the same memory, of a value reshaped from `before` to `after`; None if there is none.
 
     The axes fall into groups of equal length on both sides; a group stays where it is stored if its axes are
     stored side by side in order.
@@ -112,6 +112,23 @@ def reshaped(before: Shape, layout: Layout, after: Shape) -> Layout | None:
         order = order[len(old) :]
     target.extend(axis for axis in range(len(after)) if axis not in target)
     return settle(after, Layout(tuple(target)))
+
+
+def gathered(before: Shape, layout: Layout, after: Shape) -> Layout:
+    """A layout near the present one in which the reshape can be done in the same memory.
+
+    For images each group's axes come side by side where the first of them lies; what becomes a sequence or a
+    matrix is stored plain, as its readers want it.
+    """
+    if layout.flat is not None or len(after) != 4:
+        return plain(len(before))
+    groups = _groups(before, after)
+    order: list[int] = [0]
+    for axis in significant(before, layout)[1:]:
+        if axis not in order:
+            order.extend(next(old for old, _ in groups if axis in old))
+    order.extend(axis for axis in range(len(before)) if axis not in order)
+    return settle(before, Layout(tuple(order)))
 
 
 def _groups(before: Shape, after: Shape) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

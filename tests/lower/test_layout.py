@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mcc.lower.layout import (
     IMAGE,
     Layout,
+    gathered,
     plain,
     reshaped,
     same_memory,
@@ -46,6 +47,20 @@ def test_reshape_in_place_keeps_the_bytes(drawn: tuple[np.ndarray, Layout], data
         back = reshaped(after, target, value.shape)
         if back is not None:
             assert np.array_equal(memory(value, layout), memory(value, back))
+
+
+@given(values(), st.data())
+def test_gathered_values_can_be_reshaped_in_place(
+    drawn: tuple[np.ndarray, Layout], data: st.DataObject
+) -> None:
+    value, layout = drawn
+    cut = data.draw(st.integers(0, value.ndim - 1))
+    after = (value.shape[0], int(np.prod(value.shape[1:][:cut])), 1, int(np.prod(value.shape[1:][cut:])))
+    after = after if data.draw(st.booleans()) else after[:2] + after[3:]
+    near = gathered(value.shape, layout, after)
+    target = reshaped(value.shape, near, after)
+    assert target is not None
+    assert np.array_equal(memory(value, near), memory(value.reshape(after), target))
 
 
 @given(values())

@@ -11,7 +11,7 @@ from torch import fx
 from mcc.errors import UnsupportedError
 from mcc.ir.graph import Graph, op_name, operand, operands
 from mcc.ir.notes import shape_of
-from mcc.lower.layout import FLAT_ORDER, IMAGE, Layout, plain, reshaped, settle, transposed
+from mcc.lower.layout import FLAT_ORDER, IMAGE, Layout, gathered, plain, reshaped, transposed
 from mcc.lower.tflite import regions
 from mcc.lower.tflite.builder import Options
 from mcc.lower.tflite.emit_conv import attributes
@@ -205,8 +205,9 @@ def reshape(low: Lowering, node: fx.Node) -> None:
     if layout is None and x.layout == IMAGE and len(target) == 2:
         layout = Layout(FLAT_ORDER, (x.shape[1], x.shape[2], x.shape[3]))
     if layout is None:
-        x = low.operand(node, 0, plain(len(x.shape)))
-        layout = settle(target, plain(len(target)))
+        x = low.operand(node, 0, gathered(x.shape, x.layout, target))
+        layout = reshaped(x.shape, x.layout, target)
+    assert layout is not None
     low.bind(node, low.reshape(node, x, target, layout, ""))
 
 

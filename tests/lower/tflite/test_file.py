@@ -142,7 +142,9 @@ def test_an_unknown_option_is_wrong_use() -> None:
 
 def test_an_operator_without_emit_function_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(lowering.EMITTERS, "mean")
-    with pytest.raises(UnsupportedError, match=r"^pooled: operator mean cannot be written as TFLite; replace"):
+    with pytest.raises(
+        UnsupportedError, match=r"^pooled: operator mean cannot be written as TFLite; replace"
+    ):
         to_tflite(_graph())
 
 
@@ -176,6 +178,11 @@ def test_dead_operators_are_left_out() -> None:
 def test_compositions_need_no_stray_operator(name: str, absent: set[str]) -> None:
     case = next(case for case in COMPOSITES if case.name == name)
     assert not absent & set(read_tflite(to_tflite(case.graph())).op_counts())
+
+
+def test_a_channel_shuffle_moves_bytes_once() -> None:
+    case = next(case for case in COMPOSITES if case.name == "channel shuffle")
+    assert read_tflite(to_tflite(case.graph())).op_counts()["TRANSPOSE"] == 1
 
 
 # -- reading -----------------------------------------------------------------------------------------------
