@@ -75,7 +75,7 @@ def lower_graph(graph: Graph, to: str, **options: Any) -> bytes:
 
         return to_tflite(graph, **options)
     if to == "onnx":
-        from mcc.lower.onnx import to_onnx
+        from mcc.lower.onnx.writer import to_onnx
 
         return to_onnx(graph, **options)
     raise UsageError(f"mcc cannot write {to!r} yet", where="--to", hint="use tflite or onnx")

@@ -159,8 +159,12 @@ def diff_graphs(a: Graph, b: Graph) -> GraphDiff:
     return diff_views(view_graph(a), view_graph(b))
 
 
-def diff_views(a: Sequence[NodeView], b: Sequence[NodeView]) -> GraphDiff:
-    """What differs between two graphs given as views."""
+def diff_views(a: Sequence[NodeView], b: Sequence[NodeView], *, attributes: bool = True) -> GraphDiff:
+    """What differs between two graphs given as views.
+
+    Args:
+        attributes: compare attributes, too; False for graphs of two formats, which name them differently.
+    """
     matched = _match(a, b)  # index in b -> index in a
     renamed = _renamed(a, {a[i].name: b[j].name for j, i in matched.items()})
     taken = set(matched.values())
@@ -168,13 +172,16 @@ def diff_views(a: Sequence[NodeView], b: Sequence[NodeView]) -> GraphDiff:
     done = 0
     for j, after in enumerate(b):
         i = matched.get(j)
+        # Removed nodes stand where they stood, and before what was added in their place.
+        end = next((k for k in range(done, len(a)) if k in taken), len(a)) if i is None else i
+        entries += [Entry(a[k], None) for k in range(done, end) if k not in taken]
+        done = max(done, end if i is None else i + 1)
         if i is None:
             entries.append(Entry(None, after))
             continue
-        # Removed nodes stand where they stood: before the first matched node that came after them.
-        entries += [Entry(a[k], None) for k in range(done, i) if k not in taken]
-        done = max(done, i + 1)
-        entries.append(Entry(a[i], after, tuple(_changes(a[i], after, renamed))))
+        changes = _changes(a[i], after, renamed)
+        kept = [change for change in changes if attributes or change.kind != "attributes"]
+        entries.append(Entry(a[i], after, tuple(kept)))
     entries += [Entry(a[k], None) for k in range(done, len(a)) if k not in taken]
     return GraphDiff(tuple(entries))
 

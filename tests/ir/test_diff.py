@@ -118,7 +118,7 @@ def test_removed_nodes_stand_where_they_stood() -> None:
     b = [NodeView(name, "relu", "t") for name in "bxd"]
     found = [(entry.status, (entry.b or entry.a).name) for entry in diff_views(a, b).entries]  # pyright: ignore[reportOptionalMemberAccess]
     assert found == [
-        ("removed", "a"), ("same", "b"), ("added", "x"), ("removed", "c"), ("same", "d"), ("removed", "e"),
+        ("removed", "a"), ("same", "b"), ("removed", "c"), ("added", "x"), ("same", "d"), ("removed", "e"),
     ]  # fmt: skip
 
 

@@ -1,0 +1,140 @@
+"""`mcc compress` and `mcc plan`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mcc.cli.failures import Interrupted
+from mcc.cli.models import model_options
+from mcc.cli.output import print_json, print_table
+from mcc.cli.progress import progress_for
+from mcc.cli.quantities import LATENCY, POINTS, RATIO, SIZE, LatencyLimit
+from mcc.cli.settings import Settings, common_options
+from mcc.errors import UsageError
+
+if TYPE_CHECKING:
+    from mcc.report.schema import Report
+
+Callback = Callable[..., Any]
+
+
+def job_options(callback: Callback) -> Callback:
+    """What `compress` and `plan` have in common: the model, its data, the target and the budgets."""
+    options = [
+        click.argument("model"),
+        click.option("--data", required=True, metavar="DATA",
+                     help="digits, cifar10:DIR, imagefolder:DIR or package.module:factory."),
+        click.option("--target", required=True, metavar="T", help="Where it is to run; see mcc targets."),
+        click.option("--latency", type=LATENCY, metavar="TIME",
+                     help="At most this long, as 8ms; on a simulator as 20Mcycles."),
+        click.option("--speedup", type=RATIO, metavar="RATIO", help="At least this much faster, as 2x."),
+        click.option("--size", type=SIZE, metavar="SIZE", help="A file of at most this size, as 1.5MB."),
+        click.option("--memory", type=SIZE, metavar="SIZE", help="At most this peak memory, as 6MB."),
+        click.option("--max-drop", type=POINTS, metavar="POINTS",
+                     help="At most this much accuracy lost, in points (hundredths)."),
+        click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+                     help="Threads of an inference."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        callback = option(callback)
+    return callback
+
+
+@click.command(short_help="Compress a model under budgets, and report what it cost.")
+@job_options
+@click.option(
+    "--epochs", type=click.FloatRange(0), metavar="N", help="Passes over the data for repair; 0: none."
+)
+@click.option("--plan", "plan_file", type=click.Path(dir_okay=False, exists=True, path_type=Path),
+              metavar="FILE", help="Follow this plan.json and do not make one.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on from the state in DIR.")
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default="out",
+              show_default=True, metavar="DIR", help="Where everything goes.")  # fmt: skip
+@model_options
+@common_options
+def compress(output: Path, settings: Settings, **given: Any) -> int:
+    """Compress MODEL for a target under budgets, and leave the model and a report in DIR.
+
+    Without a budget, the most accurate result is taken, and within its margin of error the fastest. Exit
+    status 1 when no result keeps every budget; the sentence then names the nearest ones that can be kept.
+    """
+    from mcc.compress import compress as run
+
+    with progress_for(settings) as progress:
+        try:
+            report = run(
+                **arguments(given), epochs=given["epochs"], out=output, resume=given["resume"],
+                plan=given["plan_file"], seed=settings.seed, progress=progress, command=command_line(),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            again = shlex.join(["mcc", *[word for word in sys.argv[1:] if word != "--resume"], "--resume"])
+            raise Interrupted(f"{again} goes on from here") from None
+    if settings.json:
+        print_json(report.to_dict())
+    else:
+        show_report(report, output)
+    return 0 if all(report.met.values()) else 1
+
+
+@click.command(short_help="Decide without training, and show the predicted Pareto front.")
+@job_options
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write the plan as JSON, for mcc compress --plan.")  # fmt: skip
+@model_options
+@common_options
+def plan(output: Path | None, settings: Settings, **given: Any) -> None:
+    """Decide what would be done to MODEL, without training, and show the predicted Pareto front."""
+    from mcc.compress import plan as run
+
+    with progress_for(settings) as progress:
+        found = run(**arguments(given), out=output, seed=settings.seed, progress=progress)
+    if settings.json:
+        return print_json(found.to_dict())
+    headers = ["latency", "loss added", "size", "chosen"]
+    rows = [[p.latency_words, f"{p.loss:.4f}", p.size_words, "*" if p.chosen else ""] for p in found.front]
+    return print_table(headers, rows, right=["latency", "loss added", "size"])
+
+
+def arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of the Python API from the options of the command line."""
+    limit: LatencyLimit = given["latency"] or LatencyLimit()
+    found: dict[str, Any] = {
+        "model": given["model"],
+        "data": given["data"],
+        "target": given["target"],
+        "input_shape": given["input_shape"],
+        "weights": given["weights"],
+        "latency_us": limit.latency_us,
+        "speedup": given["speedup"],
+        "size_bytes": given["size"],
+        "memory_bytes": given["memory"],
+        "max_drop": given["max_drop"],
+        "threads": given["threads"],
+    }
+    if limit.model_cycles is not None:
+        raise UsageError(
+            f"{given['target']} measures time, not cycles", where="--latency", hint="write for example 8ms"
+        )
+    return found
+
+
+def command_line() -> str:
+    """The command as typed, without the folder of the program."""
+    return shlex.join(["mcc", *sys.argv[1:]])
+
+
+def show_report(report: Report, folder: Path) -> None:
+    """The table of strategies, the verdicts, and where everything is."""
+    from mcc.report.tables import STRATEGY_HEADERS, STRATEGY_NUMBERS, strategy_rows
+
+    print_table(STRATEGY_HEADERS, strategy_rows(report), right=STRATEGY_NUMBERS)
+    click.echo("")
+    for sentence in report.verdicts:
+        click.echo(sentence)
+    click.echo(f"\nEverything is in {folder}: open {folder / 'report.html'}")

@@ -1,0 +1,82 @@
+"""`mcc diff`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mcc.cli.models import load_model, model_options
+from mcc.cli.output import print_json
+from mcc.cli.settings import Settings, common_options
+
+if TYPE_CHECKING:
+    from mcc.ir.diff import GraphDiff, NodeView
+
+TFLITE = ".tflite"
+
+
+@click.command(short_help="Compare two graphs: added, removed, reshaped, requantised.")
+@click.argument("a")
+@click.argument("b")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Also write the two side by side as one page.")  # fmt: skip
+@click.option("--all", "all_nodes", is_flag=True, help="Show unchanged nodes, too.")
+@model_options
+@common_options
+def diff(
+    a: str, b: str, html: Path | None, all_nodes: bool, input_shape: tuple[int, ...] | None,
+    weights: Path | None, settings: Settings,
+) -> None:  # fmt: skip
+    """Compare two graphs of any format that mcc reads: what was added, removed, reshaped, requantised.
+
+    Nodes are matched by name, then by the nodes of the captured graph that both come from.
+    """
+    from mcc.ir.diff import diff_views
+
+    first, second = _views(a, input_shape, weights), _views(b, input_shape, weights)
+    found = diff_views(first, second, attributes=a.endswith(TFLITE) == b.endswith(TFLITE))
+    if html is not None:
+        from mcc.report.diff_html import write_diff_html
+
+        write_diff_html(found, html, a, b)
+    if settings.json:
+        return print_json(diff_json(found, a, b, all_nodes))
+    click.echo(found.to_text(all_nodes=all_nodes), nl=False)
+    return None
+
+
+def _views(spec: str, input_shape: tuple[int, ...] | None, weights: Path | None) -> list[NodeView]:
+    if spec.endswith(TFLITE):
+        from mcc.report.tflite_views import view_tflite
+
+        return view_tflite(spec)
+    from mcc.ir.diff import view_graph
+
+    return view_graph(load_model(spec, input_shape, weights).graph)
+
+
+def diff_json(found: GraphDiff, a: str, b: str, all_nodes: bool) -> dict[str, Any]:
+    """The diff in plain values; unchanged nodes with `all_nodes` only."""
+    entries = [entry for entry in found.entries if all_nodes or entry.status != "same"]
+    return {
+        "a": a,
+        "b": b,
+        "equal": found.equal,
+        "counts": found.counts(),
+        "nodes": [
+            {
+                "status": entry.status,
+                "a": None
+                if entry.a is None
+                else {"name": entry.a.name, "op": entry.a.op, "type": entry.a.type},
+                "b": None
+                if entry.b is None
+                else {"name": entry.b.name, "op": entry.b.op, "type": entry.b.type},
+                "changes": [dataclasses.asdict(change) for change in entry.changes],
+            }
+            for entry in entries
+        ],
+    }

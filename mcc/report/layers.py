@@ -1,0 +1,163 @@
+"""A model layer by layer: what each computes and holds, and what may be done to it, with the reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import fx
+
+from mcc.analysis.channel_groups import ChannelGroup, analyse_channels
+from mcc.analysis.pointwise import is_pointwise
+from mcc.ir import table
+from mcc.ir.graph import Graph, constant, is_constant, op_name, operand
+from mcc.ir.notes import note, shape_of, type_of
+from mcc.report.schema import Count, Frozen
+from mcc.runtime.target import TargetFacts
+
+FAKE_QUANTIZE = "fake_quantize"
+
+
+class Move(Frozen):
+    """Whether something can be done to a layer, and why not."""
+
+    possible: bool
+    why_not: str | None = None
+
+
+class Layer(Frozen):
+    """One operator of a graph.
+
+    Attributes:
+        node, kind: its name, and operator and kernel in words.
+        shape: of its value, batch first.
+        macs: multiply-accumulates of one inference.
+        params: weights that only this layer reads or reads first.
+        weight_bytes: of those, as float32.
+        activation_bytes: of its value, as float32.
+        prune, sparse, low_rank, int8: what may be done; absent for operators without weights, except int8.
+        group: name of the channel group whose width is that of its output.
+    """
+
+    node: str
+    kind: str
+    shape: tuple[int, ...]
+    macs: Count
+    params: Count
+    weight_bytes: Count
+    activation_bytes: Count
+    prune: Move | None = None
+    sparse: Move | None = None
+    low_rank: Move | None = None
+    int8: Move
+    group: str | None = None
+
+
+def inspect_layers(graph: Graph, facts: TargetFacts | None = None) -> tuple[Layer, ...]:
+    """The operators of a canonical graph in order, quantisers left out.
+
+    Args:
+        facts: of the target in question; None says only what the graph allows.
+    """
+    groups = {producer: group for group in analyse_channels(graph).groups for producer in group.producers}
+    seen: set[str] = set()
+    return tuple(
+        _layer(graph, node, groups, facts, seen)
+        for node in graph.graph.nodes
+        if node.op == "call_function" and op_name(node) != FAKE_QUANTIZE
+    )
+
+
+def kind_words(node: fx.Node) -> str:
+    """Operator and kernel in words: `conv2d 1x1`, `depthwise 3x3`, `linear`."""
+    name = op_name(node)
+    if name not in ("conv2d", "conv_transpose2d"):
+        return name
+    weight = shape_of(operand(node, 1))
+    groups = int(str(node.kwargs["groups"]))
+    depthwise = name == "conv2d" and groups == weight[0] > 1 and weight[1] == 1
+    kind = "depthwise" if depthwise else name
+    words = f"{kind} {weight[2]}x{weight[3]}"
+    return f"{words} in {groups} groups" if groups > 1 and not depthwise else words
+
+
+def _layer(
+    graph: Graph, node: fx.Node, groups: Mapping[str, ChannelGroup], facts: TargetFacts | None, seen: set[str]
+) -> Layer:
+    row = table.row_of(node)
+    types = [type_of(arg) if isinstance(arg, fx.Node) else None for arg in node.args]
+    params = _new_params(graph, node, seen)
+    weighted = row.scales == "weighted"
+    group = groups.get(node.name)
+    return Layer(
+        node=node.name,
+        kind=kind_words(node),
+        shape=shape_of(node),
+        macs=row.macs(types, dict(node.kwargs), type_of(node)),
+        params=params,
+        weight_bytes=4 * params,
+        activation_bytes=type_of(node).size_bytes,
+        prune=_prune(node, group) if weighted else None,
+        sparse=_sparse(node, facts) if weighted else None,
+        low_rank=_low_rank(node) if weighted else None,
+        int8=_int8(node),
+        group=None if group is None else group.name,
+    )
+
+
+def _new_params(graph: Graph, node: fx.Node, seen: set[str]) -> int:
+    """Elements of the constants that no layer before read."""
+    total = 0
+    for arg in node.args:
+        source = arg
+        while (
+            isinstance(source, fx.Node) and source.op == "call_function" and op_name(source) == FAKE_QUANTIZE
+        ):
+            source = operand(source, 0)
+        if isinstance(source, fx.Node) and is_constant(source) and str(source.target) not in seen:
+            seen.add(str(source.target))
+            total += constant(graph, source).numel()
+    return total
+
+
+def _prune(node: fx.Node, group: ChannelGroup | None) -> Move:
+    if note(node).frozen is not None:
+        return Move(possible=False, why_not=note(node).frozen)
+    if group is None:
+        return Move(possible=False, why_not="its output channels belong to no group")
+    return Move(possible=group.frozen is None, why_not=group.frozen)
+
+
+def _sparse(node: fx.Node, facts: TargetFacts | None) -> Move:
+    reason = note(node).frozen or _not_pointwise(node)
+    if reason is None and facts is not None and not facts.sparse_1x1:
+        reason = facts.sparse_why
+    return Move(possible=reason is None, why_not=reason)
+
+
+def _low_rank(node: fx.Node) -> Move:
+    reason = note(node).frozen or _not_pointwise(node)
+    if reason is None and note(node).rank is not None:
+        reason = "is half of a low-rank pair already"
+    return Move(possible=reason is None, why_not=reason)
+
+
+def _not_pointwise(node: fx.Node) -> str | None:
+    """Why a layer is no plain 1x1 convolution; None where it is one."""
+    if op_name(node) != "conv2d":
+        return f"is no convolution but {op_name(node)}"
+    kernel = shape_of(operand(node, 1))[2:]
+    if kernel != (1, 1):
+        return f"is {kernel[0]}x{kernel[1]}, not 1x1"
+    if is_pointwise(node):
+        return None
+    if node.kwargs["groups"] != 1:
+        return "is grouped"
+    return "has a stride" if node.kwargs["stride"] != (1, 1) else "is padded, or shares its weight"
+
+
+def _int8(node: fx.Node) -> Move:
+    if note(node).frozen is not None:
+        return Move(possible=False, why_not=note(node).frozen)
+    if table.row_of(node).scales == "float":
+        return Move(possible=False, why_not="has no integer kernel: it runs in float")
+    return Move(possible=True)

@@ -1,0 +1,126 @@
+"""The Pareto plot as inline SVG that follows the page's colours and can be read aloud."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from typing import Any
+
+from mcc.report.schema import Report, StrategyResult
+from mcc.report.words import latency_words, percent_words
+
+INCHES = (5.4, 3.7)  # 389 points wide: text of 12 points stays readable on a phone 390 pixels wide
+
+# Stand-ins that matplotlib accepts; the page's own colours take their place.
+COLOURS = {
+    "#010101": "currentColor",
+    "#020202": "var(--line)",
+    "#030303": "var(--accent)",
+    "#040404": "var(--muted)",
+    "#050505": "var(--bad)",
+}
+TEXT, LINE, ACCENT, MUTED, BAD = COLOURS
+
+
+def pareto_svg(report: Report) -> str:
+    """Speed against validation accuracy of all strategies, numbered as in the table; "" without figures."""
+    points = [
+        (number, strategy)
+        for number, strategy in enumerate(report.strategies, 1)
+        if strategy.cost is not None and strategy.validation_accuracy is not None
+    ]
+    if not points:
+        return ""
+    import matplotlib
+
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "mcc",
+        "font.size": 12,
+        "font.family": "sans-serif",
+    }
+    with matplotlib.rc_context(settings):
+        figure = _draw(report, points)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(buffer.getvalue(), describe(report))
+
+
+def describe(report: Report) -> str:
+    """The plot in words."""
+    words: list[str] = []
+    for number, strategy in enumerate(report.strategies, 1):
+        if strategy.cost is None or strategy.validation_accuracy is None:
+            continue
+        speed = latency_words(strategy.latency_us, strategy.model_cycles)
+        marks = ", chosen" if strategy.chosen else ", on the front" if strategy.on_pareto_front else ""
+        words.append(
+            f"{number} {strategy.name}: {speed}, {percent_words(strategy.validation_accuracy)}{marks}"
+        )
+    return "; ".join(words)
+
+
+def _scale(report: Report) -> tuple[float, str]:
+    """What to divide speed figures by, and the label of the axis."""
+    if report.simulated:
+        return 1e6, "million model cycles per inference"
+    largest = max(s.cost for s in report.strategies if s.cost is not None)
+    return (1e3, "milliseconds per inference") if largest >= 2000 else (1.0, "microseconds per inference")
+
+
+def _draw(report: Report, points: list[tuple[int, StrategyResult]]) -> Any:
+    from matplotlib.figure import Figure
+
+    divisor, label = _scale(report)
+    figure = Figure(figsize=INCHES, layout="constrained")
+    axes: Any = figure.subplots()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(LINE)
+    axes.tick_params(colors=TEXT, color=LINE)
+    axes.grid(color=LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(label, color=TEXT)
+    axes.set_ylabel("validation accuracy, %", color=TEXT)
+    axes.margins(0.12)
+    front = sorted((s.cost or 0.0, s.validation_accuracy or 0.0) for _, s in points if s.on_pareto_front)
+    if front:
+        axes.step([c / divisor for c, _ in front], [100 * a for _, a in front], where="post",
+                  color=ACCENT, linewidth=1.4, alpha=0.7)  # fmt: skip
+    limit = report.budget.model_cycles or report.budget.latency_us
+    if limit is None and report.budget.speedup is not None and report.baseline.cost is not None:
+        limit = report.baseline.cost / report.budget.speedup
+    if limit is not None:
+        axes.axvline(limit / divisor, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.annotate("budget", (limit / divisor, 1), xycoords=("data", "axes fraction"), color=BAD,
+                      xytext=(4, -2), textcoords="offset points", va="top")  # fmt: skip
+    for number, strategy in points:
+        _point(axes, number, strategy, divisor)
+    return figure
+
+
+def _point(axes: Any, number: int, strategy: StrategyResult, divisor: float) -> None:
+    place = ((strategy.cost or 0.0) / divisor, 100 * (strategy.validation_accuracy or 0.0))
+    colour = ACCENT if strategy.chosen or strategy.on_pareto_front else MUTED
+    axes.plot(*place, marker="*" if strategy.chosen else "o", markersize=15 if strategy.chosen else 8,
+              color=colour, markerfacecolor=colour, linestyle="none")  # fmt: skip
+    axes.annotate(str(number), place, xytext=(7, 5), textcoords="offset points", color=TEXT,
+                  fontweight="bold" if strategy.chosen else "normal")  # fmt: skip
+
+
+def _inline(svg: str, description: str) -> str:
+    """The bare `<svg>` element: no prologue, no metadata, page colours, a title and a description."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", svg, count=2)
+    for stand_in, colour in COLOURS.items():
+        svg = svg.replace(stand_in, colour)
+    # Inside a page, styles would reach beyond the plot and namespaces are known; its font is meant.
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r"font-family: [^;\"]+", "font-family: inherit", svg)
+    titles = f"<title>Speed against accuracy</title><desc>{html.escape(description)}</desc>"
+    head, rest = svg.split(">", 1)
+    return f'{head} role="img" aria-label="Speed against accuracy of the strategies">{titles}{rest}'.strip()

@@ -1,0 +1,51 @@
+"""The table of strategies as rows of words, for the terminal and for the page."""
+
+from __future__ import annotations
+
+from mcc.report.schema import Report, StrategyResult
+from mcc.report.words import LABELS, bytes_words, latency_words, percent_words
+
+STRATEGY_HEADERS = (
+    "strategy", "validation", "test", "latency", "speed-up", "size", "memory", "Pareto", "budgets", "chosen",
+)  # fmt: skip
+STRATEGY_NUMBERS = ("validation", "test", "latency", "speed-up", "size", "memory")
+
+
+def speedup_of(report: Report, strategy: StrategyResult) -> float | None:
+    """Speed-up over the baseline: of interleaved runs where they were made, else the ratio of the figures."""
+    if strategy.speedup is not None:
+        return strategy.speedup
+    if strategy.cost is None or report.baseline.cost is None:
+        return None
+    return report.baseline.cost / strategy.cost
+
+
+def budget_marks(strategy: StrategyResult) -> str:
+    """`kept`, or the constraints that are not."""
+    missed = [LABELS[name] for name, held in strategy.keeps_budgets.items() if not held]
+    if not strategy.keeps_budgets:
+        return "–"
+    return "kept" if not missed else f"not {', '.join(missed)}"
+
+
+def strategy_rows(report: Report) -> list[list[str]]:
+    """One row of words for each strategy, under `STRATEGY_HEADERS`."""
+    rows: list[list[str]] = []
+    for strategy in report.strategies:
+        speedup = speedup_of(report, strategy)
+        memory = strategy.peak_memory_bytes
+        rows.append(
+            [
+                strategy.name,
+                percent_words(strategy.validation_accuracy),
+                percent_words(strategy.accuracy),
+                latency_words(strategy.latency_us, strategy.model_cycles),
+                "–" if speedup is None else f"{speedup:.2f}x",
+                bytes_words(strategy.size_bytes),
+                "–" if memory is None else bytes_words(memory),
+                "front" if strategy.on_pareto_front else "",
+                budget_marks(strategy),
+                "chosen" if strategy.chosen else "",
+            ]
+        )
+    return rows

@@ -1,0 +1,144 @@
+"""The verdict in plain words: what was gained, what it cost, what did not help and why.
+
+Every sentence is derived from the figures of the report, so that the words cannot say more than they do.
+"""
+
+from __future__ import annotations
+
+from mcc.report.schema import Report, StrategyResult
+from mcc.report.tables import speedup_of
+from mcc.report.words import (
+    LABELS,
+    bytes_words,
+    constraint_words,
+    cycles_words,
+    latency_words,
+    percent_words,
+    points_words,
+    time_words,
+)
+
+NOTHING = 0.05
+"""A speed-up within 5 % of one is called none: below that, a user notices nothing."""
+
+
+def headline(report: Report) -> str:
+    """The verdict in one sentence."""
+    if report.chosen is not None and report.chosen.name == "original":
+        return "Nothing that was tried beats the original under these budgets: it is delivered unchanged."
+    gains = [_speed_gain(report), _share_gain(report)]
+    gained = " and ".join(gain for gain in gains if gain) or "Neither faster nor smaller"
+    return f"{gained[0].upper()}{gained[1:]}, {_price(report)}."
+
+
+def _speed_gain(report: Report) -> str:
+    if report.speedup >= 1 + NOTHING:
+        return f"{report.speedup:.2f}x faster"
+    return f"{1 / report.speedup:.2f}x slower" if report.speedup <= 1 - NOTHING else ""
+
+
+def _share_gain(report: Report) -> str:
+    share = 1 - report.compressed.size_bytes / max(1, report.baseline.size_bytes)
+    return f"{100 * share:.0f} % smaller" if share >= NOTHING else ""
+
+
+def _price(report: Report) -> str:
+    before, after = report.baseline.accuracy, report.compressed.accuracy
+    where = "test"
+    if before is None or after is None:
+        before, after = report.baseline.validation_accuracy, report.compressed.validation_accuracy
+        where = "validation"
+    if before is None or after is None:
+        return "at a cost in accuracy that was not measured"
+    points = 100 * (before - after)
+    if abs(points) < 0.005:  # what two digits show as 0.00
+        return f"at no loss of {where} accuracy"
+    if points < 0:
+        return f"and {points_words(-points)} of {where} accuracy gained"
+    return f"for {points_words(points)} of {where} accuracy"
+
+
+def verdicts(report: Report) -> tuple[str, ...]:
+    """The verdict in sentences: headline, speed, size and memory, accuracy, budgets, prediction, the rest."""
+    sentences = [headline(report), _speed(report), _size(report), _accuracy(report), _budgets(report)]
+    sentences.append(_prediction(report))
+    sentences += [_unhelpful(report, strategy) for strategy in report.strategies]
+    return tuple(sentence for sentence in sentences if sentence)
+
+
+def with_verdicts(report: Report) -> Report:
+    """The report with its verdicts written from its figures, before those it holds already."""
+    derived = verdicts(report)
+    added = tuple(sentence for sentence in report.verdicts if sentence not in derived)
+    return report.model_copy(update={"verdicts": derived + added})
+
+
+def _speed(report: Report) -> str:
+    after = latency_words(report.compressed.latency_us, report.compressed.model_cycles)
+    before = latency_words(report.baseline.latency_us, report.baseline.model_cycles)
+    interval = report.speedup_ci95
+    sure = f" (95 % interval {interval[0]:.2f}x to {interval[1]:.2f}x)" if interval else ""
+    verb = "is modelled as" if report.simulated else "takes"
+    return f"One inference {verb} {after} instead of {before}: a ratio of {report.speedup:.2f}{sure}."
+
+
+def _size(report: Report) -> str:
+    before, after = report.baseline, report.compressed
+    share = 100 * after.size_bytes / max(1, before.size_bytes)
+    text = f"The file has {bytes_words(after.size_bytes)} instead of {bytes_words(before.size_bytes)}"
+    text += f" ({share:.0f} %)"
+    if before.peak_memory_bytes is not None and after.peak_memory_bytes is not None:
+        peak = f"{bytes_words(after.peak_memory_bytes)} instead of {bytes_words(before.peak_memory_bytes)}"
+        text += f", and the runtime needs {peak} of memory at its peak"
+    return text + "."
+
+
+def _accuracy(report: Report) -> str:
+    before, after = report.baseline.accuracy, report.compressed.accuracy
+    if before is None or after is None:
+        return ""
+    images = f" on {report.test_images:,} test images" if report.test_images else ""
+    text = f"The {report.metric}{images} is {percent_words(after)} instead of {percent_words(before)}"
+    valid, reference = report.compressed.validation_accuracy, report.accuracy_reference
+    if valid is not None and reference is not None:
+        lost = 100 * (reference - valid)
+        word = f"{points_words(abs(lost))} {'lost' if lost >= 0 else 'gained'}"
+        text += f"; on the validation images, {word} against the best the original reaches, trained on or not"
+    return text + "."
+
+
+def _budgets(report: Report) -> str:
+    if not report.met:
+        return ""
+    missed = [name for name, held in report.met.items() if not held]
+    asked = [constraint_words(name, getattr(report.budget, name)) for name in (missed or report.met)]
+    return f"{'Not kept' if missed else 'Every budget is kept'}: {', '.join(asked)}."
+
+
+def _prediction(report: Report) -> str:
+    measured = report.compressed.cost
+    predicted = report.predicted_latency_us or report.predicted_model_cycles
+    if predicted is None or measured is None:
+        return ""
+    words = time_words(predicted) if report.predicted_latency_us else cycles_words(predicted)
+    off = 100 * (predicted / measured - 1)
+    side = "above" if off >= 0 else "below"
+    return f"Before it was first timed, {words} had been predicted: {abs(off):.1f} % {side} what came out."
+
+
+def _unhelpful(report: Report, strategy: StrategyResult) -> str:
+    """A sentence on a strategy that gained no speed, or that has something to say; nothing on the others."""
+    speedup = speedup_of(report, strategy)
+    notes = " ".join(strategy.notes)
+    if strategy.name.startswith("original") or speedup is None or strategy.chosen:
+        return notes
+    if speedup <= 1 - NOTHING:
+        return f"{strategy.name}: slower than the original here, {speedup:.2f}x. {notes}".strip()
+    if speedup < 1 + NOTHING:
+        return f"{strategy.name}: no faster than the original here, {speedup:.2f}x. {notes}".strip()
+    missed = [LABELS[name] for name, held in strategy.keeps_budgets.items() if not held]
+    if not missed:
+        return f"{strategy.name}: {notes}" if notes else ""
+    return (
+        f"{strategy.name}: {speedup:.2f}x, but misses the budget for {' and '.join(missed)}. {notes}".strip()
+    )
