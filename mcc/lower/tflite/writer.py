@@ -48,6 +48,7 @@ def to_tflite(
 
     Images go in and out as NHWC, all other values as the graph has them. The declared batch is that of the
     file, but a runtime may resize it: nothing but a transposed convolution fixes it.
+    Each node's result is the tensor of its name; inner tensors of a node carry a suffix behind a slash.
 
     Args:
         graph: canonical graph in deployment form, float or with fake quantisations.
