@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mcc.errors import TargetError
+from mcc.runtime.samples import undisturbed_mean
 from mcc.runtime.target import OpTime
 from mcc.runtime.wire import Array
 
@@ -108,7 +109,7 @@ def op_times(file: Path, threads: int, inputs: Sequence[Array], runs: int) -> li
     for _ in range(runs):
         run()
     library.call("LiteRtStopProfiler", profiler)
-    return _average(_events(library, profiler), runs)
+    return _typical(_events(library, profiler), runs)
 
 
 def _compile(library: Library, file: Path, threads: int, keep: list[Any]) -> tuple[Handle, Handle, Handle]:
@@ -171,8 +172,8 @@ def _events(library: Library, profiler: Handle) -> list[tuple[bytes, int, int]]:
     return [(event.tag or b"", event.event_type, event.elapsed_us) for event in events[: count.value]]
 
 
-def _average(events: Sequence[tuple[bytes, int, int]], runs: int) -> list[OpTime]:
-    """Mean over the runs, of the operators in the order in which every run has them."""
+def _typical(events: Sequence[tuple[bytes, int, int]], runs: int) -> list[OpTime]:
+    """Mean over the undisturbed runs, of the operators in the order in which every run has them."""
     series: list[list[tuple[str, int]]] = []
     for tag, kind, us in events:
         if tag == BEGIN_OF_RUN:
@@ -188,6 +189,6 @@ def _average(events: Sequence[tuple[bytes, int, int]], runs: int) -> list[OpTime
             f"LiteRT profiled {len(series)} of {runs} runs, with {len(kinds)} lists of operators"
         )
     return [
-        OpTime(str(index), column[0][0], sum(us for _, us in column) / runs)
+        OpTime(str(index), column[0][0], undisturbed_mean([us for _, us in column]))
         for index, column in enumerate(zip(*series, strict=True))
     ]

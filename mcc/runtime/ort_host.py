@@ -14,6 +14,7 @@ import numpy as np
 
 from mcc.errors import TargetError
 from mcc.runtime.host import HostTarget, LoadedModel
+from mcc.runtime.samples import undisturbed_mean
 from mcc.runtime.target import Availability, OpTime, TargetFacts, TensorInfo, processor_flags
 from mcc.runtime.wire import Array
 
@@ -56,7 +57,7 @@ class OrtModel(LoadedModel):
         return self._results
 
     def op_times(self, runs: int) -> list[OpTime]:
-        """From onnxruntime's own profile: kernels by node name, averaged over the runs after the first."""
+        """From onnxruntime's own profile: kernels by node name, over the undisturbed runs after the first."""
         with tempfile.TemporaryDirectory() as folder:
             self._options.enable_profiling = True
             self._options.profile_file_prefix = str(Path(folder) / "ops")
@@ -64,7 +65,7 @@ class OrtModel(LoadedModel):
             for _ in range(runs + 1):
                 session.run(self._names, self._feed)
             events = json.loads(Path(session.end_profiling()).read_text())
-        return _op_times(events, runs)
+        return _op_times(events)
 
 
 def _session(file: Path, options: Any) -> Any:
@@ -73,14 +74,14 @@ def _session(file: Path, options: Any) -> Any:
     return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
-def _op_times(events: Sequence[Mapping[str, Any]], runs: int) -> list[OpTime]:
-    """Mean duration of each node's kernel, in order of execution; the first inference is left out."""
+def _op_times(events: Sequence[Mapping[str, Any]]) -> list[OpTime]:
+    """Undisturbed mean of each node's kernel, in order of execution; the first inference is left out."""
     durations: dict[tuple[str, str], list[float]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             key = (event["name"].removesuffix("_kernel_time"), event["args"]["op_name"])
             durations.setdefault(key, []).append(float(event["dur"]))
-    return [OpTime(name, kind, sum(us[1:]) / runs) for (name, kind), us in durations.items()]
+    return [OpTime(name, kind, undisturbed_mean(us[1:])) for (name, kind), us in durations.items()]
 
 
 def _tensor_info(value: Any) -> TensorInfo:

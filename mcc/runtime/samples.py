@@ -19,6 +19,8 @@ import psutil
 
 RESAMPLES = 1000  # of the block bootstrap; 25 of them lie beyond each end of the 95 % interval
 CONFIDENCE_PERCENT = (2.5, 97.5)
+INTERRUPTED_RATIO = 1.5  # an operator that took longer than that times its median was interrupted
+CLOCK_STEP_US = 2.0  # and more than the rounding of begin and end to whole microseconds
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,17 @@ class LatencySamples:
             "load": self.load.as_json(),
             "samples": [round(value, 3) for value in self.samples],
         }
+
+
+def undisturbed_mean(us: Sequence[float]) -> float:
+    """Mean of the durations of one operator, without those in which something else had the processor.
+
+    Profilers count whole microseconds, so a median would be too coarse for short operators; a plain mean is
+    ruled by the few runs that waited for a time slice of milliseconds.
+    """
+    durations = np.asarray(us, dtype=np.float64)
+    usual = float(np.median(durations))
+    return float(durations[durations <= INTERRUPTED_RATIO * usual + CLOCK_STEP_US].mean())
 
 
 def median_interval(turns: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -223,7 +223,7 @@ class Target(ABC):
 
     @abstractmethod
     def profile(self, file: Path | str, *, threads: int = 1, runs: int = 50) -> list[OpTime]:
-        """Per-operator times of a file, in order of execution, averaged over `runs` inferences.
+        """Per-operator times of a file, in order of execution: the mean over the undisturbed ones of `runs`.
 
         Raises:
             TargetError: the runtime cannot tell, with the reason.
