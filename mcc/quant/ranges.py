@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor, fx
 
+from mcc.errors import DataError
 from mcc.interpret import observe
 from mcc.ir.graph import Graph, constant, is_constant
 from mcc.quant.params import INT8_MAX, INT8_MIN
@@ -77,7 +78,9 @@ class Histogram:
     def add(self, value: Tensor) -> None:
         """Count a value, thinned out evenly where it is large."""
         flat = value.detach().flatten()
-        flat = flat[:: max(1, flat.numel() // SAMPLES) | 1]  # an odd stride does not fall in step with channels
+        flat = flat[
+            :: max(1, flat.numel() // SAMPLES) | 1
+        ]  # an odd stride does not fall in step with channels
         if self.high > self.low:
             self.counts += torch.histc(flat.float(), BINS, self.low, self.high).double()
 
@@ -126,7 +129,7 @@ def observe_ranges(
         batches: inputs [N, ...] of the graph, which has one input.
 
     Raises:
-        ValueError: a value is not finite on the data.
+        DataError: a value is not finite on the data.
     """
     values, batches = list(values), list(batches)
     extremes: dict[str, tuple[float, float]] = {}
@@ -134,7 +137,7 @@ def observe_ranges(
     def widen(node: fx.Node, value: Tensor) -> None:
         low, high = (float(end) for end in torch.aminmax(value))
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(f"the value of {node.name} is not finite on the calibration data")
+            raise DataError("the value is not finite on the calibration data", where=node.name)
         old = extremes.get(node.name, (low, high))
         extremes[node.name] = (min(low, old[0]), max(high, old[1]))
 
@@ -161,8 +164,8 @@ def weight_scales(weight: Tensor, axis: int, limit: int, observer: Observer) -> 
     """Scales [C] of a weight along `axis`, symmetric, for integers -limit..limit.
 
     Args:
-        observer: `minmax` covers every weight; `mse` and `percentile` choose each channel's clip for the least
-            sum of squared errors (few weights make no percentile).
+        observer: `minmax` covers every weight; `mse` and `percentile` choose each channel's clip for the
+            least sum of squared errors (few weights make no percentile).
     """
     rows = weight.detach().double().transpose(0, axis).reshape(weight.shape[axis], -1)
     greatest = rows.abs().amax(1)
@@ -188,5 +191,3 @@ def _best_shrinks(rows: Tensor, greatest: Tensor, limit: int) -> Tensor:
 def bias_floor(bias: Tensor, input_scale: float) -> Tensor:
     """Least weight scales [C] with which an int32 bias [C] of scale s_in * s_w stays below 2**30."""
     return (bias.detach().double().abs() / (input_scale * 2.0**30)).float()
-
-

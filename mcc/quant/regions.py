@@ -225,3 +225,6 @@ _SCALE_RULES: dict[str, _Rule] = {
     "mean": _takes_any,
     "leaky_relu": _takes_leaky,
 }
+
+INTEGER_KERNELS = frozenset(_SCALE_RULES)
+"""Operators that can run on integers at all."""

@@ -1,0 +1,198 @@
+"""insert-qdq: put quantisers where integer kernels need them, with ranges from calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, fx
+
+from mcc.errors import Refusal, VerificationError
+from mcc.ir.graph import (
+    Graph,
+    add_call,
+    add_constant,
+    calls,
+    constant,
+    inputs,
+    is_constant,
+    op_name,
+    operand,
+    optional_operand,
+)
+from mcc.pass_api import Pass, PassContext
+from mcc.quant.params import INT8_MAX, INT8_MIN, is_fake_quantize, quant_params
+from mcc.quant.placement import Placement, ScaleGroups, activation_operands, group_scales, place
+from mcc.quant.ranges import OBSERVERS, Observer, bias_floor, observe_ranges, weight_scales
+from mcc.quant.regions import WEIGHTED, integer_nodes
+
+WEIGHT_LIMITS = {"int8": 127, "int7": 63}
+
+
+@dataclass(frozen=True)
+class InsertQdq(Pass):
+    """Insert `fake_quantize` nodes so that operators run as integer kernels (Jacob 2018).
+
+    Before and after:
+
+                                        %xq = fake_quantize(%x, @x_scale, @x_zero_point) {axis=None}
+        %y = conv2d(%x, @w, @b)         %wq = fake_quantize(@w, @w_scale, @w_zero_point) {axis=0}
+                                        %y = conv2d(%xq, %wq, @b)
+                                        %yq = fake_quantize(%y, @y_scale, @y_zero_point) {axis=None}
+
+    Activations: one scale, integers -128..127, zero exact. Weights: one scale per output channel, zero
+    point 0, -127..127, or -63..63 for `int7`, which cannot saturate the 16-bit sums of x86 kernels without
+    VNNI. Biases stay float; runtimes hold them as int32 of scale s_x * s_w, so a weight scale is at least
+    |b| / (s_x 2^30).
+
+    Operators that cannot change a scale (concat, pooling, reshape, ...) share it with their operands; where
+    that would widen a range more than twofold, the scales stay apart and the runtime requantises. Softmax,
+    sigmoid and tanh get the scale that the runtime dictates.
+
+    A node's note decides its precision, `float` included. Operators without integer kernel stay float, as do
+    frozen nodes and what they read. A graph that holds quantisers is left as it is (`strip-qdq` takes them
+    out). There is no twin: numbers change by rounding, and are proved on the integer simulator and the
+    lowered file.
+
+    Raises Refusal without calibration data, and where batch norms are not folded.
+
+    Attributes:
+        precision: `int8` or `int7`, for nodes whose note says nothing.
+        observer: how an activation's range is chosen: `mse`, `minmax` or `percentile`.
+        weights: how a weight's range is chosen: `mse` or `minmax`.
+    """
+
+    name: ClassVar[str] = "insert-qdq"
+    precision: str = "int8"
+    observer: str = "mse"
+    weights: str = "minmax"
+
+    def __post_init__(self) -> None:
+        if self.precision not in WEIGHT_LIMITS:
+            raise ValueError(f"precision must be {' or '.join(WEIGHT_LIMITS)}, not {self.precision!r}")
+        if self.observer not in OBSERVERS:
+            raise ValueError(f"observer must be one of {', '.join(OBSERVERS)}, not {self.observer!r}")
+        if self.weights not in ("mse", "minmax"):
+            raise ValueError(f"weights must be mse or minmax, not {self.weights!r}")
+
+    def requires(self, graph: Graph) -> None:
+        """One input, and no batch norm behind a convolution: quantisation must see the folded weights."""
+        if len(inputs(graph)) != 1:
+            raise Refusal(f"needs a graph with one input, not {len(inputs(graph))}", where=self.name)
+        for node in calls(graph, "batch_norm"):
+            if op_name(operand(node, 0)) in WEIGHTED and len(operand(node, 0).users) == 1:
+                raise Refusal(
+                    "a batch norm stands behind a convolution",
+                    where=node.name,
+                    hint="run fold-batch-norm first",
+                )
+
+    def run(self, graph: Graph, ctx: PassContext) -> None:
+        """Decide, observe, then insert."""
+        if calls(graph, "fake_quantize"):
+            return
+        placement = place(graph, self.precision)
+        for node, reason in placement.refused.items():
+            ctx.refuse(node, reason)
+        if not placement.precision:
+            return
+        if not ctx.calibration:
+            raise Refusal("needs calibration data", where=self.name, hint="give it with --data")
+        observer = cast(Observer, self.observer)
+        ranges = observe_ranges(graph, placement.values, ctx.calibration, observer)
+        groups = group_scales(placement, ranges)
+        quantised = self._quantise_weights(graph, placement, groups, ctx)
+        _quantise_values(graph, placement, groups, ctx)
+        for node, weight in quantised.items():
+            node.update_arg(1, weight)
+        ctx.count("requantised", len(groups.requantised))
+        running = integer_nodes(graph)
+        for node in placement.precision:
+            if node not in running:
+                ctx.refuse(node, "the integer kernel does not take its scales: it runs in float")
+
+    def ensures(self, graph: Graph) -> None:
+        """Every quantiser has usable parameters and reads a value that is not quantised already."""
+        for node in calls(graph, "fake_quantize"):
+            quant_params(graph, node)
+            if is_fake_quantize(operand(node, 0)):
+                raise VerificationError("a value is quantised twice", where=node.name)
+
+    def reference(self, before: Graph, ctx: PassContext) -> None:
+        """None: the numbers change by intent."""
+        return None
+
+    def _quantise_weights(
+        self, graph: Graph, placement: Placement, groups: ScaleGroups, ctx: PassContext
+    ) -> dict[fx.Node, fx.Node]:
+        """A quantiser for each weight, shared where a weight is; the readers are not rewired yet."""
+        made: dict[tuple[fx.Node, int, int], fx.Node] = {}
+        readers: dict[tuple[fx.Node, int, int], list[fx.Node]] = {}
+        for node, precision in placement.precision.items():
+            if op_name(node) in WEIGHTED:
+                axis = 1 if op_name(node) == "conv_transpose2d" else 0
+                readers.setdefault((operand(node, 1), axis, WEIGHT_LIMITS[precision]), []).append(node)
+        for key, nodes in readers.items():
+            weight, axis, limit = key
+            scales = weight_scales(constant(graph, weight), axis, limit, cast(Observer, self.weights))
+            for node in nodes:
+                scales = torch.maximum(scales, _floor(graph, node, groups, len(scales)))
+            zeros = torch.zeros(len(scales), dtype=torch.int32)
+            made[key] = _insert(graph, nodes[0], weight, str(weight.target), (scales, zeros), limit, axis)
+            ctx.count("weights quantised")
+        return {node: made[key] for key, nodes in readers.items() for node in nodes}
+
+
+def _floor(graph: Graph, node: fx.Node, groups: ScaleGroups, channels: int) -> Tensor:
+    """Least weight scales [C] that keep the bias of a node within int32."""
+    bias = optional_operand(node, 2)
+    if bias is None:
+        return torch.zeros(channels)
+    floor = bias_floor(constant(graph, bias), groups.grid(operand(node, 0))[0])
+    return floor.reshape(-1, channels).amax(0)  # a grouped transposed convolution shares scales across groups
+
+
+def _insert(
+    graph: Graph,
+    before: fx.Node,
+    value: fx.Node,
+    name: str,
+    grid: tuple[Tensor, Tensor],
+    limit: int | None = None,
+    axis: int | None = None,
+    parameters: tuple[fx.Node, fx.Node] | None = None,
+) -> fx.Node:
+    """A `fake_quantize` of a value before a node; `parameters` are the constants of its group, if made."""
+    scale, zero = parameters or (
+        add_constant(graph, before, f"{name}_scale", grid[0], trains=False),
+        add_constant(graph, before, f"{name}_zero_point", grid[1], trains=False),
+    )
+    low, high = (INT8_MIN, INT8_MAX) if limit is None else (-limit, limit)
+    return add_call(
+        graph, before, "fake_quantize", value, scale, zero, name=f"{name}_q", qmin=low, qmax=high, axis=axis
+    )
+
+
+def _quantise_values(graph: Graph, placement: Placement, groups: ScaleGroups, ctx: PassContext) -> None:
+    """A quantiser behind each value; a float value keeps its float readers."""
+    made: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
+    for value in placement.values:
+        readers = [user for user in value.users if _reads(user, value, placement.precision)]
+        if value in placement.precision:
+            readers = list(value.users)
+        scale, zero = groups.grid(value)
+        root = groups.root(value)
+        name = str(value.target) if is_constant(value) else value.name
+        grid = (torch.tensor(scale), torch.tensor(zero, dtype=torch.int32))
+        node = _insert(graph, value.next, value, name, grid, parameters=made.get(root))
+        made[root] = (operand(node, 1), operand(node, 2))
+        for reader in readers:
+            if value in activation_operands(reader) or value in placement.precision:
+                reader.replace_input_with(value, node)
+        ctx.count("values quantised")
+
+
+def _reads(user: fx.Node, value: fx.Node, precision: Mapping[fx.Node, str]) -> bool:
+    return user in precision and value in activation_operands(user)
