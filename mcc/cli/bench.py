@@ -45,6 +45,8 @@ def bench(
             lowered_file(spec, found, Path(folder), input_shape=input_shape, weights=weights)
             for spec in files
         ]
+        for path in paths:
+            found.checked(path, threads)
         progress("latency", 0, 0, f"{len(paths)} files, about {budget:.0f} s")
         measured = found.time(paths, threads=threads, budget_s=budget)
         entries: list[dict[str, Any]] = []

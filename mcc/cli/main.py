@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -15,6 +16,7 @@ import click
 from mcc import __version__
 from mcc.cli import failures
 from mcc.cli.lazy import Entry, LazyGroup
+from mcc.cli.settings import forget_settings, stop_log
 
 COMMANDS = {
     "compress": Entry(
@@ -67,13 +69,17 @@ GROUP = LazyGroup(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status; every error has become a sentence on stderr."""
+    forget_settings()
     try:
-        status = GROUP.main(
-            list(arguments) if arguments is not None else None, prog_name="mcc", standalone_mode=False
-        )
+        with warnings.catch_warnings():
+            status = GROUP.main(
+                list(arguments) if arguments is not None else None, prog_name="mcc", standalone_mode=False
+            )
         sys.stdout.flush()
     except Exception as error:
         return failures.report(error)
+    finally:
+        stop_log()
     return status if isinstance(status, int) else 0
 
 

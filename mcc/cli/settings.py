@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -49,6 +49,11 @@ def current_settings() -> Settings:
     return _current.get()
 
 
+def forget_settings() -> None:
+    """Go back to the defaults, before another command line is read in this process."""
+    _current.set(Settings())
+
+
 def common_options(callback: Callback) -> Callback:
     """Give a command the common options; its callback receives them as the keyword `settings`."""
 
@@ -79,13 +84,25 @@ def _note_json(ctx: click.Context, parameter: click.Parameter, asked: bool) -> b
     return asked
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """The handler of a command, told apart from those of whoever embeds mcc."""
+
+
+def stop_log() -> None:
+    """Take the log off stderr again."""
+    root = logging.getLogger("mcc")
+    for handler in [h for h in root.handlers if isinstance(h, _Handler)]:
+        root.removeHandler(handler)
+        root.setLevel(logging.NOTSET)
+
+
 def _start_log(settings: Settings) -> None:
     """Send the library's log, and warnings of other libraries, to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    stop_log()
+    handler = _Handler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger("mcc")
-    root.handlers = [handler]
-    root.propagate = False
+    root.addHandler(handler)
     root.setLevel(LEVELS[settings.verbosity])
     if settings.verbosity < DEBUG and not sys.warnoptions:
         warnings.simplefilter("ignore")  # those of torch and its exporters mean nothing to users
