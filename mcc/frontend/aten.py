@@ -1,0 +1,130 @@
+"""The table of ATen operators: which canonical operators each one becomes.
+
+A rule is a function of the emitter and of arguments named as in the operator's schema (`self` and `input` are
+called `x`). Arguments that a rule does not name must have their default, else the operator is refused: nothing
+is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from mcc.frontend.emitter import Emitter
+from mcc.frontend.values import AnyValue, Expanded
+
+Result = AnyValue | Sequence[AnyValue]
+Rule = Callable[..., Result]
+_R = TypeVar("_R", bound=Rule)
+
+RULES: dict[str, Rule] = {}
+_BROADCASTING: set[str] = set()
+
+# They choose storage or kernels, and say nothing about numbers (`momentum` concerns training only).
+_IRRELEVANT = frozenset(
+    {
+        *("cudnn_enabled", "cudnn_enable", "momentum", "memory_format", "device", "layout", "pin_memory"),
+        *("non_blocking", "copy", "implicit", "inplace", "path"),
+    }
+)
+
+
+def aten(*names: str, broadcasting: bool = False) -> Callable[[_R], _R]:
+    """Register a rule for overloads such as `add.Tensor`.
+
+    Args:
+        broadcasting: the rule takes expanded values as they are, since its operators broadcast.
+    """
+
+    def register(rule: _R) -> _R:
+        for name in names:
+            assert name not in RULES, name
+            RULES[name] = rule
+            if broadcasting:
+                _BROADCASTING.add(name)
+        return rule
+
+    return register
+
+
+def overload_name(target: torch._ops.OpOverload) -> str:
+    """`aten.relu_.default` -> `relu.default`: in-place operators share the rule of the plain ones."""
+    packet, overload = target._schema.name.split("::")[1], target._overloadname
+    stripped = packet[:-1] if packet.endswith("_") and not packet.startswith("__") else packet
+    return f"{stripped}.{overload}"
+
+
+def translate(
+    emitter: Emitter, target: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Result:
+    """Apply the rule of an operator. Raises UnsupportedError, naming operator and place."""
+    name = overload_name(target)
+    rule = RULES.get(name)
+    if rule is None:
+        emitter.refuse(f"operator aten.{target._schema.name.split('::')[1]} is not supported", _hint(name))
+    bound = _bind(target, args, kwargs)
+    if name not in _BROADCASTING:
+        bound = {key: _unexpanded(emitter, value) for key, value in bound.items()}
+    wanted = list(inspect.signature(rule).parameters)[1:]
+    for key, (value, default) in _defaults(target, bound).items():
+        if key in wanted or key in _IRRELEVANT or value == default:
+            continue
+        if key == "dtype" and value in (None, torch.float32):
+            continue
+        emitter.refuse(f"operator aten.{name} with {key}={value} is not supported")
+    return rule(emitter, **{key: bound[key] for key in wanted if key in bound})
+
+
+def _schema_name(name: str) -> str:
+    return "x" if name in ("self", "input") else name
+
+
+def _bind(target: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    bound: dict[str, Any] = {}
+    for index, argument in enumerate(target._schema.arguments):
+        key = _schema_name(argument.name)
+        if index < len(args):
+            bound[key] = args[index]
+        elif argument.name in kwargs:
+            bound[key] = kwargs[argument.name]
+        elif argument.has_default_value():
+            bound[key] = argument.default_value
+    return bound
+
+
+def _defaults(target: torch._ops.OpOverload, bound: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Bound value and default of each argument."""
+    return {
+        key: (bound[key], argument.default_value if argument.has_default_value() else None)
+        for argument in target._schema.arguments
+        if (key := _schema_name(argument.name)) in bound
+    }
+
+
+def _unexpanded(emitter: Emitter, value: Any) -> Any:
+    if isinstance(value, Expanded):
+        return emitter.node(value)
+    if isinstance(value, list | tuple):
+        return [_unexpanded(emitter, item) for item in value]
+    return value
+
+
+_HINTS = (
+    (("item.", "_local_scalar_dense", "sym_"), "the model reads a number out of a tensor; compute with tensors"),
+    (("nonzero", "index.", "masked_select"), "indices that depend on values have no static shape"),
+    (("conv1d", "conv3d", "lstm", "gru", "avg_pool1d", "max_pool1d", "adaptive_avg_pool1d", "max_pool3d"),
+     "mcc reads two-dimensional convolutional networks; write a 1-D layer as a 2-D one of height 1"),
+    (("nms", "topk", "sort", "argsort", "argmax"), "leave post-processing out of the model"),
+    (("gt.", "lt.", "ge.", "le.", "eq.", "ne.", "where."), "use clamp, relu or multiplication by a mask"),
+    (("bernoulli", "rand", "normal"), "the model draws random numbers; call .eval() or remove it"),
+)  # fmt: skip
+
+
+def _hint(name: str) -> str:
+    for prefixes, hint in _HINTS:
+        if name.startswith(prefixes):
+            return hint
+    return "rewrite that part with supported operators, or leave it out of the model"

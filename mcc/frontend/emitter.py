@@ -1,0 +1,233 @@
+"""Building a canonical graph from another spelling: what all frontends share.
+
+Shapes of values are those at the declared batch of 1. `batch` is the batch length at which the model was
+captured; a constant that the model made for that batch (`torch.zeros(x.shape[0], ...)`) is cut down to one row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, fx
+
+from mcc.errors import GraphError, UnsupportedError
+from mcc.frontend.values import AnyValue, Const, Expanded, Value
+from mcc.ir.graph import Graph, GraphBuilder
+from mcc.ir.notes import TensorType, annotate, shape_of
+
+MAX_COPIES = 64
+"""Longest axis that is repeated, reversed or unrolled by single slices; beyond it the graph would drown."""
+
+
+class Emitter:
+    """A graph builder with constants, broadcasting and refusals that name the place.
+
+    Attributes:
+        batch: batch length at which the model was captured.
+        out: shape of the present operator's result at that batch, where the frontend knows it.
+        hint: wished name of the next nodes.
+        path: module path or node name they come from.
+        place: where in the model we are, for messages.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.builder = GraphBuilder()
+        self.batch = batch
+        self.out: tuple[int, ...] = ()
+        self.hint = "value"
+        self.path = ""
+        self.place = "model"
+        self._constants: dict[int, fx.Node] = {}
+        self._kept: list[Tensor] = []  # ids above stay unique while the tensors live
+        self._names: set[str] = set()
+
+    # -- constants -----------------------------------------------------------------------------------------
+
+    def scalar(self, value: float) -> Const:
+        """A constant of rank 0."""
+        text = f"{value:g}".replace("-", "m").replace(".", "p").replace("+", "")
+        return Const(torch.tensor(float(value)), f"const_{text}")
+
+    def like(self, const: Const, tensor: Tensor, suffix: str = "") -> Const:
+        """A constant computed from another one."""
+        return Const(tensor.contiguous(), const.name + suffix, const.trains)
+
+    def node(self, value: AnyValue) -> fx.Node:
+        """The node of a value; reads the constant or repeats the expanded value where need be."""
+        if isinstance(value, fx.Node):
+            return value
+        return self._repeat(value) if isinstance(value, Expanded) else self._constant(value)
+
+    def _constant(self, const: Const) -> fx.Node:
+        found = self._constants.get(id(const.tensor))
+        if found is not None:
+            return found
+        name, count = const.name, 1
+        while name in self._names:
+            name, count = f"{const.name}_{count}", count + 1
+        self._names.add(name)
+        tensor = const.tensor.detach()
+        if tensor.dtype in (torch.float64, torch.int64, torch.int32, torch.bool):
+            tensor = tensor.to(torch.float32)
+        if tensor.dtype != torch.float32:
+            self.refuse(f"has the {tensor.dtype} constant {const.name}", "call .float() on the model first")
+        node = self.builder.constant(name, tensor.contiguous(), trains=const.trains)
+        self._constants[id(const.tensor)] = node
+        self._kept.append(const.tensor)
+        return node
+
+    def raw_constant(self, const: Const) -> fx.Node:
+        """The node of a constant in its own dtype (zero points)."""
+        self._names.add(const.name)
+        return self.builder.constant(const.name, const.tensor.detach(), trains=const.trains)
+
+    def one_row(self, const: Const, rank: int) -> Const:
+        """Cut a constant made for the captured batch down to one row. Refuses rows that differ."""
+        tensor = const.tensor
+        if tensor.dim() != rank or rank == 0 or tensor.shape[0] == 1:
+            return const
+        if tensor.shape[0] != self.batch or not bool((tensor == tensor[:1]).all()):
+            self.refuse("combines samples of a batch with constants that differ from sample to sample", "")
+        return self.like(const, tensor[:1])
+
+    # -- operators -----------------------------------------------------------------------------------------
+
+    def call(self, op: str, *args: AnyValue | None, **attributes: Any) -> fx.Node:
+        """An operator of the canonical form. Raises UnsupportedError, with the place, where it does not fit."""
+        nodes = [None if arg is None else self.node(arg) for arg in args]
+        try:
+            node = self.builder.call(op, *nodes, name=self.hint, **attributes)
+        except GraphError as error:
+            self.refuse(error.message, "")
+        annotate(node, origin=(self.path or node.name,))
+        return node
+
+    def broadcast(self, op: str, a: AnyValue | float, b: AnyValue | float) -> Value:
+        """An operator on two operands with broadcasting; numbers become constants of rank 0."""
+        left, right = self._operand(a), self._operand(b)
+        rank = max(len(self.shape(left)), len(self.shape(right)))
+        operands = [self.one_row(x, rank) if isinstance(x, Const) else x for x in (left, right)]
+        return self.call(op, *operands)
+
+    def _operand(self, value: AnyValue | float) -> Value:
+        if isinstance(value, Expanded):
+            return value.inner
+        return value if isinstance(value, fx.Node | Const) else self.scalar(value)
+
+    def shape(self, value: AnyValue) -> tuple[int, ...]:
+        """Shape of a value at batch 1."""
+        if isinstance(value, Const):
+            return tuple(value.tensor.shape)
+        if isinstance(value, Expanded):
+            return (1, *value.shape)
+        return shape_of(value)
+
+    def axis(self, value: AnyValue, dim: int, *, new: int = 0) -> int:
+        """A dimension counted from the front; refuses the batch axis."""
+        axis = dim % max(1, len(self.shape(value)) + new)
+        if axis == 0:
+            self.refuse("works along the batch axis", "keep axis 0 for the batch")
+        return axis
+
+    def reshape(self, x: AnyValue, shape: Sequence[int]) -> fx.Node:
+        """Reshape each sample to `shape`, without the batch axis; nothing where it has that shape already."""
+        node = self.node(x)
+        return node if shape_of(node)[1:] == tuple(shape) else self.call("reshape", node, shape=tuple(shape))
+
+    def reshape_out(self, x: AnyValue) -> fx.Node:
+        """Reshape to the shape the model's own operator returned."""
+        samples = math.prod(self.shape(x)[1:])
+        if not self.out or self.out[0] != self.batch or math.prod(self.out[1:]) != samples:
+            self.refuse("folds the batch axis into another", "reshape with x.shape[0] first and -1 later")
+        return self.reshape(x, self.out[1:])
+
+    def transpose(self, x: AnyValue, perm: Sequence[int]) -> fx.Node:
+        """Permute the axes; refuses to move the batch axis."""
+        if list(perm) == list(range(len(perm))):
+            return self.node(x)
+        if perm[0] != 0:
+            self.refuse("moves the batch axis", "keep axis 0 for the batch")
+        return self.call("transpose", x, perm=tuple(int(p) for p in perm))
+
+    def window(self, x: AnyValue, axis: int, start: int, stop: int, step: int = 1) -> fx.Node:
+        """A slice along an axis; the value itself where it is whole. Refuses an empty slice."""
+        length = self.shape(x)[axis]
+        start, stop, step = slice(start, stop, step).indices(length)
+        if start >= stop:
+            self.refuse("takes an empty slice", "")
+        if (start, stop, step) == (0, length, 1):
+            return self.node(x)
+        return self.call("slice", x, axis=axis, start=start, stop=stop, step=step)
+
+    def concat(self, parts: Sequence[AnyValue], axis: int) -> fx.Node:
+        """Join values along an axis; constants of one value at the ends become padding."""
+        rest = list(parts)
+        low, high, fill = 0, 0, 0.0
+        edges = [part for part in (rest[0], rest[-1]) if isinstance(part, Const)]
+        if edges and len({float(v) for part in edges for v in part.tensor.unique()}) == 1:
+            fill = float(edges[0].tensor.reshape(-1)[0])
+            while isinstance(rest[0], Const) and bool((rest[0].tensor == fill).all()):
+                low += rest.pop(0).tensor.shape[axis]  # pyright: ignore[reportAttributeAccessIssue]
+            while isinstance(last := rest[-1], Const) and bool((last.tensor == fill).all()):
+                high += last.tensor.shape[axis]
+                rest.pop()
+        if any(isinstance(part, Const) for part in rest):
+            self.refuse("joins a constant to a value", "add the constant through an operator instead")
+        joined = self.node(rest[0]) if len(rest) == 1 else self.call("concat", *rest, axis=axis)
+        if not (low or high):
+            return joined
+        amounts = [(low, high) if i == axis else (0, 0) for i in range(len(shape_of(joined)))]
+        return self.call("pad", joined, padding=tuple(amounts), mode="constant", value=fill)
+
+    def expand(self, x: AnyValue, shape: Sequence[int]) -> AnyValue:
+        """See a value at a larger shape (without the batch axis)."""
+        node = self.node(x)
+        inner = shape_of(node)
+        if len(shape) + 1 > len(inner):
+            node = self.reshape(node, (1,) * (len(shape) + 1 - len(inner)) + inner[1:])
+        return node if shape_of(node)[1:] == tuple(shape) else Expanded(node, tuple(shape))
+
+    def _repeat(self, value: Expanded) -> fx.Node:
+        node = value.inner
+        have, want = shape_of(node)[1:], value.shape
+        if len(want) == 3 and have[0] == want[0] and have[1:] == (1, 1):
+            return self.call("resize", node, size=want[1:], mode="nearest", align_corners=False)
+        for axis, (n, m) in enumerate(zip(have, want, strict=True), start=1):
+            if n != m:
+                self._limit(m, "repeats an axis")
+                node = self.call("concat", *([node] * m), axis=axis)
+        return node
+
+    def _limit(self, copies: int, what: str) -> None:
+        if copies > MAX_COPIES:
+            self.refuse(f"{what} {copies} times", f"at most {MAX_COPIES} are unrolled")
+
+    def singles(self, x: AnyValue, axis: int) -> list[fx.Node]:
+        """The slices of length 1 along an axis. Refuses more than `MAX_COPIES`."""
+        length = self.shape(x)[axis]
+        self._limit(length, "takes an axis apart")
+        return [self.window(x, axis, i, i + 1) for i in range(length)]
+
+    # -- refusals and the end ------------------------------------------------------------------------------
+
+    def refuse(self, reason: str, hint: str = "") -> NoReturn:
+        """Raise UnsupportedError naming the place."""
+        raise UnsupportedError(reason, where=self.place, hint=hint or None)
+
+    def finish(self, outputs: Sequence[AnyValue]) -> Graph:
+        """Close the graph. Refuses an output that is a constant."""
+        nodes: list[fx.Node] = []
+        for index, value in enumerate(outputs):
+            if isinstance(value, Const):
+                self.place = f"output {index}"
+                self.refuse("does not depend on the input", "return values computed from the input")
+            nodes.append(self.node(value))
+        return self.builder.finish(*nodes)
+
+
+def declared(shape: Sequence[int]) -> TensorType:
+    """The type of a float32 input of that shape, at the declared batch of 1."""
+    return TensorType((1, *shape[1:]))

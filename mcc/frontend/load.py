@@ -1,0 +1,195 @@
+"""Reading a MODEL as people name it: a factory, a `.pt2`, `.onnx` or `.mcc` file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mcc.errors import MccError, UsageError
+from mcc.frontend.torch_module import capture, user_place
+from mcc.frontend.weights import load_weights
+from mcc.ir.graph import Graph
+from mcc.ir.storage import load_graph
+
+FORMS = "package.module:factory, path/to/file.py:factory, or a .pt2, .onnx or .mcc file"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in canonical form and what came with it.
+
+    Attributes:
+        graph: the canonical graph, at declared batch 1.
+        preprocessing: what the factory says about its input, or None.
+        name: a short name for files and tables.
+        module: the PyTorch module, where there is one.
+    """
+
+    graph: Graph
+    preprocessing: Any
+    name: str
+    module: nn.Module | None
+
+
+def load_model(
+    spec: str, *, input_shape: tuple[int, ...] | None = None, weights: Path | None = None
+) -> LoadedModel:
+    """Read a model and bring it into canonical form.
+
+    Args:
+        spec: one of the forms of `FORMS`. A factory returns a module; a module and its example input or
+            inputs; or these two and its preprocessing.
+        input_shape: shape of the only input, batch included, where the model does not say.
+        weights: safetensors or a weights-only state dict, loaded into the module of a factory.
+
+    Raises:
+        UsageError: no such model, or it does not say its input shape.
+        DataError: weights that do not fit.
+        UnsupportedError: a model outside the canonical form.
+    """
+    path = Path(spec)
+    if path.suffix in _READERS:
+        if weights is not None:
+            raise UsageError(
+                "weights can only be loaded into a model that a factory makes", where="--weights",
+                hint=f"{path.name} holds its own",
+            )  # fmt: skip
+        if not path.is_file():
+            raise UsageError("no such file", where=spec)
+        return LoadedModel(_READERS[path.suffix](path, input_shape), None, path.stem, None)
+    if ":" not in spec:
+        raise UsageError(f"{spec!r} is no model", hint=f"give {FORMS}")
+    return _from_factory(spec, input_shape, weights)
+
+
+def _read_mcc(path: Path, input_shape: tuple[int, ...] | None) -> Graph:
+    return load_graph(path)
+
+
+_READERS: dict[str, Callable[[Path, tuple[int, ...] | None], Graph]] = {".mcc": _read_mcc}
+
+
+# -- factories ---------------------------------------------------------------------------------------------
+
+
+def _from_factory(spec: str, input_shape: tuple[int, ...] | None, weights: Path | None) -> LoadedModel:
+    source, _, attribute = spec.rpartition(":")
+    folder = Path(source).resolve().parent if source.endswith(".py") else Path.cwd()
+    with _importable(folder):
+        module = _import(source)
+        made = _call(getattr(module, attribute, None), spec, attribute)
+        network, examples, preprocessing = _parts(made, spec)
+        if weights is not None:
+            load_weights(network, weights)
+        graph = capture(network, _example_inputs(examples, input_shape, spec))
+    return LoadedModel(graph, preprocessing, attribute, network)
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let the model's file import its neighbours, as it can when Python runs it."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+
+
+def _import(source: str) -> ModuleType:
+    """A module by dotted name or by path."""
+    try:
+        if source.endswith(".py"):
+            return _import_file(Path(source))
+        return importlib.import_module(source)
+    except MccError:
+        raise
+    except ModuleNotFoundError as error:
+        hint = f"give {FORMS}" if error.name and source.startswith(error.name) else f"install {error.name}"
+        raise UsageError(f"cannot be imported: {error}", where=source, hint=hint) from error
+    except Exception as error:  # a user's file may raise anything
+        raise UsageError(f"cannot be imported: {_reason(error)}", where=source) from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError("no such file", where=str(path))
+    name = f"mcc_model_{path.stem}_{abs(hash(str(path.resolve())))}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError("is no Python file", where=str(path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up while it is being executed
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _call(factory: object, spec: str, attribute: str) -> object:
+    if factory is None:
+        raise UsageError(f"has no {attribute}", where=spec, hint="name a function that returns a module")
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        raise UsageError(f"{attribute} is no function", where=spec, hint="name one that returns a module")
+    try:
+        return factory()
+    except MccError:
+        raise
+    except Exception as error:  # a user's factory may raise anything
+        raise UsageError(f"cannot be built: {_reason(error)}", where=spec) from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    place = user_place(error.__traceback__)
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}" + (
+        f" ({place[0]})" if place else ""
+    )
+
+
+def _parts(made: object, spec: str) -> tuple[nn.Module, object, object]:
+    """Module, example inputs (None where not given) and preprocessing (None likewise)."""
+    values: Sequence[object] = made if isinstance(made, tuple) else (made,)
+    if not values or not isinstance(values[0], nn.Module) or len(values) > 3:
+        raise UsageError(
+            f"returns {type(made).__name__}, not a module", where=spec,
+            hint="return a module, (module, inputs) or (module, inputs, preprocessing)",
+        )  # fmt: skip
+    padded = (*values, None, None)
+    return values[0], padded[1], padded[2]
+
+
+def _example_inputs(examples: object, input_shape: tuple[int, ...] | None, spec: str) -> tuple[Tensor, ...]:
+    given: tuple[Any, ...] = ()
+    if isinstance(examples, Tensor):
+        given = (examples,)
+    elif isinstance(examples, tuple | list):
+        given = tuple(examples)
+    elif examples is not None:
+        raise UsageError("its example inputs are no tensors", where=spec, hint="return tensors")
+    if input_shape is None:
+        if not given:
+            raise UsageError(
+                "does not say the shape of its input", where=spec, hint="give --input-shape 1,3,224,224"
+            )
+        return given
+    if len(given) > 1:
+        raise UsageError(
+            f"the model has {len(given)} inputs and says their shapes itself", where="--input-shape",
+            hint="leave it out",
+        )  # fmt: skip
+    return (torch.zeros(input_shape),)

@@ -1,0 +1,61 @@
+"""What a frontend passes around while it builds a canonical graph: nodes, constants, values still to be expanded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, fx
+
+
+@dataclass(frozen=True, eq=False)
+class Const:
+    """A constant that no node reads yet.
+
+    Attributes:
+        tensor: its value.
+        name: wished name in the graph.
+        trains: whether it is, or is computed from, a parameter.
+    """
+
+    tensor: Tensor
+    name: str
+    trains: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Expanded:
+    """A value seen at a larger shape, as `expand` returns it; element-wise operators broadcast it for free.
+
+    Attributes:
+        inner: the value as it is stored.
+        shape: the shape after the batch axis.
+    """
+
+    inner: fx.Node
+    shape: tuple[int, ...]
+
+
+Value = fx.Node | Const
+AnyValue = Value | Expanded
+
+
+def canonical_name(path: str) -> str:
+    """A name for text and attributes out of a dotted module path: `features.0.weight` -> `features_0_weight`."""
+    name = re.sub(r"\W", "_", path.strip(".")) or "model"
+    name = f"m{name}" if name[0].isdigit() else name
+    # `graph`, `code` and the like are attributes of every graph module.
+    return f"{name}_" if hasattr(fx.GraphModule, name) else name
+
+
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) from one number, a sequence of one, or of two."""
+    if isinstance(value, int):
+        return value, value
+    return (int(value[0]), int(value[0])) if len(value) == 1 else (int(value[0]), int(value[1]))
+
+
+def symmetric(padding: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) from torch's (height, width)."""
+    return padding[0], padding[0], padding[1], padding[1]
