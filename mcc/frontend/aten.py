@@ -1,8 +1,8 @@
 """The table of ATen operators: which canonical operators each one becomes.
 
-A rule is a function of the emitter and of arguments named as in the operator's schema (`self` and `input` are
-called `x`). Arguments that a rule does not name must have their default, else the operator is refused: nothing
-is dropped in silence.
+A rule is a function of the emitter and of arguments named as in the operator's schema (`self` and `input`
+are called `x`). Arguments that a rule does not name must have their default, else the operator is refused:
+nothing is dropped in silence.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from mcc.frontend.emitter import Emitter
+from mcc.frontend.operators import Operator, operator_of
 from mcc.frontend.values import AnyValue, Expanded
 
 Result = AnyValue | Sequence[AnyValue]
@@ -50,58 +51,43 @@ def aten(*names: str, broadcasting: bool = False) -> Callable[[_R], _R]:
     return register
 
 
-def overload_name(target: torch._ops.OpOverload) -> str:
-    """`aten.relu_.default` -> `relu.default`: in-place operators share the rule of the plain ones."""
-    packet, overload = target._schema.name.split("::")[1], target._overloadname
-    stripped = packet[:-1] if packet.endswith("_") and not packet.startswith("__") else packet
-    return f"{stripped}.{overload}"
-
-
-def translate(
-    emitter: Emitter, target: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Result:
+def translate(emitter: Emitter, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Result:
     """Apply the rule of an operator. Raises UnsupportedError, naming operator and place."""
-    name = overload_name(target)
+    known = operator_of(target)
+    name = known.name
     rule = RULES.get(name)
     if rule is None:
-        emitter.refuse(f"operator aten.{target._schema.name.split('::')[1]} is not supported", _hint(name))
-    bound = _bind(target, args, kwargs)
+        emitter.refuse(f"operator aten.{known.packet} is not supported", _hint(name))
+    bound = _bind(known, args, kwargs)
     if name not in _BROADCASTING:
         bound = {key: _unexpanded(emitter, value) for key, value in bound.items()}
     wanted = list(inspect.signature(rule).parameters)[1:]
-    for key, (value, default) in _defaults(target, bound).items():
-        if key in wanted or key in _IRRELEVANT or value == default:
+    for argument in known.arguments:
+        key = _rule_name(argument.name)
+        value = bound.get(key)
+        if key in wanted or key in _IRRELEVANT or value is None or value == argument.default:
             continue
-        if key == "dtype" and value in (None, torch.float32):
+        if key == "dtype" and value == torch.float32:
             continue
-        emitter.refuse(f"operator aten.{name} with {key}={value} is not supported")
+        emitter.refuse(f"operator aten.{known.packet} with {key}={value} is not supported")
     return rule(emitter, **{key: bound[key] for key in wanted if key in bound})
 
 
-def _schema_name(name: str) -> str:
+def _rule_name(name: str) -> str:
     return "x" if name in ("self", "input") else name
 
 
-def _bind(target: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _bind(known: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     bound: dict[str, Any] = {}
-    for index, argument in enumerate(target._schema.arguments):
-        key = _schema_name(argument.name)
+    for index, argument in enumerate(known.arguments):
+        key = _rule_name(argument.name)
         if index < len(args):
             bound[key] = args[index]
         elif argument.name in kwargs:
             bound[key] = kwargs[argument.name]
-        elif argument.has_default_value():
-            bound[key] = argument.default_value
+        elif argument.has_default:
+            bound[key] = argument.default
     return bound
-
-
-def _defaults(target: torch._ops.OpOverload, bound: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Bound value and default of each argument."""
-    return {
-        key: (bound[key], argument.default_value if argument.has_default_value() else None)
-        for argument in target._schema.arguments
-        if (key := _schema_name(argument.name)) in bound
-    }
 
 
 def _unexpanded(emitter: Emitter, value: Any) -> Any:
@@ -113,7 +99,7 @@ def _unexpanded(emitter: Emitter, value: Any) -> Any:
 
 
 _HINTS = (
-    (("item.", "_local_scalar_dense", "sym_"), "the model reads a number out of a tensor; compute with tensors"),
+    (("item.", "_local_scalar_dense", "sym_"), "compute with tensors, without reading numbers out of them"),
     (("nonzero", "index.", "masked_select"), "indices that depend on values have no static shape"),
     (("conv1d", "conv3d", "lstm", "gru", "avg_pool1d", "max_pool1d", "adaptive_avg_pool1d", "max_pool3d"),
      "mcc reads two-dimensional convolutional networks; write a 1-D layer as a 2-D one of height 1"),

@@ -191,7 +191,8 @@ def nearest_exact(
 @aten("upsample_bilinear2d.vec", "upsample_bilinear2d.default")
 def bilinear(
     e: Emitter, x: AnyValue, output_size: Ints | None, align_corners: bool,
-    scale_factors: Sequence[float] | None = None, scales_h: float | None = None, scales_w: float | None = None,
+    scale_factors: Sequence[float] | None = None, scales_h: float | None = None,
+    scales_w: float | None = None,
 ) -> fx.Node:  # fmt: skip
     """Bilinear interpolation."""
     return _resize(e, x, "bilinear", align_corners, scale_factors or (scales_h, scales_w))

@@ -1,7 +1,7 @@
 """Building a canonical graph from another spelling: what all frontends share.
 
 Shapes of values are those at the declared batch of 1. `batch` is the batch length at which the model was
-captured; a constant that the model made for that batch (`torch.zeros(x.shape[0], ...)`) is cut down to one row.
+captured; a constant made for that batch (`torch.zeros(x.shape[0], ...)`) is cut down to one row.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Emitter:
     # -- operators -----------------------------------------------------------------------------------------
 
     def call(self, op: str, *args: AnyValue | None, **attributes: Any) -> fx.Node:
-        """An operator of the canonical form. Raises UnsupportedError, with the place, where it does not fit."""
+        """An operator of the canonical form. Raises UnsupportedError where it does not fit."""
         nodes = [None if arg is None else self.node(arg) for arg in args]
         try:
             node = self.builder.call(op, *nodes, name=self.hint, **attributes)

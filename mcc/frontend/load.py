@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ def _from_factory(spec: str, input_shape: tuple[int, ...] | None, weights: Path 
 
 
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def _importable(folder: Path) -> Generator[None]:
     """Let the model's file import its neighbours, as it can when Python runs it."""
     sys.path.insert(0, str(folder))
     try:
@@ -163,14 +163,14 @@ def _reason(error: Exception) -> str:
 
 def _parts(made: object, spec: str) -> tuple[nn.Module, object, object]:
     """Module, example inputs (None where not given) and preprocessing (None likewise)."""
-    values: Sequence[object] = made if isinstance(made, tuple) else (made,)
+    values: list[object] = list(made) if isinstance(made, tuple) else [made]
     if not values or not isinstance(values[0], nn.Module) or len(values) > 3:
         raise UsageError(
             f"returns {type(made).__name__}, not a module", where=spec,
             hint="return a module, (module, inputs) or (module, inputs, preprocessing)",
         )  # fmt: skip
-    padded = (*values, None, None)
-    return values[0], padded[1], padded[2]
+    examples = values[1] if len(values) > 1 else None
+    return values[0], examples, values[2] if len(values) > 2 else None
 
 
 def _example_inputs(examples: object, input_shape: tuple[int, ...] | None, spec: str) -> tuple[Tensor, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import fx
 
@@ -73,14 +74,14 @@ def _windows(length: int, count: int) -> list[Pair]:
 def _even(windows: Sequence[Pair]) -> Pair | None:
     """(size, stride) where all windows have one size and distance, else None."""
     sizes = {stop - start for start, stop in windows}
-    steps = {b[0] - a[0] for a, b in zip(windows, windows[1:], strict=False)} or {1}
+    steps = {b[0] - a[0] for a, b in pairwise(windows)} or {1}
     if len(sizes) == 1 and len(steps) == 1 and 0 not in steps:
         return sizes.pop(), steps.pop()
     return None
 
 
 def adaptive_pool(e: Emitter, x: AnyValue, size: Pair, op: str) -> AnyValue:
-    """Pool a map to `size`, by `mean` or `amax`: a plain pool where all windows are alike, else slice by slice."""
+    """Pool a map to `size`, by `mean` or `amax`; slice by slice where the windows are not alike."""
     lengths = e.shape(x)[2:]
     if size == (1, 1):
         return e.call(op, x, axes=(2, 3), keepdim=True)

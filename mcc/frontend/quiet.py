@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """Silence warnings, and the log of torch below level CRITICAL, while torch exports."""
     names = [name for name in logging.root.manager.loggerDict if name == "torch" or name.startswith("torch.")]
     before = {name: logging.getLogger(name).level for name in names}

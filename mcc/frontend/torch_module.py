@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import linecache
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from mcc.errors import MccError, UnsupportedError, UsageError, VerificationError
-from mcc.frontend.exported import from_exported
+from mcc.frontend.importer import import_program
+from mcc.frontend.program import from_export
 from mcc.frontend.quiet import quiet
 from mcc.ir.graph import Graph, run
 
@@ -38,7 +39,7 @@ _HERE = str(Path(__file__).parent)
 
 
 def capture(module: nn.Module, example_inputs: Sequence[Tensor]) -> Graph:
-    """Capture a module in eval mode as a canonical graph of declared batch 1, and check that it computes the same.
+    """Capture a module in eval mode as a canonical graph of declared batch 1, and check its numbers.
 
     Args:
         module: any module on float32 tensors whose axis 0 is the batch; it is left as it was.
@@ -87,7 +88,7 @@ def _capture_at(module: nn.Module, shapes: Sequence[tuple[int, ...]], batch: int
             raise
         except Exception as error:  # torch.export raises whatever the model raises, and many kinds of its own
             raise _not_exportable(error) from error
-    graph = from_exported(program)
+    graph = import_program(from_export(program))
     _verify(module, graph, values, expected)
     return graph
 
@@ -131,7 +132,7 @@ def _verify(module: nn.Module, graph: Graph, values: Sequence[Tensor], expected:
 
 
 def _difference(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Largest difference as a share of the output range; infinite for other shapes or other non-finite values."""
+    """Largest difference over the output range; infinite for other shapes or non-finite values."""
     if [value.shape for value in got] != [value.shape for value in expected]:
         return float("inf")
     worst = 0.0
@@ -146,7 +147,7 @@ def _difference(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 
 @contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
+def _eval_mode(module: nn.Module) -> Generator[None]:
     """Put a module into eval mode and every part of it back as it was."""
     before = [(part, part.training) for part in module.modules()]
     module.eval()

@@ -1,4 +1,4 @@
-"""What a frontend passes around while it builds a canonical graph: nodes, constants, values still to be expanded."""
+"""What a frontend passes around while it builds a graph: nodes, constants, values still to be expanded."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ AnyValue = Value | Expanded
 
 
 def canonical_name(path: str) -> str:
-    """A name for text and attributes out of a dotted module path: `features.0.weight` -> `features_0_weight`."""
+    """A name out of a dotted module path: `features.0.weight` -> `features_0_weight`."""
     name = re.sub(r"\W", "_", path.strip(".")) or "model"
     name = f"m{name}" if name[0].isdigit() else name
     # `graph`, `code` and the like are attributes of every graph module.

@@ -61,7 +61,7 @@ def _check(name: str, value: Tensor, own: Tensor, path: Path) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name. Raises DataError when it is neither safetensors nor a plain state dict."""
+    """The tensors of a file by name. Raises DataError for any other file."""
     if not path.is_file():
         raise DataError("no such file", where=str(path), hint="check --weights")
     try:

@@ -1,0 +1,112 @@
+"""A captured program as the importer takes it, whatever it was read from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind
+
+from mcc.errors import UnsupportedError
+from mcc.frontend.operators import is_view, written
+from mcc.frontend.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor that the program carries: its dotted name, its value, whether it is a parameter."""
+
+    name: str
+    tensor: Tensor
+    trains: bool
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph of ATen operators and what its placeholders and outputs are.
+
+    Attributes:
+        graph: placeholders, ATen calls, one output; `meta["val"]` holds tensors without storage.
+        stored: tensors by the name of their placeholder.
+        inputs: names of the placeholders that the user feeds.
+        outputs: names of the nodes that the user gets, in order.
+        attributes: what `get_attr` nodes read.
+    """
+
+    graph: fx.Graph
+    stored: Mapping[str, Stored]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=lambda: {})
+
+
+def from_export(exported: ExportedProgram) -> Program:
+    """The program of `torch.export.export`, brought into functional form where views are written through.
+
+    Raises:
+        UnsupportedError: the model changes its own state, carries what is no tensor, or returns nothing.
+    """
+    if writes_through_views(exported.graph):
+        with quiet():
+            exported = exported.run_decompositions({})
+    stored: dict[str, Stored] = {}
+    fed: list[str] = []
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind == InputKind.USER_INPUT:
+            fed.append(spec.arg.name)
+        elif spec.target is not None:
+            stored[spec.arg.name] = _stored(exported, spec)
+    returned: list[str] = []
+    for output in exported.graph_signature.output_specs:
+        if output.kind == OutputKind.BUFFER_MUTATION:
+            raise state_changes(str(output.target))
+        name = getattr(output.arg, "name", None)
+        if output.kind == OutputKind.USER_OUTPUT and isinstance(name, str):
+            returned.append(name)
+    attributes = {
+        str(node.target): getattr(exported.graph_module, str(node.target), None)
+        for node in exported.graph.nodes
+        if node.op == "get_attr"
+    }
+    return Program(exported.graph, stored, tuple(fed), tuple(returned), attributes)
+
+
+def state_changes(buffer: str) -> UnsupportedError:
+    """The refusal of a model that keeps state."""
+    return UnsupportedError(
+        "is changed by every call of the model",
+        where=f"buffer {buffer}",
+        hint="a deployed model keeps no state: remove the update in eval mode",
+    )
+
+
+def _stored(exported: ExportedProgram, spec: InputSpec) -> Stored:
+    name = str(spec.target)
+    tensor: Any = exported.state_dict.get(name)
+    if tensor is None:
+        tensor = exported.constants.get(name)
+    if not isinstance(tensor, Tensor):
+        raise UnsupportedError("is no tensor", where=f"constant {name}", hint="mcc reads tensors only")
+    return Stored(name, tensor.detach(), isinstance(tensor, nn.Parameter))
+
+
+def writes_through_views(graph: fx.Graph) -> bool:
+    """Whether a value is overwritten of which another view is read later."""
+    root: dict[fx.Node, fx.Node] = {}
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    family: dict[fx.Node, list[fx.Node]] = {}
+    for node in graph.nodes:
+        base = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
+        shares = base is not None and (is_view(node) or written(node) is not None)
+        root[node] = root[base] if shares and base is not None else node
+        family.setdefault(root[node], []).append(node)
+    for node in graph.nodes:
+        target = written(node)
+        for other in family[root[target]] if target is not None else ():
+            later = any(order[user] > order[node] for user in other.users)
+            if other not in (target, node) and order[other] < order[node] and later:
+                return True
+    return False
