@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from torch import fx
 
-from mcc.ir import table
+from mcc.ir import ops, table
 from mcc.ir.graph import Graph, constant, is_constant, op_name, operand
 from mcc.ir.notes import note, type_of
 
@@ -35,7 +35,7 @@ class ConstantView:
         role: name of the operand, e.g. `weight`.
         shape: in elements.
         zeros: share of zeros.
-        digest: a hash of its values.
+        digest: a hash of its values; empty where they cannot be compared.
         quantised: its precision in words, or None for float.
     """
 
@@ -256,7 +256,8 @@ def _constant_changes(a: NodeView, b: NodeView) -> Iterable[Change]:
             yield Change("reshaped", role, _shape(before.shape), _shape(after.shape))
         if before.quantised != after.quantised:
             yield Change("requantised", role, before.quantised or "float", after.quantised or "float")
-        if before.shape == after.shape and before.digest != after.digest:
+        known = before.digest and after.digest
+        if known and before.shape == after.shape and before.digest != after.digest:
             yield Change(
                 "weights", role, f"{before.zeros:.0%} zeros", f"{after.zeros:.0%} zeros, other values"
             )
@@ -323,7 +324,11 @@ def _quantises(user: fx.Node, node: fx.Node) -> bool:
 
 
 def _constant_view(graph: Graph, role: str, source: fx.Node, arg: fx.Node) -> ConstantView:
-    value = constant(graph, source).detach().cpu().contiguous()
+    value = constant(graph, source).detach().cpu()
+    if arg is not source and arg.args[0] is source:  # what the quantised operator computes with
+        parameters = [constant(graph, operand(arg, index)).detach().cpu() for index in (1, 2)]
+        value = ops.fake_quantize(value, *parameters, **arg.kwargs)
+    value = value.contiguous()
     zeros = float((value == 0).double().mean()) if value.numel() else 0.0
     digest = hashlib.blake2b(value.numpy().tobytes(), digest_size=8).hexdigest()
     quantised = None if arg is source else _quantisation(graph, arg)

@@ -150,6 +150,8 @@ def _not_pointwise(node: fx.Node) -> str | None:
         return f"is {kernel[0]}x{kernel[1]}, not 1x1"
     if is_pointwise(node):
         return None
+    if not is_constant(operand(node, 1)):
+        return "has a weight that is quantised already"
     if node.kwargs["groups"] != 1:
         return "is grouped"
     return "has a stride" if node.kwargs["stride"] != (1, 1) else "is padded, or shares its weight"

@@ -60,6 +60,8 @@ def _view(model: TfliteModel, operator: TfliteOperator, skipped: dict[int, int])
         if index < 0:
             continue
         if model.tensors[index].is_constant or index in skipped:
+            if _no_bias(model, index, position, name):
+                continue
             role = ROLES[position] if name in WEIGHTED and position < len(ROLES) else f"constant {position}"
             constants.append(_constant(model, index, role, operator.code))
         else:
@@ -86,20 +88,41 @@ def _type(model: TfliteModel, index: int) -> str:
     shape = tensor.shape
     if len(shape) == 4 and not tensor.is_constant:
         shape = (shape[0], shape[3], shape[1], shape[2])
-    return f"{NAMES.get(tensor.dtype, tensor.dtype)}[{','.join(map(str, shape))}]"
+    # A graph says of a quantised value that it is real, and beside it how it is stored.
+    dtype = "float32" if tensor.quantisation is not None else tensor.dtype
+    return f"{NAMES.get(dtype, dtype)}[{','.join(map(str, shape))}]"
+
+
+def _no_bias(model: TfliteModel, index: int, position: int, name: str) -> bool:
+    """Whether an operand is a bias of zeros, which the format demands and a graph leaves out."""
+    data: Any = model.constant(index)
+    return name in WEIGHTED and position == 2 and data is not None and not data.any()
 
 
 def _constant(model: TfliteModel, index: int, role: str, code: str) -> ConstantView:
     tensor = model.tensors[index]
     data: Any = model.constant(index)
-    if data is not None and data.ndim == 4 and role == "weight":
-        # O H W I, and 1 H W O of a depthwise one, into the axes O I H W of the graph.
-        data = data.transpose(3, 0, 1, 2) if code == "DEPTHWISE_CONV_2D" else data.transpose(0, 3, 1, 2)
     if data is None:
         return ConstantView(role, tensor.shape, 0.0, "", tensor.dtype)
+    if tensor.dtype == "int32" and role == "bias":  # a graph holds it as float, in other digits
+        return ConstantView(role, tuple(data.shape), float((data == 0).mean()), "")
+    if tensor.quantisation is not None:
+        data = _real(data, tensor.quantisation)
+    if data.ndim == 4 and role == "weight":
+        # O H W I, and 1 H W O of a depthwise one, into the axes O I H W of the graph.
+        data = data.transpose(3, 0, 1, 2) if code == "DEPTHWISE_CONV_2D" else data.transpose(0, 3, 1, 2)
     digest = hashlib.blake2b(np.ascontiguousarray(data).tobytes(), digest_size=8).hexdigest()
     zeros = float((data == 0).mean()) if data.size else 0.0
     return ConstantView(role, tuple(data.shape), zeros, digest, _quantised(tensor.quantisation))
+
+
+def _real(data: Any, quantisation: Quantisation) -> Any:
+    """The real values of a quantised constant, in float32 as the runtime and the graph have them."""
+    shape = [-1 if axis == quantisation.axis else 1 for axis in range(data.ndim)]
+    per_axis = quantisation.scales.size > 1
+    scales = quantisation.scales.reshape(shape) if per_axis else quantisation.scale
+    zeros = quantisation.zero_points.reshape(shape) if per_axis else quantisation.zero_point
+    return (data.astype(np.float32) - np.float32(zeros)) * np.float32(scales)
 
 
 def _quantised(quantisation: Quantisation | None) -> str | None:

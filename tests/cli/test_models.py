@@ -1,0 +1,160 @@
+"""Commands that read models and files, on a small network, from end to end in this process."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mcc.cli import main
+from mcc.ir.graph import Graph, copy_graph, set_constant
+from mcc.ir.storage import load_graph, save_graph
+from tests.report.networks import classifier
+
+
+@pytest.fixture
+def mcc(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command line in an empty folder; the status must be as expected. Returns stdout."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, status: int = 0) -> str:
+        code = main.run(arguments)
+        captured = capsys.readouterr()
+        assert code == status, captured.err
+        return captured.err if status else captured.out
+
+    return run
+
+
+def stored(graph: Graph, name: str) -> str:
+    """The graph in a file of that name in the working folder."""
+    save_graph(graph, Path(name))
+    return name
+
+
+def test_opt_writes_what_every_command_reads(mcc: Any) -> None:
+    model = stored(classifier(batch_norm=True), "net.mcc")
+    text = mcc("opt", model, "-p", "sparsify-1x1{sparsity=0.5}")
+    assert text.startswith("mcc 1\n")
+    assert "sparse=(1, 0.5)" in text
+    report = json.loads(mcc("opt", model, "-p", "sparsify-1x1{sparsity=0.5}", "-o", "thin.mcc", "--json"))
+    assert report["steps"][0]["pass"] == "sparsify-1x1{sparsity=0.5}"
+    assert report["steps"][0]["changed"] is True
+    weight = load_graph("thin.mcc").get_parameter("wide_weight")
+    assert float((weight == 0).float().mean()) == 0.5
+    assert mcc("opt", "thin.mcc", "-p", "sparsify-1x1{sparsity=0.5}") == text
+
+
+def test_opt_shows_what_passes_did(mcc: Any) -> None:
+    model = stored(classifier(), "net.mcc")
+    both = "sparsify-1x1{sparsity=0.5},sparsify-1x1"
+    out = mcc("opt", model, "-p", both, "--timing", "--stats")
+    assert "verify ms" in out
+    assert "weights zeroed" in out
+    assert mcc("opt", model, "-p", both, "--print-after", "all").count("# after") == 2
+    assert mcc("opt", model, "-p", both, "--print-after", "changed").count("# after") == 1
+    assert json.loads(mcc("opt", model, "-p", both, "--bisect-limit", "1", "--json"))["steps"][1:] == []
+
+
+def test_opt_runs_a_pass_of_ones_own(mcc: Any, tmp_path: Path) -> None:
+    (tmp_path / "say_nothing.py").write_text(
+        "from dataclasses import dataclass\nfrom mcc.pass_api import Pass\n\n@dataclass(frozen=True)\n"
+        "class SayNothing(Pass):\n    name = 'say-nothing'\n    def run(self, graph, ctx):\n        pass\n"
+    )
+    model = stored(classifier(), "net.mcc")
+    mcc("opt", model, "-p", "say-nothing", "--load", "say_nothing.py")
+    assert "no Python file" in mcc("opt", model, "-p", "x", "--load", "absent.py", status=2)
+
+
+def test_opt_leaves_a_reproducer_of_a_failing_pass(mcc: Any, tmp_path: Path) -> None:
+    (tmp_path / "drift_weights.py").write_text(
+        "from dataclasses import dataclass\nimport torch\nfrom mcc.pass_api import Pass\n\n"
+        "@dataclass(frozen=True)\nclass DriftWeights(Pass):\n    name = 'drift-weights'\n"
+        "    def run(self, graph, ctx):\n        with torch.no_grad():\n"
+        "            graph.get_parameter('wide_weight').mul_(1.01)\n"
+    )
+    model = stored(classifier(), "net.mcc")
+    said = mcc("opt", model, "-p", "drift-weights", "--load", "drift_weights.py", status=1)
+    assert "from the exact twin" in said
+    assert "mcc opt mcc-reproducer/before-drift-weights.mcc" in said
+    assert Path("mcc-reproducer/before-drift-weights.mcc").exists()
+    mcc("opt", model, "-p", "drift-weights", "--load", "drift_weights.py", "--no-verify")
+
+
+def test_diff(mcc: Any) -> None:
+    a = stored(classifier(), "a.mcc")
+    changed = copy_graph(classifier())
+    set_constant(changed, "wide_weight", torch.zeros(16, 8, 1, 1))
+    b = stored(changed, "b.mcc")
+    assert mcc("diff", a, a) == "no difference in 6 nodes\n"
+    assert "~ wide" in mcc("diff", a, b, "--html", "d.html")
+    assert "b.mcc" in Path("d.html").read_text()
+    found = json.loads(mcc("diff", a, b, "--json"))
+    assert found["equal"] is False
+    assert [node["b"]["name"] for node in found["nodes"]] == ["wide"]
+    assert "= stem" in mcc("diff", a, b, "--all")
+
+
+def test_bad_models_are_one_sentence(mcc: Any) -> None:
+    Path("broken.mcc").write_text("mcc 1\n%x = input() {} : f32[1,3]\n")
+    Path("broken.tflite").write_bytes(b"nonsense")
+    for arguments, said in (
+        (["inspect", "absent.mcc"], "no such file"),
+        (["inspect", "broken.mcc"], "has no return line"),
+        (["inspect", "broken.tflite"], "not a TFLite file"),
+        (["diff", "broken.tflite", "broken.mcc"], "not a TFLite file"),
+        (["opt", "no.such.module:factory", "-p", ""], "no.such.module"),
+        (["lower", "nothing", "--to", "tflite"], "'nothing' is no model"),
+        (["verify", "absent.mcc", "broken.tflite"], "no such file"),
+    ):
+        text = mcc(*arguments, status=2)
+        assert said in text, text
+        assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(("to", "target"), [("tflite", "litert-host"), ("onnx", "ort-host")])
+def test_lower_verify_evaluate_and_bench(mcc: Any, to: str, target: str) -> None:
+    model = stored(classifier(batch_norm=True), "net.mcc")
+    file = f"net.{to}"
+    assert json.loads(mcc("lower", model, "--to", to, "--json"))["file"] == file
+    checked = json.loads(mcc("verify", model, file, "--json", "--count", "8"))
+    assert checked["passed"] is True
+    assert checked["target"] == target
+    assert "agrees" in mcc("verify", model, file, "--data", "digits", "--count", "8")
+    scores = json.loads(mcc("evaluate", file, "--data", "digits", "--limit", "50", "--json"))
+    assert scores[0]["images"] == 50
+    assert 0 <= scores[0]["accuracy"] <= 1
+    assert "95 % interval" in mcc("evaluate", file, model, "--data", "digits", "--limit", "20",
+                                  "--target", target, "-q")  # fmt: skip
+    measured = json.loads(mcc("bench", file, file, "--target", target, "--budget", "1s", "--json"))
+    assert [entry["file"] for entry in measured] == [file, file]
+    for entry in measured:
+        assert {"median", "p10", "p90", "runs"} <= set(entry["latency_us"])
+        assert entry["peak_memory_bytes"] >= 0
+        assert entry["target"] == target
+        assert isinstance(entry["ops"], list)
+
+
+def test_verify_finds_a_file_that_computes_something_else(mcc: Any) -> None:
+    model = stored(classifier(), "net.mcc")
+    mcc("lower", model, "--to", "tflite", "-o", "net.tflite")
+    other = copy_graph(classifier())
+    with torch.no_grad():
+        other.get_parameter("wide_weight").mul_(1.01)
+    said = main.run(["verify", stored(other, "other.mcc"), "net.tflite"])
+    assert said == 1
+
+
+def test_inspect(mcc: Any) -> None:
+    model = stored(classifier(batch_norm=True), "net.mcc")
+    found = json.loads(mcc("inspect", model, "--json"))
+    assert [layer["kind"] for layer in found["layers"]] == [
+        "conv2d 3x3", "depthwise 3x3", "conv2d 1x1", "mean", "linear",
+    ]  # fmt: skip
+    assert found["macs"] == sum(layer["macs"] for layer in found["layers"]) > 0
+    text = mcc("inspect", model, "--why")
+    assert "is 3x3, not 1x1" in text
+    mcc("lower", model, "--to", "tflite", "-o", "net.tflite")
+    assert json.loads(mcc("inspect", "net.tflite", "--json"))["operators"]["CONV_2D"] == 2
+    assert "operators" in mcc("inspect", "net.tflite")

@@ -1,0 +1,113 @@
+"""Figures of files taken in a runtime: layouts, accuracy, numbers against the graph."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mcc.data import load_data, load_task
+from mcc.errors import UsageError
+from mcc.ir.diff import diff_views, view_graph
+from mcc.ir.graph import Graph, outputs, run
+from mcc.ir.notes import shape_of
+from mcc.lower.onnx.writer import to_onnx
+from mcc.lower.tflite.writer import to_tflite
+from mcc.quant.simulator import simulate
+from mcc.report.compare import compare_outputs
+from mcc.report.measure import as_graph, as_stored, evaluate_file, image_shape, run_file
+from mcc.report.tflite_views import view_tflite
+from mcc.runtime.registry import get_target
+from mcc.runtime.target import TensorInfo
+from tests.report.networks import classifier
+
+LITERT, ORT = get_target("litert-host"), get_target("ort-host")
+
+
+def lowered(graph: Graph, folder: Path, kind: str) -> Path:
+    """The graph in a file."""
+    path = folder / f"model.{kind}"
+    path.write_bytes(to_tflite(graph) if kind == "tflite" else to_onnx(graph))
+    return path
+
+
+def info(*shape: int) -> TensorInfo:
+    return TensorInfo("x", shape, "float32")
+
+
+def test_layouts() -> None:
+    images = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    assert as_stored(images, info(1, 4, 5, 3)).shape == (2, 4, 5, 3)
+    assert as_stored(images, info(1, 4, 5, 3))[1, 2, 3, 1] == images[1, 1, 2, 3]
+    assert as_stored(images, info(1, 3, 4, 5)) is images
+    assert np.array_equal(as_graph(np.moveaxis(images, 1, -1), (1, 3, 4, 5)), images)
+    assert as_graph(images[:, 0, 0], (1, 5)) is not None
+    with pytest.raises(UsageError, match="the images are"):
+        as_stored(images, info(1, 8, 8, 3))
+    with pytest.raises(UsageError, match="where the model returns"):
+        as_graph(images, (1, 10))
+
+
+@pytest.mark.parametrize(("target", "kind"), [(LITERT, "tflite"), (ORT, "onnx")], ids=["litert", "ort"])
+def test_a_file_gives_the_numbers_and_the_accuracy_of_its_graph(
+    tmp_path: Path, target: object, kind: str
+) -> None:
+    found = LITERT if kind == "tflite" else ORT
+    graph = classifier()
+    path = lowered(graph, tmp_path, kind)
+    with found.session(path) as session:
+        assert image_shape(session) == (3, 32, 32)
+    data = load_data("digits", input_shape=(1, 3, 32, 32))
+    batch = next(data.batches("validation", 100))
+    reference = [run(graph, torch.from_numpy(batch.inputs))[0].numpy()]
+    made = run_file(found, path, [batch.inputs], [shape_of(node) for node in outputs(graph)])
+    assert compare_outputs(made, reference, integer=False).passed
+    seen: list[tuple[int, int]] = []
+    score = evaluate_file(
+        found, path, data, "validation", limit=100, progress=lambda done, total: seen.append((done, total))
+    )
+    task = load_task(data.task)
+    assert score.value == task.summarise(task.measure(reference, batch.targets)).value
+    assert score.count == 100
+    assert seen[-1] == (100, 100)
+
+
+def test_a_quantised_file_equals_the_simulator_and_a_planted_fault_is_found(tmp_path: Path) -> None:
+    graph = classifier(quantised=True)
+    path = lowered(graph, tmp_path, "tflite")
+    values = np.random.default_rng(0).standard_normal((64, 3, 32, 32)).astype(np.float32)
+    reference = [simulate(graph, [torch.from_numpy(values)])[0].numpy()]
+    made = run_file(LITERT, path, [values], [(1, 10)])
+    result = compare_outputs(made, reference, integer=True)
+    assert result.passed
+    assert result.equal == 1
+    with torch.no_grad():
+        graph.get_parameter("head_weight")[3] += 0.5
+    wrong = [simulate(graph, [torch.from_numpy(values)])[0].numpy()]
+    assert not compare_outputs(made, wrong, integer=True).passed
+
+
+def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
+    path = lowered(classifier(), tmp_path, "tflite")
+    image = np.zeros((1, 3, 32, 32), np.float32)
+    with pytest.raises(UsageError, match="has 1 inputs and 1 outputs; the model has 2"):
+        run_file(LITERT, path, [image, image], [(1, 10)])
+    with pytest.raises(UsageError, match="where the model returns"):
+        run_file(LITERT, path, [image], [(1, 12)])
+    with pytest.raises(UsageError, match="the images are"):
+        run_file(LITERT, path, [image[:, :, :16]], [(1, 10)])
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_a_file_is_viewed_as_its_graph_is(tmp_path: Path, quantised: bool) -> None:
+    graph = classifier(quantised=quantised)
+    views = view_tflite(lowered(graph, tmp_path, "tflite"))
+    diff = diff_views(view_graph(graph), views, attributes=False)
+    assert diff.counts()["removed"] == 0, diff.to_text()
+    changed = {e.b.name: {c.kind for c in e.changes} for e in diff.entries if e.b and e.changes}
+    # LiteRT's mean keeps the axes and a reshape drops them; padding of unequal strides is an operator.
+    assert changed.pop("pool") >= {"rewritten"}
+    assert changed.pop("stem") == {"rewired"}
+    if quantised:  # the file takes float images and quantises them itself
+        assert changed.pop("x") == {"requantised"}
+    assert changed == {}, diff.to_text()
