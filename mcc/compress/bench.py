@@ -1,0 +1,143 @@
+"""Measuring candidates: latency interleaved with the baseline, peak memory, and the task's metric.
+
+Every measurement is kept by the digest of the file, so that a run that goes on after a kill rests on the same
+figures and comes to the same plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mcc.data import DataModule, Task, wilson
+from mcc.data.module import SplitName
+from mcc.ir.storage import write_beside
+from mcc.runtime.samples import LatencySamples
+from mcc.runtime.target import Target
+
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Latency of a file and of the baseline, measured in turns.
+
+    Attributes:
+        latency_us: median, and `low_us`, `high_us` its 95 % interval.
+        p10_us, p90_us: of all samples.
+        runs: inferences timed.
+        baseline_us: median of the baseline in the same rounds.
+        others_cores: processor cores that other programs kept busy meanwhile.
+    """
+
+    latency_us: float
+    low_us: float
+    high_us: float
+    p10_us: float
+    p90_us: float
+    runs: int
+    baseline_us: float
+    others_cores: float
+
+    @property
+    def speedup(self) -> float:
+        """Baseline over this file."""
+        return self.baseline_us / self.latency_us
+
+    @property
+    def speedup_ci95(self) -> tuple[float, float]:
+        """Interval of the speed-up from that of the median."""
+        return self.baseline_us / self.high_us, self.baseline_us / self.low_us
+
+
+class Bench:
+    """Measures files of one job on one target, and remembers.
+
+    Args:
+        target, threads: where to measure.
+        baseline: the original, lowered the same way.
+        store: JSON file of what was measured.
+    """
+
+    def __init__(self, target: Target, threads: int, baseline: Path, store: Path) -> None:
+        self.target = target
+        self.threads = threads
+        self.baseline = baseline
+        self.store = store
+        self.known: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
+
+    def speed(self, path: Path, *, budget_s: float = 4.0) -> Speed:
+        """Latency of one file in turns with the baseline."""
+        key = f"speed {digest(self.baseline)} {digest(path)}"
+        if key not in self.known:
+            self.remember({key: asdict(self._together([path], budget_s)[0])})
+        return Speed(**self.known[key])
+
+    def speeds(self, paths: Sequence[Path], *, budget_s: float) -> list[Speed]:
+        """Latency of several files, all in turns with one another and the baseline, in fresh processes."""
+        key = "speeds " + hashlib.sha256(" ".join(map(digest, (self.baseline, *paths))).encode()).hexdigest()
+        if key not in self.known:
+            self.remember({key: [asdict(speed) for speed in self._together(paths, budget_s)]})
+        return [Speed(**speed) for speed in self.known[key]]
+
+    def _together(self, paths: Sequence[Path], budget_s: float) -> list[Speed]:
+        samples = self.target.time([self.baseline, *paths], threads=self.threads, budget_s=budget_s)
+        return [_speed(one, samples[0]) for one in samples[1:]]
+
+    def memory_bytes(self, path: Path) -> int:
+        """Peak memory of a fresh runner, see `mcc.runtime.target.Target.peak_memory`."""
+        key = f"memory {digest(path)}"
+        if key not in self.known:
+            self.remember({key: self.target.peak_memory(path, self.threads)})
+        return int(self.known[key])
+
+    def metric(self, path: Path, data: DataModule, task: Task, split: SplitName) -> float:
+        """The task's metric of a lowered file, run in the target's runtime."""
+        key = f"metric {split} {digest(path)}"
+        if key not in self.known:
+            self.remember({key: evaluate(self.target, path, data, task, split, self.threads)})
+        return float(self.known[key])
+
+    def remember(self, found: dict[str, Any]) -> None:
+        """Keep measurements, on disk first."""
+        self.known.update(found)
+        text = json.dumps(self.known)
+        write_beside(self.store, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def _speed(one: LatencySamples, baseline: LatencySamples) -> Speed:
+    return Speed(
+        one.median_us, one.ci_low_us, one.ci_high_us, one.p10_us, one.p90_us, one.runs,
+        baseline.median_us, one.load.others_cores,
+    )  # fmt: skip
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def evaluate(
+    target: Target, path: Path, data: DataModule, task: Task, split: SplitName, threads: int = 1
+) -> float:
+    """The task's metric of a lowered file on one split, every image run in the target's runtime."""
+    found: list[Any] = []
+    with target.session(path, threads) as session:
+        channels_last = len(session.inputs[0].shape) == 4 and path.suffix == ".tflite"
+        for batch in data.batches(split, EVALUATION_BATCH):
+            x = np.asarray(batch.inputs, np.float32)
+            x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if channels_last else x
+            found.append(task.measure([session.run_many(x)], batch.targets))
+    return task.summarise(np.concatenate(found)).value
+
+
+def metric_interval(value: float, count: int) -> tuple[float, float]:
+    """95 % interval of an accuracy over `count` images (Wilson 1927)."""
+    interval = wilson(round(value * count), count)
+    return interval.low, interval.high

@@ -1,0 +1,162 @@
+"""From a decision to a file: the structural passes, the deployment form, and the lowered model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mcc.analysis.pointwise import pointwise
+from mcc.analysis.sparse_cluster import find_sparse_cluster
+from mcc.data import DataModule
+from mcc.errors import DataError, UsageError
+from mcc.ir.graph import Graph, calls, copy_graph
+from mcc.ir.notes import SparseNote, annotate
+from mcc.pass_api import PassContext
+from mcc.pipeline import Pipeline, RunOptions
+from mcc.runtime.target import Target
+from mcc.search.sensitivity import Sensitivities, note_widths
+from mcc.search.space import Regime
+
+STRUCTURAL = "prune-channels,sparsify-1x1,factorize-1x1"
+DEPLOYMENT = "-O2"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What was decided about a network.
+
+    Attributes:
+        regime: precision of the network, and how its 1x1 convolutions are thinned.
+        widths: channels kept, by group; groups left out keep all.
+        ranks: inner channels of low-rank pairs, by node.
+    """
+
+    regime: Regime = field(default_factory=Regime)
+    widths: Mapping[str, int] = field(default_factory=lambda: {})
+    ranks: Mapping[str, int] = field(default_factory=lambda: {})
+
+    @property
+    def is_original(self) -> bool:
+        """Whether nothing is changed."""
+        return self == Structure()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        sparse = self.regime.sparse
+        return {
+            "precision": self.regime.precision,
+            "sparse": None if sparse is None else {"block": sparse.block, "sparsity": sparse.sparsity},
+            "widths": dict(self.widths),
+            "ranks": dict(self.ranks),
+        }
+
+    @staticmethod
+    def from_json(raw: Mapping[str, Any], where: str) -> Structure:
+        """Read what `as_json` gave. Raises DataError naming the file for anything else."""
+        try:
+            sparse = raw["sparse"]
+            note = None if sparse is None else SparseNote(int(sparse["block"]), float(sparse["sparsity"]))
+            widths = {str(k): int(v) for k, v in raw["widths"].items()}
+            ranks = {str(k): int(v) for k, v in raw["ranks"].items()}
+            return Structure(Regime(raw["precision"], note), widths, ranks)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                "holds no decisions of mcc", where=where, hint="use a plan.json that mcc wrote"
+            ) from error
+
+    def key(self) -> str:
+        """One line of text, equal for equal structures."""
+        return json.dumps(self.as_json(), sort_keys=True)
+
+
+def restructure(
+    graph: Graph,
+    structure: Structure,
+    sensitivities: Sensitivities | None,
+    calibration: tuple[Tensor, ...],
+    *,
+    verify: bool,
+) -> Graph:
+    """Prune, thin and factorize a float network as decided; batch norms stay for the repair.
+
+    Args:
+        graph: as captured; not changed.
+        sensitivities: say which channels go; needed where widths are decided.
+        calibration: input batches for the low-rank factors.
+        verify: prove each pass against its exact twin.
+
+    Raises:
+        UsageError: the structure names a group or layer that the network does not have.
+        VerificationError: a pass failed its proof.
+    """
+    private = copy_graph(graph)
+    if structure.widths:
+        assert sensitivities is not None
+        unknown = set(structure.widths) - set(sensitivities.order)
+        if unknown:
+            raise UsageError(f"the plan names the channel group {min(unknown)}, which the network lacks")
+        note_widths(private, sensitivities, dict(structure.widths))
+    nodes = {node.name: node for node in calls(private)}
+    missing = set(structure.ranks) - set(nodes)
+    if missing:
+        raise UsageError(f"the plan names the layer {min(missing)}, which the network does not have")
+    for name, rank in structure.ranks.items():
+        annotate(nodes[name], rank=rank)
+    if structure.regime.sparse is not None:
+        for name in sparse_layers(graph):
+            if name not in structure.ranks:
+                annotate(nodes[name], sparse=structure.regime.sparse)
+    pipeline = Pipeline.parse(STRUCTURAL)
+    return pipeline.run(private, PassContext(calibration), RunOptions(verify=verify)).graph
+
+
+def sparse_layers(graph: Graph) -> tuple[str, ...]:
+    """The 1x1 convolutions to thin: those of the sparse cluster, or all plain ones where there is none."""
+    deployed = deployment_form(graph)
+    cluster = find_sparse_cluster(deployed)
+    known = {node.name for node in calls(graph)}
+    names = cluster.pointwise or tuple(node.name for node in pointwise(deployed))
+    return tuple(name for name in names if name in known)
+
+
+def deployment_form(graph: Graph) -> Graph:
+    """The network as runtimes like it: batch norms folded, activations fused, identities dropped."""
+    return Pipeline.parse(DEPLOYMENT).run(graph, PassContext(), RunOptions(verify=False)).graph
+
+
+def quantise(graph: Graph, regime: Regime, calibration: tuple[Tensor, ...]) -> Graph:
+    """Insert quantisers into a graph in deployment form, where the regime asks for integers."""
+    if regime.precision == "float":
+        return graph
+    pipeline = Pipeline.parse(f"insert-qdq{{precision={regime.precision}}}")
+    return pipeline.run(graph, PassContext(calibration), RunOptions(verify=False)).graph
+
+
+def write_file(graph: Graph, target: Target, path: Path, data: DataModule) -> Path:
+    """Lower a graph in deployment form into the target's format, with labels and normalisation.
+
+    Args:
+        path: without suffix.
+
+    Raises:
+        UsageError: a format that cannot be written.
+    """
+    from mcc.lower.tflite.metadata import Normalisation
+
+    given = data.preprocessing
+    normalisation = Normalisation(tuple(255.0 * m for m in given.mean), tuple(255.0 * s for s in given.std))
+    options: dict[str, Any] = {"labels": data.class_names or None, "normalisation": normalisation}
+    if target.format == "tflite":
+        from mcc.lower.tflite.writer import write_tflite
+
+        return write_tflite(graph, path.with_name(path.name + ".tflite"), **options)
+    if target.format == "onnx":
+        from mcc.lower.onnx.writer import write_onnx
+
+        return write_onnx(graph, path.with_name(path.name + ".onnx"), **options)
+    raise UsageError(f"cannot write the format {target.format}", where=f"target {target.spec}")

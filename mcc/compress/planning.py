@@ -1,0 +1,277 @@
+"""Plans that keep their budgets when measured: solve, build, measure, correct, solve again.
+
+The table predicts a network as the sum of its kernels; a factor, measured on the baseline and then on each
+candidate, brings the sum to the whole. A plan is accepted when the file built from it, still untrained (its
+latency does not depend on the values of its weights, only on the places of zeros), keeps every budget.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mcc.compress.bench import Bench, Speed
+from mcc.compress.candidate import Structure, deployment_form, quantise, restructure, write_file
+from mcc.data import DataModule
+from mcc.ir.graph import Graph
+from mcc.report.schema import Budget
+from mcc.search.problem import Problem, Setting, build_problem, regime_kernels
+from mcc.search.sensitivity import Sensitivities
+from mcc.search.solver import Limits, Solution, solve
+from mcc.search.space import Regime, Space
+
+log = logging.getLogger(__name__)
+
+MARGIN = 0.96  # of the latency budget that a plan aims at: medians of two measurements differ by 1 to 3 %
+SLACK = 0.93  # a candidate faster than this share of the budget is planned once more, wider
+ROUNDS = 6
+
+Ask = Callable[[list[Any]], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A structure, as built and measured before any training.
+
+    Attributes:
+        structure: what was decided.
+        predicted_us: latency written down before the file was first timed.
+        loss: predicted distillation loss, in nats.
+        gap: optimality gap of the solver.
+        file: the untrained model, lowered.
+        speed, size_bytes, memory_bytes: measured.
+        kept: each constraint on cost, and whether it is kept.
+        factor: measured over predicted sum of the kernels.
+        solution: the solver's answer, None for a structure that was given.
+    """
+
+    structure: Structure
+    predicted_us: float
+    loss: float
+    gap: float
+    file: Path
+    speed: Speed
+    size_bytes: int
+    memory_bytes: int
+    kept: dict[str, bool]
+    factor: float
+    solution: Solution | None = None
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every constraint on cost is kept."""
+        return all(self.kept.values())
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Everything that planning needs.
+
+    Attributes:
+        graph: the network as captured.
+        setting: tables and sensitivities.
+        bench: measures.
+        budget: as asked; a speed-up counts as a latency.
+        calibration: input batches.
+        folder: for the files of trials.
+        ask: measures kernels that a plan rests on and that were not measured yet.
+    """
+
+    graph: Graph
+    setting: Setting
+    bench: Bench
+    budget: Budget
+    data: DataModule
+    calibration: tuple[Tensor, ...]
+    folder: Path
+    baseline_us: float
+    ask: Ask
+    seed: int = 0
+
+    @property
+    def sensitivities(self) -> Sensitivities:
+        """Costs of single decisions."""
+        return self.setting.sensitivities
+
+    @property
+    def latency_us(self) -> float | None:
+        """The tighter of the budgets on latency and speed-up, in microseconds."""
+        limits = [self.budget.latency_us]
+        if self.budget.speedup is not None:
+            limits.append(self.baseline_us / self.budget.speedup)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def measure(self, structure: Structure, predicted_us: float, raw_us: float, label: str) -> Trial:
+        """Build a structure without training and measure it."""
+        built = restructure(self.graph, structure, self.sensitivities, self.calibration[:1], verify=False)
+        lowered = quantise(deployment_form(built), structure.regime, self.calibration)
+        path = write_file(lowered, self.bench.target, self.folder / label, self.data)
+        speed = self.bench.speed(path)
+        memory = self.bench.memory_bytes(path)
+        kept = self.keeps(speed, path.stat().st_size, memory)
+        # The ratio to the baseline of the same rounds is steadier than the time itself on a shared machine.
+        measured = self.baseline_us / speed.speedup
+        factor = measured / raw_us if raw_us > 0 else 1.0
+        return Trial(
+            structure, predicted_us, 0.0, 0.0, path, speed, path.stat().st_size, memory, kept, factor
+        )
+
+    def keeps(self, speed: Speed, size_bytes: int, memory_bytes: int) -> dict[str, bool]:
+        """Each constraint on cost that was asked for, and whether a measured file keeps it."""
+        kept: dict[str, bool] = {}
+        if self.budget.latency_us is not None:
+            kept["latency_us"] = (
+                speed.high_us * self.baseline_us / speed.baseline_us <= self.budget.latency_us
+            )
+        if self.budget.speedup is not None:
+            kept["speedup"] = speed.speedup_ci95[0] >= self.budget.speedup
+        if self.budget.size_bytes is not None:
+            kept["size_bytes"] = size_bytes <= self.budget.size_bytes
+        if self.budget.memory_bytes is not None:
+            kept["memory_bytes"] = memory_bytes <= self.budget.memory_bytes
+        return kept
+
+    def plan(self, space: Space, regime: Regime, label: str) -> Trial | None:
+        """The best structure of a regime that keeps the budgets when measured, or the nearest one.
+
+        Returns:
+            The accepted trial; where none keeps the budgets, the one that came nearest; None where the
+            space has a single structure that cannot be told from the original.
+        """
+        low_rank = space.low_rank and regime.sparse is None
+        problem = build_problem(self.setting, regime, widths=space.widths, low_rank=low_rank)
+        return _Search(self, problem, regime, label).run()
+
+
+class _Search:
+    """One regime's loop of solving, building, measuring and correcting."""
+
+    def __init__(self, planner: Planner, problem: Problem, regime: Regime, label: str) -> None:
+        self.planner = planner
+        self.problem = problem
+        self.regime = regime
+        self.label = label
+        self.factor = self._first_factor()
+        self.size_limit = self._first_size()
+        self.best: Trial | None = None
+        self.nearest: Trial | None = None
+        self.tried: dict[str, Trial] = {}
+
+    def _first_factor(self) -> float:
+        """Measured over predicted latency of the unpruned network in this regime."""
+        planner = self.planner
+        kernels = regime_kernels(planner.setting, self.regime)
+        planner.ask(list(kernels.values()))
+        model = planner.setting.model
+        raw = model.overhead(self.regime.precision).latency_us
+        raw += sum(model.kernel(kernel).latency_us for kernel in kernels.values())
+        self.whole = planner.measure(Structure(self.regime), raw, raw, f"{self.label}-whole")
+        return self.whole.factor
+
+    def _first_size(self) -> float | None:
+        """Bytes that constants may take: the budget less what the format itself takes."""
+        limit = self.planner.budget.size_bytes
+        if limit is None:
+            return None
+        constants = sum(layer_bytes(layer.options) for layer in self.problem.layers)
+        return limit - max(0.0, self.whole.size_bytes - constants)
+
+    def run(self) -> Trial:
+        self._consider(self.whole)
+        if not self.whole.keeps_all:
+            for round_ in range(ROUNDS):
+                trial = self._step(round_)
+                if trial is None or (trial.keeps_all and not self._slack(trial)):
+                    break
+        found = self.best or self.nearest
+        assert found is not None
+        return found
+
+    def _step(self, round_: int) -> Trial | None:
+        """Solve under the present corrections and measure; None when nothing new comes out."""
+        planner = self.planner
+        latency = planner.latency_us
+        limits = Limits(None if latency is None else latency * MARGIN / self.factor, self.size_limit)
+        solution = self._solve(limits)
+        structure = Structure(self.regime, _narrowed(self.problem, solution), solution.ranks)
+        if structure.key() in self.tried:
+            return None
+        planner.ask([kernel for option in solution.options.values() for kernel in option.kernels])
+        raw = self._raw(solution)
+        trial = planner.measure(structure, raw * self.factor, raw, f"{self.label}-{round_}")
+        trial = replace(trial, loss=solution.loss, gap=solution.gap, solution=solution)
+        log.info(
+            "%s round %d: predicted %.0f us, measured %.0f us, %s", self.label, round_, trial.predicted_us,
+            trial.speed.latency_us, trial.kept,
+        )  # fmt: skip
+        self.tried[structure.key()] = trial
+        self.factor = trial.factor
+        self._tighten(trial, solution)
+        self._consider(trial)
+        return trial
+
+    def _raw(self, solution: Solution) -> float:
+        """The sum of the kernels with what has been measured by now."""
+        model = self.planner.setting.model
+        raw = model.overhead(self.regime.precision).latency_us
+        return raw + sum(model.kernel(k).latency_us for o in solution.options.values() for k in o.kernels)
+
+    def _solve(self, limits: Limits) -> Solution:
+        found = solve(self.problem, limits, seed=self.planner.seed)
+        if found is not None:
+            return found
+        # Nothing keeps the budgets by prediction: the fastest of what fits, else the smallest, is measured.
+        for minimise, left in (("latency_us", Limits(None, limits.size_bytes)), ("size_bytes", Limits())):
+            found = solve(self.problem, left, minimise=minimise, seed=self.planner.seed)
+            if found is not None:
+                return found
+        raise AssertionError("a problem without limits has a solution")
+
+    def _tighten(self, trial: Trial, solution: Solution) -> None:
+        """Bring predicted sizes nearer to the measured ones; memory shrinks with the constants."""
+        budget = self.planner.budget
+        over = 0.0
+        if budget.size_bytes is not None and not trial.kept["size_bytes"]:
+            over = trial.size_bytes - budget.size_bytes
+        if budget.memory_bytes is not None and not trial.kept["memory_bytes"]:
+            over = max(over, (trial.memory_bytes - budget.memory_bytes) / 2)
+        if over > 0:
+            self.size_limit = max(0.0, solution.size_bytes - 1.02 * over)
+
+    def _slack(self, trial: Trial) -> bool:
+        limit = self.planner.latency_us
+        room = limit is not None and trial.speed.latency_us < SLACK * limit
+        return room and self.planner.budget.memory_bytes is None and self.planner.budget.size_bytes is None
+
+    def _consider(self, trial: Trial) -> None:
+        if trial.keeps_all and (self.best is None or trial.loss < self.best.loss):
+            self.best = trial
+        if self.nearest is None or _excess(trial, self.planner) < _excess(self.nearest, self.planner):
+            self.nearest = trial
+
+
+def layer_bytes(options: Any) -> float:
+    """Bytes of the constants of a layer at its full width."""
+    widest = max(options)
+    return float(options[widest][0].size_bytes)
+
+
+def _narrowed(problem: Problem, solution: Solution) -> dict[str, int]:
+    return {name: width for name, width in solution.widths.items() if width < problem.levels[name][0]}
+
+
+def _excess(trial: Trial, planner: Planner) -> float:
+    """The factor by which a trial misses the budget that it misses most."""
+    budget, worst = planner.budget, 0.0
+    if planner.latency_us is not None:
+        worst = max(worst, trial.speed.high_us / planner.latency_us)
+    if budget.size_bytes is not None:
+        worst = max(worst, trial.size_bytes / budget.size_bytes)
+    if budget.memory_bytes is not None:
+        worst = max(worst, trial.memory_bytes / budget.memory_bytes)
+    return worst

@@ -1,0 +1,1 @@
+"""Deciding: sensitivities, the space of choices, the solver, and the plan that comes out."""

@@ -1,0 +1,105 @@
+"""What can be decided: widths, ranks, and one regime (precision and sparsity) for a region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mcc.analysis.channel_groups import ChannelGroup
+from mcc.analysis.sparse_cluster import SparseCluster
+from mcc.cost_api import Precision
+from mcc.ir.notes import SparseNote
+
+WIDTH_SHARES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.1875, 0.125)
+RANK_SHARES = (0.5, 0.375, 0.25)
+SPARSITIES = (0.7, 0.8, 0.9)  # below 70 % the sparse path loses to the dense one (docs/method.md)
+FINE_MULTIPLE = 4  # groups below 32 channels keep multiples of this: coarser steps leave too few choices
+
+StrategyName = Literal[
+    "original",
+    "original-trained",
+    "int8-ptq",
+    "channel-pruning",
+    "sparse-1x1",
+    "low-rank",
+    "prune-then-quantize",
+    "joint",
+]
+
+
+@dataclass(frozen=True)
+class Regime:
+    """What holds for the whole network: its precision, and how the cluster's 1x1 convolutions are thinned."""
+
+    precision: Precision = "float"
+    sparse: SparseNote | None = None
+
+    def __post_init__(self) -> None:
+        if self.sparse is not None and self.precision != "float":
+            raise ValueError("no runtime combines sparse weights with integer kernels in one region")
+
+    def __str__(self) -> str:
+        if self.sparse is None:
+            return self.precision
+        blocks = f" in blocks of {self.sparse.block}" if self.sparse.block > 1 else ""
+        return f"{self.precision}, 1x1 at {self.sparse.sparsity:.0%} zeros{blocks}"
+
+
+@dataclass(frozen=True)
+class Space:
+    """The choices open to one strategy.
+
+    Attributes:
+        widths: whether channels may be removed.
+        low_rank: whether 1x1 convolutions may become low-rank pairs.
+        regimes: of which exactly one is chosen.
+    """
+
+    widths: bool = False
+    low_rank: bool = False
+    regimes: tuple[Regime, ...] = (Regime(),)
+
+
+def regimes(
+    cluster: SparseCluster, *, sparse_block: int | None, precisions: tuple[Precision, ...]
+) -> tuple[Regime, ...]:
+    """All regimes that a target and a network allow together.
+
+    Args:
+        sparse_block: the block pattern that the target's sparse kernels like, None where zeros save nothing.
+    """
+    found = [Regime(precision) for precision in precisions]
+    if sparse_block is not None and cluster.nodes:
+        found += [Regime("float", SparseNote(sparse_block, sparsity)) for sparsity in SPARSITIES]
+    return tuple(found)
+
+
+def strategy_space(name: StrategyName, available: tuple[Regime, ...]) -> Space:
+    """The space of a strategy that plans."""
+    dense = Regime()
+    sparse = tuple(Regime("float", SparseNote(1, s)) for s in SPARSITIES)
+    if name == "channel-pruning":
+        return Space(widths=True, regimes=(dense,))
+    if name == "sparse-1x1":
+        return Space(regimes=tuple(r for r in available if r.sparse) or sparse)
+    if name == "low-rank":
+        return Space(low_rank=True, regimes=(dense,))
+    if name == "joint":
+        return Space(widths=True, low_rank=True, regimes=available)
+    return Space(regimes=(dense,))
+
+
+def width_levels(group: ChannelGroup, multiple: int) -> tuple[int, ...]:
+    """Widths a group may have, descending from its own: shares of it, rounded up to what the target likes."""
+    step = multiple if group.width >= 4 * multiple else min(multiple, FINE_MULTIPLE)
+    found = {group.width}
+    for share in WIDTH_SHARES:
+        found.add(min(group.width, max(1, -(-int(group.width * share + 0.5) // step)) * step))
+    return tuple(sorted(found, reverse=True))
+
+
+def rank_levels(out: int, width: int) -> tuple[int, ...]:
+    """Ranks worth trying for a 1x1 convolution of that shape: fewer operations than dense, multiples of 4."""
+    least = min(out, width)
+    found = {max(4, round(least * share / 4) * 4) for share in RANK_SHARES}
+    return tuple(sorted((r for r in found if r * (out + width) < 0.9 * out * width), reverse=True))
