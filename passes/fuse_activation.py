@@ -1,0 +1,82 @@
+"""fuse-activation: put ReLU and ReLU6 into the operator before them, as runtimes do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import fx
+
+from mcc.errors import VerificationError
+from mcc.ir import table
+from mcc.ir.graph import Graph, calls, op_name, operand
+from mcc.ir.notes import annotate, note
+from mcc.pass_api import Pass, PassContext
+
+
+@dataclass(frozen=True)
+class FuseActivation(Pass):
+    """Put a clamp at zero (and six) into the operator that it follows.
+
+    Before and after:
+
+        %y = conv2d(%x, @w, @b) {activation='none'}     %y = conv2d(%x, @w, @b) {activation='relu6'}
+        %z = relu6(%y)
+
+    Works on relu, relu6, and clamp to [0, inf) or [0, 6], behind every operator that has the attribute
+    `activation`: convolutions, linear, add, sub, mul, div. Behind one that has an activation already, the
+    tighter of both remains.
+
+    Exact twin: the graph as it was. Leaves alone, with the reason, an activation of a value that is read
+    elsewhere, too, and frozen nodes.
+    """
+
+    name: ClassVar[str] = "fuse-activation"
+
+    def run(self, graph: Graph, ctx: PassContext) -> None:
+        """Fuse each activation that can be fused."""
+        for node in calls(graph):
+            kind = activation_of(node)
+            source = node.args[0]
+            if kind is None or not isinstance(source, fx.Node) or not _fuses(source):
+                continue
+            reason = refusal(node, source)
+            if reason is not None:
+                ctx.refuse(node, reason)
+                continue
+            present = source.kwargs["activation"]
+            source.kwargs = {**source.kwargs, "activation": "relu6" if "relu6" in (present, kind) else "relu"}
+            annotate(source, origin=tuple(dict.fromkeys((*note(source).origin, *note(node).origin))))
+            node.replace_all_uses_with(source)
+            graph.graph.erase_node(node)
+            ctx.count("activations fused")
+
+    def ensures(self, graph: Graph) -> None:
+        """No activation is left that could be fused."""
+        for node in calls(graph):
+            if activation_of(node) is None or not _fuses(operand(node, 0)):
+                continue
+            if refusal(node, operand(node, 0)) is None:
+                raise VerificationError("was not fused", where=node.name)
+
+
+def activation_of(node: fx.Node) -> str | None:
+    """The fused activation that equals an operator node, or None."""
+    name = op_name(node)
+    if name in ("relu", "relu6"):
+        return name
+    if name == "clamp" and node.kwargs["min"] == 0.0:
+        return {6.0: "relu6", float("inf"): "relu"}.get(float(str(node.kwargs["max"])))
+    return None
+
+
+def refusal(node: fx.Node, source: fx.Node) -> str | None:
+    """Why an activation cannot be fused into the operator before it, or None when it can."""
+    frozen = note(node).frozen or note(source).frozen
+    if frozen is not None:
+        return frozen
+    return f"{source.name} is read elsewhere, too" if len(source.users) > 1 else None
+
+
+def _fuses(node: fx.Node) -> bool:
+    return node.op == "call_function" and table.row_of(node).fuses_activation
