@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N images.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N")
 @click.option("--preprocessing-of", "like", metavar="MODEL",
-              help="Prepare images as this model wants; else as is customary for DATA.")  # fmt: skip
+              help="Prepare images as for this model; else as FILE states, or as is usual.")  # fmt: skip
 @model_options
 @common_options
 def evaluate(
@@ -42,7 +42,7 @@ def evaluate(
         for name in files:
             found = get_target(target or default_target(Path(name)))
             path = lowered_file(name, found, Path(folder), input_shape=input_shape, weights=weights)
-            preprocessing = _preprocessing(name if like is None else like, found, input_shape)
+            preprocessing = _preprocessing(like, path, input_shape)
             module = _data(data, found, path, threads, preprocessing, settings)
             score = evaluate_file(
                 found, path, module, split, threads=threads, limit=limit,
@@ -76,11 +76,13 @@ def evaluate(
     return print_table(["file", "target", metric, "95 % interval", "images"], rows, right=[metric, "images"])
 
 
-def _preprocessing(spec: str, target: Target, input_shape: tuple[int, ...] | None) -> Preprocessing | None:
-    """What a MODEL says of its images; None for a lowered file, which says nothing that mcc can read."""
-    if Path(spec).suffix in target.suffixes:
-        return None
-    return load_model(spec, input_shape).preprocessing
+def _preprocessing(like: str | None, path: Path, input_shape: tuple[int, ...] | None) -> Preprocessing | None:
+    """What the model named, or the file itself, says of its images; None where nothing is said."""
+    if like is not None:
+        return load_model(like, input_shape).preprocessing
+    from mcc.report.stored import stored_preprocessing
+
+    return stored_preprocessing(path)
 
 
 def _data(

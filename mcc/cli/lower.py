@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from mcc.cli.models import FORMATS, deployment_form, load_model, lower_graph, model_options, write_bytes
+from mcc.cli.models import (
+    FORMATS,
+    deployment_form,
+    load_model,
+    lower_graph,
+    model_options,
+    stated_normalisation,
+    write_bytes,
+)
 from mcc.cli.output import print_json
 from mcc.cli.settings import Settings, common_options
 
@@ -25,7 +33,8 @@ def lower(
     """Write a model in a mobile format: batch norms folded, activations fused, quantisation kept as it is."""
     loaded = load_model(model, input_shape, weights)
     path = output or Path(f"{loaded.name}{FORMATS[to]}")
-    raw = lower_graph(deployment_form(loaded.graph), to)
+    graph = deployment_form(loaded.graph, verify=True)
+    raw = lower_graph(graph, to, **stated_normalisation(loaded.preprocessing))
     write_bytes(path, raw)
     if settings.json:
         print_json({"file": str(path), "format": to, "size_bytes": len(raw)})

@@ -27,7 +27,7 @@ DEFAULT_TARGETS = {
 }
 """Where a file is run when no target is named."""
 
-DEPLOYMENT = "-O1"
+DEPLOYMENT = "-O2"
 """The pipeline that brings a captured graph into the form that the lowerings take."""
 
 
@@ -52,11 +52,26 @@ def load_model(
     return load(spec, input_shape=input_shape, weights=weights)
 
 
-def deployment_form(graph: Graph) -> Graph:
-    """The graph with batch norms folded and activations fused, as the lowerings take it."""
-    from mcc.pipeline import Pipeline
+def deployment_form(graph: Graph, *, verify: bool = False) -> Graph:
+    """The graph with batch norms folded and activations fused, as the lowerings take it.
 
-    return Pipeline.parse(DEPLOYMENT).run(graph).graph
+    Args:
+        verify: prove each pass against its exact twin; wanted where a file is to be kept.
+    """
+    from mcc.pipeline import Pipeline, RunOptions
+
+    return Pipeline.parse(DEPLOYMENT).run(graph, options=RunOptions(verify=verify)).graph
+
+
+def stated_normalisation(preprocessing: Any) -> dict[str, Any]:
+    """The option of a lowering that stores in the file what the app has to do to a picture."""
+    if preprocessing is None:
+        return {}
+    from mcc.lower.tflite.metadata import Normalisation
+
+    mean = tuple(255.0 * value for value in preprocessing.mean)
+    deviation = tuple(255.0 * value for value in preprocessing.std)
+    return {"normalisation": Normalisation(mean, deviation)} if len(mean) == len(deviation) else {}
 
 
 def lower_graph(graph: Graph, to: str, **options: Any) -> bytes:
@@ -126,5 +141,6 @@ def lowered_file(
     loaded = load_model(spec, input_shape, weights)
     count = len(list(folder.iterdir()))
     path = folder / f"{count}-{loaded.name}{FORMATS[target.format]}"
-    path.write_bytes(lower_graph(deployment_form(loaded.graph), target.format))
+    options = stated_normalisation(loaded.preprocessing)
+    path.write_bytes(lower_graph(deployment_form(loaded.graph), target.format, **options))
     return path

@@ -122,6 +122,8 @@ def _new_params(graph: Graph, node: fx.Node, seen: set[str]) -> int:
 def _prune(node: fx.Node, group: ChannelGroup | None) -> Move:
     if note(node).frozen is not None:
         return Move(possible=False, why_not=note(node).frozen)
+    if not is_constant(operand(node, 1)):
+        return Move(possible=False, why_not="has a weight that is quantised already")
     if group is None:
         return Move(possible=False, why_not="its output channels belong to no group")
     return Move(possible=group.frozen is None, why_not=group.frozen)

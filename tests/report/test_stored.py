@@ -1,0 +1,52 @@
+"""What files say about their images is read back, and what is not there is not made up."""
+
+from pathlib import Path
+
+import pytest
+
+from mcc.data.preprocessing import Preprocessing
+from mcc.errors import DataError
+from mcc.lower.onnx.writer import to_onnx
+from mcc.lower.tflite.metadata import Normalisation
+from mcc.lower.tflite.reader import read_tflite
+from mcc.lower.tflite.writer import to_tflite
+from mcc.report.stored import stored_preprocessing
+from tests.report.networks import classifier
+
+PIXELS = Normalisation((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
+
+
+@pytest.mark.parametrize("kind", ["tflite", "onnx"])
+def test_read_back(tmp_path: Path, kind: str) -> None:
+    write = to_tflite if kind == "tflite" else to_onnx
+    path = tmp_path / f"net.{kind}"
+    path.write_bytes(write(classifier(), normalisation=PIXELS, labels=[str(i) for i in range(10)]))
+    found = stored_preprocessing(path)
+    wanted = Preprocessing.from_bytes(PIXELS.mean, PIXELS.deviation)
+    assert found is not None
+    assert found.mean == pytest.approx(wanted.mean, rel=1e-6)
+    assert found.std == pytest.approx(wanted.std, rel=1e-6)
+    assert found.size is None
+    path.write_bytes(write(classifier(), labels=[str(i) for i in range(10)]))
+    assert stored_preprocessing(path) is None
+    path.write_bytes(write(classifier()))
+    assert stored_preprocessing(path) is None
+
+
+def test_damaged_metadata_is_no_crash(tmp_path: Path) -> None:
+    path = tmp_path / "net.tflite"
+    raw = to_tflite(classifier(), normalisation=PIXELS)
+    entry = read_tflite(raw).metadata["TFLITE_METADATA"]
+    begin = raw.index(entry)
+    for place in range(len(entry)):
+        path.write_bytes(raw[: begin + place] + b"\xff" + raw[begin + place + 1 :])
+        found = stored_preprocessing(path)
+        assert found is None or isinstance(found, Preprocessing)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    for name in ("a.tflite", "a.onnx"):
+        (tmp_path / name).write_bytes(b"nonsense")
+        with pytest.raises(DataError):
+            stored_preprocessing(tmp_path / name)
+    assert stored_preprocessing(tmp_path / "a.pte") is None
