@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from mcc.data.digits import PREPROCESSING
 from mcc.data.preprocessing import Preprocessing
 
-STEM = 16
+STEM = 24
 # Inverted residuals: channels inside, channels out, stride.
-BLOCKS = ((48, 24, 2), (144, 48, 1), (192, 48, 1), (192, 64, 2), (256, 64, 1))
-HEAD = 192
+# Wide outside and narrow inside: on a CPU in float, training spends as long on batch norms and activations of
+# the inner channels as on all convolutions (profiled 2026-11-23), so expansion 2 learns faster than 6.
+BLOCKS = ((96, 128, 2), (256, 128, 1), (256, 128, 1), (256, 160, 2), (320, 160, 1), (320, 160, 1))
+HEAD = 320
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -43,7 +45,10 @@ class InvertedResidual(nn.Module):
 
 
 class DigitsNet(nn.Module):
-    """3x3 stem with stride 2, five inverted residuals, 1x1 head, linear layer: eleven 1x1 convolutions."""
+    """3x3 stem with stride 2, six inverted residuals, 1x1 head, linear layer: thirteen 1x1 convolutions.
+
+    17.3 million multiply-adds, 501,218 parameters.
+    """
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()

@@ -171,5 +171,5 @@ NETWORKS = {
     "mobilenet_v2": mobilenet_v2,
     "resnet20": resnet20,
     "resnet56": resnet56,
-    "digits_net": digits_net,
+    "digits": digits_net,
 }
