@@ -10,8 +10,10 @@ import numpy as np
 
 from mcc.analysis.channel_groups import ChannelAnalysis, ChannelGroup, analyse_channels
 from mcc.analysis.shrink import refill_producers, shrink, zero_readers
+from mcc.errors import Refusal
+from mcc.ir.channels import channel_axis
 from mcc.ir.graph import Graph, constant, copy_graph
-from mcc.ir.notes import note
+from mcc.ir.notes import note, shape_of
 from mcc.pass_api import Pass, PassContext
 
 
@@ -28,12 +30,14 @@ class PruneChannels(Pass):
     A channel c of weight W goes together with every channel it is added to, multiplied with or reshaped into.
     Which ones stay is taken from the notes (`keep`: indices of a producer's output channels) or else from the
     option `keep`: the share of each group to keep, by the L2 norm of the weights that make and read the
-    channels (Li 2017, "Pruning Filters for Efficient ConvNets").
+    channels (Li 2017, "Pruning Filters for Efficient ConvNets"). Where notes disagree about coupled channels,
+    those that any note keeps stay.
 
     Exact twin: the same graph with the weights through which removed channels are read set to zero.
 
     Skips groups that reach an input, an output, a frozen node or an operator that mixes channels without
-    weights; groups pruned before are left alone unless a note asks.
+    weights; groups pruned before are left alone unless a note asks. Raises Refusal where a note names a
+    channel that is not there, or leaves a value without channels.
 
     Attributes:
         keep: share of channels to keep in each group without a note, 0 < keep <= 1.
@@ -49,6 +53,17 @@ class PruneChannels(Pass):
             raise ValueError(f"keep must lie in 0..1, not {self.keep}")
         if self.round < 1:
             raise ValueError(f"round must be at least 1, not {self.round}")
+
+    def requires(self, graph: Graph) -> None:
+        """Every `keep` note must name channels that its node has."""
+        for node in graph.graph.nodes:
+            keep = note(node).keep
+            if keep is None:
+                continue
+            shape = shape_of(node)
+            width = shape[channel_axis(shape)] if shape else 0
+            if keep[-1] >= width:
+                raise Refusal(f"notes channel {keep[-1]} as kept, but has {width}", where=node.name)
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
         """Shrink the graph by the channels that go."""
@@ -76,15 +91,16 @@ class PruneChannels(Pass):
             yield filled
 
     def _removed(self, graph: Graph, analysis: ChannelAnalysis) -> frozenset[int]:
-        noted = _noted(graph, analysis)
-        removed = set(noted)
+        removed = _noted(graph, analysis)
         if self.keep < 1.0:
             norms = channel_norms(graph, analysis)
             notes = {node.name: note(node) for node in graph.graph.nodes}
+            weakest: set[int] = set()
             for group in analysis.prunable():
                 decided = [notes[name].keep or notes[name].pruned_from for name in group.producers]
                 if not any(decided):
-                    removed |= self._weakest(group, norms)
+                    weakest |= self._weakest(group, norms)
+            removed |= weakest - _last_ones(analysis, removed | weakest, norms)
         return frozenset(removed)
 
     def _weakest(self, group: ChannelGroup, norms: dict[int, float]) -> set[int]:
@@ -94,15 +110,31 @@ class PruneChannels(Pass):
 
 
 def _noted(graph: Graph, analysis: ChannelAnalysis) -> set[int]:
-    """Classes that a `keep` note leaves out, frozen ones excepted."""
+    """Classes that a `keep` note leaves out; not those that are frozen or that any note keeps."""
     prunable = {label for group in analysis.prunable() for label in group.classes}
-    removed: set[int] = set()
+    kept: set[int] = set()
+    left_out: set[int] = set()
     for node in graph.graph.nodes:
         keep = note(node).keep
-        if keep is not None:
-            labels = analysis.labels[node.name].reshape(-1)
-            removed |= set(np.delete(labels, list(keep)).tolist()) & prunable
-    return removed
+        if keep is not None and node.name in analysis.labels:
+            labels = analysis.labels[node.name]
+            vector = labels.reshape(-1)
+            if labels.shape[channel_axis(labels.shape)] == vector.size > keep[-1]:
+                kept.update(vector[list(keep)].tolist())
+                left_out.update(np.delete(vector, list(keep)).tolist())
+    return (left_out - kept) & prunable
+
+
+def _last_ones(analysis: ChannelAnalysis, removed: set[int], norms: dict[int, float]) -> set[int]:
+    """The strongest class of each value that would lose all: a slice of a group, where others keep some."""
+    gone = analysis.mask(removed)
+    spared: set[int] = set()
+    for labels in analysis.labels.values():
+        if gone[labels].all():
+            best = max(sorted(set(labels.reshape(-1).tolist())), key=lambda label: norms.get(label, 0.0))
+            gone[best] = False
+            spared.add(best)
+    return spared
 
 
 def channel_norms(graph: Graph, analysis: ChannelAnalysis) -> dict[int, float]:

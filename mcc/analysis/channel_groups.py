@@ -9,14 +9,16 @@ DepGraph; found here by index arithmetic on labels in place of a trace through a
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from torch import fx
 
 from mcc.ir import channels, table
-from mcc.ir.channels import Binding, LabelArray, Labels, Operand, Site
+from mcc.ir.channels import Binding, LabelArray, Labels, Operand, Role, Site
 from mcc.ir.graph import Graph, is_constant, op_name, outputs
 from mcc.ir.notes import note, shape_of
 
@@ -55,19 +57,38 @@ class ChannelAnalysis:
         labels: label class of each element of each value, by node name (see `mcc.ir.channels`).
         bindings: which axis of which constant is indexed by which classes.
         groups: all groups, in graph order.
+        count: number of labels; classes are numbers below it.
     """
 
     labels: dict[str, LabelArray]
     bindings: tuple[Binding, ...]
     groups: tuple[ChannelGroup, ...]
+    count: int
+
+    @cached_property
+    def _by_name(self) -> dict[str, ChannelGroup]:
+        return {group.name: group for group in self.groups}
+
+    @cached_property
+    def _by_constant(self) -> dict[str, dict[int, LabelArray]]:
+        found: dict[str, dict[int, LabelArray]] = {}
+        for binding in self.bindings:
+            found.setdefault(binding.constant, {})[binding.axis] = binding.labels
+        return found
 
     def group(self, name: str) -> ChannelGroup:
         """A group by name. Raises KeyError."""
-        return {group.name: group for group in self.groups}[name]
+        return self._by_name[name]
 
-    def bound(self, constant: str) -> dict[int, npt.NDArray[np.int64]]:
+    def bound(self, constant: str) -> dict[int, LabelArray]:
         """Classes along each bound axis of a constant."""
-        return {b.axis: b.labels for b in self.bindings if b.constant == constant}
+        return self._by_constant.get(constant, {})
+
+    def mask(self, classes: Collection[int]) -> Mask:
+        """Classes as a table to index with label arrays: true for those given."""
+        table = np.zeros(self.count, np.bool_)
+        table[list(classes)] = True
+        return table
 
     def prunable(self) -> tuple[ChannelGroup, ...]:
         """Groups of which something may be removed."""
@@ -78,7 +99,7 @@ def analyse_channels(graph: Graph) -> ChannelAnalysis:
     """Label the channels of every value and gather them into groups. Outputs and frozen nodes stay whole."""
     space = Labels()
     labels: dict[str, LabelArray] = {}
-    made_by: dict[str, str] = {}
+    readers: dict[str, set[str]] = defaultdict(set)
     for node in graph.graph.nodes:
         if node.op == "placeholder":
             labels[node.name] = _frozen_value(space, node, "is an input of the network")
@@ -87,16 +108,27 @@ def analyse_channels(graph: Graph) -> ChannelAnalysis:
             labels[node.name] = table.row_of(node).channels(site, space)
             if note(node).frozen is not None:
                 _freeze_node(space, labels, node)
-            weight = site.operands[1] if len(site.operands) > 1 else None
-            if weight is not None and weight.constant is not None:
-                made_by.setdefault(weight.constant, node.name)
+            for operand in site.operands:
+                if operand is not None and operand.constant is not None:
+                    readers[operand.constant].add(node.name)
     for value in outputs(graph):
         space.freeze(labels[value.name], "is an output of the network")
+    _freeze_half_bound(space, readers)
     resolved = {name: space.roots(array) for name, array in labels.items()}
-    bindings = tuple(
-        Binding(b.constant, b.axis, b.role, space.roots(b.labels), b.node) for b in _unique(space.bindings)
-    )
-    return ChannelAnalysis(resolved, bindings, _groups(space, bindings))
+    bindings = [Binding(b.constant, b.axis, b.role, space.roots(b.labels), b.node) for b in space.bindings]
+    return ChannelAnalysis(resolved, _unique(bindings), _groups(space, bindings), len(space))
+
+
+def _freeze_half_bound(space: Labels, readers: dict[str, set[str]]) -> None:
+    """An axis of a shared constant can shrink only where every node that reads the constant follows."""
+    through: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for binding in space.bindings:
+        through[binding.constant, binding.axis].add(binding.node)
+    for binding in space.bindings:
+        missing = readers[binding.constant] - through[binding.constant, binding.axis]
+        if missing:
+            reason = f"{min(missing)} reads constant {binding.constant} in another way than {binding.node}"
+            space.freeze(binding.labels, reason)
 
 
 def _freeze_node(space: Labels, labels: dict[str, LabelArray], node: fx.Node) -> None:
@@ -126,18 +158,38 @@ def _site(node: fx.Node, labels: dict[str, LabelArray]) -> Site:
             assert isinstance(inner, fx.Node)
             source = inner
         name = str(source.target) if is_constant(source) else None
-        operands.append(Operand(shape_of(arg), None if name else labels.get(arg.name), name))
+        if name is None:
+            operands.append(Operand(shape_of(arg), labels.get(arg.name), None))
+        else:
+            operands.append(Operand(shape_of(arg), None, name, tuple(_quantisers(arg))))
     return Site(node.name, op_name(node), tuple(operands), node.kwargs, shape_of(node))
 
 
-def _unique(bindings: list[Binding]) -> list[Binding]:
+def _quantisers(source: fx.Node) -> Iterator[tuple[str, int]]:
+    """Scales and zero points along an axis between a weight and its reader: their names and that axis."""
+    while source.op == "call_function":
+        inner, axis = source.args[0], source.kwargs["axis"]
+        for parameter in source.args[1:]:
+            if isinstance(axis, int) and isinstance(parameter, fx.Node) and is_constant(parameter):
+                yield str(parameter.target), axis
+        assert isinstance(inner, fx.Node)
+        source = inner
+
+
+_ROLES: tuple[Role, ...] = ("reads", "produces", "carries")
+
+
+def _unique(bindings: list[Binding]) -> tuple[Binding, ...]:
+    """One binding for each axis of each constant; an axis that is read anywhere counts as read."""
     seen: dict[tuple[str, int], Binding] = {}
     for binding in bindings:
-        seen.setdefault((binding.constant, binding.axis), binding)
-    return list(seen.values())
+        found = seen.setdefault((binding.constant, binding.axis), binding)
+        if _ROLES.index(binding.role) < _ROLES.index(found.role):
+            seen[binding.constant, binding.axis] = binding
+    return tuple(seen.values())
 
 
-def _groups(space: Labels, bindings: tuple[Binding, ...]) -> tuple[ChannelGroup, ...]:
+def _groups(space: Labels, bindings: list[Binding]) -> tuple[ChannelGroup, ...]:
     """Gather classes with the same set of bound axes, in the order in which they are first produced."""
     places: dict[int, dict[int, None]] = defaultdict(dict)
     for index, binding in enumerate(bindings):
@@ -165,7 +217,7 @@ def _groups(space: Labels, bindings: tuple[Binding, ...]) -> tuple[ChannelGroup,
     return tuple(found)
 
 
-def kept(labels: LabelArray, removed: frozenset[int]) -> list[Mask]:
-    """For each axis of a value, which indices stay when the classes `removed` go."""
-    stays: Mask = ~np.isin(labels, list(removed))
+def kept(labels: LabelArray, gone: Mask) -> list[Mask]:
+    """For each axis of a value, which indices stay when the classes marked in `gone` go."""
+    stays: Mask = ~gone[labels]
     return [np.moveaxis(stays, axis, 0).reshape(stays.shape[axis], -1).max(1) for axis in range(labels.ndim)]

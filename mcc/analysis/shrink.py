@@ -24,17 +24,21 @@ def shrink(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> 
         removed: classes of groups that are not frozen.
 
     Raises:
-        Refusal: a value would be left without channels.
+        Refusal: a value or a constant would be left without channels.
     """
     if not removed:
         for node in graph.graph.nodes:
             annotate(node, keep=None)
         return
+    gone = analysis.mask(removed)
+    for name, labels in analysis.labels.items():
+        if gone[labels].all():
+            raise Refusal("would be left without channels", where=name)
     attributes = {
-        node: _attributes(node, analysis, removed) for node in graph.graph.nodes if node.op == "call_function"
+        node: _attributes(node, analysis, gone) for node in graph.graph.nodes if node.op == "call_function"
     }
     for name in constants(graph):
-        _shrink_constant(graph, name, analysis, removed)
+        _shrink_constant(graph, name, analysis, gone)
     for node, changed in attributes.items():
         node.kwargs = {**node.kwargs, **changed}
     widths = {node: type_of(node) for node in attributes}
@@ -47,11 +51,11 @@ def shrink(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> 
                 annotate(node, pruned_from=note(node).pruned_from or old.shape[axis])
 
 
-def _shrink_constant(graph: Graph, name: str, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:
+def _shrink_constant(graph: Graph, name: str, analysis: ChannelAnalysis, gone: Mask) -> None:
     value = constant(graph, name).detach()
     changed = False
     for axis, labels in analysis.bound(name).items():
-        stays = ~np.isin(labels, list(removed))
+        stays = ~gone[labels]
         if not stays.any():
             raise Refusal("would be left without channels", where=name)
         if not stays.all():
@@ -60,37 +64,35 @@ def _shrink_constant(graph: Graph, name: str, analysis: ChannelAnalysis, removed
         set_constant(graph, name, value.contiguous())
 
 
-def _attributes(node: fx.Node, analysis: ChannelAnalysis, removed: frozenset[int]) -> dict[str, Any]:
+def _attributes(node: fx.Node, analysis: ChannelAnalysis, gone: Mask) -> dict[str, Any]:
     """Attributes that count channels, after removal."""
     name = op_name(node)
     given = node.kwargs
     if name in ("conv2d", "conv_transpose2d"):
         depthwise = cast(int, given["groups"]) == shape_of(operand(node, 0))[1] > 1
-        return {"groups": int(_along(operand(node, 0), 1, analysis, removed).sum())} if depthwise else {}
+        return {"groups": int(_along(operand(node, 0), 1, analysis, gone).sum())} if depthwise else {}
     if name == "reshape":
-        masks = kept(analysis.labels[node.name], removed)
+        masks = kept(analysis.labels[node.name], gone)
         lengths = shape_of(node)
         pairs = zip(masks[1:], lengths[1:], strict=True)
         return {"shape": tuple(int(mask.sum()) if mask.size > 1 else n for mask, n in pairs)}
     if name == "slice":
         axis, start, stop = (cast(int, given[key]) for key in ("axis", "start", "stop"))
-        stays = _along(operand(node, 0), axis, analysis, removed)
+        stays = _along(operand(node, 0), axis, analysis, gone)
         if stays.size == 1:
             return {}
         low = int(stays[:start].sum())
         return {"start": low, "stop": low + int(stays[start:stop].sum())} if given["step"] == 1 else {}
     if name == "pad":
-        return {"padding": _padding(node, analysis, removed)}
+        return {"padding": _padding(node, analysis, gone)}
     return {}
 
 
-def _padding(
-    node: fx.Node, analysis: ChannelAnalysis, removed: frozenset[int]
-) -> tuple[tuple[int, int], ...]:
+def _padding(node: fx.Node, analysis: ChannelAnalysis, gone: Mask) -> tuple[tuple[int, int], ...]:
     """Channel padding shrinks with the labels it made; spatial padding stays."""
     result: list[tuple[int, int]] = []
     for axis, (low, high) in enumerate(cast(tuple[tuple[int, int], ...], node.kwargs["padding"])):
-        stays = _along(node, axis, analysis, removed)
+        stays = _along(node, axis, analysis, gone)
         if stays.size > 1:
             high = int(stays[stays.size - high :].sum()) if high else 0
             low = int(stays[:low].sum())
@@ -98,24 +100,26 @@ def _padding(
     return tuple(result)
 
 
-def _along(node: fx.Node, axis: int, analysis: ChannelAnalysis, removed: frozenset[int]) -> Mask:
-    return kept(analysis.labels[node.name], removed)[axis]
+def _along(node: fx.Node, axis: int, analysis: ChannelAnalysis, gone: Mask) -> Mask:
+    return kept(analysis.labels[node.name], gone)[axis]
 
 
 def zero_readers(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:
     """Set the weights through which classes are read to zero, in place: the exact twin of removing them."""
+    gone = analysis.mask(removed)
     for binding in analysis.bindings:
         if binding.role == "reads":
-            _write(graph, binding.constant, binding.axis, np.isin(binding.labels, list(removed)), 0.0)
+            _write(graph, binding.constant, binding.axis, gone[binding.labels], 0.0)
 
 
 def refill_producers(
     graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int], generator: torch.Generator
 ) -> None:
     """Fill all that makes or carries the classes at random, in place; the twin's output must not move."""
+    gone = analysis.mask(removed)
     for binding in analysis.bindings:
         if binding.role != "reads":
-            _write(graph, binding.constant, binding.axis, np.isin(binding.labels, list(removed)), generator)
+            _write(graph, binding.constant, binding.axis, gone[binding.labels], generator)
 
 
 def _write(graph: Graph, name: str, axis: int, where: Mask, fill: float | torch.Generator) -> None:

@@ -51,7 +51,12 @@ class Labels:
     def __init__(self) -> None:
         self._parent: list[int] = []
         self._reasons: dict[int, str] = {}
+        self._bound: dict[tuple[str, int], LabelArray] = {}
         self.bindings: list[Binding] = []
+
+    def __len__(self) -> int:
+        """Number of labels made so far; labels count from 0."""
+        return len(self._parent)
 
     def fresh(self, shape: Sequence[int], axis: int) -> LabelArray:
         """New labels along one axis of a value, length 1 elsewhere."""
@@ -96,20 +101,27 @@ class Labels:
     def bind(self, constant: str, axis: int, role: Role, labels: LabelArray, node: str) -> None:
         """Record that labels index an axis of a constant; a second binding of the same axis couples both."""
         flat = labels.reshape(-1)
-        for other in self.bindings:
-            if other.constant == constant and other.axis == axis:
-                self.union(other.labels, flat)
-                break
+        first = self._bound.setdefault((constant, axis), flat)
+        if first is not flat:
+            self.union(first, flat)
         self.bindings.append(Binding(constant, axis, role, flat, node))
 
 
 @dataclass(frozen=True)
 class Operand:
-    """One operand as a channel rule sees it: shape, labels (None for a constant), name of the constant."""
+    """One operand as a channel rule sees it.
+
+    Attributes:
+        shape: in elements.
+        labels: None for a constant.
+        constant: its name; None for a value.
+        quantised: scales and zero points of the constant along an axis: their names and that axis.
+    """
 
     shape: tuple[int, ...]
     labels: LabelArray | None
     constant: str | None
+    quantised: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,12 +135,25 @@ class Site:
     shape: tuple[int, ...]
 
     def input(self, index: int, space: Labels) -> LabelArray:
-        """Labels of operand `index`; a constant in the place of a value gets frozen ones."""
+        """Labels of operand `index`; a constant in the place of a value stays whole, and gets frozen ones."""
         operand = self.operands[index]
         assert operand is not None
         if operand.labels is not None:
             return operand.labels
-        return _frozen(space, operand.shape, f"{self.name} ({self.op}) reads a constant")
+        reason = f"{self.name} ({self.op}) reads a constant"
+        for axis, length in enumerate(operand.shape):
+            held = space.fresh((length,), 0)
+            space.freeze(held, reason)
+            self.bind(operand, axis, "carries", held, space)
+        return _frozen(space, operand.shape, reason)
+
+    def bind(self, operand: Operand, axis: int, role: Role, labels: LabelArray, space: Labels) -> None:
+        """Record that labels index an axis of a constant operand, and its scales along that axis."""
+        if operand.constant is not None:
+            space.bind(operand.constant, axis, role, labels, self.name)
+        for name, along_axis in operand.quantised:
+            if along_axis == axis:
+                space.bind(name, 0, "carries", labels, self.name)
 
 
 Rule = Callable[[Site, Labels], LabelArray]
@@ -177,17 +202,18 @@ def rectangular(labels: LabelArray, shape: Sequence[int], space: Labels) -> Labe
 
 
 def carries(site: Site, space: Labels) -> LabelArray:
-    """Element-wise and spatial operators: channels pass through."""
+    """Operators that work element by element: channels pass through."""
+    return site.input(0, space)
+
+
+def spatial(site: Site, space: Labels) -> LabelArray:
+    """Operators over windows of the last two axes: channels pass through, unless they lie on those axes."""
     labels = site.input(0, space)
-    spatial = [axis for axis in _varies(labels) if axis >= 2]
-    if spatial and labels.shape != site.shape and not _same_except_batch(labels, site.shape):
-        space.freeze(labels, f"{site.name} ({site.op}) works across axes on which channels lie")
-        return _frozen(space, site.shape, f"{site.name} ({site.op}) works across axes on which channels lie")
-    return labels
-
-
-def _same_except_batch(labels: LabelArray, shape: Sequence[int]) -> bool:
-    return all(n in (1, m) for n, m in zip(labels.shape[1:], shape[1:], strict=True))
+    if all(axis < 2 for axis in _varies(labels)):
+        return labels
+    reason = f"{site.name} ({site.op}) works across axes on which channels lie"
+    space.freeze(labels, reason)
+    return _frozen(space, site.shape, reason)
 
 
 def per_channel(site: Site, space: Labels) -> LabelArray:
@@ -196,21 +222,25 @@ def per_channel(site: Site, space: Labels) -> LabelArray:
     vector = along(labels, site.shape, 1, space)
     for operand in site.operands[1:]:
         if operand is not None and operand.constant is not None and operand.shape != (1,):
-            space.bind(operand.constant, 0, "carries", vector, site.name)
+            site.bind(operand, 0, "carries", vector, space)
         elif operand is not None and operand.labels is not None:
-            space.freeze(vector, f"{site.name} ({site.op}) takes a computed parameter")
+            for held in (vector, operand.labels):
+                space.freeze(held, f"{site.name} ({site.op}) takes a computed parameter")
     return labels
 
 
 def fake_quantize(site: Site, space: Labels) -> LabelArray:
-    """Scales along an axis go with the channels of that axis; a weight's are handled where it is read."""
+    """Scales along an axis go with the channels of that axis; a weight's are bound where it is read."""
+    x = site.operands[0]
+    if x is not None and x.constant is not None:
+        return _frozen(space, site.shape, f"{site.name} ({site.op}) quantises a constant")
     labels = site.input(0, space)
     axis = site.attributes["axis"]
     if axis is not None:
         vector = along(labels, site.shape, axis, space)
         for operand in site.operands[1:]:
             if operand is not None and operand.constant is not None:
-                space.bind(operand.constant, 0, "carries", vector, site.name)
+                site.bind(operand, 0, "carries", vector, space)
     return labels
 
 
@@ -218,7 +248,7 @@ def _weight(site: Site, space: Labels, axis: int, role: Role, labels: LabelArray
     operand = site.operands[1]
     assert operand is not None
     if operand.constant is not None:
-        space.bind(operand.constant, axis, role, labels, site.name)
+        site.bind(operand, axis, role, labels, space)
         return
     assert operand.labels is not None
     space.freeze(labels, f"{site.name} ({site.op}) has a computed weight")
@@ -228,7 +258,10 @@ def _weight(site: Site, space: Labels, axis: int, role: Role, labels: LabelArray
 def _bias(site: Site, space: Labels, labels: LabelArray) -> None:
     operand = site.operands[2] if len(site.operands) > 2 else None
     if operand is not None and operand.constant is not None:
-        space.bind(operand.constant, 0, "carries", labels, site.name)
+        site.bind(operand, 0, "carries", labels, space)
+    elif operand is not None and operand.labels is not None:
+        space.freeze(labels, f"{site.name} ({site.op}) has a computed bias")
+        space.freeze(operand.labels, f"{site.name} ({site.op}) has a computed bias")
 
 
 def conv2d(site: Site, space: Labels) -> LabelArray:
@@ -352,13 +385,10 @@ def _align(operand: Operand, rank: int) -> LabelArray:
 
 
 def _bind_broadcast(site: Site, operand: Operand, labels: LabelArray, space: Labels) -> None:
-    assert operand.constant is not None
     offset = len(site.shape) - len(operand.shape)
     for axis, length in enumerate(operand.shape):
         if length > 1 and labels.shape[axis + offset] > 1:
-            space.bind(
-                operand.constant, axis, "carries", along(labels, site.shape, axis + offset, space), site.name
-            )
+            site.bind(operand, axis, "carries", along(labels, site.shape, axis + offset, space), space)
 
 
 def concat(site: Site, space: Labels) -> LabelArray:

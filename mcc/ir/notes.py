@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import fx
@@ -36,8 +38,8 @@ class TensorType:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"unknown dtype {self.dtype!r}; one of {', '.join(DTYPES)}")
-        if any(length < 0 for length in self.shape):
-            raise ValueError(f"negative length in shape {self.shape}")
+        if any(length < 1 for length in self.shape):
+            raise ValueError(f"a length in shape {self.shape} is not positive")
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
@@ -100,8 +102,31 @@ class Note:
     rank: int | None = None
 
     def __post_init__(self) -> None:
+        # Notes come from text too, where a field can hold anything.
         if self.precision not in (None, "float", "int8", "int7"):
             raise ValueError(f"precision must be float, int8 or int7, not {self.precision!r}")
+        frozen, sparse = cast(object, self.frozen), cast(object, self.sparse)
+        if not isinstance(frozen, str | None):
+            raise ValueError(f"frozen must be a reason, not {frozen!r}")
+        if not isinstance(sparse, SparseNote | None):
+            raise ValueError(f"sparse must be a block and a sparsity, not {sparse!r}")
+        if not (_is_tuple_of(self.origin, str)):
+            raise ValueError(f"origin must be names, not {self.origin!r}")
+        for name, value in (("pruned_from", self.pruned_from), ("rank", self.rank)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} must be a positive number, not {value!r}")
+        if self.keep is not None and not _is_ascending(self.keep):
+            raise ValueError(f"keep must be ascending channel indices, at least one, not {self.keep!r}")
+
+
+def _is_tuple_of(value: object, kind: type) -> bool:
+    return isinstance(value, tuple) and all(type(item) is kind for item in cast(tuple[object, ...], value))
+
+
+def _is_ascending(keep: tuple[int, ...]) -> bool:
+    if not keep or not _is_tuple_of(keep, int) or keep[0] < 0:
+        return False
+    return all(low < high for low, high in pairwise(keep))
 
 
 def note(node: fx.Node) -> Note:

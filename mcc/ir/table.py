@@ -159,7 +159,7 @@ _row(ops.clamp, channels.carries, "tied", unary=True, min=float("-inf"), max=flo
 _row(ops.prelu, channels.per_channel, "float", 2)
 _row(
     ops.max_pool2d,
-    channels.carries,
+    channels.spatial,
     "tied",
     kernel=_REQUIRED,
     stride=_REQUIRED,
@@ -167,7 +167,7 @@ _row(
     dilation=(1, 1),
 )
 _row(
-    ops.avg_pool2d, channels.carries, "tied",
+    ops.avg_pool2d, channels.spatial, "tied",
     kernel=_REQUIRED, stride=_REQUIRED, padding=_NONE4, count_include_pad=True,
 )  # fmt: skip
 _row(ops.mean, channels.reduces, "own", axes=_REQUIRED, keepdim=False)
@@ -179,7 +179,7 @@ _row(ops.div, channels.broadcasts, "float", 2, activation="none")
 _row(ops.concat, channels.concat, "tied", (1, 1024), axis=_REQUIRED)
 _row(ops.slice, channels.slice_, "tied", axis=_REQUIRED, start=_REQUIRED, stop=_REQUIRED, step=1)
 _row(ops.pad, channels.pad, "tied", padding=_REQUIRED, mode="constant", value=0.0)
-_row(ops.resize, channels.carries, "tied", size=_REQUIRED, mode="nearest", align_corners=False)
+_row(ops.resize, channels.spatial, "tied", size=_REQUIRED, mode="nearest", align_corners=False)
 _row(ops.reshape, channels.reshape, "tied", shape=_REQUIRED)
 _row(ops.transpose, channels.transpose, "tied", perm=_REQUIRED)
 _row(ops.pixel_shuffle, channels.pixel_shuffle, "tied", factor=_REQUIRED)
