@@ -51,8 +51,8 @@ def test_the_reason_for_a_value_read_twice() -> None:
 def test_a_wrong_clamp_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "activation_of", lambda node: "relu" if node.name == "relu6" else None)
     b = GraphBuilder()
-    x = b.input("x", (1, 4))
-    y = b.linear(x, b.constant("w", 9 * torch.randn(4, 4)), None)
+    x = b.input("x", (1, 4, 8, 8))
+    y = b.conv2d(x, b.constant("w", 9 * torch.randn(4, 4, 1, 1)), None)
     before, ctx = b.finish(b.relu6(y)), PassContext()
     after = apply_pass(FuseActivation(), before, ctx)
     with pytest.raises(VerificationError, match="differs"):
