@@ -43,7 +43,8 @@ def wilson(right: int, count: int) -> Interval:
     scale = 1 + z2 / count
     centre = (share + z2 / (2 * count)) / scale
     half = Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count)) / scale
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+    # Rounding may put a bound of 0 or 1 on the wrong side of it.
+    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 def paired_difference(

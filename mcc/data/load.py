@@ -42,7 +42,7 @@ def load_data(
     shape = _image_shape(input_shape, preprocessing)
     kind, _, rest = spec.partition(":")
     options: dict[str, Any] = {"seed": seed, "input_shape": shape, "preprocessing": preprocessing}
-    if kind == "digits" and not rest:
+    if spec == "digits":
         from mcc.data.digits import load_digits
 
         return load_digits(**options)
