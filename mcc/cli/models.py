@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mcc.cli.quantities import SHAPE
+from mcc.cli.settings import current_settings
 from mcc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,9 +47,12 @@ def model_options(callback: Callback) -> Callback:
 def load_model(
     spec: str, input_shape: tuple[int, ...] | None = None, weights: Path | None = None
 ) -> LoadedModel:
-    """Read a MODEL. Raises MccError naming what is wrong with it."""
+    """Read a MODEL; fresh weights of a factory follow --seed. Raises MccError naming what is wrong."""
+    import torch
+
     from mcc.frontend.load import load_model as load
 
+    torch.manual_seed(current_settings().seed)
     return load(spec, input_shape=input_shape, weights=weights)
 
 

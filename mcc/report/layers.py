@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import fx
 
 from mcc.analysis.channel_groups import ChannelGroup, analyse_channels
 from mcc.analysis.pointwise import is_pointwise
+from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
 from mcc.ir import table
 from mcc.ir.graph import Graph, constant, is_constant, op_name, operand
 from mcc.ir.notes import note, shape_of, type_of
@@ -52,6 +54,22 @@ class Layer(Frozen):
     group: str | None = None
 
 
+@dataclass(frozen=True)
+class _SparseRules:
+    """What a target says about sparse 1x1, and the cluster that would have to run sparse as a whole."""
+
+    facts: TargetFacts
+    cluster: SparseCluster
+
+    def why_not(self, node: fx.Node) -> str | None:
+        """Why a plain 1x1 convolution gains nothing from zeros there; None where it can."""
+        if not self.facts.sparse_1x1:
+            return self.facts.sparse_why
+        if node.name in self.cluster.pointwise:
+            return None
+        return self.cluster.reason or "lies outside the cluster that runs sparse"
+
+
 def inspect_layers(graph: Graph, facts: TargetFacts | None = None) -> tuple[Layer, ...]:
     """The operators of a canonical graph in order, quantisers left out.
 
@@ -60,8 +78,9 @@ def inspect_layers(graph: Graph, facts: TargetFacts | None = None) -> tuple[Laye
     """
     groups = {producer: group for group in analyse_channels(graph).groups for producer in group.producers}
     seen: set[str] = set()
+    sparse = None if facts is None else _SparseRules(facts, find_sparse_cluster(graph))
     return tuple(
-        _layer(graph, node, groups, facts, seen)
+        _layer(graph, node, groups, sparse, seen)
         for node in graph.graph.nodes
         if node.op == "call_function" and op_name(node) != FAKE_QUANTIZE
     )
@@ -81,7 +100,11 @@ def kind_words(node: fx.Node) -> str:
 
 
 def _layer(
-    graph: Graph, node: fx.Node, groups: Mapping[str, ChannelGroup], facts: TargetFacts | None, seen: set[str]
+    graph: Graph,
+    node: fx.Node,
+    groups: Mapping[str, ChannelGroup],
+    rules: _SparseRules | None,
+    seen: set[str],
 ) -> Layer:
     row = table.row_of(node)
     types = [type_of(arg) if isinstance(arg, fx.Node) else None for arg in node.args]
@@ -97,7 +120,7 @@ def _layer(
         weight_bytes=4 * params,
         activation_bytes=type_of(node).size_bytes,
         prune=_prune(node, group) if weighted else None,
-        sparse=_sparse(node, facts) if weighted else None,
+        sparse=_sparse(node, rules) if weighted else None,
         low_rank=_low_rank(node) if weighted else None,
         int8=_int8(node),
         group=None if group is None else group.name,
@@ -129,10 +152,10 @@ def _prune(node: fx.Node, group: ChannelGroup | None) -> Move:
     return Move(possible=group.frozen is None, why_not=group.frozen)
 
 
-def _sparse(node: fx.Node, facts: TargetFacts | None) -> Move:
+def _sparse(node: fx.Node, rules: _SparseRules | None) -> Move:
     reason = note(node).frozen or _not_pointwise(node)
-    if reason is None and facts is not None and not facts.sparse_1x1:
-        reason = facts.sparse_why
+    if reason is None and rules is not None:
+        reason = rules.why_not(node)
     return Move(possible=reason is None, why_not=reason)
 
 

@@ -1,5 +1,7 @@
 """Layers say what they compute and hold, and what can be done to them."""
 
+import dataclasses
+
 from mcc.ir.graph import calls
 from mcc.ir.notes import annotate
 from mcc.report.layers import inspect_layers
@@ -49,6 +51,19 @@ def test_the_target_has_a_say() -> None:
     assert sparse is not None
     assert not sparse.possible
     assert "never on x86" in (sparse.why_not or "")
+
+
+def test_sparse_is_decided_for_a_whole_cluster() -> None:
+    rewarding = dataclasses.replace(LITERT.facts(), sparse_1x1=True)
+
+    def why_not(**kind: bool) -> str | None:
+        layers = {layer.node: layer for layer in inspect_layers(classifier(**kind), rewarding)}
+        sparse = layers["wide"].sparse
+        assert sparse is not None
+        return sparse.why_not
+
+    assert why_not() is None
+    assert "norm" in (why_not(batch_norm=True) or "")
 
 
 def test_frozen_layers_and_layers_without_integer_kernel() -> None:
