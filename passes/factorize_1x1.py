@@ -34,8 +34,8 @@ class Factorize1x1(Pass):
                                                 %y = conv2d(%v, @w_u[64,r,1,1], @b)
 
     With C = E[x x^T] the second moment of the inputs (on calibration data; identity without any) and S
-    its square root, the error E|W x - U V x|^2 is smallest for the first r singular vectors of W S (Eckart and
-    Young 1936; data-aware as in Zhang 2016, "Accelerating Very Deep Convolutional Networks"). The inner
+    its square root, the error E|W x - U V x|^2 is smallest for the first r singular vectors of W S (Eckart
+    and Young 1936; data-aware as in Zhang 2016, "Accelerating Very Deep Convolutional Networks"). The inner
     channels are scaled to equal energy on the data, so that one quantisation scale fits them.
 
     Exact twin: the same graph with the dense W = U V.
@@ -56,8 +56,8 @@ class Factorize1x1(Pass):
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
         """Replace each node by a pair."""
-        for name, (u, v) in self._factors(graph, ctx).items():
-            node = next(n for n in graph.graph.nodes if n.name == name)
+        for node, (u, v) in self._factors(graph, ctx).items():
+            name = node.name
             inner = add_constant(graph, node, f"{operand(node, 1).target}_v", v)
             outer = add_constant(graph, node, f"{operand(node, 1).target}_u", u)
             attributes = {**node.kwargs, "activation": "none"}
@@ -73,18 +73,17 @@ class Factorize1x1(Pass):
 
     def reference(self, before: Graph, ctx: PassContext) -> Graph:
         """The dense layer with the product of the factors as its weight."""
-        for name, (u, v) in self._factors(before, ctx).items():
-            node = next(n for n in before.graph.nodes if n.name == name)
+        for node, (u, v) in self._factors(before, ctx).items():
             product = (u[:, :, 0, 0] @ v[:, :, 0, 0]).reshape(shape_of(operand(node, 1)))
             set_constant(before, str(operand(node, 1).target), product)
         return before
 
-    def _factors(self, graph: Graph, ctx: PassContext) -> dict[str, tuple[Tensor, Tensor]]:
+    def _factors(self, graph: Graph, ctx: PassContext) -> dict[fx.Node, tuple[Tensor, Tensor]]:
         wanted = {node: self._rank(node, ctx) for node in pointwise(graph)}
         chosen = {node: rank for node, rank in wanted.items() if rank}
         moments = input_moments(graph, list(chosen), ctx.calibration)
         return {
-            node.name: factors(constant(graph, operand(node, 1)).detach(), moments.get(node.name), rank)
+            node: factors(constant(graph, operand(node, 1)).detach(), moments.get(node.name), rank)
             for node, rank in chosen.items()
         }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ def set_constant(graph: Graph, name: str, value: Tensor) -> None:
     Running statistics and quantisation parameters must not be touched by optimisers: names that were
     registered as buffers stay buffers.
     """
-    was_buffer = name in dict(graph.named_buffers(recurse=False))
+    was_buffer = name in dict(graph.named_buffers(recurse=False, remove_duplicate=False))
     if hasattr(graph, name):
         delattr(graph, name)
     if was_buffer or not value.is_floating_point():
@@ -121,17 +121,37 @@ def operands(node: fx.Node) -> list[fx.Node]:
 def infer_node(graph: Graph, node: fx.Node) -> TensorType:
     """Compute the type of one node from those of its operands. Raises GraphError when shapes do not fit."""
     if is_constant(node):
-        value = constant(graph, node)
-        return TensorType(tuple(value.shape), DTYPE_NAMES[value.dtype])
+        return tensor_type(constant(graph, node), node.name)
     if node.op == "placeholder":
         return type_of(node)
+    return infer_call(node, type_of)
+
+
+def infer_call(node: fx.Node, known: Callable[[fx.Node], TensorType]) -> TensorType:
+    """The type of an operator node from the types of its operands. Raises GraphError when they do not fit."""
     row = table.row_of(node)
-    types = [type_of(arg) if isinstance(arg, fx.Node) else None for arg in node.args]
     try:
+        types = [known(arg) if isinstance(arg, fx.Node) else None for arg in node.args]
         return row.infer(types, dict(node.kwargs))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise GraphError(f"{row.name} does not fit its operands: {reason}", where=node.name) from error
+    except table.MISFITS as error:
+        raise GraphError(
+            f"{row.name} does not fit its operands: {first_line(error)}", where=node.name
+        ) from error
+
+
+def tensor_type(value: Tensor, name: str) -> TensorType:
+    """The type of a tensor. Raises GraphError for an element type that the canonical form has no name for."""
+    if value.dtype not in DTYPE_NAMES:
+        raise GraphError(f"has elements of {value.dtype}, which mcc does not know", where=name)
+    try:
+        return TensorType(tuple(value.shape), DTYPE_NAMES[value.dtype])
+    except ValueError as error:
+        raise GraphError(str(error), where=name) from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message, the kind of error where there is none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def infer(graph: Graph) -> Graph:
@@ -145,9 +165,10 @@ def infer(graph: Graph) -> Graph:
 def copy_graph(graph: Graph) -> Graph:
     """A deep copy: nodes, notes and constants are private to it."""
     twin = GraphBuilder().finish_empty()
-    for name, value in graph.named_buffers(recurse=False):
+    # A tensor under two names is two constants here: the copies are private to each name.
+    for name, value in graph.named_buffers(recurse=False, remove_duplicate=False):
         twin.register_buffer(name, value.detach().clone())
-    for name, value in graph.named_parameters(recurse=False):
+    for name, value in graph.named_parameters(recurse=False, remove_duplicate=False):
         twin.register_parameter(name, nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad))
     new = fx.Graph()
     mapping: dict[fx.Node, fx.Node] = {}
@@ -166,8 +187,8 @@ def clean(graph: Graph) -> Graph:
         if node.op in ("call_function", "get_attr") and not node.users:
             graph.graph.erase_node(node)
     used = {str(node.target) for node in graph.graph.nodes if is_constant(node)}
-    stored = [name for name, _ in graph.named_parameters(recurse=False)]
-    stored += [name for name, _ in graph.named_buffers(recurse=False)]
+    stored = [name for name, _ in graph.named_parameters(recurse=False, remove_duplicate=False)]
+    stored += [name for name, _ in graph.named_buffers(recurse=False, remove_duplicate=False)]
     for name in stored:
         if name not in used:
             delattr(graph, name)
@@ -189,7 +210,7 @@ def add_constant(graph: Graph, before: fx.Node, name: str, value: Tensor, *, tra
     with graph.graph.inserting_before(before):
         node = graph.graph.get_attr(unique)
     node.meta[META_KEY] = note(node)
-    annotate(node, type=TensorType(tuple(value.shape), DTYPE_NAMES[value.dtype]))
+    annotate(node, type=tensor_type(value, unique))
     return node
 
 
@@ -218,6 +239,7 @@ class GraphBuilder:
     def __init__(self) -> None:
         self.module = nn.Module()
         self.graph = fx.Graph()
+        self.constants: dict[str, fx.Node] = {}
 
     def input(self, name: str, shape: tuple[int, ...], dtype: str = "f32") -> fx.Node:
         """A placeholder of the given shape (axis 0 is the batch)."""
@@ -225,17 +247,19 @@ class GraphBuilder:
         annotate(node, type=TensorType(tuple(shape), dtype), origin=(node.name,))
         return node
 
-    def constant(self, name: str, value: Tensor, *, trains: bool = True) -> fx.Node:
-        """A constant; the same name returns the same node (a shared weight)."""
-        for node in self.graph.nodes:
-            if is_constant(node) and node.target == name:
-                return node
+    def constant(
+        self, name: str, value: Tensor, *, trains: bool = True, node_name: str | None = None
+    ) -> fx.Node:
+        """A constant; the same name returns the same node (a shared weight), which `node_name` may name."""
+        if name in self.constants:
+            return self.constants[name]
         if trains and value.is_floating_point():
             self.module.register_parameter(name, nn.Parameter(value.detach()))
         else:
             self.module.register_buffer(name, value.detach())
-        node = self.graph.create_node("get_attr", name, name=name)
-        annotate(node, type=TensorType(tuple(value.shape), DTYPE_NAMES[value.dtype]), origin=(name,))
+        node = self.graph.create_node("get_attr", name, name=node_name or name)
+        annotate(node, type=tensor_type(value, name), origin=(name,))
+        self.constants[name] = node
         return node
 
     def call(self, op: str, *args: fx.Node | None, name: str | None = None, **attributes: Any) -> fx.Node:
@@ -244,13 +268,7 @@ class GraphBuilder:
         node = self.graph.create_node(
             "call_function", row.function, args, row.complete(attributes), name=name
         )
-        types = [type_of(arg) if arg is not None else None for arg in args]
-        try:
-            inferred = row.infer(types, dict(node.kwargs))
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise GraphError(f"{op} does not fit its operands: {reason}", where=node.name) from error
-        annotate(node, type=inferred, origin=(node.name,))
+        annotate(node, type=infer_call(node, type_of), origin=(node.name,))
         return node
 
     def __getattr__(self, op: str) -> Any:

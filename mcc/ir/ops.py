@@ -314,13 +314,17 @@ def concat(*xs: Tensor, axis: int) -> Tensor:
 
 def slice(x: Tensor, *, axis: int, start: int, stop: int, step: int) -> Tensor:
     """x[start:stop:step] along `axis`; 0 <= start < stop <= length, step >= 1."""
+    if not (0 <= start < stop <= x.shape[axis] and step >= 1):
+        raise ValueError(f"{start}:{stop}:{step} is no range of 0..{x.shape[axis]}")
     index = [builtins.slice(None)] * x.dim()
     index[axis] = builtins.slice(start, stop, step)
     return x[tuple(index)]
 
 
 def pad(x: Tensor, *, padding: tuple[Pair, ...], mode: str, value: float) -> Tensor:
-    """Pad each axis by (low, high); `mode` is constant, reflect or replicate."""
+    """Pad each axis by (low, high), none negative; `mode` is constant, reflect or replicate."""
+    if len(padding) != x.dim() or any(amount < 0 for pair in padding for amount in pair):
+        raise ValueError(f"padding {padding} must hold two amounts for each of {x.dim()} axes, none negative")
     flat: list[int] = [amount for pair in reversed(padding) for amount in pair]
     if mode == "constant":
         return F.pad(x, flat, value=value)

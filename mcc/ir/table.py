@@ -29,6 +29,9 @@ output scale; `tied`: output scale equals the input's; `fixed`: the runtime dict
 MacsRule = Callable[[Sequence[TensorType | None], Mapping[str, Any], TensorType], int]
 _REQUIRED = object()
 
+MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, ArithmeticError, AssertionError)
+"""What evaluating an operator raises when operands and attributes do not fit."""
+
 
 @dataclass(frozen=True)
 class OpRow:
@@ -42,6 +45,7 @@ class OpRow:
         scales: how quantisation treats the operator.
         operands: least and most number of tensor operands.
         unary: whether it works element by element on one operand.
+        integral: whether it makes integers of integers, by sums, products and choices alone.
     """
 
     function: Callable[..., Tensor]
@@ -51,6 +55,7 @@ class OpRow:
     scales: Scales
     operands: tuple[int, int]
     unary: bool = False
+    integral: bool = False
 
     @property
     def name(self) -> str:
@@ -76,7 +81,7 @@ class OpRow:
     def infer(self, types: Sequence[TensorType | None], attributes: Mapping[str, Any]) -> TensorType:
         """Shape rule: evaluate the reference on tensors without storage.
 
-        Raises RuntimeError, ValueError, IndexError or TypeError when operands and attributes do not fit.
+        Raises one of `MISFITS` when operands and attributes do not fit.
         """
         least, most = self.operands
         if not least <= len(types) <= most:
@@ -124,43 +129,47 @@ def _row(
     operands: int | tuple[int, int] = 1,
     macs: MacsRule = _no_macs,
     unary: bool = False,
+    integral: bool = False,
     **attributes: Any,
 ) -> None:
     span = operands if isinstance(operands, tuple) else (operands, operands)
-    TABLE[function.__name__] = OpRow(function, attributes, rule, macs, scales, span, unary)
+    TABLE[function.__name__] = OpRow(function, attributes, rule, macs, scales, span, unary, integral)
 
 
 _NONE4 = (0, 0, 0, 0)
 _row(
-    ops.conv2d, channels.conv2d, "weighted", 3, _conv_macs,
+    ops.conv2d, channels.conv2d, "weighted", 3, _conv_macs, integral=True,
     stride=(1, 1), padding=_NONE4, dilation=(1, 1), groups=1, activation="none",
 )  # fmt: skip
 _row(
-    ops.conv_transpose2d, channels.conv_transpose2d, "weighted", 3, _transposed_macs,
+    ops.conv_transpose2d, channels.conv_transpose2d, "weighted", 3, _transposed_macs, integral=True,
     stride=(1, 1), padding=_NONE4, output_padding=(0, 0), dilation=(1, 1), groups=1, activation="none",
 )  # fmt: skip
-_row(ops.linear, channels.linear, "weighted", 3, _inner_macs, activation="none")
-_row(ops.matmul, channels.mixes, "float", 2, _inner_macs)
+_row(ops.linear, channels.linear, "weighted", 3, _inner_macs, integral=True, activation="none")
+_row(ops.matmul, channels.mixes, "float", 2, _inner_macs, integral=True)
 _row(ops.batch_norm, channels.per_channel, "float", 5, eps=1e-5)
 _row(ops.layer_norm, channels.mixes, "float", 3, axes=_REQUIRED, eps=1e-5)
 _row(ops.group_norm, channels.mixes, "float", 3, groups=_REQUIRED, eps=1e-5)
 for _function in (ops.identity, ops.relu, ops.relu6):
-    _row(_function, channels.carries, "tied", unary=True)
+    _row(_function, channels.carries, "tied", unary=True, integral=True)
 for _function in (ops.hardswish, ops.hardsigmoid, ops.silu, ops.mish, ops.softplus):
     _row(_function, channels.carries, "own" if _function is ops.hardswish else "float", unary=True)
 for _function in (ops.sigmoid, ops.tanh):
     _row(_function, channels.carries, "fixed", unary=True)
-for _function in (ops.exp, ops.log, ops.sqrt, ops.abs, ops.neg):
+for _function in (ops.exp, ops.log, ops.sqrt):
     _row(_function, channels.carries, "float", unary=True)
+for _function in (ops.abs, ops.neg):
+    _row(_function, channels.carries, "float", unary=True, integral=True)
 _row(ops.gelu, channels.carries, "float", unary=True, approximate="none")
 _row(ops.leaky_relu, channels.carries, "own", unary=True, slope=0.01)
 _row(ops.elu, channels.carries, "float", unary=True, alpha=1.0)
-_row(ops.clamp, channels.carries, "tied", unary=True, min=float("-inf"), max=float("inf"))
+_row(ops.clamp, channels.carries, "tied", unary=True, integral=True, min=float("-inf"), max=float("inf"))
 _row(ops.prelu, channels.per_channel, "float", 2)
 _row(
     ops.max_pool2d,
     channels.spatial,
     "tied",
+    integral=True,
     kernel=_REQUIRED,
     stride=_REQUIRED,
     padding=_NONE4,
@@ -171,18 +180,21 @@ _row(
     kernel=_REQUIRED, stride=_REQUIRED, padding=_NONE4, count_include_pad=True,
 )  # fmt: skip
 _row(ops.mean, channels.reduces, "own", axes=_REQUIRED, keepdim=False)
-_row(ops.sum, channels.reduces, "float", axes=_REQUIRED, keepdim=False)
-_row(ops.amax, channels.reduces, "float", axes=_REQUIRED, keepdim=False)
+_row(ops.sum, channels.reduces, "float", integral=True, axes=_REQUIRED, keepdim=False)
+_row(ops.amax, channels.reduces, "float", integral=True, axes=_REQUIRED, keepdim=False)
 for _function in (ops.add, ops.sub, ops.mul):
-    _row(_function, channels.broadcasts, "own", 2, activation="none")
+    _row(_function, channels.broadcasts, "own", 2, integral=True, activation="none")
 _row(ops.div, channels.broadcasts, "float", 2, activation="none")
-_row(ops.concat, channels.concat, "tied", (1, 1024), axis=_REQUIRED)
-_row(ops.slice, channels.slice_, "tied", axis=_REQUIRED, start=_REQUIRED, stop=_REQUIRED, step=1)
-_row(ops.pad, channels.pad, "tied", padding=_REQUIRED, mode="constant", value=0.0)
+_row(ops.concat, channels.concat, "tied", (1, 1024), integral=True, axis=_REQUIRED)
+_row(
+    ops.slice, channels.slice_, "tied",
+    integral=True, axis=_REQUIRED, start=_REQUIRED, stop=_REQUIRED, step=1,
+)  # fmt: skip
+_row(ops.pad, channels.pad, "tied", integral=True, padding=_REQUIRED, mode="constant", value=0.0)
 _row(ops.resize, channels.spatial, "tied", size=_REQUIRED, mode="nearest", align_corners=False)
-_row(ops.reshape, channels.reshape, "tied", shape=_REQUIRED)
-_row(ops.transpose, channels.transpose, "tied", perm=_REQUIRED)
-_row(ops.pixel_shuffle, channels.pixel_shuffle, "tied", factor=_REQUIRED)
+_row(ops.reshape, channels.reshape, "tied", integral=True, shape=_REQUIRED)
+_row(ops.transpose, channels.transpose, "tied", integral=True, perm=_REQUIRED)
+_row(ops.pixel_shuffle, channels.pixel_shuffle, "tied", integral=True, factor=_REQUIRED)
 _row(ops.softmax, channels.softmax, "fixed", axis=_REQUIRED)
 _row(ops.fake_quantize, channels.fake_quantize, "tied", 3, qmin=-128, qmax=127, axis=None)
 
