@@ -194,6 +194,14 @@ def clamp(
     return limit(e, x, low, INFINITY if max is None else _number(e, max))
 
 
+@aten("threshold.default")
+def threshold(e: Emitter, x: AnyValue, threshold: Number, value: Number) -> AnyValue:
+    """x above a threshold, else a value; at zero it is ReLU."""
+    if (threshold, value) != (0, 0):
+        e.refuse(f"replaces values below {threshold} by {value}", "use ReLU or clamp")
+    return e.call("relu", x)
+
+
 def _number(e: Emitter, value: Number | AnyValue) -> float:
     if isinstance(value, int | float):
         return float(value)

@@ -74,7 +74,9 @@ class Emitter:
             tensor = tensor.to(torch.float32)
         if tensor.dtype != torch.float32:
             self.refuse(f"has the {tensor.dtype} constant {const.name}", "call .float() on the model first")
-        node = self.builder.constant(name, tensor.contiguous(), trains=const.trains)
+        # Cloned: training the graph must not train the model it came from.
+        private = tensor.clone(memory_format=torch.contiguous_format)
+        node = self.builder.constant(name, private, trains=const.trains)
         self._constants[id(const.tensor)] = node
         self._kept.append(const.tensor)
         return node

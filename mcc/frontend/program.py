@@ -64,8 +64,8 @@ def from_export(exported: ExportedProgram) -> Program:
         if output.kind == OutputKind.BUFFER_MUTATION:
             raise state_changes(str(output.target))
         name = getattr(output.arg, "name", None)
-        if output.kind == OutputKind.USER_OUTPUT and isinstance(name, str):
-            returned.append(name)
+        if output.kind == OutputKind.USER_OUTPUT and name:  # None and plain numbers have none
+            returned.append(str(name))
     attributes = {
         str(node.target): getattr(exported.graph_module, str(node.target), None)
         for node in exported.graph.nodes

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import linecache
+import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ from mcc.frontend.program import from_export
 from mcc.frontend.quiet import quiet
 from mcc.ir.graph import Graph, run
 
+log = logging.getLogger(__name__)
+
 CAPTURE_BATCH = 2
 
 # float32 has 24 bits; sums of some thousand terms in another order differ by some units of 2**-24, and only a
@@ -33,6 +36,8 @@ CAPTURE_BATCH = 2
 TOLERANCE_FLOAT32 = 1e-6
 # Beyond that the comparison is repeated in float64: 2**-53 times the depth of a network is below this.
 TOLERANCE_FLOAT64 = 1e-9
+# What float32 may lose against another order of sums over the depth of a network; more is another function.
+LARGEST_FLOAT32 = 1e-3
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
@@ -116,14 +121,16 @@ def _verify(module: nn.Module, graph: Graph, values: Sequence[Tensor], expected:
     difference = _difference(run(graph, *values), expected)
     if difference <= TOLERANCE_FLOAT32:
         return
-    try:
-        wide = copy.deepcopy(module).double()
-        doubles = [value.double() for value in values]
-        wanted = _run_module(wide, doubles)
-        got = run(copy.deepcopy(graph).double(), *doubles)
-        difference, tolerance = _difference(got, wanted), TOLERANCE_FLOAT64
-    except (MccError, RuntimeError, TypeError):  # the module cannot be copied or insists on float32
-        tolerance = 10 * TOLERANCE_FLOAT32
+    tolerance = 10 * TOLERANCE_FLOAT32
+    if difference <= LARGEST_FLOAT32:
+        try:
+            wide = copy.deepcopy(module).double()
+            doubles = [value.double() for value in values]
+            wanted = _run_module(wide, doubles)
+            got = run(copy.deepcopy(graph).double(), *doubles)
+            difference, tolerance = _difference(got, wanted), TOLERANCE_FLOAT64
+        except (MccError, RuntimeError, TypeError) as error:
+            log.info("compared in float32 only, since the model does not run in float64: %s", error)
     if not difference <= tolerance:
         raise VerificationError(
             f"the captured graph differs from the model by {difference:.2g} of its output range",
