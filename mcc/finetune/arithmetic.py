@@ -1,0 +1,98 @@
+"""Number format and memory layout of training on this processor, and the functions that they need.
+
+Measured with MobileNetV2 0.5 at 64x64 on one core with AVX512-BF16 and AMX (torch 2.13, batch 128): 75 images
+a second with NCHW float32, 120 to 140 with channels last, 140 with bfloat16 besides, and 200 once strided
+depthwise convolutions stay in float32: oneDNN has no fast bfloat16 kernel for their gradient (60 ms instead
+of 0.5 ms for 96 channels at 16x16).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from mcc.errors import UsageError
+from mcc.finetune.fake_quantize import quantise
+from mcc.finetune.settings import Arithmetic
+from mcc.ir import ops
+from mcc.ir.graph import Graph, calls, copy_graph, op_name, operand
+
+BEARS_BFLOAT16 = frozenset(
+    {
+        "conv2d", "linear", "batch_norm", "identity", "relu", "relu6", "clamp", "hardswish", "hardsigmoid",
+        "sigmoid", "tanh", "silu", "leaky_relu", "prelu", "max_pool2d", "avg_pool2d", "mean", "amax", "add",
+        "sub", "mul", "concat", "slice", "pad", "reshape", "transpose", "pixel_shuffle", "fake_quantize",
+    }
+)  # fmt: skip
+"""Operators whose rounding to 8 bits of mantissa training bears; exponentials, divisions and other norms are
+left out."""
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX); else it is slower."""
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        probe = getattr(torch.cpu, name, None)
+        if probe is not None and probe():
+            return True
+    return False
+
+
+def choose_arithmetic(wanted: Arithmetic, graph: Graph) -> str:
+    """`float32` or `bfloat16` for the activations of a graph. Raises UsageError for an unknown name."""
+    if wanted not in ("auto", "float32", "bfloat16"):
+        raise UsageError(f"arithmetic must be auto, float32 or bfloat16, not {wanted!r}")
+    if wanted != "auto":
+        return wanted
+    bears = all(op_name(node) in BEARS_BFLOAT16 for node in calls(graph))
+    return "bfloat16" if bears and has_bfloat16() else "float32"
+
+
+def training_copy(graph: Graph, arithmetic: str) -> Graph:
+    """A private copy that computes the same in less time: weights channels last, other gradient functions.
+
+    Its operators are no rows of the op table any more: ask the graph it was made from.
+    """
+    copy = copy_graph(graph)
+    for node in calls(copy):
+        if op_name(node) == "fake_quantize":
+            _take_over_activation(node)
+            node.target = quantise
+        elif arithmetic == "bfloat16" and _has_slow_gradient(node):
+            node.target = float32_conv2d
+    for _, value in copy.named_parameters(recurse=False):
+        if value.dim() == 4:
+            value.data = value.data.contiguous(memory_format=torch.channels_last)
+    copy.recompile()
+    return copy
+
+
+def _take_over_activation(quantiser: fx.Node) -> None:
+    """Let the quantiser clamp what its operand would, so that it costs no pass of its own."""
+    value = operand(quantiser, 0)
+    activation = value.kwargs.get("activation", "none")
+    if activation != "none" and len(value.users) == 1:
+        quantiser.kwargs = {**quantiser.kwargs, "activation": activation}
+        value.kwargs = {**value.kwargs, "activation": "none"}
+
+
+def _has_slow_gradient(node: fx.Node) -> bool:
+    if op_name(node) != "conv2d":
+        return False
+    return bool(node.kwargs["groups"] != 1 and node.kwargs["stride"] != (1, 1))
+
+
+def float32_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, **attributes: Any) -> Tensor:
+    """`ops.conv2d` in float32 amid bfloat16; the result has the number format of x [N, I, H, W]."""
+    with torch.autocast("cpu", enabled=False):
+        return ops.conv2d(x.float(), weight, bias, **attributes).to(x.dtype)
+
+
+def evaluate(graph: Graph, x: Tensor, arithmetic: str) -> tuple[Tensor, ...]:
+    """The outputs of a graph in float32, its activations computed in `arithmetic` and channels last."""
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=arithmetic == "bfloat16"):
+        values: tuple[Tensor, ...] = graph(x)
+    return tuple(value.float() for value in values)

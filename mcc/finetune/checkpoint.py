@@ -1,0 +1,72 @@
+"""The state of a training run on disk: one file, whole or absent, from which the run goes on to the bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mcc.finetune.settings import RepairSettings
+from mcc.ir.graph import Graph, constants
+from mcc.ir.storage import write_beside
+from mcc.ir.text import print_graph
+
+log = logging.getLogger(__name__)
+
+FORMAT = "1"
+NOT_PART_OF_THE_RESULT = ("checkpoint_seconds",)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Steps done and every tensor that changes: weights, statistics, momentum, masks."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+
+
+def fingerprint(
+    graph: Graph, teacher: Graph | None, data_digest: str, settings: RepairSettings, *more: str
+) -> str:
+    """A hash of all that decides the result of a run: a checkpoint of another run is never taken up."""
+    state = hashlib.sha256()
+    for part in (graph, teacher):
+        if part is not None:
+            state.update(print_graph(part).encode())
+            for name, value in constants(part).items():
+                state.update(name.encode())
+                state.update(value.detach().contiguous().numpy().tobytes())
+    options = {k: v for k, v in asdict(settings).items() if k not in NOT_PART_OF_THE_RESULT}
+    state.update(json.dumps([data_digest, options, more], sort_keys=True, default=str).encode())
+    return state.hexdigest()
+
+
+def save(path: Path, run: str, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint in place of the one before. Raises GraphError when the disk is full."""
+    tensors = {name: value.detach().contiguous() for name, value in checkpoint.tensors.items()}
+    metadata = {"format": FORMAT, "run": run, "step": str(checkpoint.step)}
+    write_beside(path, lambda part: save_file(tensors, part, metadata))
+
+
+def load(path: Path, run: str) -> Checkpoint | None:
+    """The checkpoint of a run, or None where there is none, it is damaged, or it is another run's."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            if metadata.get("format") != FORMAT or metadata.get("run") != run:
+                log.warning("%s is of another run: training starts anew", path)
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return Checkpoint(int(metadata["step"]), tensors)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        log.warning("%s cannot be read (%s): training starts anew", path, error)
+        return None

@@ -1,0 +1,160 @@
+"""The short repair: distillation and quantisation-aware training together.
+
+A compressed network is trained for a few thousand images to follow the original one (Hinton 2015), while its
+removed weights stay removed and its weights and activations are rounded as integer kernels will round them
+(Jacob 2018). `repair` runs one phase; `repair_candidate` takes a candidate with live batch norms all the way:
+
+    float, batch norm live  ->  statistics anew  ->  norms folded, activations fused
+        ->  quantisers inserted, ranges calibrated  ->  quantised, on folded weights
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mcc.data.module import DataModule
+from mcc.data.task import Task
+from mcc.finetune.batch_norm import reestimate_batch_norm
+from mcc.finetune.settings import Progress, RepairResult, RepairSettings
+from mcc.finetune.trainer import Trainer
+from mcc.ir.graph import Graph, calls
+from mcc.pass_api import PassContext
+from mcc.pipeline import PRESETS, Pipeline, RunOptions
+
+log = logging.getLogger(__name__)
+
+DEPLOYMENT = PRESETS["-O2"]
+NORM_BATCH = 128  # images in a batch of the statistics; they are means over batches
+
+
+def repair(
+    graph: Graph,
+    teacher: Graph | None,
+    data: DataModule,
+    task: Task,
+    settings: RepairSettings,
+    *,
+    state_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> RepairResult:
+    """Train a student graph to follow its teacher, and estimate its batch-norm statistics anew.
+
+    Zero weights of nodes with a `sparse` note stay zero, or come gradually with `settings.sparsity_ramp`.
+    Weight scales of quantisers follow the weights. The same arguments give the same weights, on the same
+    number of threads, whether the run was interrupted or not.
+
+    Args:
+        graph: canonical, float with or without batch norms, or quantised; stays as it is.
+        teacher: the original float graph; None trains with the task's own loss. Stays as it is.
+        data: its `train` split is what is trained on.
+        task: its loss and distillation loss.
+        state_dir: where the checkpoint lies; a run with the same arguments goes on from it.
+        progress: called after every step.
+
+    Raises:
+        DataError: an image cannot be read, or the loss is not finite.
+        GraphError: the checkpoint cannot be written.
+    """
+    phase = "quantised" if calls(graph, "fake_quantize") else "float"
+    trainer = Trainer(graph, deployed(teacher) if teacher else None, data, task, settings, phase)
+    state_file = state_dir / f"{phase}.safetensors" if state_dir is not None else None
+    result = trainer.run(state_file, progress)
+    if trainer.has_norms:
+        reestimate_batch_norm(result, norm_batches(data, settings))
+    return RepairResult(
+        result,
+        phase,
+        settings.steps,
+        settings.steps * settings.batch_size,
+        trainer.log.mean_loss(last=False),
+        trainer.log.mean_loss(last=True),
+        trainer.log.seconds,
+        trainer.log.waited_s,
+        trainer.arithmetic,
+    )
+
+
+def deployed(graph: Graph) -> Graph:
+    """The deployment form of a graph: norms folded, activations fused. Computes the same in less time."""
+    return Pipeline.parse(DEPLOYMENT).run(graph, options=RunOptions(verify=False)).graph
+
+
+def norm_batches(data: DataModule, settings: RepairSettings) -> Iterator[Tensor]:
+    """Batches that statistics are estimated from: training images as they are, not varied."""
+    limit = max(2, settings.norm_images)
+    size = min(NORM_BATCH, limit)
+    for batch in data.batches("train", size, seed=settings.seed, augment=False, limit=limit):
+        if len(batch.targets) > 1:
+            yield torch.from_numpy(batch.inputs)
+
+
+def calibration_batches(data: DataModule, settings: RepairSettings) -> tuple[Tensor, ...]:
+    """Batches that quantisation ranges are chosen from."""
+    batches = data.batches("calibration", NORM_BATCH, limit=settings.calibration_images)
+    return tuple(torch.from_numpy(batch.inputs) for batch in batches)
+
+
+@dataclass(frozen=True)
+class CandidateResult:
+    """A candidate after its repair.
+
+    Attributes:
+        graph: in deployment form, quantised if that was asked for: what the lowerings take.
+        trained: the same network before folding, batch norms live.
+        phases: what each phase did.
+    """
+
+    graph: Graph
+    trained: Graph
+    phases: tuple[RepairResult, ...]
+
+
+def repair_candidate(
+    graph: Graph,
+    teacher: Graph | None,
+    data: DataModule,
+    task: Task,
+    settings: RepairSettings,
+    *,
+    quantise: bool,
+    insertion: str = "insert-qdq",
+    verify: bool = True,
+    state_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> CandidateResult:
+    """Repair a structurally compressed candidate within one budget of images.
+
+    With `settings.images` 0 it trains nothing: statistics are estimated anew, ranges calibrated.
+
+    Args:
+        graph: the candidate, batch norms live; notes say what is sparse and what precision a node has.
+        quantise: insert quantisers, and spend the rest of the budget (1 - float_share) on training with them.
+        insertion: the pipeline that inserts them.
+        verify: prove each lossless pass on the way.
+
+    Raises:
+        Refusal: a pass cannot work on the candidate.
+        VerificationError: a pass broke it.
+        DataError, GraphError: as `repair` does.
+    """
+    share = settings.float_share if quantise else 1.0
+    first = dataclasses.replace(settings, images=round(settings.images * share))
+    phases = [repair(graph, teacher, data, task, first, state_dir=state_dir, progress=progress)]
+    options = RunOptions(verify=verify)
+    folded = Pipeline.parse(DEPLOYMENT).run(phases[0].graph, options=options).graph
+    if not quantise:
+        return CandidateResult(folded, phases[0].graph, tuple(phases))
+    ctx = PassContext(calibration_batches(data, settings), settings.seed)
+    quantised = Pipeline.parse(insertion).run(folded, ctx, options).graph
+    # Its own seed: the second phase should not see the images of the first in the same order and shape.
+    rest = settings.images - first.images
+    second = dataclasses.replace(settings, images=rest, sparsity_ramp=None, seed=settings.seed + 1)
+    phases.append(repair(quantised, teacher, data, task, second, state_dir=state_dir, progress=progress))
+    return CandidateResult(phases[1].graph, phases[0].graph, tuple(phases))

@@ -1,0 +1,114 @@
+"""Quantisation scales while the weights move: weight scales follow, activation scales may learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from mcc.ir.graph import Graph, calls, constant, inputs, is_constant, op_name, operand, optional_operand
+from mcc.quant.params import is_fake_quantize
+from mcc.quant.ranges import bias_floor, floor_scales
+from mcc.quant.regions import FIXED_OUTPUTS, WEIGHTED
+
+LEAST_LEARNED = 0.1
+"""A learned scale stays above this share of the calibrated one: at zero it would never come back."""
+
+
+@dataclass(frozen=True)
+class WeightScale:
+    """The scale of one quantised weight, and what keeps it from below.
+
+    Attributes:
+        weight, scale: names of the constants.
+        axis: channel axis of the weight.
+        limit: greatest integer.
+        clips: [C] share of each channel's greatest magnitude that was covered at the start; kept.
+        biases: (bias, input scale) of each reader: names of constants.
+    """
+
+    weight: str
+    scale: str
+    axis: int
+    limit: int
+    clips: Tensor
+    biases: tuple[tuple[str, str], ...]
+
+
+def weight_scales_of(graph: Graph) -> tuple[WeightScale, ...]:
+    """The weight scales of a quantised graph, in graph order."""
+    found: list[WeightScale] = []
+    for node in calls(graph, "fake_quantize"):
+        axis = node.kwargs["axis"]
+        if not is_constant(operand(node, 0)) or not isinstance(axis, int):
+            continue
+        weight, scale = constant(graph, operand(node, 0)).detach(), constant(graph, operand(node, 1))
+        limit = int(str(node.kwargs["qmax"]))
+        clips = scale.detach().double() * limit / _greatest(weight, axis).clamp_min(1e-30)
+        found.append(
+            WeightScale(
+                str(operand(node, 0).target),
+                str(operand(node, 1).target),
+                axis,
+                limit,
+                clips.clamp_max(1.0),
+                tuple(_biases(node)),
+            )
+        )
+    return tuple(found)
+
+
+def _biases(quantiser: fx.Node) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for reader in quantiser.users:
+        bias = optional_operand(reader, 2) if op_name(reader) in WEIGHTED else None
+        if bias is not None and is_constant(bias) and is_fake_quantize(operand(reader, 0)):
+            found.append((str(bias.target), str(operand(operand(reader, 0), 1).target)))
+    return found
+
+
+def _greatest(weight: Tensor, axis: int) -> Tensor:
+    others = [i for i in range(weight.dim()) if i != axis]
+    return weight.detach().abs().amax(others).double()
+
+
+def follow_weights(graph: Graph, scales: tuple[WeightScale, ...]) -> None:
+    """Set each weight scale from the weights as they are now, in place, before a forward pass."""
+    with torch.no_grad():
+        for entry in scales:
+            greatest = _greatest(constant(graph, entry.weight), entry.axis)
+            value = floor_scales(greatest * entry.clips / entry.limit)
+            for bias, source in entry.biases:
+                floor = bias_floor(constant(graph, bias), float(constant(graph, source)))
+                value = torch.maximum(value, floor.double().reshape(-1, len(value)).amax(0))
+            constant(graph, entry.scale).copy_(value)
+
+
+def learnable_scales(graph: Graph) -> tuple[str, ...]:
+    """Names of the activation scales that may learn: not those of inputs, nor what a runtime dictates."""
+    found: dict[str, bool] = {}
+    sources = set(inputs(graph))
+    for node in calls(graph, "fake_quantize"):
+        value = operand(node, 0)
+        if node.kwargs["axis"] is None:
+            free = not is_constant(value) and value not in sources and op_name(value) not in FIXED_OUTPUTS
+            name = str(operand(node, 1).target)
+            found[name] = found.get(name, True) and free
+    return tuple(name for name, free in found.items() if free)
+
+
+def make_learnable(graph: Graph, names: tuple[str, ...]) -> dict[str, float]:
+    """Turn scales from buffers into parameters, in place; their least values by name."""
+    for name in names:
+        value = constant(graph, name).detach().clone()
+        delattr(graph, name)
+        graph.register_parameter(name, nn.Parameter(value))
+    return {name: LEAST_LEARNED * float(constant(graph, name).detach()) for name in names}
+
+
+def keep_above(graph: Graph, least: dict[str, float]) -> None:
+    """Hold learned scales above their least values, in place, after a step."""
+    with torch.no_grad():
+        for name, bound in least.items():
+            constant(graph, name).clamp_(min=bound)

@@ -1,0 +1,143 @@
+"""How a repair runs, what it tells while it does, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from mcc.ir.graph import Graph
+
+Arithmetic = Literal["auto", "float32", "bfloat16"]
+ActivationScales = Literal["frozen", "learned"]
+
+
+@dataclass(frozen=True)
+class SparsityRamp:
+    """Zeros come gradually: s(t) = target * (1 - (1 - t)^3), t running 0..1 (Zhu and Gupta 2017).
+
+    Attributes:
+        until: share of the steps after which the target is reached.
+        every: steps between two choices of what is zero.
+    """
+
+    until: float = 0.5
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.until <= 1.0 or self.every < 1:
+            raise ValueError(f"{self} must have until in 0..1 and every of at least 1")
+
+    def share(self, step: int, steps: int) -> float:
+        """The share of the target sparsity that holds at a step."""
+        t = min(1.0, step / max(1.0, self.until * steps))
+        return 1.0 - (1.0 - t) ** 3
+
+
+@dataclass(frozen=True)
+class RepairSettings:
+    """Settings of a repair. Where they come from is said in docs/method.md.
+
+    Attributes:
+        images: how many training images are seen; 0 trains nothing.
+        batch_size: images in a step.
+        learning_rate: greatest learning rate with batch norm in the graph, for a batch of 128; smaller
+            batches get proportionally less (Goyal 2017).
+        folded_learning_rate: the same for graphs without batch norm (folded, quantised), whose weights have
+            no norm behind them to forgive a large step.
+        momentum, nesterov: of SGD.
+        weight_decay: of weights with two or more axes; none on biases, norms and scales.
+        warmup: share of the steps in which the learning rate rises; then it falls as a cosine to zero.
+        clip_norm: greatest norm of the gradient.
+        float_share: share of the images before quantisation, in `repair_candidate`.
+        activation_scales: `learned` (Esser 2020) or `frozen` as calibrated; weight scales always follow the
+            weights.
+        sparsity_ramp: reach the sparsity of the notes gradually, or keep the zeros that there are if None.
+        norm_images: images that batch-norm statistics are estimated anew from.
+        calibration_images: images that quantisation ranges come from.
+        arithmetic: of activations; weights are float32 always. `auto` takes bfloat16 where the processor
+            computes it and the operators bear it.
+        checkpoint_seconds: at most so much work is lost by a kill.
+        seed: of order and augmentation of the images.
+    """
+
+    images: int = 20_000
+    batch_size: int = 64
+    learning_rate: float = 0.05
+    folded_learning_rate: float = 0.005
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    clip_norm: float = 5.0
+    float_share: float = 0.6
+    activation_scales: ActivationScales = "frozen"
+    sparsity_ramp: SparsityRamp | None = None
+    norm_images: int = 2_048
+    calibration_images: int = 512
+    arithmetic: Arithmetic = "auto"
+    checkpoint_seconds: float = 20.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.images < 0 or self.batch_size < 2:
+            raise ValueError(f"images must be 0 or more and batch_size 2 or more, not {self}")
+        if not 0.0 <= self.float_share <= 1.0 or not 0.0 <= self.warmup < 1.0:
+            raise ValueError("float_share and warmup are shares and must lie in 0..1")
+        if min(self.learning_rate, self.folded_learning_rate, self.clip_norm) <= 0:
+            raise ValueError("learning rates and clip_norm must be positive")
+
+    @property
+    def steps(self) -> int:
+        """Training steps in all."""
+        return -(-self.images // self.batch_size)
+
+
+@dataclass(frozen=True)
+class RepairProgress:
+    """How far a repair is.
+
+    Attributes:
+        phase: `float` or `quantised`.
+        step, steps: done, and in all.
+        loss: of the last step.
+        images_per_second: since the start or the resumption.
+        remaining_s: estimate of what is left of this phase.
+    """
+
+    phase: str
+    step: int
+    steps: int
+    loss: float
+    images_per_second: float
+    remaining_s: float
+
+
+Progress = Callable[[RepairProgress], None]
+
+
+@dataclass(frozen=True)
+class RepairResult:
+    """What a repair leaves.
+
+    Attributes:
+        graph: the repaired graph; the one given is as it was.
+        phase: `float` or `quantised`.
+        steps: training steps in all, those before a resumption included.
+        images: images that they saw.
+        first_loss, last_loss: mean over the first and the last tenth of the steps of this process; None
+            where there were none.
+        seconds: of this process, waiting for measurements not counted.
+        waited_s: waited for measurements.
+        arithmetic: `float32` or `bfloat16`.
+    """
+
+    graph: Graph
+    phase: str
+    steps: int
+    images: int
+    first_loss: float | None
+    last_loss: float | None
+    seconds: float
+    waited_s: float
+    arithmetic: str

@@ -1,0 +1,48 @@
+"""Zeros that stay zero while the weights around them train, and zeros that come gradually."""
+
+from __future__ import annotations
+
+import torch
+
+from mcc.finetune.settings import SparsityRamp
+from mcc.ir.graph import Graph, calls, constant, operand
+from mcc.ir.notes import SparseNote, note
+from passes.sparsify_1x1 import thin
+
+
+class SparseWeights:
+    """The sparse weights of a graph under training.
+
+    Without a ramp the zeros are those that the weights have at the start. With one, the smallest weights are
+    set to zero step by step until each note's sparsity is reached; a zero never comes back, for its
+    magnitude stays the smallest.
+
+    Args:
+        graph: canonical, its constants as they are before the first step.
+        ramp: how the sparsity grows, or None.
+    """
+
+    def __init__(self, graph: Graph, ramp: SparsityRamp | None) -> None:
+        self.ramp = ramp
+        self.notes: dict[str, SparseNote] = {}
+        for node in calls(graph, "conv2d"):
+            found = note(node).sparse
+            if found is not None and operand(node, 1).op == "get_attr":
+                self.notes[str(operand(node, 1).target)] = found
+        self.masks = {name: constant(graph, name).detach() != 0 for name in self.notes}
+
+    def apply(self, graph: Graph, step: int, steps: int) -> None:
+        """Set zeros to zero, in place, after step `step` (counted from 1) of `steps`."""
+        with torch.no_grad():
+            if self.ramp is not None and self._chooses(self.ramp, step, steps):
+                for name, wanted in self.notes.items():
+                    share = wanted.sparsity * self.ramp.share(step, steps)
+                    self.masks[name] = thin(constant(graph, name), SparseNote(wanted.block, share)) != 0
+            for name, mask in self.masks.items():
+                constant(graph, name).mul_(mask)
+
+    @staticmethod
+    def _chooses(ramp: SparsityRamp, step: int, steps: int) -> bool:
+        """Every so many steps, and once more when the target is reached; then the zeros are settled."""
+        growing = ramp.share(step - 1, steps) < 1.0
+        return growing and (step % ramp.every == 0 or ramp.share(step, steps) == 1.0)

@@ -1,0 +1,229 @@
+"""One training run over a fixed number of steps: distillation, sparse and quantised weights, resumption.
+
+The loop is pytorch-ignite's `Engine`. It is given the batches that are left and nothing else: which batch,
+which learning rate and which zeros belong to a step is a function of the step alone, so that a run that was
+killed goes on to the bit from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mcc.data.module import Batch, DataModule
+from mcc.data.task import Task
+from mcc.errors import DataError
+from mcc.finetune import checkpoint
+from mcc.finetune.arithmetic import choose_arithmetic, evaluate, training_copy
+from mcc.finetune.scales import follow_weights, keep_above, learnable_scales, make_learnable, weight_scales_of
+from mcc.finetune.settings import Progress, RepairProgress, RepairSettings
+from mcc.finetune.sparsity import SparseWeights
+from mcc.ir import ops
+from mcc.ir.graph import Graph, calls, constant, constants, copy_graph
+from mcc.runtime.lock import wait_while_measuring
+
+NORM_MOMENTUM = 0.1  # of running statistics while training, torch's default; they are estimated anew after it
+
+
+def learning_rate(settings: RepairSettings, peak: float, step: int) -> float:
+    """The learning rate of step `step` (from 0): linear rise, then a cosine to zero (Loshchilov 2017)."""
+    rise = max(1, round(settings.warmup * settings.steps))
+    if step < rise:
+        return peak * (step + 1) / rise
+    t = (step - rise) / max(1, settings.steps - rise)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * t))
+
+
+@dataclass
+class TrainingLog:
+    """What a run did in this process."""
+
+    losses: list[float]
+    seconds: float = 0.0
+    waited_s: float = 0.0
+
+    def mean_loss(self, *, last: bool) -> float | None:
+        """Mean over the first or last tenth of the steps; None without steps."""
+        tenth = max(1, len(self.losses) // 10)
+        part = self.losses[-tenth:] if last else self.losses[:tenth]
+        return sum(part) / len(part) if part else None
+
+
+class Trainer:
+    """Trains a private copy of a canonical graph.
+
+    Args:
+        graph: the student; stays as it is.
+        teacher: float graph to follow, or None for the task's own loss alone; stays as it is.
+        phase: for progress: `float` or `quantised`.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        teacher: Graph | None,
+        data: DataModule,
+        task: Task,
+        settings: RepairSettings,
+        phase: str,
+    ) -> None:
+        self.data, self.task, self.settings, self.phase = data, task, settings, phase
+        self.arithmetic = choose_arithmetic(settings.arithmetic, graph)
+        self.run_name = checkpoint.fingerprint(graph, teacher, data.digest(), settings, self.arithmetic)
+        self.graph = graph
+        self.has_norms = bool(calls(graph, "batch_norm"))
+        self.sparse = SparseWeights(graph, settings.sparsity_ramp)
+        self.weight_scales = weight_scales_of(graph)
+        self.student = training_copy(graph, self.arithmetic)
+        learned = learnable_scales(graph) if settings.activation_scales == "learned" else ()
+        self.least = make_learnable(self.student, learned)
+        self.teacher_arithmetic = choose_arithmetic(settings.arithmetic, teacher) if teacher else ""
+        self.teacher = training_copy(teacher, self.teacher_arithmetic) if teacher else None
+        self.optimiser = self._optimiser()
+        self.step = 0
+        self.log = TrainingLog([])
+
+    def run(self, state_file: Path | None, progress: Progress | None) -> Graph:
+        """Train to the last step, from a checkpoint where there is one; the repaired canonical graph.
+
+        Raises:
+            DataError: the loss is not finite; an image cannot be read.
+        """
+        if state_file is not None:
+            found = checkpoint.load(state_file, self.run_name)
+            if found is not None:
+                self._restore(found)
+        if self.step < self.settings.steps:
+            self._loop(state_file, progress)
+        return self._result()
+
+    def _optimiser(self) -> torch.optim.SGD:
+        s = self.settings
+        named = list(self.student.named_parameters(recurse=False))
+        decayed = [value for name, value in named if value.dim() >= 2 and name not in self.least]
+        others = [value for name, value in named if value.dim() < 2 or name in self.least]
+        groups = [
+            {"params": decayed, "weight_decay": s.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        nesterov = s.nesterov and s.momentum > 0
+        return torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=nesterov)
+
+    def _loop(self, state_file: Path | None, progress: Progress | None) -> None:
+        # Imported here: it takes half a second, and only training needs it.
+        from ignite.engine import Engine, Events
+
+        steps, begin, first = self.settings.steps, time.monotonic(), self.step
+        saved_at = begin
+
+        def process(_: Engine, batch: Batch) -> float:
+            self.log.waited_s += wait_while_measuring()
+            return self._train(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+
+        def after(engine: Engine) -> None:
+            nonlocal saved_at
+            self.step += 1
+            loss = float(engine.state.output)  # pyright: ignore[reportArgumentType]
+            self.log.losses.append(loss)
+            now = time.monotonic()
+            last = self.step == steps
+            if state_file is not None and (last or now - saved_at >= self.settings.checkpoint_seconds):
+                checkpoint.save(state_file, self.run_name, self._checkpoint())
+                saved_at = now
+            if progress is not None:
+                rate = (self.step - first) / max(1e-9, now - begin - self.log.waited_s)
+                images = rate * self.settings.batch_size
+                progress(
+                    RepairProgress(self.phase, self.step, steps, loss, images, (steps - self.step) / rate)
+                )
+
+        engine = Engine(process)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, after)
+        try:
+            engine.run(self._batches(), max_epochs=1, epoch_length=steps - self.step)
+        finally:
+            self.log.seconds = time.monotonic() - begin - self.log.waited_s
+
+    def _batches(self) -> Iterator[Batch]:
+        s = self.settings
+        return self.data.training(s.batch_size, seed=s.seed, steps=s.steps, step0=self.step)
+
+    def _train(self, x: Tensor, targets: Tensor) -> float:
+        """One step; the loss before it."""
+        s = self.settings
+        peak = s.learning_rate if self.has_norms else s.folded_learning_rate
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(s, peak * len(targets) / REFERENCE_BATCH, self.step)
+        follow_weights(self.student, self.weight_scales)
+        with ops.batch_statistics(NORM_MOMENTUM):
+            outputs = evaluate(self.student, x, self.arithmetic)
+        loss = self._loss(outputs, x, targets)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DataError(
+                f"the loss is {value} in step {self.step}",
+                where="repair",
+                hint="choose a lower learning rate",
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), s.clip_norm)
+        self.optimiser.step()
+        self.sparse.apply(self.student, self.step + 1, s.steps)
+        keep_above(self.student, self.least)
+        return value
+
+    def _loss(self, outputs: tuple[Tensor, ...], x: Tensor, targets: Tensor) -> Tensor:
+        if self.teacher is None:
+            return self.task.loss(outputs, targets)
+        with torch.no_grad():
+            followed = evaluate(self.teacher, x, self.teacher_arithmetic)
+        return self.task.distillation_loss(outputs, followed, targets)
+
+    def _checkpoint(self) -> checkpoint.Checkpoint:
+        tensors = {f"value.{name}": value for name, value in self._values().items()}
+        tensors |= {f"mask.{name}": mask for name, mask in self.sparse.masks.items()}
+        for name, value in self.student.named_parameters(recurse=False):
+            momentum = self.optimiser.state.get(value, {}).get("momentum_buffer")
+            if isinstance(momentum, Tensor):
+                tensors[f"momentum.{name}"] = momentum
+        return checkpoint.Checkpoint(self.step, tensors)
+
+    def _values(self) -> dict[str, Tensor]:
+        """Every constant of the student by name: weights, statistics, scales."""
+        named = [*self.student.named_parameters(recurse=False), *self.student.named_buffers(recurse=False)]
+        return {name: value.detach() for name, value in named}
+
+    def _restore(self, found: checkpoint.Checkpoint) -> None:
+        with torch.no_grad():
+            for name, value in self._values().items():
+                value.copy_(found.tensors[f"value.{name}"])
+        for name in self.sparse.masks:
+            self.sparse.masks[name] = found.tensors[f"mask.{name}"]
+        for name, value in self.student.named_parameters(recurse=False):
+            momentum = found.tensors.get(f"momentum.{name}")
+            if momentum is not None:
+                # In the memory layout of the weight, so that sums run in the same order as before.
+                self.optimiser.state[value]["momentum_buffer"] = (
+                    torch.empty_like(value).copy_(momentum).detach()
+                )
+        self.step = found.step
+
+    def _result(self) -> Graph:
+        follow_weights(self.student, self.weight_scales)
+        result = copy_graph(self.graph)
+        values = self._values()
+        with torch.no_grad():
+            for name in constants(result):
+                constant(result, name).copy_(values[name])
+        return result
+
+
+REFERENCE_BATCH = 128
+"""Batch size that learning rates are given for."""
