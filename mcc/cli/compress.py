@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,10 @@ from mcc.cli.output import print_json, print_table
 from mcc.cli.progress import progress_for
 from mcc.cli.quantities import LATENCY, POINTS, RATIO, SIZE, LatencyLimit
 from mcc.cli.settings import Settings, common_options
-from mcc.errors import UsageError
+from mcc.errors import ConstraintError, UsageError
 
 if TYPE_CHECKING:
-    from mcc.report.schema import Report
+    from mcc.report.schema import Report, StrategyResult
 
 Callback = Callable[..., Any]
 
@@ -72,6 +72,10 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
                 **arguments(given), epochs=given["epochs"], out=output, resume=given["resume"],
                 plan=given["plan_file"], seed=settings.seed, progress=progress, command=command_line(),
             )  # fmt: skip
+        except ConstraintError:
+            if not settings.json:
+                _show_what_was_found(output)
+            raise
         except KeyboardInterrupt:
             again = shlex.join(["mcc", *[word for word in sys.argv[1:] if word != "--resume"], "--resume"])
             raise Interrupted(f"{again} goes on from here") from None
@@ -129,11 +133,32 @@ def command_line() -> str:
     return shlex.join(["mcc", *sys.argv[1:]])
 
 
-def show_report(report: Report, folder: Path) -> None:
-    """The table of strategies, the verdicts, and where everything is."""
+def show_strategies(strategies: Sequence[StrategyResult]) -> None:
+    """The table of what was tried; the first is the original."""
     from mcc.report.tables import STRATEGY_HEADERS, STRATEGY_NUMBERS, strategy_rows
 
-    print_table(STRATEGY_HEADERS, strategy_rows(report), right=STRATEGY_NUMBERS)
+    print_table(STRATEGY_HEADERS, strategy_rows(strategies, strategies[0]), right=STRATEGY_NUMBERS)
+
+
+def _show_what_was_found(folder: Path) -> None:
+    """The table of a run in which nothing keeps every budget: it shows how near each came."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from mcc.report.schema import StrategyResult
+
+    try:
+        raw = (folder / "state" / "strategies.json").read_bytes()
+        found = TypeAdapter(list[StrategyResult]).validate_json(raw)
+    except (OSError, ValidationError):  # the budget failed before anything was tried
+        return
+    if found:
+        show_strategies(found)
+        click.echo("")
+
+
+def show_report(report: Report, folder: Path) -> None:
+    """The table of strategies, the verdicts, and where everything is."""
+    show_strategies(report.strategies)
     click.echo("")
     for sentence in report.verdicts:
         click.echo(sentence)

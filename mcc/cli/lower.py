@@ -33,7 +33,7 @@ def lower(
     """Write a model in a mobile format: batch norms folded, activations fused, quantisation kept as it is."""
     loaded = load_model(model, input_shape, weights)
     path = output or Path(f"{loaded.name}{FORMATS[to]}")
-    graph = deployment_form(loaded.graph, verify=True)
+    graph = deployment_form(loaded.graph)
     raw = lower_graph(graph, to, **stated_normalisation(loaded.preprocessing))
     write_bytes(path, raw)
     if settings.json:

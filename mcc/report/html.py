@@ -116,7 +116,7 @@ def _figures(report: Report) -> list[dict[str, str]]:
 def _strategies(report: Report) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for strategy in report.strategies:
-        speedup, memory = speedup_of(report, strategy), strategy.peak_memory_bytes
+        speedup, memory = speedup_of(report.baseline, strategy), strategy.peak_memory_bytes
         rows.append(
             {
                 "name": strategy.name,

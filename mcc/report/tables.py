@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mcc.report.schema import Report, StrategyResult
+from collections.abc import Sequence
+
+from mcc.report.schema import Result, StrategyResult
 from mcc.report.words import LABELS, bytes_words, latency_words, percent_words
 
 STRATEGY_HEADERS = (
@@ -11,13 +13,13 @@ STRATEGY_HEADERS = (
 STRATEGY_NUMBERS = ("validation", "test", "latency", "speed-up", "size", "memory")
 
 
-def speedup_of(report: Report, strategy: StrategyResult) -> float | None:
+def speedup_of(baseline: Result, strategy: StrategyResult) -> float | None:
     """Speed-up over the baseline: of interleaved runs where they were made, else the ratio of the figures."""
     if strategy.speedup is not None:
         return strategy.speedup
-    if strategy.cost is None or report.baseline.cost is None:
+    if strategy.cost is None or baseline.cost is None:
         return None
-    return report.baseline.cost / strategy.cost
+    return baseline.cost / strategy.cost
 
 
 def budget_marks(strategy: StrategyResult) -> str:
@@ -28,11 +30,11 @@ def budget_marks(strategy: StrategyResult) -> str:
     return "kept" if not missed else f"not {', '.join(missed)}"
 
 
-def strategy_rows(report: Report) -> list[list[str]]:
+def strategy_rows(strategies: Sequence[StrategyResult], baseline: Result) -> list[list[str]]:
     """One row of words for each strategy, under `STRATEGY_HEADERS`."""
     rows: list[list[str]] = []
-    for strategy in report.strategies:
-        speedup = speedup_of(report, strategy)
+    for strategy in strategies:
+        speedup = speedup_of(baseline, strategy)
         memory = strategy.peak_memory_bytes
         rows.append(
             [

@@ -128,7 +128,7 @@ def _prediction(report: Report) -> str:
 
 def _unhelpful(report: Report, strategy: StrategyResult) -> str:
     """A sentence on a strategy that gained no speed, or that has something to say; nothing on the others."""
-    speedup = speedup_of(report, strategy)
+    speedup = speedup_of(report.baseline, strategy)
     notes = " ".join(strategy.notes)
     if strategy.name.startswith("original") or speedup is None or strategy.chosen:
         return notes

@@ -1,0 +1,141 @@
+"""`mcc compress` and `mcc plan`: what they hand to the engine, and what they make of its answer."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mcc.cli import main
+from mcc.errors import ConstraintError
+from mcc.report.choose import mark
+from mcc.report.schema import Budget, Report
+from tests.report import examples
+
+BASE = ("net.py:factory", "--data", "digits", "--target", "litert-host")
+
+
+class Engine:
+    """Stands in for `mcc.compress`: keeps what it was given and answers as told."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, Any] = {}
+        self.answer: Any = examples.report()
+        self.error: BaseException | None = None
+
+    def run(self, **given: Any) -> Any:
+        self.given = given
+        given["progress"]("plan", 0, 1, "first")
+        if self.error is not None:
+            raise self.error
+        return self.answer
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
+    """The engine that commands find in place of the real one; the working folder is empty."""
+    found = Engine()
+    monkeypatch.setitem(sys.modules, "mcc.compress", SimpleNamespace(compress=found.run, plan=found.run))
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+def test_options_become_arguments_in_their_units(engine: Engine) -> None:
+    options = shlex.split(
+        "--latency 8ms --speedup 2x --size 1.5MB --memory 6MB --max-drop 1.0 --epochs 2.5 --resume -o o "
+        "--seed 7 --threads 2 --weights w --input-shape 1,3,32,32"
+    )
+    assert main.run(["compress", *BASE, *options]) == 0
+    wanted = {
+        "model": "net.py:factory", "data": "digits", "target": "litert-host", "latency_us": 8000.0,
+        "speedup": 2.0, "size_bytes": 1_500_000, "memory_bytes": 6_000_000, "max_drop": 1.0, "epochs": 2.5,
+        "resume": True, "out": Path("o"), "seed": 7, "threads": 2, "weights": Path("w"),
+        "input_shape": (1, 3, 32, 32), "plan": None,
+    }  # fmt: skip
+    assert {key: engine.given[key] for key in wanted} == wanted
+
+
+def test_nothing_asked_is_nothing_given(engine: Engine) -> None:
+    assert main.run(["compress", *BASE]) == 0
+    for name in ("latency_us", "speedup", "size_bytes", "memory_bytes", "max_drop", "epochs", "weights"):
+        assert engine.given[name] is None
+
+
+def test_cycles_are_refused_where_time_is_measured(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["compress", *BASE, "--latency", "20Mcycles"]) == 2
+    assert "litert-host measures time, not cycles" in capsys.readouterr().err
+    assert engine.given == {}
+
+
+def test_the_result_is_a_table_and_sentences(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.answer = examples.report(verdicts=("2.07x faster.",))
+    assert main.run(["compress", *BASE, "-o", "o"]) == 0
+    captured = capsys.readouterr()
+    assert "prune-then-quantise" in captured.out
+    assert "2.07x faster." in captured.out
+    assert "o/report.html" in captured.out
+    assert "plan (first)" in captured.err
+
+
+def test_the_result_as_json_is_the_report(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["compress", *BASE, "--json", "-q"]) == 0
+    captured = capsys.readouterr()
+    assert Report.model_validate_json(captured.out) == engine.answer
+    assert captured.err == ""
+
+
+def test_a_budget_not_met_is_status_1(engine: Engine) -> None:
+    engine.answer = examples.report(budget=Budget(latency_us=1.0), met={"latency_us": False})
+    assert main.run(["compress", *BASE]) == 1
+
+
+def test_what_was_found_is_shown_when_nothing_keeps_the_budget(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.error = ConstraintError("no strategy keeps --latency 1us", hint="the nearest feasible: ...")
+    assert main.run(["compress", *BASE, "-o", "o", "-q"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    tried = mark(
+        examples.strategies(),
+        Budget(latency_us=1.0),
+        baseline=examples.strategies()[0].result,
+        reference=0.933,
+    )
+    Path("o/state").mkdir(parents=True)
+    Path("o/state/strategies.json").write_text(json.dumps([s.to_dict() for s in tried]))
+    assert main.run(["compress", *BASE, "-o", "o", "-q"]) == 1
+    out = capsys.readouterr().out
+    assert "not latency" in out
+    assert "original-trained" in out
+    assert main.run(["compress", *BASE, "-o", "o", "-q", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "constraint"
+
+
+def test_ctrl_c_says_how_to_go_on(
+    engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.error = KeyboardInterrupt()
+    arguments = ["compress", *BASE, "-o", "my folder", "-q"]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mcc", *arguments])
+    assert main.run(arguments) == 130
+    said = capsys.readouterr().err
+    command = "mcc compress net.py:factory --data digits --target litert-host -o 'my folder' -q --resume"
+    assert said == f"mcc: stopped; {command} goes on from here\n"
+
+
+def test_a_plan_is_a_front(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    point = SimpleNamespace(latency_words="352 us", loss=0.0123, size_words="940 kB", chosen=True)
+    engine.answer = SimpleNamespace(front=[point], to_dict=lambda: {"front": []})
+    assert main.run(["plan", *BASE, "--speedup", "2x", "-o", "p.json", "-q"]) == 0
+    assert engine.given["out"] == Path("p.json")
+    assert "epochs" not in engine.given
+    assert "352 us      0.0123  940 kB  *" in capsys.readouterr().out
+    assert main.run(["plan", *BASE, "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"front": []}
