@@ -36,10 +36,12 @@ def attempt(tmp_path: Path) -> Callable[..., bool]:
     file = tmp_path / "mine.py"
     file.write_text(FILE)
 
-    def run(output: Path, *, seed: int = 0, resume: bool = False, **changes: int) -> bool:
+    def run(
+        output: Path, *, weights: Path | None = None, seed: int = 0, resume: bool = False, **changes: float
+    ) -> bool:
         return train(
-            f"{file}:network", f"{file}:data", output, Console(quiet=True), seed=seed, resume=resume,
-            changes=CHANGES | changes,
+            f"{file}:network", f"{file}:data", output, Console(quiet=True), weights=weights, seed=seed,
+            resume=resume, changes=CHANGES | changes,
         )  # fmt: skip
 
     return run
@@ -123,6 +125,18 @@ def test_the_file_says_how_it_came_about(tmp_path: Path, attempt: Callable[..., 
     assert facts["test"]["count"] == 12
     assert facts["recipe"]["epochs"] == 4
     assert 0 <= facts["validation"]["low"] <= facts["validation"]["value"] <= facts["validation"]["high"] <= 1
+
+
+def test_training_goes_on_from_given_weights(tmp_path: Path, attempt: Callable[..., bool]) -> None:
+    attempt(tmp_path / "first")
+    attempt(tmp_path / "second", weights=tmp_path / "first", epochs=1, peak=1e-9, average=False)
+    one, other = load_file(tmp_path / "first"), load_file(tmp_path / "second")
+    assert torch.allclose(one["6.weight"], other["6.weight"], atol=1e-6)
+    with pytest.raises(DataError, match=r"second: does not hold this network's weights .+Missing key"):
+        train("digits", None, tmp_path / "third", Console(quiet=True), weights=tmp_path / "second")
+    (tmp_path / "first").write_bytes(b"no weights")
+    with pytest.raises(DataError, match="first: does not hold this network's weights"):
+        attempt(tmp_path / "third", weights=tmp_path / "first")
 
 
 def test_the_learning_rate_has_one_cycle() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -18,8 +19,8 @@ import torch
 from ignite.engine import Engine, Events
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -149,6 +150,24 @@ def write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def load_weights(network: nn.Module, path: Path) -> str:
+    """Put the weights at `path` into `network`; every name and shape must agree.
+
+    Returns:
+        A hash of the file.
+
+    Raises:
+        DataError: the file cannot be read or is of another network.
+    """
+    try:
+        raw = path.read_bytes()
+        network.load_state_dict(load(raw), strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"does not hold this network's weights ({reason:.200})", where=str(path)) from error
+    return hashlib.sha256(raw).hexdigest()
 
 
 def take_up(training: Training, path: Path, identity: str) -> None:
