@@ -22,7 +22,8 @@ from mcc.runtime.target import Target
 from mcc.search.sensitivity import Sensitivities, note_widths
 from mcc.search.space import Regime
 
-STRUCTURAL = "prune-channels,sparsify-1x1,factorize-1x1"
+STRUCTURAL = "prune-channels,factorize-1x1"
+THINNING = "sparsify-1x1"
 DEPLOYMENT = "-O2"
 
 
@@ -81,6 +82,7 @@ def restructure(
     calibration: tuple[Tensor, ...],
     *,
     verify: bool,
+    thin: bool = True,
 ) -> Graph:
     """Prune, thin and factorize a float network as decided; batch norms stay for the repair.
 
@@ -89,6 +91,7 @@ def restructure(
         sensitivities: say which channels go; needed where widths are decided.
         calibration: input batches for the low-rank factors.
         verify: prove each pass against its exact twin.
+        thin: set weights to zero; otherwise only the notes say so, for a repair that comes to them gradually.
 
     Raises:
         UsageError: the structure names a group or layer that the network does not have.
@@ -111,7 +114,7 @@ def restructure(
         for name in sparse_layers(graph):
             if name not in structure.ranks:
                 annotate(nodes[name], sparse=structure.regime.sparse)
-    pipeline = Pipeline.parse(STRUCTURAL)
+    pipeline = Pipeline.parse(f"{STRUCTURAL},{THINNING}" if thin else STRUCTURAL)
     return pipeline.run(private, PassContext(calibration), RunOptions(verify=verify)).graph
 
 

@@ -13,14 +13,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from mcc.analysis.sparse_cluster import find_sparse_cluster
 from mcc.compress.bench import Bench, Speed
 from mcc.compress.candidate import Structure, deployment_form, quantise, restructure, write_file
+from mcc.cost_api import Kernel, graph_kernels, predict
 from mcc.data import DataModule
-from mcc.ir.graph import Graph
+from mcc.ir.graph import Graph, inputs
+from mcc.ir.notes import shape_of
+from mcc.quant.regions import integer_nodes
 from mcc.report.schema import Budget
-from mcc.search.problem import Problem, Setting, build_problem, regime_kernels
+from mcc.search.problem import Problem, Setting, build_problem
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.solver import Limits, Solution, solve
 from mcc.search.space import Regime, Space
@@ -136,13 +141,20 @@ class Planner:
             kept["memory_bytes"] = memory_bytes <= self.budget.memory_bytes
         return kept
 
-    def plan(self, space: Space, regime: Regime, label: str) -> Trial | None:
-        """The best structure of a regime that keeps the budgets when measured, or the nearest one.
+    def predict(self, structure: Structure) -> float:
+        """Sum of the kernels of a structure and the overhead, without correction, in microseconds."""
+        built = restructure(self.graph, structure, self.sensitivities, self.calibration[:1], verify=False)
+        kernels = structure_kernels(deployment_form(built), structure.regime)
+        self.ask(list(kernels.values()))
+        return predict(self.setting.model, kernels, structure.regime.precision).latency_us
 
-        Returns:
-            The accepted trial; where none keeps the budgets, the one that came nearest; None where the
-            space has a single structure that cannot be told from the original.
-        """
+    def plan_whole(self, regime: Regime, label: str) -> Trial:
+        """The network under a regime with nothing else decided, measured."""
+        raw = self.predict(Structure(regime))
+        return self.measure(Structure(regime), raw, raw, label)
+
+    def plan(self, space: Space, regime: Regime, label: str) -> Trial:
+        """The best structure of a regime that keeps the budgets when measured, or the nearest one."""
         low_rank = space.low_rank and regime.sparse is None
         problem = build_problem(self.setting, regime, widths=space.widths, low_rank=low_rank)
         return _Search(self, problem, regime, label).run()
@@ -156,22 +168,12 @@ class _Search:
         self.problem = problem
         self.regime = regime
         self.label = label
-        self.factor = self._first_factor()
+        self.whole = planner.plan_whole(regime, f"{label}-whole")
+        self.factor = self.whole.factor  # measured over predicted latency of the unpruned network
         self.size_limit = self._first_size()
         self.best: Trial | None = None
         self.nearest: Trial | None = None
         self.tried: dict[str, Trial] = {}
-
-    def _first_factor(self) -> float:
-        """Measured over predicted latency of the unpruned network in this regime."""
-        planner = self.planner
-        kernels = regime_kernels(planner.setting, self.regime)
-        planner.ask(list(kernels.values()))
-        model = planner.setting.model
-        raw = model.overhead(self.regime.precision).latency_us
-        raw += sum(model.kernel(kernel).latency_us for kernel in kernels.values())
-        self.whole = planner.measure(Structure(self.regime), raw, raw, f"{self.label}-whole")
-        return self.whole.factor
 
     def _first_size(self) -> float | None:
         """Bytes that constants may take: the budget less what the format itself takes."""
@@ -253,6 +255,23 @@ class _Search:
             self.best = trial
         if self.nearest is None or _excess(trial, self.planner) < _excess(self.nearest, self.planner):
             self.nearest = trial
+
+
+def structure_kernels(deployed: Graph, regime: Regime) -> dict[str, Kernel]:
+    """Kernels of a float graph in deployment form, as they will be under a regime."""
+    integer = planned_integers(deployed) if regime.precision != "float" else frozenset[str]()
+    cluster = find_sparse_cluster(deployed).nodes if regime.sparse else ()
+    kernels = graph_kernels(deployed, integer, cluster)
+    if regime.precision == "int7":
+        return {n: replace(k, precision="int7") if n in integer else k for n, k in kernels.items()}
+    return kernels
+
+
+def planned_integers(deployed: Graph) -> frozenset[str]:
+    """Nodes that will run as integer kernels once quantised: found by quantising a copy on random data."""
+    shape = shape_of(inputs(deployed)[0])
+    sample = torch.randn((2, *shape[1:]), generator=torch.Generator().manual_seed(0))
+    return frozenset(node.name for node in integer_nodes(quantise(deployed, Regime("int8"), (sample,))))
 
 
 def layer_bytes(options: Any) -> float:

@@ -1,0 +1,74 @@
+"""The cost model of a job: the table of measured kernels, filled where a plan needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cost_models.lookup import LookupCostModel
+
+from mcc.calibrate.campaign import calibrate
+from mcc.calibrate.measure import measure
+from mcc.calibrate.store import Store
+from mcc.compress.job import Job
+from mcc.cost_api import CostModel, Estimate, Kernel, Precision
+from mcc.ir.graph import Graph
+from mcc.search.space import Regime
+
+
+class Costs:
+    """Measured kernels of a job's target, and a model over them that is renewed after every measurement.
+
+    Args:
+        job: gives target, threads and progress.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.store = Store()
+        self.fingerprint = job.target.fingerprint(job.request.threads).key()
+        self.model = Current()
+
+    def calibrate(self, deployed: Graph, regimes: Sequence[Regime]) -> None:
+        """Measure the kernels of the network at several widths, in every regime, as far as not done before."""
+        calibrate(
+            deployed,
+            self.job.target,
+            self.store,
+            threads=self.job.request.threads,
+            progress=self.job.progress,
+        )
+        self._renew()
+
+    def ask(self, kernels: Sequence[Kernel]) -> None:
+        """Measure those kernels that a plan rests on and that were not measured yet."""
+        known = self.store.known(self.fingerprint)
+        missing = {str(kernel): kernel for kernel in kernels if str(kernel) not in known}
+        if missing:
+            measure(list(missing.values()), self.job.target, self.store, threads=self.job.request.threads)
+            self._renew()
+
+    def _renew(self) -> None:
+        self.model.use(LookupCostModel.from_store(self.store, self.fingerprint))
+
+
+class Current:
+    """A cost model that stands for the newest one, so that tables built later see what was measured since."""
+
+    name = "lookup"
+
+    def __init__(self) -> None:
+        self._model: CostModel | None = None
+
+    def use(self, model: CostModel) -> None:
+        """Take another model."""
+        self._model = model
+
+    def kernel(self, kernel: Kernel) -> Estimate:
+        """See `mcc.cost_api.CostModel.kernel`."""
+        assert self._model is not None
+        return self._model.kernel(kernel)
+
+    def overhead(self, precision: Precision) -> Estimate:
+        """See `mcc.cost_api.CostModel.overhead`."""
+        assert self._model is not None
+        return self._model.overhead(precision)

@@ -1,0 +1,266 @@
+"""The main job: a model and constraints in, a deployable model and its report out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mcc.analysis.sparse_cluster import find_sparse_cluster
+from mcc.compress.bench import Bench
+from mcc.compress.candidate import Structure, deployment_form, write_file
+from mcc.compress.costs import Costs
+from mcc.compress.job import Job, Progress, Request, open_job, save_json, silent
+from mcc.compress.planning import Planner, planned_integers
+from mcc.compress.strategies import Outcome, Strategies
+from mcc.compress.summary import check_file, decisions_of, result_of, tested, versions_of
+from mcc.compress.training import Trainer
+from mcc.cost_api import Precision
+from mcc.errors import ConstraintError, DataError
+from mcc.ir.diff import diff_graphs
+from mcc.ir.storage import save_graph, write_beside
+from mcc.quant.regions import integer_nodes
+from mcc.report.choose import accuracy_reference, check_budget, choose, mark
+from mcc.report.html import write_html
+from mcc.report.schema import Budget, Report, StrategyResult, TargetInfo
+from mcc.report.verdict import with_verdicts
+from mcc.search.problem import Setting
+from mcc.search.sensitivity import Sensitivities, measure_sensitivities
+from mcc.search.space import Regime, regimes
+
+log = logging.getLogger(__name__)
+
+ORIGINALS = ("original", "original-trained")
+FINAL_SECONDS = 6.0  # of measuring for each file in the last, common measurement
+
+
+def compress(
+    model: str,
+    data: str,
+    target: str,
+    *,
+    latency_us: float | None = None,
+    speedup: float | None = None,
+    size_bytes: int | None = None,
+    memory_bytes: int | None = None,
+    max_drop: float | None = None,
+    epochs: float | None = None,
+    threads: int = 1,
+    weights: Path | str | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    out: Path | str = "out",
+    resume: bool = False,
+    plan: Path | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    command: str = "",
+) -> Report:
+    """Compress a model for a target under budgets; leave the model and its report in a folder.
+
+    Args:
+        model: `package.module:factory`, a `.pt2`, `.onnx` or `.mcc` file, see `mcc.frontend.load.load_model`.
+        data: `digits`, `cifar10:DIR`, `imagefolder:DIR` or `package.module:factory`.
+        target: see `mcc targets`.
+        latency_us: of one inference, in microseconds; the upper 95 % bound of its median counts.
+        speedup: over the original float model, lowered the same way and measured in turns with it.
+        size_bytes, memory_bytes: of the file, and of the peak memory of a fresh runner.
+        max_drop: points of validation accuracy that may be lost.
+        epochs: passes over the training data for each strategy's repair.
+        threads: of one inference.
+        weights: loaded into a factory's module (safetensors, or a weights-only state dict).
+        input_shape: where the model does not say.
+        out: the folder.
+        resume: go on from the state in it.
+        plan: a plan.json to follow.
+        seed: of everything random.
+        progress: called with stage, done, total and a few words.
+        command: for the report, how to repeat the run.
+
+    Raises:
+        ConstraintError: no strategy keeps every budget; what was found is in the folder all the same, and
+            the hint names the nearest feasible budgets.
+        MccError: anything that cannot be used or failed a check.
+    """
+    budget = Budget(
+        latency_us=latency_us,
+        speedup=speedup,
+        size_bytes=size_bytes,
+        memory_bytes=memory_bytes,
+        max_drop=max_drop,
+    )
+    request = Request(
+        model, data, target, budget, epochs, threads, seed, Path(weights) if weights else None, input_shape
+    )
+    job = open_job(request, Path(out), resume=resume, progress=progress)
+    return Run(job, command).compress(_read_plan(plan))
+
+
+def _read_plan(path: Path | None) -> Structure | None:
+    if path is None:
+        return None
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError("is no plan", where=str(path), hint="use a plan.json that mcc wrote") from error
+    return Structure.from_json(raw.get("structure", {}), str(path))
+
+
+class Run:
+    """One job from the original to the report."""
+
+    def __init__(self, job: Job, command: str) -> None:
+        self.job = job
+        self.command = command
+        self.calibration = job.calibration()
+        self.deployed = deployment_form(job.graph)
+        self.integer = planned_integers(self.deployed)
+        self.cluster = find_sparse_cluster(self.deployed)
+        with job.stage("lower the original"):
+            self.baseline = write_file(self.deployed, job.target, job.folder / "baseline", job.data)
+            save_graph(job.graph, job.folder / "before.mcc")
+        self.bench = Bench(job.target, job.request.threads, self.baseline, job.state / "measurements.json")
+        self.costs = Costs(job)
+
+    def regimes(self) -> tuple[Regime, ...]:
+        """What the target and the network allow."""
+        facts = self.job.target.facts()
+        precisions: tuple[Precision, ...] = ("float", "int8") if self.integer else ("float",)
+        return regimes(
+            self.cluster, sparse_block=facts.sparse_block if facts.sparse_1x1 else None, precisions=precisions
+        )
+
+    def planner(self) -> Planner:
+        """Measure what planning rests on: the baseline, the kernels, the sensitivities."""
+        job = self.job
+        with job.stage("measure the original"):
+            job.progress("measure the original", 0, 1)
+            baseline_us = self.bench.speed(self.baseline, budget_s=FINAL_SECONDS).latency_us
+            job.progress("measure the original", 1, 1)
+        with job.stage("calibrate"):
+            self.costs.calibrate(self.deployed, self.regimes())
+        with job.stage("sensitivities"):
+            sensitivities = self._sensitivities()
+        setting = Setting(
+            self.deployed, self.integer, self.cluster, self.costs.model, sensitivities,
+            job.target.facts().channel_multiple,
+        )  # fmt: skip
+        return Planner(
+            job.graph, setting, self.bench, job.request.budget, job.data, self.calibration,
+            job.state / "trials", baseline_us, self.costs.ask, job.request.seed,
+        )  # fmt: skip
+
+    def _sensitivities(self) -> Sensitivities:
+        path = self.job.state / "sensitivities.json"
+        if path.exists():
+            return Sensitivities.load(path)
+        job = self.job
+        found = measure_sensitivities(
+            job.graph,
+            job.labelled(),
+            lambda outputs, targets: job.task.loss(outputs, targets),
+            progress=lambda stage, share: job.progress(stage, share, 1.0),
+        )
+        found.save(path)
+        return found
+
+    def compress(self, given: Structure | None) -> Report:
+        """Run every strategy, choose, and write everything."""
+        strategies = Strategies(self.job, self.bench, self.planner(), self.regimes(), Trainer(self.job))
+        outcomes = strategies.run_all(given)
+        results = self._measure_all(outcomes)
+        return self._conclude(outcomes, results)
+
+    def _measure_all(self, outcomes: Sequence[Outcome]) -> list[StrategyResult]:
+        """Figures of all strategies, every file measured in turns with all others."""
+        job = self.job
+        with job.stage("measure all strategies"):
+            job.progress("measure all strategies", 0, 1)
+            speeds = self.bench.speeds([o.file for o in outcomes], budget_s=FINAL_SECONDS * len(outcomes))
+            found: list[StrategyResult] = []
+            for index, (outcome, speed) in enumerate(zip(outcomes, speeds, strict=True)):
+                found.append(result_of(job, self.bench, outcome, speed))
+                job.progress("measure all strategies", index + 1, len(outcomes), outcome.name)
+        return found
+
+    def _conclude(self, outcomes: Sequence[Outcome], results: Sequence[StrategyResult]) -> Report:
+        job, budget = self.job, self.job.request.budget
+        original = results[0]
+        reference = accuracy_reference(results, ORIGINALS)
+        marked = mark(results, budget, baseline=original.result, reference=reference)
+        try:
+            chosen = choose(
+                marked, budget, baseline=original.result, reference=reference,
+                validation_images=len(job.data.validation),
+            )  # fmt: skip
+        except ConstraintError as error:
+            save_json(job.folder / "state" / "strategies.json", [m.to_dict() for m in marked])
+            error.where = job.name
+            raise
+        outcome = next(o for o in outcomes if o.name == chosen.name)
+        with job.stage("check the delivered file"):
+            checks = check_file(job, outcome)
+        with job.stage("test accuracy"):
+            baseline = tested(original.result, self.bench, job, self.baseline)
+            compressed = tested(chosen.result, self.bench, job, outcome.file)
+        integer = frozenset(node.name for node in integer_nodes(outcome.graph))
+        report = Report(
+            model=job.name,
+            data=job.data.name,
+            metric=job.task.metric,
+            target=_target_info(job),
+            baseline=baseline,
+            compressed=compressed,
+            speedup=chosen.speedup or 1.0,
+            speedup_ci95=chosen.speedup_ci95,
+            predicted_latency_us=chosen.predicted_latency_us,
+            budget=budget,
+            met=check_budget(chosen, budget, baseline=original.result, reference=reference),
+            accuracy_reference=reference,
+            validation_images=len(job.data.validation),
+            test_images=len(job.data.test),
+            strategies=tuple(m.model_copy(update={"chosen": m.name == chosen.name}) for m in marked),
+            decisions=decisions_of(job, outcome, self.costs.model, integer),
+            stages={name: round(seconds, 1) for name, seconds in job.stages.items()},
+            seed=job.request.seed,
+            versions=versions_of(job),
+            command=self.command,
+            checks=checks,
+        )
+        return self._write(with_verdicts(report), outcome)
+
+    def _write(self, report: Report, outcome: Outcome) -> Report:
+        """Everything `mcc compress` leaves; report.json last, so that it stands for all of it."""
+        folder = self.job.folder
+        save_graph(outcome.graph, folder / "after.mcc")
+        model = folder / f"model{outcome.file.suffix}"
+        write_beside(model, lambda p: shutil.copyfile(outcome.file, p))
+        save_json(folder / "plan.json", plan_content(self.job, outcome, report))
+        write_html(report, folder / "report.html", diff_graphs(self.job.graph, outcome.graph))
+        report.save(folder / "report.json")
+        return report
+
+
+def plan_content(job: Job, outcome: Outcome, report: Report) -> dict[str, Any]:
+    """What plan.json holds: the structure, and each decision with its predicted cost and its source."""
+    return {
+        "target": job.target.spec,
+        "model": job.name,
+        "strategy": outcome.name,
+        "structure": outcome.structure.as_json(),
+        "predicted_latency_us": outcome.predicted_us,
+        "decisions": [decision.to_dict() for decision in report.decisions],
+    }
+
+
+def _target_info(job: Job) -> TargetInfo:
+    known = job.target.fingerprint(job.request.threads)
+    return TargetInfo(
+        name=known.target,
+        runtime=known.runtime,
+        version=known.version,
+        device=known.device,
+        threads=known.threads,
+    )

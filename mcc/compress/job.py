@@ -1,0 +1,197 @@
+"""A job: what was asked for, what was loaded, and the folder it works in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mcc.data import DataModule, Preprocessing, Task, load_data, load_task
+from mcc.errors import DataError, UsageError
+from mcc.frontend.load import load_model
+from mcc.ir.graph import Graph, constants, inputs, outputs
+from mcc.ir.notes import shape_of
+from mcc.ir.storage import write_beside
+from mcc.ir.text import print_graph
+from mcc.report.schema import Budget
+from mcc.runtime import get_target
+from mcc.runtime.target import Target
+
+DEFAULT_IMAGES = 20_000  # of repair for each strategy, where --epochs does not say: minutes on two cores
+CALIBRATION_BATCH = 64
+CALIBRATION_BATCHES = 4
+SENSITIVITY_BATCHES = 8
+
+
+class Progress(Protocol):
+    """Called with a stage, how much of it is done, how much there is, and a few words."""
+
+    def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
+        """Say how far a stage is; done >= total ends it."""
+        ...
+
+
+def silent(stage: str, done: float, total: float, note: str = "") -> None:
+    """Progress that nobody sees."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        model, data, target: as on the command line.
+        budget: constraints, those not asked for None.
+        epochs: passes over the training data for each strategy's repair; None for `DEFAULT_IMAGES`.
+        threads: of an inference.
+        seed: of everything random.
+        weights, input_shape: see `mcc.frontend.load.load_model`.
+    """
+
+    model: str
+    data: str
+    target: str
+    budget: Budget
+    epochs: float | None = None
+    threads: int = 1
+    seed: int = 0
+    weights: Path | None = None
+    input_shape: tuple[int, ...] | None = None
+
+
+@dataclass
+class Job:
+    """A request with everything loaded, and its folder.
+
+    Attributes:
+        graph: the model as captured.
+        stages: seconds spent, by stage.
+    """
+
+    request: Request
+    folder: Path
+    graph: Graph
+    name: str
+    data: DataModule
+    task: Task
+    target: Target
+    progress: Progress
+    stages: dict[str, float] = field(default_factory=lambda: {})
+
+    @property
+    def images(self) -> int:
+        """Training images of one strategy's repair."""
+        if self.request.epochs is None:
+            return DEFAULT_IMAGES
+        return round(self.request.epochs * len(self.data.train))
+
+    @property
+    def state(self) -> Path:
+        """Where checkpoints and measurements lie."""
+        return self.folder / "state"
+
+    @contextmanager
+    def stage(self, name: str) -> Generator[None]:
+        """Time a stage."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + time.monotonic() - start
+
+    def calibration(self) -> tuple[Tensor, ...]:
+        """Input batches for ranges, low-rank factors and batch-norm statistics."""
+        batches = self.data.batches(
+            "calibration", CALIBRATION_BATCH, limit=CALIBRATION_BATCH * CALIBRATION_BATCHES
+        )
+        return tuple(torch.from_numpy(batch.inputs) for batch in batches)
+
+    def labelled(self) -> list[tuple[Tensor, Tensor]]:
+        """Batches of inputs and targets from the calibration part of the training data."""
+        batches = self.data.batches(
+            "calibration", CALIBRATION_BATCH, limit=CALIBRATION_BATCH * SENSITIVITY_BATCHES
+        )
+        return [(torch.from_numpy(b.inputs), torch.from_numpy(b.targets)) for b in batches]
+
+    def digest(self) -> str:
+        """What results depend on: model, data, request without folder and budgets' spelling."""
+        asked = {
+            "text": print_graph(self.graph),
+            "data": self.data.digest(),
+            "target": self.target.fingerprint(self.request.threads).key(),
+            "budget": self.request.budget.to_dict(),
+            "images": self.images,
+            "seed": self.request.seed,
+        }
+        found = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
+        for name, value in sorted(constants(self.graph).items()):
+            found.update(name.encode() + value.detach().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+
+def open_job(request: Request, folder: Path, *, resume: bool, progress: Progress = silent) -> Job:
+    """Load model, data and target, and take the folder.
+
+    Raises:
+        MccError: the model, data or target cannot be used, they do not fit each other, or the folder holds
+            another job's state.
+    """
+    target = get_target(request.target)
+    state = target.available()
+    if not state.ok:
+        from mcc.errors import TargetError
+
+        raise TargetError(f"target {target.spec} cannot be used: {state.reason}", hint=state.how_to_get)
+    progress("load model and data", 0, 1)
+    loaded = load_model(request.model, input_shape=request.input_shape, weights=request.weights)
+    if len(inputs(loaded.graph)) != 1:
+        raise UsageError("has several inputs; mcc compress takes models with one", where=request.model)
+    given = loaded.preprocessing if isinstance(loaded.preprocessing, Preprocessing) else None
+    shape = shape_of(inputs(loaded.graph)[0])
+    data = load_data(request.data, seed=request.seed, input_shape=shape, preprocessing=given)
+    task = load_task(data.task)
+    task.check([shape_of(value) for value in outputs(loaded.graph)], data)
+    job = Job(request, folder, loaded.graph, loaded.name, data, task, target, progress)
+    _claim(job, resume)
+    progress("load model and data", 1, 1)
+    return job
+
+
+def _claim(job: Job, resume: bool) -> None:
+    """Make the state folder this job's own: continue one's own, refuse another's, begin anew otherwise."""
+    mark = job.state / "job.json"
+    digest = job.digest()
+    try:
+        job.state.mkdir(parents=True, exist_ok=True)
+        found = json.loads(mark.read_text(encoding="utf-8"))["digest"] if mark.exists() else None
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError("cannot be used as the output folder", where=str(job.folder)) from error
+    if resume and found is not None and found != digest:
+        raise UsageError(
+            "holds the state of another job (model, data, target, budgets, epochs or seed differ)",
+            where=str(job.folder),
+            hint="give the same options, another -o, or leave out --resume to begin anew",
+        )
+    if not resume and found is not None:
+        _clear(job.state)
+    write_beside(mark, lambda p: p.write_text(json.dumps({"digest": digest}), encoding="utf-8"))
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier run left in its own state folder."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else os.unlink(path)
+
+
+def save_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_beside(path, lambda p: p.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))

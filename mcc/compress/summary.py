@@ -1,0 +1,192 @@
+"""From outcomes to a report: figures of every strategy, decisions per layer, checks of the delivered file."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mcc.compress.bench import Bench, Speed
+from mcc.compress.candidate import deployment_form
+from mcc.compress.job import Job
+from mcc.compress.planning import structure_kernels
+from mcc.compress.strategies import Outcome
+from mcc.cost_api import CostModel, Kernel
+from mcc.data.module import SplitName
+from mcc.errors import VerificationError
+from mcc.ir import table
+from mcc.ir.graph import Graph, calls, constants, op_name, run
+from mcc.ir.notes import note, shape_of, type_of
+from mcc.quant.params import is_fake_quantize
+from mcc.quant.simulator import simulate
+from mcc.report.layers import kind_words
+from mcc.report.schema import Cost, Decision, Latency, Precision, Result, StrategyResult
+from mcc.search.space import Regime
+
+CHECK_IMAGES = 64
+FLOAT_TOLERANCE = 1e-4  # of the output range, between the file and the graph: float32 sums in another order
+LEAST_AGREEMENT = 0.995  # of first classes, between an integer file and the simulator, where not bit-equal
+
+
+def macs_of(graph: Graph) -> int:
+    """Multiply-accumulates of one inference."""
+    total = 0
+    for node in calls(graph):
+        types = [type_of(arg) if isinstance(arg, torch.fx.Node) else None for arg in node.args]
+        total += table.row_of(node).macs(types, dict(node.kwargs), type_of(node))
+    return total
+
+
+def params_of(graph: Graph) -> int:
+    """Non-zero weights; quantisation parameters and batch-norm statistics are none."""
+    trains = dict(graph.named_parameters(recurse=False))
+    return sum(int((value != 0).sum()) for name, value in constants(graph).items() if name in trains)
+
+
+def latency_of(speed: Speed) -> Latency:
+    """A measured speed as a report holds it."""
+    return Latency(
+        median=speed.latency_us, p10=speed.p10_us, p90=speed.p90_us, runs=speed.runs,
+        ci95=(speed.low_us, speed.high_us),
+    )  # fmt: skip
+
+
+def result_of(job: Job, bench: Bench, outcome: Outcome, speed: Speed) -> StrategyResult:
+    """All figures of a strategy but the test accuracy, which is read once, after the choice."""
+    return StrategyResult(
+        name=outcome.name,
+        validation_accuracy=bench.metric(outcome.file, job.data, job.task, "validation"),
+        latency_us=latency_of(speed),
+        size_bytes=outcome.file.stat().st_size,
+        peak_memory_bytes=bench.memory_bytes(outcome.file),
+        macs=macs_of(outcome.graph),
+        params=params_of(outcome.graph),
+        speedup=speed.speedup,
+        speedup_ci95=speed.speedup_ci95,
+        predicted_latency_us=outcome.predicted_us,
+        notes=outcome.notes,
+    )
+
+
+def tested(result: Result, bench: Bench, job: Job, file: Path) -> Result:
+    """A result with its accuracy on the test split."""
+    split: SplitName = "test"
+    return result.model_copy(update={"accuracy": bench.metric(file, job.data, job.task, split)})
+
+
+def decisions_of(
+    job: Job, outcome: Outcome, model: CostModel, integer: frozenset[str]
+) -> tuple[Decision, ...]:
+    """One decision for each layer with weights, with its predicted cost before and after.
+
+    Args:
+        integer: nodes of the delivered graph that run as integer kernels.
+    """
+    before = deployment_form(job.graph)
+    kernels = structure_kernels(before, Regime())
+    after = {node.name: node for node in calls(outcome.graph) if not is_fake_quantize(node)}
+    changed = final_kernels(outcome.graph, outcome.structure.regime, integer)
+    found: list[Decision] = []
+    for node in calls(before):
+        if table.row_of(node).scales != "weighted" or node.name not in after:
+            continue
+        pair = [name for name in (f"{node.name}_v", node.name) if name in changed]
+        now, said = after[node.name], note(after[node.name])
+        precision: Precision = outcome.structure.regime.precision if node.name in integer else "float"
+        kind = "sparse" if said.sparse else "low-rank" if len(pair) > 1 else "dense"
+        found.append(
+            Decision(
+                node=node.name,
+                kind=kind_words(node),
+                channels_before=shape_of(node)[1],
+                channels_after=shape_of(now)[1],
+                implementation=kind,
+                sparsity=said.sparse.sparsity if said.sparse else 0.0,
+                block=said.sparse.block if said.sparse else None,
+                rank=said.rank if kind == "low-rank" else None,
+                precision=precision,
+                cost_before=_cost(model, [kernels[node.name]]),
+                cost_after=_cost(model, [changed[name] for name in pair]),
+            )
+        )
+    return tuple(found)
+
+
+def final_kernels(graph: Graph, regime: Regime, integer: frozenset[str]) -> dict[str, Kernel]:
+    """Kernels of a delivered graph, quantised or not."""
+    from mcc.analysis.sparse_cluster import find_sparse_cluster
+    from mcc.cost_api import graph_kernels
+
+    return graph_kernels(graph, integer, find_sparse_cluster(graph).nodes if regime.sparse else ())
+
+
+def _cost(model: CostModel, kernels: Sequence[Kernel]) -> Cost:
+    estimates = [model.kernel(kernel) for kernel in kernels]
+    measured = all(estimate.source == "measured" for estimate in estimates)
+    return Cost(latency_us=sum(e.latency_us for e in estimates), source="measured" if measured else "fitted")
+
+
+def check_file(job: Job, outcome: Outcome) -> dict[str, str]:
+    """Compare the delivered file, run in the target's runtime, with its graph.
+
+    Returns:
+        What was checked, in words.
+
+    Raises:
+        VerificationError: a float file differs beyond float rounding, or an integer file is neither
+            bit-equal to the integer simulator nor agrees with it on enough images.
+    """
+    batch = next(iter(job.data.batches("validation", CHECK_IMAGES, limit=CHECK_IMAGES)))
+    x = np.asarray(batch.inputs, np.float32)
+    last = outcome.file.suffix == ".tflite" and x.ndim == 4
+    with job.target.session(outcome.file, job.request.threads) as session:
+        got = session.run_many(np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if last else x)
+    if any(op_name(node) == "fake_quantize" for node in calls(outcome.graph)):
+        flavour = "onnxruntime" if outcome.file.suffix == ".onnx" else "xnnpack"
+        expected = simulate(outcome.graph, [torch.from_numpy(x)], flavour=flavour)[0]
+        return {"integer simulator": _integers_agree(got, _numpy(expected), outcome)}
+    expected = run(outcome.graph, torch.from_numpy(x))[0]
+    return {"graph in torch": _floats_agree(got, _numpy(expected), outcome)}
+
+
+def _numpy(value: Tensor | np.ndarray) -> np.ndarray:
+    return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _floats_agree(got: np.ndarray, expected: np.ndarray, outcome: Outcome) -> str:
+    worst = float(np.abs(got.reshape(expected.shape) - expected).max() / max(1e-30, np.abs(expected).max()))
+    if not worst <= FLOAT_TOLERANCE:
+        raise VerificationError(
+            f"differs from its graph by {worst:.2g} of the output range in the runtime",
+            where=outcome.file.name,
+        )
+    return f"{len(got)} images, largest difference {worst:.2g} of the output range"
+
+
+def _integers_agree(got: np.ndarray, expected: np.ndarray, outcome: Outcome) -> str:
+    got = got.reshape(expected.shape)
+    equal = float((got == expected).mean())
+    same = float((got.reshape(len(got), -1).argmax(1) == expected.reshape(len(got), -1).argmax(1)).mean())
+    if equal < 1.0 and same < LEAST_AGREEMENT:
+        raise VerificationError(
+            f"agrees with the integer simulator on {same:.1%} of the images only", where=outcome.file.name
+        )
+    return f"{len(got)} images, {equal:.2%} of the outputs equal, first class the same on {same:.1%}"
+
+
+def versions_of(job: Job) -> dict[str, str]:
+    """Versions of what took part."""
+    names: Mapping[str, str] = {"mcc": "mcc", "torch": "torch", "numpy": "numpy", "ortools": "ortools"}
+    found = {"python": platform.python_version()}
+    for label, package in names.items():
+        try:
+            found[label] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[label] = "unknown"
+    found[job.target.runtime] = job.target.runtime_version()
+    return found
