@@ -8,7 +8,7 @@ the key of the lookup table and enough to build a micro-model from.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -79,8 +79,23 @@ class Kernel:
         return (elements + torch.Size(self.output).numel()) * width
 
     def resized(self, *, read: int | None = None, made: int | None = None) -> Kernel:
-        """The kernel with `read` input channels and `made` output channels, where given."""
+        """The kernel with `read` input channels and `made` output channels, where given.
+
+        Channels lie on axis 1, or on the last of a value without one. Further operands of the width of the
+        first follow it; for other cases (concatenation, transposed values) see `reshaped`.
+        """
         return _resize(self, read, made)
+
+    def reshaped(self, operands: Sequence[tuple[int, ...] | None], output: tuple[int, ...]) -> Kernel:
+        """The kernel at other shapes; attributes that count channels follow.
+
+        Args:
+            operands: one shape for each operand, None where there is none.
+        """
+        pairs = zip(operands, self.operands, strict=True)
+        shaped = tuple(None if s is None or o is None else OperandShape(s, o.constant) for s, o in pairs)
+        attributes = tuple(_attributes_at(self, operands, output).items())
+        return dataclasses.replace(self, operands=shaped, output=output, attributes=attributes)
 
     def build(self, seed: int = 0) -> Graph:
         """A canonical graph of this one operator with random constants (no quantisation, dense weights)."""
@@ -111,31 +126,22 @@ def _resize(kernel: Kernel, read: int | None, made: int | None) -> Kernel:
     assert x is not None
     old_read, old_made = x.shape[channel_axis(x.shape)], kernel.output[channel_axis(kernel.output)]
     read, made = read or old_read, made or old_made
-    attributes = dict(kernel.attributes)
-    groups = int(attributes.get("groups", 1))
-    operands: list[OperandShape | None] = []
+    groups = int(dict(kernel.attributes).get("groups", 1))
+    operands: list[tuple[int, ...] | None] = []
     for index, operand in enumerate(kernel.operands):
-        shape = operand.shape if operand else ()
         if operand is None:
             operands.append(None)
             continue
+        shape = operand.shape
         if not operand.constant:
-            shape = _with_channels(shape, old_read, read)
+            operands.append(_with_channels(shape, old_read, read))
         elif index == 1 and kernel.op in ("conv2d", "linear"):
-            shape = (made, (1 if groups == old_read > 1 else read // groups), *shape[2:])
+            operands.append((made, (1 if groups == old_read > 1 else read // groups), *shape[2:]))
         elif index == 1 and kernel.op == "conv_transpose2d":
-            shape = (read, made // groups, *shape[2:])
+            operands.append((read, made if groups == 1 else shape[1], *shape[2:]))
         else:
-            shape = tuple(made if length == old_made else length for length in shape)
-        operands.append(OperandShape(shape, operand.constant))
-    if groups == old_read > 1:
-        attributes["groups"] = read
-    output = _with_channels(kernel.output, old_made, made)
-    if kernel.op == "reshape":
-        attributes["shape"] = output[1:]
-    return dataclasses.replace(
-        kernel, operands=tuple(operands), output=output, attributes=tuple(attributes.items())
-    )
+            operands.append(_constant_with_channels(shape, kernel.output, made))
+    return kernel.reshaped(operands, _with_channels(kernel.output, old_made, made))
 
 
 def _with_channels(shape: tuple[int, ...], old: int, new: int) -> tuple[int, ...]:
@@ -145,6 +151,35 @@ def _with_channels(shape: tuple[int, ...], old: int, new: int) -> tuple[int, ...
     return (*shape[:axis], new, *shape[axis + 1 :])
 
 
+def _constant_with_channels(shape: tuple[int, ...], output: tuple[int, ...], made: int) -> tuple[int, ...]:
+    """A bias or another vector of one entry per channel, or a constant that broadcasts against the output."""
+    old = output[channel_axis(output)]
+    axis = 0 if shape == (old,) else channel_axis(output) - (len(output) - len(shape))
+    if axis < 0 or shape[axis] != old:
+        return shape
+    return (*shape[:axis], made, *shape[axis + 1 :])
+
+
+def _attributes_at(
+    kernel: Kernel, operands: Sequence[tuple[int, ...] | None], output: tuple[int, ...]
+) -> dict[str, Any]:
+    """Attributes at other shapes: those that count channels follow, places that cost nothing are left out."""
+    given = dict(kernel.attributes)
+    old, new = kernel.operands[0], operands[0]
+    if old is None or new is None:
+        return given
+    if "groups" in given and given["groups"] == old.shape[1] > 1:
+        given["groups"] = new[1]
+    elif kernel.op == "reshape":
+        given["shape"] = output[1:]
+    elif kernel.op == "slice" and given["step"] == 1:
+        given.update(start=0, stop=output[given["axis"]])
+    elif kernel.op == "pad":
+        added = (o - n for o, n in zip(output, new, strict=True))
+        given["padding"] = tuple((amount // 2, amount - amount // 2) for amount in added)
+    return given
+
+
 def kernel_of(
     node: fx.Node,
     *,
@@ -152,16 +187,21 @@ def kernel_of(
     sparse: SparseNote | None = None,
     layout: Layout = "nhwc",
 ) -> Kernel:
-    """The kernel that a runtime runs for an operator node in deployment form."""
+    """The kernel that a runtime runs for an operator node in deployment form.
+
+    Where a slice starts and on which side a pad adds more does not change what it costs, so the key leaves it
+    out: slices start at 0, and padding is split evenly.
+    """
     operands: list[OperandShape | None] = []
     for arg in node.args:
         if not isinstance(arg, fx.Node):
             operands.append(None)
             continue
         operands.append(OperandShape(shape_of(arg), is_constant(_source(arg))))
-    return Kernel(
+    found = Kernel(
         op_name(node), tuple(operands), shape_of(node), tuple(node.kwargs.items()), precision, sparse, layout
     )
+    return found.reshaped([None if o is None else o.shape for o in operands], found.output)
 
 
 def _source(node: fx.Node) -> fx.Node:
