@@ -13,7 +13,7 @@ from mcc.analysis.shrink import refill_producers, shrink, zero_readers
 from mcc.errors import Refusal
 from mcc.ir.channels import channel_axis
 from mcc.ir.graph import Graph, constant, copy_graph
-from mcc.ir.notes import note, shape_of
+from mcc.ir.notes import note
 from mcc.pass_api import Pass, PassContext
 
 
@@ -56,14 +56,13 @@ class PruneChannels(Pass):
 
     def requires(self, graph: Graph) -> None:
         """Every `keep` note must name channels that its node has."""
-        for node in graph.graph.nodes:
-            keep = note(node).keep
-            if keep is None:
-                continue
-            shape = shape_of(node)
-            width = shape[channel_axis(shape)] if shape else 0
-            if keep[-1] >= width:
-                raise Refusal(f"notes channel {keep[-1]} as kept, but has {width}", where=node.name)
+        noted = [node for node in graph.graph.nodes if note(node).keep is not None]
+        labels = analyse_channels(graph).labels if noted else {}
+        for node in noted:
+            last = max(note(node).keep or (), default=0)
+            width = labels[node.name].size if node.name in labels else 0  # wherever its channels lie
+            if last >= width:
+                raise Refusal(f"notes channel {last} as kept, but has {width}", where=node.name)
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
         """Shrink the graph by the channels that go."""

@@ -1,7 +1,8 @@
 """The joint decision as tables: for every layer, what each combination of widths and ranks costs.
 
-A layer's cost depends on the channels it reads and makes, and these on the widths of one or more groups. The
-tables hold latency and file size for every combination, so that the solver needs no formula.
+A layer's cost depends on the channels it reads and makes, and these on the widths of one or more groups (see
+`mcc.search.family`). The tables hold latency and file size for every combination, so that the solver needs no
+formula.
 """
 
 from __future__ import annotations
@@ -13,35 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mcc.analysis.channel_groups import ChannelAnalysis, ChannelGroup, analyse_channels
+from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.sparse_cluster import SparseCluster
 from mcc.cost_api import CostModel, Kernel, graph_kernels
-from mcc.ir.channels import channel_axis
-from mcc.ir.graph import Graph, calls, operand
-from mcc.ir.notes import shape_of
+from mcc.ir.graph import Graph, calls
+from mcc.search.family import Families, KernelFamily, Width
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.space import Regime, rank_levels, width_levels
 
 WEIGHT_BYTES = {"float": 4.0, "int8": 1.0, "int7": 1.0}
 SPARSE_BYTES = 6.0  # of a non-zero value in TFLite's sparse encoding: the value and its 16-bit index
-
-
-@dataclass(frozen=True)
-class Width:
-    """Channels of one value as a sum over groups: `fixed` + sum of share * width of group."""
-
-    fixed: int
-    shares: tuple[tuple[str, float], ...]
-
-    def value(self, widths: Mapping[str, int]) -> int:
-        """Number of channels at the given widths of groups."""
-        return round(self.fixed + sum(share * widths[group] for group, share in self.shares))
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """The groups it depends on."""
-        return tuple(group for group, _ in self.shares)
 
 
 @dataclass(frozen=True)
@@ -64,12 +47,17 @@ class Option:
 
 @dataclass(frozen=True)
 class Layer:
-    """A node and its options for each combination of channels read and made."""
+    """A node and its options for each combination of channels.
+
+    Attributes:
+        node: its name.
+        sides: the widths on which its kernel depends, those that it reads first; none of a fixed layer.
+        options: by the number of channels on each side.
+    """
 
     node: str
-    read: Width
-    made: Width
-    options: Mapping[tuple[int, int], tuple[Option, ...]]
+    sides: tuple[Width, ...]
+    options: Mapping[tuple[int, ...], tuple[Option, ...]]
 
 
 @dataclass(frozen=True)
@@ -115,29 +103,31 @@ class Setting:
 def build_problem(setting: Setting, regime: Regime, *, widths: bool, low_rank: bool) -> Problem:
     """Tables of one regime.
 
+    Groups that the sensitivities do not know keep their width, and so do those whose channels lie unequally
+    often in a value, since sizes then depend on which of them go.
+
     Args:
         widths: whether channels may be removed; otherwise every group has one level.
         low_rank: whether 1x1 convolutions may become pairs.
     """
     analysis = analyse_channels(setting.graph)
-    groups = analysis.prunable()
-    levels = {g.name: width_levels(g, setting.multiple) if widths else (g.width,) for g in groups}
-    known = {name: choice for name, choice in levels.items() if name in setting.sensitivities.order}
-    losses = {name: tuple(setting.sensitivities.widths(name, choice)) for name, choice in known.items()}
+    groups = tuple(g for g in analysis.prunable() if g.name in setting.sensitivities.order)
+    uneven = Families(analysis, groups).uneven()
+    families = Families(analysis, tuple(g for g in groups if g.name not in uneven))
+    levels = {
+        g.name: width_levels(g, setting.multiple) if widths else (g.width,) for g in families.groups.values()
+    }
+    losses = {name: tuple(setting.sensitivities.widths(name, choice)) for name, choice in levels.items()}
     kernels = regime_kernels(setting, regime)
     thin = {node.name for node in pointwise(setting.graph)} if low_rank else set[str]()
     layers: list[Layer] = []
     for node in calls(setting.graph):
-        if node.name not in kernels:
-            continue
-        read = _width(analysis, operand(node, 0).name, shape_of(operand(node, 0)), groups, known)
-        made = _width(analysis, node.name, shape_of(node), groups, known)
-        ranks = setting.sensitivities.ranks.get(node.name, {}) if node.name in thin else {}
-        layers.append(
-            Layer(node.name, read, made, _table(setting, kernels[node.name], read, made, known, ranks))
-        )
+        if node.name in kernels:
+            family = families.family(node, kernels[node.name])
+            ranks = setting.sensitivities.ranks.get(node.name, {}) if node.name in thin else {}
+            layers.append(Layer(node.name, family.sides, _table(setting.model, family, levels, ranks)))
     overhead = setting.model.overhead(regime.precision).latency_us
-    return Problem(known, losses, tuple(layers), overhead, regime)
+    return Problem(levels, losses, tuple(layers), overhead, regime)
 
 
 def regime_kernels(setting: Setting, regime: Regime) -> dict[str, Kernel]:
@@ -153,69 +143,48 @@ def regime_kernels(setting: Setting, regime: Regime) -> dict[str, Kernel]:
     return kernels
 
 
-def _width(
-    analysis: ChannelAnalysis,
-    name: str,
-    shape: tuple[int, ...],
-    groups: tuple[ChannelGroup, ...],
-    known: Mapping[str, tuple[int, ...]],
-) -> Width:
-    axis = channel_axis(shape)
-    if name not in analysis.labels:
-        return Width(shape[axis], ())
-    labels = analysis.labels[name]
-    vector = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)[:, 0]
-    if vector.size == 1:
-        return Width(shape[axis], ())
-    fixed, shares = vector.size, list[tuple[str, float]]()
-    for group in groups:
-        count = int(np.isin(vector, group.classes).sum())
-        if count and group.name in known:
-            fixed -= count
-            shares.append((group.name, count / group.width))
-    return Width(fixed, tuple(shares))
-
-
 def _table(
-    setting: Setting,
-    kernel: Kernel,
-    read: Width,
-    made: Width,
+    model: CostModel,
+    family: KernelFamily,
     levels: Mapping[str, tuple[int, ...]],
     ranks: Mapping[int, float],
-) -> dict[tuple[int, int], tuple[Option, ...]]:
-    names = tuple(dict.fromkeys(read.groups + made.groups))
-    found: dict[tuple[int, int], tuple[Option, ...]] = {}
+) -> dict[tuple[int, ...], tuple[Option, ...]]:
+    names = family.groups
+    found: dict[tuple[int, ...], tuple[Option, ...]] = {}
     for combination in itertools.product(*(levels[name] for name in names)):
         widths = dict(zip(names, combination, strict=True))
-        key = (read.value(widths), made.value(widths))
+        key = family.key(widths)
         if key not in found:
-            found[key] = _options(setting.model, kernel, key, ranks)
+            found[key] = _options(model, family.whole, family.at(widths), ranks)
     return found
 
 
 def _options(
-    model: CostModel, kernel: Kernel, key: tuple[int, int], ranks: Mapping[int, float]
+    model: CostModel, original: Kernel, whole: Kernel, ranks: Mapping[int, float]
 ) -> tuple[Option, ...]:
-    read, made = key
-    whole = kernel.resized(read=read, made=made)
+    """The kernel as it is, and pairs where they cost less.
+
+    Args:
+        original: at full width, where the ranks were measured.
+        whole: at the width in question.
+    """
     options = [_option(model, (whole,), None, 0.0)]
+    made, read = _weight_channels(whole) if ranks else (0, 0)
     for rank in rank_levels(made, read) if ranks else ():
         pair = low_rank_pair(whole, rank)
         # Narrower layers keep the same share of their rank: their cost is that of the nearest measured share.
-        share = rank / min(read, made)
-        out, width = kernel.output[1], _read_channels(kernel)
-        nearest = min(ranks, key=lambda r: abs(r / min(out, width) - share))
+        share, least = rank / min(read, made), min(_weight_channels(original))
+        nearest = min(ranks, key=lambda r: abs(r / least - share))
         option = _option(model, pair, rank, ranks[nearest])
         if option.latency_us < options[0].latency_us or option.size_bytes < options[0].size_bytes:
             options.append(option)
     return tuple(options)
 
 
-def _read_channels(kernel: Kernel) -> int:
-    x = kernel.operands[0]
-    assert x is not None
-    return x.shape[channel_axis(x.shape)]
+def _weight_channels(kernel: Kernel) -> tuple[int, int]:
+    weight = kernel.operands[1]
+    assert weight is not None
+    return weight.shape[0], weight.shape[1]
 
 
 def low_rank_pair(kernel: Kernel, rank: int) -> tuple[Kernel, Kernel]:

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mcc.search.problem import Layer, Option, Problem, Width
+from mcc.search.family import Width
+from mcc.search.problem import Layer, Option, Problem
 
 LATENCY_UNIT_US = 1e-3  # nanoseconds: integers for the solver
 LOSS_STEPS = 10_000_000  # the largest possible loss, in steps of the objective
@@ -92,29 +93,28 @@ class _Model:
         for combination in itertools.product(*(range(len(levels[g])) for g in width.groups)):
             chosen = {g: levels[g][i] for g, i in zip(width.groups, combination, strict=True)}
             total = width.value(chosen)
-            literal = found.setdefault(total, self.model.new_bool_var(f"sum={total}"))
+            literal = found.get(total)
+            if literal is None:
+                literal = found[total] = self.model.new_bool_var(f"sum={total}")
             given = [self.widths[g][i] for g, i in zip(width.groups, combination, strict=True)]
             self.model.add_bool_or([literal, *(one.negated() for one in given)])
         self.model.add_exactly_one(found.values())
         return found
 
     def _layer(self, layer: Layer) -> list[tuple[Any, Option]]:
-        reads = self.values(layer.read) if layer.read.groups else None
-        makes = self.values(layer.made) if layer.made.groups else None
         literals: list[tuple[Any, Option]] = []
-        by_read: dict[int, list[Any]] = {}
-        by_made: dict[int, list[Any]] = {}
-        for (read, made), options in layer.options.items():
+        members: list[dict[int, list[Any]]] = [{} for _ in layer.sides]
+        for key, options in layer.options.items():
             for option in options:
-                literal = self.model.new_bool_var(f"{layer.node}:{read},{made},{option.rank}")
+                literal = self.model.new_bool_var(f"{layer.node}:{key},{option.rank}")
                 literals.append((literal, option))
-                by_read.setdefault(read, []).append(literal)
-                by_made.setdefault(made, []).append(literal)
+                for value, side in zip(key, members, strict=True):
+                    side.setdefault(value, []).append(literal)
         self.model.add_exactly_one(literal for literal, _ in literals)
-        for side, literal_of in ((by_read, reads), (by_made, makes)):
-            if literal_of is not None:
-                for value, members in side.items():
-                    self.model.add(sum(members) == literal_of[value])
+        for width, side in zip(layer.sides, members, strict=True):
+            literal_of = self.values(width)
+            for value, chosen in side.items():
+                self.model.add(sum(chosen) == literal_of[value])
         return literals
 
     def total(self, what: str, unit: float) -> Any:

@@ -1,0 +1,92 @@
+"""The kernels of a problem are those of the network that is really pruned."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcc.analysis.channel_groups import analyse_channels
+from mcc.analysis.sparse_cluster import SparseCluster
+from mcc.cost_api import Estimate, Kernel, Precision, graph_kernels
+from mcc.ir.graph import Graph, copy_graph
+from mcc.pass_api import PassContext
+from mcc.pipeline import Pipeline, RunOptions
+from mcc.search.problem import Problem, Setting, build_problem
+from mcc.search.sensitivity import Sensitivities, note_widths
+from mcc.search.space import Regime
+from tests.search.networks import NETWORKS
+
+
+class MacsModel:
+    """A cost model by formula: so much for each operation and each byte."""
+
+    name = "macs"
+
+    def kernel(self, kernel: Kernel) -> Estimate:
+        return Estimate(1.0 + kernel.macs / 1000 + kernel.bytes_moved / 5000, 0.0, "fitted")
+
+    def overhead(self, precision: Precision) -> Estimate:
+        return Estimate(5.0, 0.0, "fitted")
+
+
+@cache
+def network(name: str) -> Graph:
+    return NETWORKS[name]()
+
+
+def deployed(graph: Graph) -> Graph:
+    return Pipeline.parse("-O2").run(graph, PassContext(), RunOptions(verify=False)).graph
+
+
+def sensitivities(graph: Graph, seed: int = 0) -> Sensitivities:
+    """Random ones: any channels of a group may be the least important."""
+    chance = random.Random(seed)
+    groups = analyse_channels(graph).prunable()
+    order = {g.name: tuple(chance.sample(range(g.width), g.width)) for g in groups}
+    scores = {g.name: tuple(sorted(chance.random() for _ in range(g.width))) for g in groups}
+    return Sensitivities(order, scores, {g.name: chance.random() for g in groups}, {})
+
+
+def setting(graph: Graph, known: Sensitivities, multiple: int = 4) -> Setting:
+    return Setting(deployed(graph), frozenset(), SparseCluster((), (), None), MacsModel(), known, multiple)
+
+
+def predicted(problem: Problem, widths: dict[str, int]) -> dict[str, Kernel]:
+    found: dict[str, Kernel] = {}
+    for layer in problem.layers:
+        option = layer.options[tuple(side.value(widths) for side in layer.sides)][0]
+        (found[layer.node],) = option.kernels
+    return found
+
+
+def pruned(graph: Graph, known: Sensitivities, widths: dict[str, int]) -> Graph:
+    private = copy_graph(graph)
+    note_widths(private, known, widths)
+    return Pipeline.parse("prune-channels").run(private, PassContext(), RunOptions(verify=False)).graph
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@given(data=st.data())
+@settings(max_examples=6)
+def test_kernels_are_those_of_the_pruned_network(name: str, data: st.DataObject) -> None:
+    graph = network(name)
+    known = sensitivities(graph, data.draw(st.integers(0, 2**16)))
+    problem = build_problem(setting(graph, known, multiple=1), Regime(), widths=True, low_rank=False)
+    assert problem.levels.keys() == known.order.keys()
+    widths = {group: data.draw(st.sampled_from(levels)) for group, levels in problem.levels.items()}
+    built = graph_kernels(deployed(pruned(graph, known, widths)))
+    assert predicted(problem, widths) == built
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_full_width_is_the_first_level_and_the_network_itself(name: str) -> None:
+    graph = network(name)
+    known = sensitivities(graph)
+    problem = build_problem(setting(graph, known), Regime(), widths=True, low_rank=False)
+    whole = {group: levels[0] for group, levels in problem.levels.items()}
+    assert whole == {g.name: g.width for g in analyse_channels(graph).prunable()}
+    assert predicted(problem, whole) == graph_kernels(deployed(graph))
