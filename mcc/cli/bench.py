@@ -47,7 +47,7 @@ def bench(
         ]
         for path in paths:
             found.checked(path, threads)
-        progress("latency", 0, 0, f"{len(paths)} files, about {budget:.0f} s")
+        progress("latency", 0, 0, f"{len(paths)} in turns, about {budget:.0f} s")
         measured = found.time(paths, threads=threads, budget_s=budget)
         entries: list[dict[str, Any]] = []
         for index, (name, path, latency) in enumerate(zip(files, paths, measured, strict=True)):

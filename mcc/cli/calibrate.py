@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,10 @@ from mcc.cli.quantities import DURATION
 from mcc.cli.settings import Settings, common_options
 
 BUDGET_S = 300.0
+
+
+if TYPE_CHECKING:
+    from mcc.calibrate.campaign import CalibrationReport
 
 
 @click.command(short_help="Measure the operators that the cost model rests on.")
@@ -42,5 +47,18 @@ def calibrate(
         )
     if settings.json:
         return print_json(result.to_dict())
-    click.echo(f"{result.measured} operators measured, {result.known} known before, table: {result.path}")
-    return None
+    return _show(result, target)
+
+
+def _show(result: CalibrationReport, target: str) -> None:
+    click.echo(
+        f"{result.measured} operators measured, {result.known} known before, in {result.seconds:.0f} s"
+    )
+    if result.left:
+        click.echo(f"{result.left} operators are left: run it again, or give a longer --budget")
+    for kernel, reason in result.failed:
+        click.echo(f"cannot be measured: {kernel}: {reason}")
+    if result.stale:
+        rows = sum(result.stale.values())
+        click.echo(f"{rows} rows of {target} belong to another version or device, and are not used")
+    click.echo(f"table: {result.path}")

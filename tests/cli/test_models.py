@@ -158,3 +158,24 @@ def test_inspect(mcc: Any) -> None:
     mcc("lower", model, "--to", "tflite", "-o", "net.tflite")
     assert json.loads(mcc("inspect", "net.tflite", "--json"))["operators"]["CONV_2D"] == 2
     assert "operators" in mcc("inspect", "net.tflite")
+
+
+@pytest.mark.slow
+def test_calibrate_then_inspect_predicts(mcc: Any, cache_dir: Path) -> None:
+    model = stored(classifier(), "net.mcc")
+    asked = ["--target", "litert-host", "--json"]
+    assert "no operator was measured" in mcc("inspect", model, "--target", "litert-host", status=2)
+    first = json.loads(mcc("calibrate", "--model", model, "--budget", "2min", *asked))
+    assert first["measured"] > 4
+    assert first["left"] == 0
+    assert Path(first["path"]).is_relative_to(cache_dir)
+    again = json.loads(mcc("calibrate", "--model", model, *asked))
+    assert again["measured"] == 0
+    assert again["known"] >= first["measured"]
+    found = json.loads(mcc("inspect", model, *asked))
+    layers = [layer["predicted_latency_us"] for layer in found["layers"]]
+    assert found["predicted_latency_us"] == pytest.approx(
+        sum(layers) + found["predicted_overhead_us"], rel=1e-3
+    )
+    assert all(layer["source"] == "measured" for layer in found["layers"])
+    assert "predicted" in mcc("inspect", model, "--target", "litert-host")
