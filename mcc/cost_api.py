@@ -111,6 +111,37 @@ class Kernel:
                 args.append(builder.input(f"x{index}", operand.shape))
         return builder.finish(builder.call(self.op, *args, name="kernel", **dict(self.attributes)))
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which `from_json` rebuilds the kernel."""
+        return {
+            "op": self.op,
+            "operands": [None if o is None else [list(o.shape), o.constant] for o in self.operands],
+            "output": list(self.output),
+            "attributes": [[key, value] for key, value in self.attributes],
+            "precision": self.precision,
+            "sparse": None if self.sparse is None else [self.sparse.block, self.sparse.sparsity],
+            "layout": self.layout,
+        }
+
+    @staticmethod
+    def from_json(stored: Mapping[str, Any]) -> Kernel:
+        """The kernel that `to_json` stored. Raises KeyError, TypeError or ValueError for anything else."""
+        operands = (None if o is None else OperandShape(tuple(o[0]), bool(o[1])) for o in stored["operands"])
+        sparse = stored["sparse"]
+        return Kernel(
+            str(stored["op"]),
+            tuple(operands),
+            tuple(stored["output"]),
+            tuple((str(key), _tuples(value)) for key, value in stored["attributes"]),
+            stored["precision"],
+            None if sparse is None else SparseNote(*sparse),
+            stored["layout"],
+        )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
 
 def _plain(value: object) -> str:
     return str(value).replace(" ", "")
@@ -223,6 +254,32 @@ class Estimate:
     latency_us: float
     error_us: float
     source: Source
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The measured latency of one kernel, in microseconds.
+
+    Attributes:
+        latency_us: median of the repetitions.
+        low_us, high_us: least and greatest of them, or the 95 % interval of a difference.
+        runs: timed inferences.
+        date: when, ISO 8601 in UTC.
+        others_cores: cores that other processes kept busy meanwhile.
+    """
+
+    kernel: Kernel
+    latency_us: float
+    low_us: float
+    high_us: float
+    runs: int
+    date: str
+    others_cores: float
+
+    @property
+    def error_us(self) -> float:
+        """One standard deviation of the latency, from its spread."""
+        return max((self.high_us - self.low_us) / 2, 0.01 * self.latency_us)
 
 
 class CostModel(Protocol):

@@ -1,0 +1,229 @@
+"""Measured kernels looked up, and fitted between where they were not measured.
+
+The fit has the physics of a kernel in it: for each family of kernels (operator, window, stride, precision,
+storage, layout) a non-negative sum of what can take time,
+
+    t = a + b * tiles + c * weight bytes + d * activation bytes read + e * bytes written,
+
+least squares in relative error; tiles are multiply-accumulates with output channels and pixels rounded up to
+the register tile. What it leaves is smooth in the logarithms of the sizes and is interpolated by a Gaussian
+process (Rasmussen 2006), which also says how sure it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from mcc.cost_api import Estimate, Kernel, Measurement, Precision
+
+Vector = NDArray[np.float64]
+
+TILE = 16  # output channels: lanes of AVX-512, twice those of AVX or WebAssembly's and NEON's times 4
+LENGTH = 1.0  # in doublings of a size, over which residuals forget each other
+NOISE = 0.03  # relative error of a measurement: medians of repeated ones differ by 2 to 4 %
+FEWEST = 6  # rows that a family needs for a fit of its own; below, a wider family serves
+FLOOR_US = 0.01
+UNSEEN_ERROR = 0.5  # relative, of a kernel whose like was never measured
+
+
+def features(kernel: Kernel) -> Vector:
+    """What takes time: one, tiles, weight bytes, activation bytes read, bytes written; unscaled."""
+    width = 4.0 if kernel.precision == "float" else 1.0
+    density = 1.0 - kernel.sparse.sparsity if kernel.sparse is not None else 1.0
+    weights = read = 0.0
+    for index, operand in enumerate(kernel.operands):
+        if operand is None:
+            continue
+        elements = float(math.prod(operand.shape))
+        if operand.constant:
+            weights += elements * (density if index == 1 else 1.0)
+        else:
+            read += elements
+    written = float(math.prod(kernel.output))
+    made = kernel.output[1] if len(kernel.output) > 1 else 1
+    rounded = math.ceil(made / TILE) * TILE / made if kernel.sparse is None else 1.0
+    tiles = kernel.macs * density * rounded
+    return np.array([1.0, tiles, weights * width, read * width, written * width])
+
+
+def position(kernel: Kernel) -> Vector:
+    """Where a kernel lies among those of its family: logarithms (base 2) of its sizes."""
+    x = kernel.operands[0]
+    read = x.shape[1] if x is not None and len(x.shape) > 1 else 1
+    made = kernel.output[1] if len(kernel.output) > 1 else 1
+    pixels = math.prod(kernel.output) / max(1, made)
+    density = 1.0 - kernel.sparse.sparsity if kernel.sparse is not None else 1.0
+    return np.log2(np.array([read, made, pixels, max(density, 1e-3)], dtype=np.float64))
+
+
+def family(kernel: Kernel, level: int) -> tuple[Any, ...]:
+    """Kernels of one family are fitted together; a higher level is a wider family."""
+    attributes = dict(kernel.attributes)
+    weight = kernel.operands[1] if len(kernel.operands) > 1 else None
+    window = weight.shape[2:] if weight is not None and weight.constant and len(weight.shape) == 4 else ()
+    groups = int(attributes.get("groups", 1))
+    grouped = "dense" if groups == 1 else "depthwise" if groups == kernel.output[1] else "grouped"
+    stored = kernel.sparse.block if kernel.sparse is not None else 0
+    detail = (
+        window,
+        attributes.get("stride", attributes.get("kernel")),
+        attributes.get("activation") == "none",
+    )
+    whole = (kernel.op, grouped, kernel.precision, stored, kernel.layout, *detail[:2])
+    return (
+        whole,
+        (kernel.op, grouped, kernel.precision, stored, kernel.layout),
+        (kernel.op, kernel.precision),
+    )[level]
+
+
+LEVELS = 3
+
+
+class Fit:
+    """The fitted surface of one family."""
+
+    def __init__(self, rows: list[Measurement]) -> None:
+        matrix = np.stack([features(row.kernel) for row in rows])
+        times = np.array([row.latency_us for row in rows])
+        self.scale = np.maximum(matrix.max(axis=0), 1e-12)
+        solved, _ = nnls(matrix / self.scale / times[:, None], np.ones(len(rows)))
+        self.weights = solved / self.scale
+        self.points = np.stack([position(row.kernel) for row in rows])
+        residual = np.log(times / self._physics(matrix))
+        self.spread = max(0.05, float(residual.std()))
+        covariance = self._covariance(self.points) + NOISE**2 * np.eye(len(rows))
+        self.inverse = np.linalg.inv(covariance)
+        self.alpha = self.inverse @ residual
+
+    def _physics(self, matrix: Vector) -> Vector:
+        return np.maximum(matrix @ self.weights, FLOOR_US)
+
+    def _covariance(self, points: Vector) -> Vector:
+        apart = points[:, None, :] - self.points[None, :, :]
+        return self.spread**2 * np.exp(-0.5 * (apart**2).sum(-1) / LENGTH**2)
+
+    def predict(self, kernel: Kernel) -> tuple[float, float]:
+        """Microseconds and one standard deviation."""
+        base = float(self._physics(features(kernel)[None, :])[0])
+        near = self._covariance(position(kernel)[None, :])[0]
+        shift = float(near @ self.alpha)
+        variance = max(0.0, self.spread**2 - float(near @ self.inverse @ near)) + NOISE**2
+        latency = base * math.exp(min(1.0, max(-1.0, shift)))
+        return latency, latency * math.sqrt(variance)
+
+
+class Whole(Protocol):
+    """A figure of whole networks, as a table holds it: `overhead` in microseconds, or `correction`."""
+
+    @property
+    def quantity(self) -> str: ...
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def date(self) -> str: ...
+
+
+class Table(Protocol):
+    """A table of measured kernels, by fingerprint."""
+
+    def rows(self, fingerprint: str) -> list[Measurement]:
+        """Measured kernels."""
+        ...
+
+    def wholes(self, fingerprint: str) -> Sequence[Whole]:
+        """Figures of whole networks."""
+        ...
+
+
+@dataclass
+class LookupCostModel:
+    """A cost model from measured kernels.
+
+    Args:
+        rows: measured under one fingerprint.
+        overheads: microseconds that belong to no kernel, by precision of the input.
+        corrections: factors on all kernels, by precision: measured over predicted of whole networks.
+    """
+
+    rows: tuple[Measurement, ...]
+    overheads: Mapping[Precision, float] = field(default_factory=lambda: {})
+    corrections: Mapping[Precision, float] = field(default_factory=lambda: {})
+    name: str = "lookup"
+
+    def __post_init__(self) -> None:
+        self._measured = {str(row.kernel): row for row in self.rows}
+        self._families: list[dict[tuple[Any, ...], list[Measurement]]] = [{} for _ in range(LEVELS)]
+        for row in self.rows:
+            for level in range(LEVELS):
+                self._families[level].setdefault(family(row.kernel, level), []).append(row)
+        self._fits: dict[tuple[int, tuple[Any, ...]], Fit] = {}
+        self._cache: dict[Kernel, Estimate] = {}
+
+    @staticmethod
+    def from_store(store: Table, fingerprint: str, source: str | None = None) -> LookupCostModel:
+        """A model from what a table holds for a fingerprint.
+
+        Args:
+            source: of the overheads to take (`input 1x3x64x64`); the latest where there is none.
+        """
+        wholes = sorted(store.wholes(fingerprint), key=lambda w: (w.source == source, w.date))
+        figures: dict[str, dict[Precision, float]] = {"overhead": {}, "correction": {}}
+        for whole in wholes:
+            figures[whole.quantity][whole.precision] = whole.value
+        return LookupCostModel(tuple(store.rows(fingerprint)), figures["overhead"], figures["correction"])
+
+    def kernel(self, kernel: Kernel) -> Estimate:
+        """Latency of a kernel: measured, else fitted."""
+        found = self._cache.get(kernel)
+        if found is None:
+            found = self._cache[kernel] = self._estimate(kernel)
+        return found
+
+    def overhead(self, precision: Precision) -> Estimate:
+        """Latency that belongs to no kernel; of another precision where that of this one is not known."""
+        value = self.overheads.get(precision)
+        if value is None:
+            value = max(self.overheads.values(), default=0.0)
+        return Estimate(value, 0.1 * value, "measured" if precision in self.overheads else "fitted")
+
+    def corrected(self, precision: Precision, factor: float) -> LookupCostModel:
+        """The same model with another correction of one precision."""
+        return replace(self, corrections={**self.corrections, precision: factor})
+
+    def _estimate(self, kernel: Kernel) -> Estimate:
+        factor = self.corrections.get(kernel.precision, 1.0)
+        row = self._measured.get(str(kernel))
+        if row is not None:
+            return Estimate(row.latency_us * factor, row.error_us * factor, "measured")
+        latency, error = self._fitted(kernel)
+        return Estimate(latency * factor, error * factor, "fitted")
+
+    def _fitted(self, kernel: Kernel) -> tuple[float, float]:
+        for level in range(LEVELS):
+            key = family(kernel, level)
+            rows = self._families[level].get(key, [])
+            if len(rows) >= FEWEST or (level == LEVELS - 1 and rows):
+                fit = self._fits.get((level, key))
+                if fit is None:
+                    fit = self._fits[level, key] = Fit(rows)
+                latency, error = fit.predict(kernel)
+                return max(FLOOR_US, latency), max(error, level * UNSEEN_ERROR / LEVELS * latency)
+        return self._unseen(kernel)
+
+    def _unseen(self, kernel: Kernel) -> tuple[float, float]:
+        """No kernel like it was measured: time per byte moved of all that were."""
+        rates = [row.latency_us / row.kernel.bytes_moved for row in self.rows if row.kernel.bytes_moved]
+        latency = max(FLOOR_US, float(np.median(rates)) * kernel.bytes_moved) if rates else FLOOR_US
+        return latency, latency * UNSEEN_ERROR

@@ -1,0 +1,266 @@
+"""The table of what was measured: one SQLite file that processes share, and that can be merged and shipped.
+
+Rows belong to a fingerprint (target, device, runtime, version, threads). Rows of another fingerprint stay in
+the file and are never used for it; `Store.others` says which there are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, get_args
+
+import platformdirs
+
+from mcc.cost_api import Kernel, Measurement, Precision
+from mcc.errors import DataError
+from mcc.ir.storage import write_beside
+
+FORMAT = 1  # of the file; a file of another format is refused
+WAIT_S = 60.0  # for another process's write, which takes milliseconds
+
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS kernels (
+    fingerprint TEXT NOT NULL, kernel TEXT NOT NULL, fields TEXT NOT NULL, latency_us REAL NOT NULL,
+    low_us REAL NOT NULL, high_us REAL NOT NULL, runs INTEGER NOT NULL, date TEXT NOT NULL,
+    others_cores REAL NOT NULL, PRIMARY KEY (fingerprint, kernel));
+CREATE TABLE IF NOT EXISTS wholes (
+    fingerprint TEXT NOT NULL, quantity TEXT NOT NULL, precision TEXT NOT NULL, value REAL NOT NULL,
+    low REAL NOT NULL, high REAL NOT NULL, source TEXT NOT NULL, date TEXT NOT NULL,
+    PRIMARY KEY (fingerprint, quantity, precision, source));
+PRAGMA user_version = {FORMAT};
+"""
+_ROW = ("kernel", "fields", "latency_us", "low_us", "high_us", "runs", "date", "others_cores")
+_COLUMNS = {
+    "kernels": ("fingerprint", *_ROW),
+    "wholes": ("fingerprint", "quantity", "precision", "value", "low", "high", "source", "date"),
+}
+_KEYS = {"kernels": ("fingerprint", "kernel"), "wholes": ("fingerprint", "quantity", "precision", "source")}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A figure of whole networks.
+
+    Attributes:
+        quantity: `overhead` (microseconds that belong to no kernel) or `correction` (measured latency of the
+            kernels of a network over the sum of the table).
+        precision: of the networks.
+        value, low, high: the figure and its range.
+        source: what it belongs to: shapes of the inputs of the network, or its name.
+        date: when, ISO 8601 in UTC.
+    """
+
+    quantity: str
+    precision: Precision
+    value: float
+    low: float
+    high: float
+    source: str
+    date: str
+
+    def __post_init__(self) -> None:
+        if self.quantity not in ("overhead", "correction"):
+            raise ValueError(f"quantity must be overhead or correction, not {self.quantity!r}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"unknown precision {self.precision!r}")
+
+
+def default_path() -> Path:
+    """Where the table is kept: `MCC_CACHE_DIR`, or the user's cache folder."""
+    folder = os.environ.get("MCC_CACHE_DIR") or platformdirs.user_cache_dir("mcc")
+    return Path(folder) / "latencies.sqlite"
+
+
+class Store:
+    """An open table. Every row is on disk as soon as its call returns; use it in a `with` statement.
+
+    Args:
+        path: of the SQLite file, made where there is none; the user's own table if None.
+
+    Raises:
+        DataError: the file cannot be opened, is no table, or one of another format.
+    """
+
+    def __init__(self, path: Path | str | None = None) -> None:
+        self.path = Path(path) if path is not None else default_path()
+        with self._told():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self.path, timeout=WAIT_S)
+            version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+            if version not in (0, FORMAT):
+                raise DataError(
+                    f"is a table of format {version}, not {FORMAT}",
+                    where=str(self.path),
+                    hint="measure anew into another file",
+                )
+            if version == 0:
+                self._connection.executescript(_SCHEMA)
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        """Failures of the file as one sentence."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise DataError(
+                f"the table of measured kernels cannot be used: {error}",
+                where=str(self.path),
+                hint="set MCC_CACHE_DIR to a folder that can be written, or move the file away",
+            ) from error
+
+    def add(self, fingerprint: str, rows: Iterable[Measurement]) -> None:
+        """Store rows, replacing those of the same kernels. Raises DataError."""
+        values = [
+            (
+                fingerprint, str(row.kernel), json.dumps(row.kernel.to_json()), row.latency_us, row.low_us,
+                row.high_us, row.runs, row.date, row.others_cores,
+            )
+            for row in rows
+        ]  # fmt: skip
+        with self._told(), self._connection:
+            self._connection.executemany(
+                f"INSERT OR REPLACE INTO kernels (fingerprint, {', '.join(_ROW)}) VALUES (?,?,?,?,?,?,?,?,?)",
+                values,
+            )
+
+    def rows(self, fingerprint: str) -> list[Measurement]:
+        """All measured kernels of a fingerprint, in the order of their names. Raises DataError."""
+        query = f"SELECT {', '.join(_ROW)} FROM kernels WHERE fingerprint = ? ORDER BY kernel"
+        with self._told():
+            found = self._connection.execute(query, (fingerprint,)).fetchall()
+        try:
+            return [Measurement(Kernel.from_json(json.loads(row[1])), *row[2:]) for row in found]
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise DataError(f"holds a kernel that cannot be read: {error}", where=str(self.path)) from error
+
+    def known(self, fingerprint: str) -> set[str]:
+        """Names of the kernels measured under a fingerprint. Raises DataError."""
+        query = "SELECT kernel FROM kernels WHERE fingerprint = ?"
+        with self._told():
+            return {str(row[0]) for row in self._connection.execute(query, (fingerprint,))}
+
+    def set_whole(self, fingerprint: str, whole: Whole) -> None:
+        """Store a figure of whole networks, replacing the one before. Raises DataError."""
+        values = (
+            fingerprint, whole.quantity, whole.precision, whole.value, whole.low, whole.high, whole.source,
+            whole.date,
+        )  # fmt: skip
+        with self._told(), self._connection:
+            self._connection.execute("INSERT OR REPLACE INTO wholes VALUES (?,?,?,?,?,?,?,?)", values)
+
+    def wholes(self, fingerprint: str) -> list[Whole]:
+        """Figures of whole networks of a fingerprint. Raises DataError."""
+        query = (
+            "SELECT quantity, precision, value, low, high, source, date FROM wholes "
+            "WHERE fingerprint = ? ORDER BY quantity, precision, source"
+        )
+        with self._told():
+            return [Whole(*row) for row in self._connection.execute(query, (fingerprint,))]
+
+    def forget(self, fingerprint: str) -> int:
+        """Drop all rows of a fingerprint; how many kernels those were. Raises DataError."""
+        with self._told(), self._connection:
+            self._connection.execute("DELETE FROM wholes WHERE fingerprint = ?", (fingerprint,))
+            gone = self._connection.execute("DELETE FROM kernels WHERE fingerprint = ?", (fingerprint,))
+            return gone.rowcount
+
+    def others(self, fingerprint: str) -> dict[str, int]:
+        """Number of rows of each other fingerprint of the same target: stale ones. Raises DataError."""
+        target = fingerprint.split("|", maxsplit=1)[0]
+        query = "SELECT fingerprint, COUNT(*) FROM kernels WHERE fingerprint != ? GROUP BY fingerprint"
+        with self._told():
+            found = self._connection.execute(query, (fingerprint,)).fetchall()
+        return {key: int(count) for key, count in found if key.split("|", maxsplit=1)[0] == target}
+
+    def export(self, path: Path | str, fingerprint: str | None = None) -> int:
+        """Write rows as JSON for others to merge, whole or not at all; returns how many kernels.
+
+        Args:
+            fingerprint: only its rows; all if None.
+
+        Raises:
+            MccError: the file cannot be written.
+        """
+        tables = {
+            table: [row for row in self._dump(table) if fingerprint in (None, row["fingerprint"])]
+            for table in _COLUMNS
+        }
+        text = json.dumps({"format": FORMAT, **tables}, indent=1)
+        write_beside(Path(path), lambda beside: beside.write_text(text, "utf-8"))
+        return len(tables["kernels"])
+
+    def merge(self, path: Path | str) -> int:
+        """Take over the rows of another table (SQLite or exported JSON); of two rows the later one stays.
+
+        Returns:
+            Number of kernels that were new or newer.
+
+        Raises:
+            DataError: no such file, or neither kind of table.
+        """
+        source = Path(path)
+        if not source.is_file():
+            raise DataError("no such file", where=str(source))
+        content = _read_json(source)
+        if content is None:
+            with Store(source) as other:
+                content = {table: other._dump(table) for table in _COLUMNS}
+        try:
+            for row in content["kernels"]:
+                Kernel.from_json(json.loads(row["fields"]))
+            with self._told(), self._connection:
+                return [self._take(table, content[table]) for table in ("wholes", "kernels")][-1]
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise DataError(f"is no table of measured kernels: {error}", where=str(source)) from error
+
+    def _dump(self, table: str) -> list[dict[str, Any]]:
+        names = _COLUMNS[table]
+        with self._told():
+            found = self._connection.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY 1, 2, 3, 4")
+            return [dict(zip(names, row, strict=True)) for row in found]
+
+    def _take(self, table: str, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Insert rows that are newer than those of the same key; how many those were."""
+        names, key = _COLUMNS[table], _KEYS[table]
+        newer = "excluded.date > date"
+        query = (
+            f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "
+            f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET "
+            f"{', '.join(f'{name} = excluded.{name}' for name in names)} WHERE {newer}"
+        )
+        return sum(
+            self._connection.execute(query, [row[name] for name in names]).rowcount > 0 for row in rows
+        )
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """An exported table; None where the file is not JSON. Raises DataError for another format."""
+    with closing(path.open("rb")) as stream:
+        if stream.read(16) == b"SQLite format 3\0":
+            return None
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError("is neither SQLite nor JSON", where=str(path)) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"is no table of measured kernels of format {FORMAT}", where=str(path))
+    return content
