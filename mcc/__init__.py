@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mcc.compress import compress as compress
+    from mcc.compress import plan as plan
     from mcc.frontend import load as load
     from mcc.pipeline import Pipeline as Pipeline
 
 __version__ = "0.1.0"
-__all__ = ["Pipeline", "__version__", "compress", "load"]
+__all__ = ["Pipeline", "__version__", "compress", "load", "plan"]
 
-_HOMES = {"Pipeline": "mcc.pipeline", "compress": "mcc.compress", "load": "mcc.frontend"}
+_HOMES = {
+    "Pipeline": "mcc.pipeline",
+    "compress": "mcc.compress",
+    "load": "mcc.frontend",
+    "plan": "mcc.compress",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +28,8 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'mcc' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    module = import_module(home)
+    # The package of that name is itself callable; a function in its place would hide its modules.
+    value = module if home == f"mcc.{name}" else getattr(module, name)
     globals()[name] = value
     return value

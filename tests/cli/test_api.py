@@ -1,0 +1,36 @@
+"""The Python API is the same whatever was imported before."""
+
+import subprocess
+import sys
+
+import pytest
+
+ORDERS = (
+    "import mcc; job = mcc.compress",
+    "import mcc.compress; import mcc; job = mcc.compress",
+    "from mcc.compress import plan; from mcc import compress as job",
+    "import mcc.compress.driver as driver, mcc; job = mcc.compress; assert driver.compress",
+    "import mcc; mcc.compress; import mcc.compress.driver as driver; job = mcc.compress; assert driver.Run",
+    "import mcc; job = mcc.compress.compress",
+)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_compress_is_callable_in_any_order_of_imports(order: str) -> None:
+    script = f"""
+{order}
+import mcc
+assert callable(mcc.plan) and callable(mcc.load) and callable(mcc.Pipeline.parse)
+try:
+    job("net.py:f", "digits", "no-such-target", out="/nonexistent/out")
+except mcc.errors.MccError as error:
+    print("refused:", error)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=False)
+    assert ran.stdout.startswith("refused:"), ran.stderr
+
+
+def test_importing_mcc_imports_nothing_heavy() -> None:
+    script = "import mcc, sys; print([n for n in ('torch', 'numpy', 'click') if n in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=False)
+    assert ran.stdout.strip() == "[]", ran.stderr
