@@ -11,9 +11,8 @@ import numpy as np
 from mcc.analysis.channel_groups import ChannelAnalysis, ChannelGroup, analyse_channels
 from mcc.analysis.shrink import refill_producers, shrink, zero_readers
 from mcc.errors import Refusal
-from mcc.ir.channels import channel_axis
 from mcc.ir.graph import Graph, constant, copy_graph
-from mcc.ir.notes import note
+from mcc.ir.notes import annotate, note
 from mcc.pass_api import Pass, PassContext
 
 
@@ -54,16 +53,6 @@ class PruneChannels(Pass):
         if self.round < 1:
             raise ValueError(f"round must be at least 1, not {self.round}")
 
-    def requires(self, graph: Graph) -> None:
-        """Every `keep` note must name channels that its node has."""
-        noted = [node for node in graph.graph.nodes if note(node).keep is not None]
-        labels = analyse_channels(graph).labels if noted else {}
-        for node in noted:
-            last = max(note(node).keep or (), default=0)
-            width = labels[node.name].size if node.name in labels else 0  # wherever its channels lie
-            if last >= width:
-                raise Refusal(f"notes channel {last} as kept, but has {width}", where=node.name)
-
     def run(self, graph: Graph, ctx: PassContext) -> None:
         """Shrink the graph by the channels that go."""
         analysis = analyse_channels(graph)
@@ -72,7 +61,12 @@ class PruneChannels(Pass):
                 ctx.refuse(group.name, group.frozen)
         removed = self._removed(graph, analysis)
         ctx.count("channels removed", len(removed))
+        decided = [name for group in _noted(graph, analysis).groups for name in group.producers]
+        widths = {name: max(analysis.labels[name].shape) for name in decided}
         shrink(graph, analysis, removed)
+        for node in graph.graph.nodes:  # what a note decided stays so, even where all channels stay
+            if node.name in widths and note(node).pruned_from is None:
+                annotate(node, pruned_from=widths[node.name])
 
     def reference(self, before: Graph, ctx: PassContext) -> Graph:
         """The graph with the reading weights of removed channels zero."""
@@ -90,17 +84,17 @@ class PruneChannels(Pass):
             yield filled
 
     def _removed(self, graph: Graph, analysis: ChannelAnalysis) -> frozenset[int]:
-        removed = _noted(graph, analysis)
-        if self.keep < 1.0:
-            norms = channel_norms(graph, analysis)
-            notes = {node.name: note(node) for node in graph.graph.nodes}
-            weakest: set[int] = set()
-            for group in analysis.prunable():
-                decided = [notes[name].keep or notes[name].pruned_from for name in group.producers]
-                if not any(decided):
-                    weakest |= self._weakest(group, norms)
-            removed |= weakest - _last_ones(analysis, removed | weakest, norms)
-        return frozenset(removed)
+        noted = _noted(graph, analysis)
+        if self.keep == 1.0:
+            return noted.removed
+        norms = channel_norms(graph, analysis)
+        notes = {node.name: note(node) for node in graph.graph.nodes}
+        weakest: set[int] = set()
+        for group in analysis.prunable():
+            pruned = any(notes[name].pruned_from for name in group.producers)
+            if not pruned and group not in noted.groups:
+                weakest |= self._weakest(group, norms)
+        return noted.removed | (weakest - _last_ones(analysis, noted.removed, weakest, norms))
 
     def _weakest(self, group: ChannelGroup, norms: dict[int, float]) -> set[int]:
         count = -(-max(1, round(group.width * self.keep)) // self.round) * self.round
@@ -108,31 +102,46 @@ class PruneChannels(Pass):
         return set(order[count:])
 
 
-def _noted(graph: Graph, analysis: ChannelAnalysis) -> set[int]:
-    """Classes that a `keep` note leaves out; not those that are frozen or that any note keeps."""
-    prunable = {label for group in analysis.prunable() for label in group.classes}
+@dataclass(frozen=True)
+class _Noted:
+    """What `keep` notes say: classes to remove, and the groups that they decide."""
+
+    removed: frozenset[int]
+    groups: frozenset[ChannelGroup]
+
+
+def _noted(graph: Graph, analysis: ChannelAnalysis) -> _Noted:
+    """Classes that a `keep` note leaves out are to go, but for frozen ones and those that any note keeps."""
     kept: set[int] = set()
     left_out: set[int] = set()
     for node in graph.graph.nodes:
-        keep = note(node).keep
-        if keep is not None and node.name in analysis.labels:
-            labels = analysis.labels[node.name]
-            vector = labels.reshape(-1)
-            if labels.shape[channel_axis(labels.shape)] == vector.size > keep[-1]:
-                kept.update(vector[list(keep)].tolist())
-                left_out.update(np.delete(vector, list(keep)).tolist())
-    return (left_out - kept) & prunable
+        keep, labels = note(node).keep, analysis.labels.get(node.name)
+        if keep is None or labels is None or labels.size != max(labels.shape, default=1):
+            continue
+        if keep[-1] >= labels.size:
+            raise Refusal(f"notes channel {keep[-1]} as kept, but has {labels.size}", where=node.name)
+        vector = labels.reshape(-1)
+        kept.update(vector[list(keep)].tolist())
+        left_out.update(np.delete(vector, list(keep)).tolist())
+    touched = kept | left_out
+    groups = [group for group in analysis.prunable() if not touched.isdisjoint(group.classes)]
+    prunable = {label for group in groups for label in group.classes}
+    return _Noted(frozenset((left_out - kept) & prunable), frozenset(groups))
 
 
-def _last_ones(analysis: ChannelAnalysis, removed: set[int], norms: dict[int, float]) -> set[int]:
+def _last_ones(
+    analysis: ChannelAnalysis, noted: frozenset[int], weakest: set[int], norms: dict[int, float]
+) -> set[int]:
     """The strongest class of each value that would lose all: a slice of a group, where others keep some."""
-    gone = analysis.mask(removed)
+    gone = analysis.mask(noted | weakest)
     spared: set[int] = set()
     for labels in analysis.labels.values():
         if gone[labels].all():
-            best = max(sorted(set(labels.reshape(-1).tolist())), key=lambda label: norms.get(label, 0.0))
-            gone[best] = False
-            spared.add(best)
+            candidates = sorted(weakest.intersection(labels.reshape(-1).tolist()))
+            best = max(candidates, key=lambda label: norms[label], default=None)
+            if best is not None:
+                gone[best] = False
+                spared.add(best)
     return spared
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from mcc.analysis.channel_groups import ChannelAnalysis, Mask, kept
 from mcc.errors import Refusal
 from mcc.ir import table
-from mcc.ir.channels import channel_axis
+from mcc.ir.channels import produced_axis
 from mcc.ir.graph import Graph, clean, constant, constants, infer, op_name, operand, set_constant
 from mcc.ir.notes import annotate, note, shape_of, type_of
 
@@ -45,8 +45,8 @@ def shrink(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> 
     infer(clean(graph))
     for node, old in widths.items():
         annotate(node, keep=None)
-        if type_of(node) != old and table.row_of(node).scales == "weighted":
-            axis = channel_axis(old.shape)
+        if table.row_of(node).scales == "weighted":
+            axis = produced_axis(table.row_of(node).name, old.shape)
             if old.shape[axis] != shape_of(node)[axis]:
                 annotate(node, pruned_from=note(node).pruned_from or old.shape[axis])
 
@@ -72,15 +72,11 @@ def _attributes(node: fx.Node, analysis: ChannelAnalysis, gone: Mask) -> dict[st
         depthwise = cast(int, given["groups"]) == shape_of(operand(node, 0))[1] > 1
         return {"groups": int(_along(operand(node, 0), 1, analysis, gone).sum())} if depthwise else {}
     if name == "reshape":
-        masks = kept(analysis.labels[node.name], gone)
-        lengths = shape_of(node)
-        pairs = zip(masks[1:], lengths[1:], strict=True)
-        return {"shape": tuple(int(mask.sum()) if mask.size > 1 else n for mask, n in pairs)}
+        axes = range(1, len(shape_of(node)))
+        return {"shape": tuple(int(_along(node, axis, analysis, gone).sum()) for axis in axes)}
     if name == "slice":
         axis, start, stop = (cast(int, given[key]) for key in ("axis", "start", "stop"))
         stays = _along(operand(node, 0), axis, analysis, gone)
-        if stays.size == 1:
-            return {}
         low = int(stays[:start].sum())
         return {"start": low, "stop": low + int(stays[start:stop].sum())} if given["step"] == 1 else {}
     if name == "pad":
@@ -93,15 +89,13 @@ def _padding(node: fx.Node, analysis: ChannelAnalysis, gone: Mask) -> tuple[tupl
     result: list[tuple[int, int]] = []
     for axis, (low, high) in enumerate(cast(tuple[tuple[int, int], ...], node.kwargs["padding"])):
         stays = _along(node, axis, analysis, gone)
-        if stays.size > 1:
-            high = int(stays[stays.size - high :].sum()) if high else 0
-            low = int(stays[:low].sum())
-        result.append((low, high))
+        result.append((int(stays[:low].sum()), int(stays[stays.size - high :].sum())))
     return tuple(result)
 
 
 def _along(node: fx.Node, axis: int, analysis: ChannelAnalysis, gone: Mask) -> Mask:
-    return kept(analysis.labels[node.name], gone)[axis]
+    """Which indices along an axis of a value stay, in its full length."""
+    return np.broadcast_to(kept(analysis.labels[node.name], gone)[axis], shape_of(node)[axis])
 
 
 def zero_readers(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:

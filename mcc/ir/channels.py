@@ -164,6 +164,11 @@ def channel_axis(shape: Sequence[int]) -> int:
     return 1 if len(shape) in (2, 4) or len(shape) > 4 else len(shape) - 1
 
 
+def produced_axis(op: str, shape: Sequence[int]) -> int:
+    """The axis along which a weighted operator makes channels: the last for linear, else 1."""
+    return len(shape) - 1 if op == "linear" else 1
+
+
 def _frozen(space: Labels, shape: Sequence[int], reason: str) -> LabelArray:
     labels = space.fresh(shape, channel_axis(shape)) if len(shape) else space.fresh((1,), 0).reshape(())
     space.freeze(labels, reason)

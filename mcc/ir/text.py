@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import keyword
 import re
 from collections.abc import Mapping
 from typing import Any, cast
@@ -24,21 +25,26 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import GraphError, MccError
-from mcc.ir.graph import Graph, GraphBuilder, constant, inputs, is_constant, op_name, outputs
+from mcc.ir.graph import Graph, GraphBuilder, constant, first_line, inputs, is_constant, op_name, outputs
 from mcc.ir.notes import DTYPES, Note, SparseNote, TensorType, annotate, note, type_of
+from mcc.ir.table import MISFITS
 
 HEADER = "mcc 1"
 
 _TYPE = r"(?P<dtype>\w+)\[(?P<shape>[\d,]*)\]"
 _NOTE = r"(?:\s*!\{(?P<note>.*)\})?"
 _CONST = re.compile(
-    rf"const @(?P<name>\w+) : {_TYPE}(?P<fixed> fixed)?(?: = (?P<make>\w+)\((?P<seed>[-\w.+]*)\))?$"
+    rf"const @(?P<name>\w+) : {_TYPE}(?P<fixed> fixed)?(?: = (?P<make>\w+)\((?P<seed>[-\w.+]*)\))?$", re.ASCII
 )
-_NODE = re.compile(rf"%(?P<name>\w+) = (?P<op>\w+)\((?P<args>[^)]*)\) \{{(?P<attrs>.*?)\}} : {_TYPE}{_NOTE}$")
-_RETURN = re.compile(r"return (?P<values>%\w+(?:, %\w+)*)$")
-_MAX_ELEMENTS = (
-    1 << 28
-)  # 1 GiB of float32: more than any CNN's constant, small enough to refuse typing errors
+_NODE = re.compile(
+    rf"%(?P<name>\w+) = (?P<op>\w+)\((?P<args>[^)]*)\) \{{(?P<attrs>.*?)\}} : {_TYPE}{_NOTE}$", re.ASCII
+)
+_RETURN = re.compile(r"return (?P<values>%\w+(?:, %\w+)*)$", re.ASCII)
+_DEFINED = re.compile(r"^\s*%(\w+) =", re.ASCII | re.MULTILINE)
+# 1 GiB of float32: more than all constants of any CNN, small enough to refuse typing errors.
+_MAX_ELEMENTS = 1 << 28
+# The longest lines are concatenations of hundreds of values; beyond this a text is no graph.
+_MAX_LINE = 1 << 18
 
 
 def _literal(value: object) -> str:
@@ -118,8 +124,10 @@ def make_constant(kind: str, argument: str, declared: TensorType) -> Tensor:
 class _Parser:
     """Parses line by line into a builder; every mistake names its line."""
 
-    def __init__(self, given: Mapping[str, Tensor]) -> None:
+    def __init__(self, given: Mapping[str, Tensor], names: frozenset[str]) -> None:
         self.given = given
+        self.names = names  # of the values: constants must not take them
+        self.made_elements = 0
         self.builder = GraphBuilder()
         self.values: dict[str, fx.Node] = {}
         self.declared: dict[str, tuple[Tensor, bool]] = {}
@@ -129,6 +137,9 @@ class _Parser:
         """Parse one line. Raises MccError, ValueError, KeyError or TypeError for a malformed one."""
         if self.returned is not None:
             raise GraphError("text after the return line")
+        # Unless the line ends with its note, every `!{` on it would be tried to the end of the line.
+        if len(text) > _MAX_LINE or ("!{" in text and not text.endswith("}")):
+            raise GraphError(f"cannot be read: {text[:80]!r}")
         if match := _CONST.match(text):
             self._constant(match)
         elif match := _NODE.match(text):
@@ -142,7 +153,12 @@ class _Parser:
         name, declared = match["name"], _parse_type(match)
         if name in self.declared:
             raise GraphError(f"constant @{name} is declared twice")
+        if keyword.iskeyword(name) or not name.isidentifier():
+            raise GraphError(f"@{name} is not a usable name")
         if match["make"]:
+            self.made_elements += declared.elements
+            if self.made_elements > _MAX_ELEMENTS:
+                raise GraphError("makes more constants than mcc handles")
             value = make_constant(match["make"], match["seed"], declared)
         elif name in self.given:
             value = self.given[name]
@@ -158,7 +174,10 @@ class _Parser:
     def _value(self, text: str) -> fx.Node:
         if text.startswith("@") and text[1:] in self.declared:
             value, trains = self.declared[text[1:]]
-            return self.builder.constant(text[1:], value, trains=trains)
+            unique = text[1:]
+            while unique in self.names:
+                unique = f"{unique}_constant"
+            return self.builder.constant(text[1:], value, trains=trains, node_name=unique)
         if text.startswith("%") and text[1:] in self.values:
             return self.values[text[1:]]
         raise GraphError(f"{text[:80]!r} is not defined before it is used")
@@ -208,16 +227,7 @@ def _parse_note(text: str) -> dict[str, object]:
     return fields
 
 
-_MALFORMED = (
-    ValueError,
-    KeyError,
-    TypeError,
-    SyntaxError,
-    RecursionError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-)
+_MALFORMED = (*MISFITS, KeyError, SyntaxError, MemoryError)
 
 
 def parse_graph(text: str, given: Mapping[str, Tensor] | None = None, *, where: str = "graph") -> Graph:
@@ -234,7 +244,7 @@ def parse_graph(text: str, given: Mapping[str, Tensor] | None = None, *, where: 
     lines = text.splitlines()
     if not lines or lines[0].strip() != HEADER:
         raise GraphError(f"is no mcc graph: the first line must be {HEADER!r}", where=where)
-    parser = _Parser(given or {})
+    parser = _Parser(given or {}, frozenset(_DEFINED.findall(text)))
     for number, line in enumerate(lines[1:], start=2):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
@@ -244,11 +254,14 @@ def parse_graph(text: str, given: Mapping[str, Tensor] | None = None, *, where: 
         except MccError as error:
             raise GraphError(error.message, where=f"{where}:{number}", hint=error.hint) from error
         except _MALFORMED as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise GraphError(f"malformed line: {reason[:200]}", where=f"{where}:{number}") from error
+            reason = first_line(error)[:200]
+            raise GraphError(f"malformed line: {reason}", where=f"{where}:{number}") from error
     if parser.returned is None:
         raise GraphError("has no return line", where=where)
-    return parser.builder.finish(*parser.returned)
+    try:
+        return parser.builder.finish(*parser.returned)
+    except _MALFORMED as error:  # a name that Python cannot hold as an attribute
+        raise GraphError(f"cannot be built: {first_line(error)[:200]}", where=where) from error
 
 
 def text_constants(graph: Graph) -> dict[str, Tensor]:
