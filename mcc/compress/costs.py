@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cost_models.lookup import LookupCostModel
-
 from mcc.calibrate.campaign import calibrate
 from mcc.calibrate.measure import measure
 from mcc.calibrate.store import Store
@@ -13,6 +12,8 @@ from mcc.compress.job import Job
 from mcc.cost_api import CostModel, Estimate, Kernel, Precision
 from mcc.ir.graph import Graph
 from mcc.search.space import Regime
+
+CALIBRATION_SECONDS = 90.0  # at most, before planning; what a plan rests on and is missing is measured then
 
 
 class Costs:
@@ -27,9 +28,10 @@ class Costs:
         self.store = Store()
         self.fingerprint = job.target.fingerprint(job.request.threads).key()
         self.model = Current()
+        self.source: str | None = None
 
     def calibrate(self, deployed: Graph, regimes: Sequence[Regime]) -> None:
-        """Measure the kernels of the network at several widths, in every regime, as far as not done before."""
+        """Measure the kernels of the network at several widths, in every regime, as far as not yet known."""
         calibrate(
             deployed,
             self.job.target,
@@ -48,7 +50,7 @@ class Costs:
             self._renew()
 
     def _renew(self) -> None:
-        self.model.use(LookupCostModel.from_store(self.store, self.fingerprint))
+        self.model.use(LookupCostModel.from_store(self.store, self.fingerprint, self.source))
 
 
 class Current:

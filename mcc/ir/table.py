@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -86,12 +87,22 @@ class OpRow:
         least, most = self.operands
         if not least <= len(types) <= most:
             raise ValueError(f"{self.name} takes {least} to {most} operands, not {len(types)}")
-        values = [
-            None if t is None else torch.empty(t.shape, dtype=DTYPES[t.dtype], device="meta") for t in types
-        ]
-        with torch.no_grad():
-            result = self.function(*values, **attributes)
-        return TensorType(tuple(result.shape), DTYPE_NAMES[result.dtype])
+        return _evaluate(self.function, tuple(types), tuple(attributes.items()))
+
+
+@lru_cache(maxsize=65536)
+def _evaluate(
+    function: Callable[..., Tensor],
+    types: tuple[TensorType | None, ...],
+    attributes: tuple[tuple[str, Any], ...],
+) -> TensorType:
+    """The type of a result; remembered, since an evaluation takes torch milliseconds even without storage."""
+    values = [
+        None if t is None else torch.empty(t.shape, dtype=DTYPES[t.dtype], device="meta") for t in types
+    ]
+    with torch.no_grad():
+        result = function(*values, **dict(attributes))
+    return TensorType(tuple(result.shape), DTYPE_NAMES[result.dtype])
 
 
 def _no_macs(types: Sequence[TensorType | None], attributes: Mapping[str, Any], out: TensorType) -> int:
