@@ -16,10 +16,13 @@ from torch import Tensor, fx
 from mcc.errors import GraphError, UnsupportedError
 from mcc.frontend.values import AnyValue, Const, Expanded, Value
 from mcc.ir.graph import Graph, GraphBuilder
-from mcc.ir.notes import TensorType, annotate, shape_of
+from mcc.ir.notes import annotate, shape_of, type_of
 
 MAX_COPIES = 64
 """Longest axis that is repeated, reversed or unrolled by single slices; beyond it the graph would drown."""
+
+MAX_ELEMENTS = 1 << 28
+"""Largest value, in elements per sample: 1 GiB of float32. A file that declares more is wrong or hostile."""
 
 
 class Emitter:
@@ -104,6 +107,8 @@ class Emitter:
             node = self.builder.call(op, *nodes, name=self.hint, **attributes)
         except GraphError as error:
             self.refuse(error.message, "")
+        if type_of(node).elements > MAX_ELEMENTS:
+            self.refuse(f"computes a value of type {type_of(node)}, beyond what mcc handles")
         annotate(node, origin=(self.path or node.name,))
         return node
 
@@ -228,8 +233,3 @@ class Emitter:
                 self.refuse("does not depend on the input", "return values computed from the input")
             nodes.append(self.node(value))
         return self.builder.finish(*nodes)
-
-
-def declared(shape: Sequence[int]) -> TensorType:
-    """The type of a float32 input of that shape, at the declared batch of 1."""
-    return TensorType((1, *shape[1:]))

@@ -20,8 +20,8 @@ from torch import Tensor, fx
 from mcc.errors import UnsupportedError
 from mcc.frontend import aten_arithmetic, aten_reduce, aten_shape, aten_weights
 from mcc.frontend.aten import Result, translate
-from mcc.frontend.emitter import Emitter
-from mcc.frontend.operators import draws, is_aten, is_pure, operator_of, written
+from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
+from mcc.frontend.operators import draws, is_aten, is_pure, operator_of, result_elements, written
 from mcc.frontend.program import Program, state_changes
 from mcc.frontend.values import AnyValue, Const, Expanded, canonical_name
 from mcc.ir.graph import Graph, clean
@@ -77,6 +77,8 @@ class _Importer:
                     where=f"input {name}",
                     hint="export the model with a static shape",
                 )
+            if math.prod(shape) > MAX_ELEMENTS:
+                raise UnsupportedError(f"of shape {shape} is beyond what mcc handles", where=f"input {name}")
             lengths.add(shape[0])
         if len(lengths) != 1:
             found = ", ".join(map(str, sorted(lengths))) or "none"
@@ -214,6 +216,8 @@ class _Importer:
         private = operator_of(target).mutable
         raw = [self._evaluated(arg, private) for arg in args]
         options = {key: self._evaluated(arg, private) for key, arg in kwargs.items()}
+        if result_elements(target, raw, options) > MAX_ELEMENTS:
+            self.emitter.refuse("makes a constant beyond what mcc handles")
         with torch.no_grad():
             result = target(*raw, **options)
         if isinstance(result, Tensor):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mcc.errors import MccError, UsageError
-from mcc.frontend.torch_module import capture, user_place
+from mcc.frontend.torch_module import capture, capture_program, user_place
 from mcc.frontend.weights import load_weights
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph
@@ -76,7 +76,16 @@ def _read_mcc(path: Path, input_shape: tuple[int, ...] | None) -> Graph:
     return load_graph(path)
 
 
-_READERS: dict[str, Callable[[Path, tuple[int, ...] | None], Graph]] = {".mcc": _read_mcc}
+def _read_pt2(path: Path, input_shape: tuple[int, ...] | None) -> Graph:
+    from mcc.frontend.pt2 import read_pt2
+
+    return capture_program(read_pt2(path))
+
+
+_READERS: dict[str, Callable[[Path, tuple[int, ...] | None], Graph]] = {
+    ".mcc": _read_mcc,
+    ".pt2": _read_pt2,
+}
 
 
 # -- factories ---------------------------------------------------------------------------------------------

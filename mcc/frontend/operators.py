@@ -6,12 +6,13 @@ torch keeps these under private names; they are touched here only.
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch._ops import OpOverload  # pyright: ignore[reportPrivateUsage]
 
 # Whether they return their operand or a copy depends on the operand or on the mode.
@@ -91,3 +92,23 @@ def draws(target: Any) -> bool:
 def is_pure(target: Any) -> bool:
     """Whether an operator does nothing but compute tensors (`from_file`, for one, touches the disk)."""
     return not any(argument.name in ("filename", "shared") for argument in operator_of(target).arguments)
+
+
+def result_elements(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Elements of the largest result, found without allocating it; 0 where torch cannot say."""
+    options = {key: _without_storage(value) for key, value in kwargs.items()}
+    if any(argument.name == "device" for argument in operator_of(target).arguments):
+        options["device"] = torch.device("meta")
+    try:
+        with torch.no_grad():
+            result = target(*map(_without_storage, args), **options)
+    except RuntimeError:
+        return 0
+    results = result if isinstance(result, tuple | list) else [result]
+    return max((value.numel() for value in results if isinstance(value, Tensor)), default=0)
+
+
+def _without_storage(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to("meta")
+    return [_without_storage(item) for item in value] if isinstance(value, list) else value

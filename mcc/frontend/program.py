@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
@@ -46,19 +47,26 @@ class Program:
 def from_export(exported: ExportedProgram) -> Program:
     """The program of `torch.export.export`, brought into functional form where views are written through.
 
+    A parameter of several names goes by the first of them.
+
     Raises:
         UnsupportedError: the model changes its own state, carries what is no tensor, or returns nothing.
     """
     if writes_through_views(exported.graph):
         with quiet():
             exported = exported.run_decompositions({})
+    first: dict[tuple[int, torch.Size], str] = {}
+    for name, tensor in exported.state_dict.items():
+        first.setdefault((tensor.data_ptr(), tensor.shape), name)
     stored: dict[str, Stored] = {}
     fed: list[str] = []
     for spec in exported.graph_signature.input_specs:
         if spec.kind == InputKind.USER_INPUT:
             fed.append(spec.arg.name)
         elif spec.target is not None:
-            stored[spec.arg.name] = _stored(exported, spec)
+            found = _stored(exported, spec)
+            name = first.get((found.tensor.data_ptr(), found.tensor.shape), found.name)
+            stored[spec.arg.name] = replace(found, name=name)
     returned: list[str] = []
     for output in exported.graph_signature.output_specs:
         if output.kind == OutputKind.BUFFER_MUTATION:
@@ -72,6 +80,29 @@ def from_export(exported: ExportedProgram) -> Program:
         if node.op == "get_attr"
     }
     return Program(exported.graph, stored, tuple(fed), tuple(returned), attributes)
+
+
+def as_double(program: Program) -> Program:
+    """The same program with its tensors in float64."""
+    stored = {
+        name: replace(
+            entry, tensor=entry.tensor.double() if entry.tensor.is_floating_point() else entry.tensor
+        )
+        for name, entry in program.stored.items()
+    }
+    return replace(program, stored=stored)
+
+
+def interpret(program: Program, values: Sequence[Tensor]) -> list[Tensor]:
+    """Run a program as it is on a batch of the captured length; its outputs."""
+    root = nn.Module()
+    for name, value in program.attributes.items():
+        setattr(root, name, value)
+    runner = fx.Interpreter(fx.GraphModule(root, program.graph))
+    fed = dict(zip(program.inputs, values, strict=True))
+    placeholders = [node.name for node in program.graph.nodes if node.op == "placeholder"]
+    stored = {name: entry.tensor.clone() for name, entry in program.stored.items()}
+    return list(runner.run(*(fed[name] if name in fed else stored[name] for name in placeholders)))
 
 
 def state_changes(buffer: str) -> UnsupportedError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import linecache
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from mcc.errors import MccError, UnsupportedError, UsageError, VerificationError
-from mcc.frontend.importer import import_program
-from mcc.frontend.program import from_export
+from mcc.frontend.importer import import_program, static_shape
+from mcc.frontend.program import Program, as_double, from_export, interpret
 from mcc.frontend.quiet import quiet
 from mcc.ir.graph import Graph, run
 
@@ -68,6 +68,24 @@ def capture(module: nn.Module, example_inputs: Sequence[Tensor]) -> Graph:
                 raise first from first.__cause__
 
 
+def capture_program(program: Program) -> Graph:
+    """Translate a program that was read from a file, and check that the graph computes the same.
+
+    Raises:
+        UnsupportedError: an operator or construct outside the canonical form.
+        VerificationError: the graph computes other numbers than the program.
+    """
+    graph = import_program(program)
+    generator = torch.Generator().manual_seed(0)
+    by_name = {node.name: node for node in program.graph.nodes}
+    shapes = [static_shape(by_name[name].meta["val"]) for name in program.inputs]
+    values = [torch.randn(shape, generator=generator) for shape in shapes]
+    with torch.no_grad():
+        expected = interpret(program, [value.clone() for value in values])
+    _verify(graph, values, expected, lambda doubles: interpret(as_double(program), doubles))
+    return graph
+
+
 def _checked(index: int, value: object) -> tuple[int, ...]:
     """Shape of an example input, without the batch axis."""
     where = f"input {index}"
@@ -94,7 +112,7 @@ def _capture_at(module: nn.Module, shapes: Sequence[tuple[int, ...]], batch: int
         except Exception as error:  # torch.export raises whatever the model raises, and many kinds of its own
             raise _not_exportable(error) from error
     graph = import_program(from_export(program))
-    _verify(module, graph, values, expected)
+    _verify(graph, values, expected, lambda doubles: _run_module(copy.deepcopy(module).double(), doubles))
     return graph
 
 
@@ -116,20 +134,27 @@ def _run_module(module: nn.Module, values: Sequence[Tensor]) -> list[Tensor]:
     return [value for value in flat if isinstance(value, Tensor)]
 
 
-def _verify(module: nn.Module, graph: Graph, values: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    """Raise VerificationError unless graph and module agree on a random batch."""
-    difference = _difference(run(graph, *values), expected)
-    if difference <= TOLERANCE_FLOAT32:
-        return
-    tolerance = 10 * TOLERANCE_FLOAT32
-    if difference <= LARGEST_FLOAT32:
+def _verify(
+    graph: Graph,
+    values: Sequence[Tensor],
+    expected: Sequence[Tensor],
+    reference: Callable[[Sequence[Tensor]], list[Tensor]],
+) -> None:
+    """Raise VerificationError unless a graph computes what the model does.
+
+    Args:
+        values: a random batch.
+        expected: the model's outputs for it.
+        reference: the model in float64, for the case that float32 does not decide.
+    """
+    difference, tolerance = _difference(run(graph, *values), expected), TOLERANCE_FLOAT32
+    if tolerance < difference <= LARGEST_FLOAT32:
         try:
-            wide = copy.deepcopy(module).double()
             doubles = [value.double() for value in values]
-            wanted = _run_module(wide, doubles)
-            got = run(copy.deepcopy(graph).double(), *doubles)
-            difference, tolerance = _difference(got, wanted), TOLERANCE_FLOAT64
+            difference = _difference(run(copy.deepcopy(graph).double(), *doubles), reference(doubles))
+            tolerance = TOLERANCE_FLOAT64
         except (MccError, RuntimeError, TypeError) as error:
+            tolerance *= 10
             log.info("compared in float32 only, since the model does not run in float64: %s", error)
     if not difference <= tolerance:
         raise VerificationError(

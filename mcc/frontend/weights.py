@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -67,21 +67,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        KeyError,
-        SafetensorError,
-        pickle.UnpicklingError,
-    ) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old pickle protocols, which it reads all the same
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may raise anything
+        unsafe = isinstance(error, pickle.UnpicklingError)
         raise DataError(
-            "cannot be read as weights without running code of the file" if _unsafe(error)
-            else "cannot be read as weights",
-            where=str(path), hint="save model.state_dict() alone, or use safetensors",
-        ) from error  # fmt: skip
+            "cannot be read as weights" + (" without running code of the file" if unsafe else ""),
+            where=str(path),
+            hint="save model.state_dict() alone, or use safetensors",
+        ) from error
     for key in _NESTED:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
@@ -93,10 +88,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 f"holds {name!r}, which is no tensor", where=str(path), hint="save model.state_dict()"
             )
     return dict(cast(Mapping[str, Tensor], loaded))
-
-
-def _unsafe(error: Exception) -> bool:
-    return isinstance(error, pickle.UnpicklingError)
 
 
 def _unprefixed(given: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
