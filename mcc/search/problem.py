@@ -176,9 +176,15 @@ def _options(
         share, least = rank / min(read, made), min(_weight_channels(original))
         nearest = min(ranks, key=lambda r: abs(r / least - share))
         option = _option(model, pair, rank, ranks[nearest])
-        if option.latency_us < options[0].latency_us or option.size_bytes < options[0].size_bytes:
+        if not any(_beats(other, option) for other in options):
             options.append(option)
     return tuple(options)
+
+
+def _beats(one: Option, other: Option) -> bool:
+    return (
+        one.latency_us <= other.latency_us and one.size_bytes <= other.size_bytes and one.loss <= other.loss
+    )
 
 
 def _weight_channels(kernel: Kernel) -> tuple[int, int]:

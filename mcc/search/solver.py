@@ -10,12 +10,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil, floor, inf
 from typing import Any
 
 from mcc.search.family import Width
 from mcc.search.problem import Layer, Option, Problem
 
 LATENCY_UNIT_US = 1e-3  # nanoseconds: integers for the solver
+ROUNDING = 1e-6  # of a unit: what float arithmetic may add to a whole number of them
 LOSS_STEPS = 10_000_000  # the largest possible loss, in steps of the objective
 DEFAULT_SECONDS = 20.0
 
@@ -118,9 +120,9 @@ class _Model:
         return literals
 
     def total(self, what: str, unit: float) -> Any:
-        """A linear expression: the sum of a figure over all chosen options, in whole units."""
+        """A linear expression: the sum of a figure over all chosen options, in whole units, rounded up."""
         return sum(
-            round(getattr(option, what) / unit) * literal
+            ceil(getattr(option, what) / unit - ROUNDING) * literal
             for literals in self.chosen.values()
             for literal, option in literals
         )
@@ -149,7 +151,8 @@ def solve(
         problem: tables of one regime.
         limits: budgets on the predicted sums.
         minimise: `loss`; or `latency_us` or `size_bytes`, to find out what is possible at all.
-        seconds: after which the best found so far is returned with its gap.
+        seconds: after which the best found so far is returned with its gap; counted in the solver's
+            deterministic time, about a second of one core, so that the answer does not depend on the load.
         seed: of the solver; one worker thread, so that equal input gives equal output.
     """
     built = _Model(problem)
@@ -158,9 +161,10 @@ def solve(
         bound = limits.latency_us - problem.overhead_us
         if bound < 0:
             return None
-        built.model.add(built.total("latency_us", LATENCY_UNIT_US) <= int(bound / LATENCY_UNIT_US))
+        most = floor(bound / LATENCY_UNIT_US + ROUNDING)
+        built.model.add(built.total("latency_us", LATENCY_UNIT_US) <= most)
     if limits.size_bytes is not None:
-        built.model.add(built.total("size_bytes", 1.0) <= int(limits.size_bytes))
+        built.model.add(built.total("size_bytes", 1.0) <= floor(limits.size_bytes + ROUNDING))
     objective = built.loss(unit)
     if minimise != "loss":
         # Among decisions equal in the figure, the one that loses least: the loss breaks ties.
@@ -172,6 +176,11 @@ def solve(
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed
     status = solver.solve(built.model)
+    if status == built.cp.UNKNOWN:
+        # No answer is not "impossible": go on until there is one decision, or the proof that there is none.
+        solver.parameters.max_deterministic_time = inf
+        solver.parameters.stop_after_first_solution = True
+        status = solver.solve(built.model)
     if status not in (built.cp.OPTIMAL, built.cp.FEASIBLE):
         return None
     return _read(problem, built, solver)
