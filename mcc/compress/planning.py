@@ -49,7 +49,8 @@ class Trial:
         loss: predicted distillation loss, in nats.
         gap: optimality gap of the solver.
         file: the untrained model, lowered.
-        speed, size_bytes, memory_bytes: measured.
+        speed, size_bytes: measured.
+        memory_bytes: measured where there is a budget of memory, else 0.
         kept: each constraint on cost, and whether it is kept.
         factor: measured over predicted sum of the kernels.
         solution: the solver's answer, None for a structure that was given.
@@ -117,7 +118,7 @@ class Planner:
         lowered = quantise(deployment_form(built), structure.regime, self.calibration)
         path = write_file(lowered, self.bench.target, self.folder / label, self.data)
         speed = self.bench.speed(path)
-        memory = self.bench.memory_bytes(path)
+        memory = self.bench.memory_bytes(path) if self.budget.memory_bytes is not None else 0
         kept = self.keeps(speed, path.stat().st_size, memory)
         # The ratio to the baseline of the same rounds is steadier than the time itself on a shared machine.
         measured = self.baseline_us / speed.speedup

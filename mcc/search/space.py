@@ -77,11 +77,11 @@ def regimes(
 def strategy_space(name: StrategyName, available: tuple[Regime, ...]) -> Space:
     """The space of a strategy that plans."""
     dense = Regime()
-    sparse = tuple(Regime("float", SparseNote(1, s)) for s in SPARSITIES)
+    useless = (Regime("float", SparseNote(1, SPARSITIES[1])),)  # one level shows that zeros save nothing here
     if name == "channel-pruning":
         return Space(widths=True, regimes=(dense,))
     if name == "sparse-1x1":
-        return Space(regimes=tuple(r for r in available if r.sparse) or sparse)
+        return Space(regimes=tuple(r for r in available if r.sparse) or useless)
     if name == "low-rank":
         return Space(low_rank=True, regimes=(dense,))
     if name == "joint":
