@@ -12,8 +12,6 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.sparse_cluster import SparseCluster
@@ -21,10 +19,8 @@ from mcc.cost_api import CostModel, Kernel, graph_kernels
 from mcc.ir.graph import Graph, calls
 from mcc.search.family import Families, KernelFamily, Width
 from mcc.search.sensitivity import Sensitivities
+from mcc.search.size import OPERATOR_BYTES, Format, constant_bytes
 from mcc.search.space import Regime, rank_levels, width_levels
-
-WEIGHT_BYTES = {"float": 4.0, "int8": 1.0, "int7": 1.0}
-SPARSE_BYTES = 6.0  # of a non-zero value in TFLite's sparse encoding: the value and its 16-bit index
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,7 @@ class Setting:
         model: predicts kernels.
         sensitivities: of the network as captured; groups have the same names.
         multiple: of which widths should be multiples.
+        format: of the file that is to be written.
     """
 
     graph: Graph
@@ -98,6 +95,7 @@ class Setting:
     model: CostModel
     sensitivities: Sensitivities
     multiple: int
+    format: Format = "tflite"
 
 
 def build_problem(setting: Setting, regime: Regime, *, widths: bool, low_rank: bool) -> Problem:
@@ -125,7 +123,7 @@ def build_problem(setting: Setting, regime: Regime, *, widths: bool, low_rank: b
         if node.name in kernels:
             family = families.family(node, kernels[node.name])
             ranks = setting.sensitivities.ranks.get(node.name, {}) if node.name in thin else {}
-            layers.append(Layer(node.name, family.sides, _table(setting.model, family, levels, ranks)))
+            layers.append(Layer(node.name, family.sides, _table(setting, family, levels, ranks)))
     overhead = setting.model.overhead(regime.precision).latency_us
     return Problem(levels, losses, tuple(layers), overhead, regime)
 
@@ -144,7 +142,7 @@ def regime_kernels(setting: Setting, regime: Regime) -> dict[str, Kernel]:
 
 
 def _table(
-    model: CostModel,
+    setting: Setting,
     family: KernelFamily,
     levels: Mapping[str, tuple[int, ...]],
     ranks: Mapping[int, float],
@@ -155,12 +153,12 @@ def _table(
         widths = dict(zip(names, combination, strict=True))
         key = family.key(widths)
         if key not in found:
-            found[key] = _options(model, family.whole, family.at(widths), ranks)
+            found[key] = _options(setting, family.whole, family.at(widths), ranks)
     return found
 
 
 def _options(
-    model: CostModel, original: Kernel, whole: Kernel, ranks: Mapping[int, float]
+    setting: Setting, original: Kernel, whole: Kernel, ranks: Mapping[int, float]
 ) -> tuple[Option, ...]:
     """The kernel as it is, and pairs where they cost less.
 
@@ -168,14 +166,14 @@ def _options(
         original: at full width, where the ranks were measured.
         whole: at the width in question.
     """
-    options = [_option(model, (whole,), None, 0.0)]
+    options = [_option(setting, (whole,), None, 0.0)]
     made, read = _weight_channels(whole) if ranks else (0, 0)
     for rank in rank_levels(made, read) if ranks else ():
         pair = low_rank_pair(whole, rank)
         # Narrower layers keep the same share of their rank: their cost is that of the nearest measured share.
         share, least = rank / min(read, made), min(_weight_channels(original))
         nearest = min(ranks, key=lambda r: abs(r / least - share))
-        option = _option(model, pair, rank, ranks[nearest])
+        option = _option(setting, pair, rank, ranks[nearest])
         if not any(_beats(other, option) for other in options):
             options.append(option)
     return tuple(options)
@@ -201,22 +199,8 @@ def low_rank_pair(kernel: Kernel, rank: int) -> tuple[Kernel, Kernel]:
     return first, kernel.resized(read=rank)
 
 
-def _option(model: CostModel, kernels: tuple[Kernel, ...], rank: int | None, loss: float) -> Option:
-    latency = sum(model.kernel(kernel).latency_us for kernel in kernels)
-    return Option(rank, kernels, latency, sum(map(constant_bytes, kernels)), loss)
-
-
-def constant_bytes(kernel: Kernel) -> float:
-    """Bytes that the constants of a kernel take in the file; int8 biases are int32."""
-    total = 0.0
-    for index, shaped in enumerate(kernel.operands):
-        if shaped is None or not shaped.constant:
-            continue
-        elements = float(np.prod(shaped.shape))
-        if index == 1 and kernel.sparse is not None:
-            total += elements * (1 - kernel.sparse.sparsity) * SPARSE_BYTES
-        elif index == 1:
-            total += elements * WEIGHT_BYTES[kernel.precision]
-        else:
-            total += elements * 4
-    return total
+def _option(setting: Setting, kernels: tuple[Kernel, ...], rank: int | None, loss: float) -> Option:
+    latency = sum(setting.model.kernel(kernel).latency_us for kernel in kernels)
+    size = sum(constant_bytes(kernel, setting.format) for kernel in kernels)
+    size += OPERATOR_BYTES * (len(kernels) - 1)
+    return Option(rank, kernels, latency, size, loss)

@@ -1,0 +1,71 @@
+"""Bytes that the constants of a kernel take in a file; hardly anything else depends on what is decided.
+
+TFLite keeps each constant at a multiple of 16 bytes. An int8 weight has a scale (float32) and a zero point
+(int64) for each output channel, and so has its int32 bias. A sparse weight has its values, a column for each
+of them (for each block) and a row pointer, each as narrow as its largest entry allows (see
+`mcc.lower.tflite.sparse`). ONNX stores everything dense, zero points in one byte, without gaps.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Literal
+
+from mcc.cost_api import Kernel
+
+Format = Literal["tflite", "onnx"]
+
+ALIGNMENT = {"tflite": 16, "onnx": 1}
+WEIGHT_SCALE = {"tflite": 4 + 8, "onnx": 4 + 1}  # bytes of a scale and a zero point
+BIAS_SCALE = {"tflite": 4 + 8, "onnx": 4 + 4}
+OPERATOR_BYTES = 300  # of one more convolution: its operator, tensors and their names, in files of mcc
+WEIGHTED = ("conv2d", "conv_transpose2d", "linear")
+
+
+def constant_bytes(kernel: Kernel, format_: Format = "tflite") -> float:
+    """Bytes of a kernel's constants in a file of the format."""
+    unit = ALIGNMENT[format_]
+    total = sum(
+        _aligned(_operand_bytes(kernel, index, format_), unit)
+        for index, shaped in enumerate(kernel.operands)
+        if shaped is not None and shaped.constant
+    )
+    if kernel.op not in WEIGHTED:
+        return total
+    made = kernel.output[1] if kernel.op != "linear" else kernel.output[-1]
+    biased = format_ == "tflite" or kernel.operands[2] is not None
+    if biased and kernel.operands[2] is None:
+        total += _aligned(4 * made, unit)  # TFLite's kernels want a bias: zeros
+    if kernel.precision != "float":
+        total += (WEIGHT_SCALE[format_] + BIAS_SCALE[format_] * biased) * made
+    return total
+
+
+def _operand_bytes(kernel: Kernel, index: int, format_: Format) -> int:
+    shaped = kernel.operands[index]
+    assert shaped is not None
+    if index == 2 and kernel.op in WEIGHTED:
+        return 4 * prod(shaped.shape)
+    if kernel.precision != "float":
+        return prod(shaped.shape)
+    if index == 1 and kernel.sparse is not None and format_ == "tflite":
+        return _sparse_bytes(shaped.shape, kernel.sparse.block, kernel.sparse.sparsity)
+    return 4 * prod(shaped.shape)
+
+
+def _sparse_bytes(shape: tuple[int, ...], block: int, sparsity: float) -> int:
+    """Values, columns and row pointers of a thinned weight [O, I, 1, 1]."""
+    out, width = shape[:2]
+    block = 1 if out % block else block
+    blocks = out // block * width
+    kept = blocks - int(blocks * sparsity)
+    return 4 * block * kept + _index_bytes(width - 1) * kept + _index_bytes(kept) * (out // block + 1)
+
+
+def _index_bytes(largest: int) -> int:
+    """Width of TFLite's narrowest index vector that holds a number."""
+    return 1 if largest < 2**8 else 2 if largest < 2**16 else 4
+
+
+def _aligned(amount: int, unit: int) -> int:
+    return -(-amount // unit) * unit
