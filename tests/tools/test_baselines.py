@@ -31,6 +31,12 @@ def network():
 CHANGES = {"epochs": 4, "batch_size": 16, "average": True}
 
 
+@pytest.fixture(autouse=True)
+def never_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether another process measures on this machine is no business of these tests."""
+    monkeypatch.setattr(training, "wait_while_measuring", lambda: 0.0)
+
+
 @pytest.fixture
 def attempt(tmp_path: Path) -> Callable[..., bool]:
     file = tmp_path / "mine.py"
