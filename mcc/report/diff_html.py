@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mcc.ir.diff import GraphDiff
+from mcc.report.files import write_whole
 from mcc.report.page import render
-from mcc.report.schema import write_whole
 
 SHOW_ALL_UP_TO = 200
 """Nodes up to which unchanged ones are shown at once; beyond, a reader first wants the differences."""

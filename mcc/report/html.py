@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mcc.ir.diff import GraphDiff
+from mcc.report.files import write_whole
 from mcc.report.page import render
 from mcc.report.plot import pareto_svg
-from mcc.report.schema import Cost, Decision, Report, Result, write_whole
+from mcc.report.schema import Cost, Decision, Report, Result
 from mcc.report.tables import budget_marks, speedup_of
 from mcc.report.verdict import headline, with_verdicts
 from mcc.report.words import (

@@ -7,13 +7,13 @@ Names carry their unit. A figure that was simulated and not measured has another
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mcc.errors import DataError
+from mcc.report.files import write_whole
 
 SCHEMA = 1
 """Raised when a field changes its meaning; a reader refuses files of another number."""
@@ -328,24 +328,4 @@ def load_report(path: Path | str) -> Report:
             f"is no report of this version of mcc: {place}: {first['msg']}",
             where=str(path),
             hint="run mcc compress again, or read it with the version that wrote it",
-        ) from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file under another name in the same folder and rename it, so that it is whole or absent.
-
-    Raises:
-        DataError: the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(path),
-            hint="free space or choose another -o",
         ) from error
