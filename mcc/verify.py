@@ -239,45 +239,75 @@ def prove(step: Pass, before: Graph, after: Graph, ctx: PassContext) -> Comparis
         return None
     result = apply_pass(step, copy_graph(double), PassContext(private.calibration, ctx.seed))
     _same_structure(result, after, step)
-    graphs = {str(step): result}
-    for number, variant in enumerate(step.variants(twin, double, private)):
-        graphs[f"{step} (variant {number})"] = variant
-    exact = all(exact_on_integers(graph, INTEGER_INPUTS) for graph in (twin, *graphs.values()))
-    found: list[Comparison] = []
-    meaningful = False
-    for batch, whole in _batches(double, private):
-        wanted = run(twin, *batch)
-        meaningful = meaningful or any(bool(torch.isfinite(value).any()) for value in wanted)
+    variants = list(step.variants(twin, double, private))
+    exact = all(exact_on_integers(graph, INTEGER_INPUTS) for graph in (twin, result, *variants))
+    proof = _Proof(step, twin)
+    for number, (batch, whole) in enumerate(_batches(double, private)):
         tolerance = 0.0 if whole and exact else TOLERANCE
-        for where, graph in graphs.items():
-            found.append(compare_outputs(run(graph, *batch), wanted, tolerance=tolerance, where=where))
-    if not meaningful:
-        raise VerificationError("cannot be proved: no output is finite on any input", where=str(step))
-    _same_in_own_precision(result, after, step)
-    return Comparison(max(c.worst for c in found), all(c.exact for c in found))
+        got = proof.compare(result, batch, tolerance)
+        if number == 0:
+            proof.compare_variants(variants, tolerance)
+            _same_in_own_precision(got, after, batch, step)
+    if not proof.finite:  # logarithms and roots need what is not negative
+        proof.compare(result, [value.abs() for value in random_inputs(double, SEEDS[0])], TOLERANCE)
+    return proof.comparison()
+
+
+class _Proof:
+    """Comparisons with the exact twin of a pass, and whether they say anything."""
+
+    def __init__(self, step: Pass, twin: Graph) -> None:
+        self.step = step
+        self.twin = twin
+        self.wanted: tuple[Tensor, ...] = ()
+        self.finite = True  # all outputs, on all inputs
+        self._meaningful = False
+        self._found: list[Comparison] = []
+        self._batch: list[Tensor] = []
+
+    def compare(self, graph: Graph, batch: list[Tensor], tolerance: float) -> tuple[Tensor, ...]:
+        """Compare on a batch; the outputs of the graph. Raises VerificationError where they differ."""
+        self._batch, self.wanted = batch, run(self.twin, *batch)
+        got = run(graph, *batch)
+        self._found.append(compare_outputs(got, self.wanted, tolerance=tolerance, where=str(self.step)))
+        for value in self.wanted:
+            self.finite = self.finite and bool(torch.isfinite(value).all())
+            self._meaningful = self._meaningful or bool(torch.isfinite(value).any())
+        return got
+
+    def compare_variants(self, variants: Sequence[Graph], tolerance: float) -> None:
+        """Compare variants of the twin on the last batch. Raises VerificationError where they differ."""
+        for variant in variants:
+            got = run(variant, *self._batch)
+            compare_outputs(got, self.wanted, tolerance=tolerance, where=f"{self.step} (variant)")
+
+    def comparison(self) -> Comparison:
+        """All in all. Raises VerificationError where nothing could be compared."""
+        if not self._meaningful:
+            raise VerificationError(
+                "cannot be proved: no output is finite on any input", where=str(self.step)
+            )
+        return Comparison(max(c.worst for c in self._found), all(c.exact for c in self._found))
 
 
 def _batches(graph: Graph, ctx: PassContext) -> Iterator[tuple[list[Tensor], bool]]:
     """Inputs to compare on, each with whether it is of integers."""
+    integral = is_integral(graph)
     for seed in SEEDS:
-        yield random_inputs(graph, seed, integers=is_integral(graph)), is_integral(graph)
-    if is_integral(graph):  # large integers drive clamps and sigmoids into their flat ends
+        yield random_inputs(graph, seed, integers=integral), integral
+    if integral:  # integers drive clamps and sigmoids into their flat ends, where a mistake would not show
         yield random_inputs(graph, SEEDS[0]), False
-    # Logarithms and roots need what is not negative.
-    yield [value.abs() for value in random_inputs(graph, SEEDS[0])], False
     if len(inputs(graph)) == 1:
         for batch in ctx.calibration[:1]:
             yield [batch[:CALIBRATION_SAMPLES]], False
 
 
-def _same_in_own_precision(double: Graph, single: Graph, step: Pass) -> None:
+def _same_in_own_precision(wanted: Sequence[Tensor], single: Graph, batch: list[Tensor], step: Pass) -> None:
     """The graph that leaves the pass is the one that was proved, but for the rounding of its constants."""
-    if calls(double, "fake_quantize"):
+    if calls(single, "fake_quantize"):
         return  # a rounding there turns any difference, however small, into a whole step
-    batch = random_inputs(double, SEEDS[0])
-    compare(
-        as_float64(single), double, batch, tolerance=SINGLE_TOLERANCE, where=f"{step} in its own precision"
-    )
+    got = run(as_float64(single), *batch)
+    compare_outputs(got, wanted, tolerance=SINGLE_TOLERANCE, where=f"{step} in its own precision")
 
 
 def _same_structure(double: Graph, single: Graph, step: Pass) -> None:

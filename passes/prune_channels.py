@@ -81,6 +81,8 @@ class PruneChannels(Pass):
         for _ in range(2):
             filled = copy_graph(twin)
             refill_producers(filled, analysis, removed, ctx.generator)
+            # Removed channels that read one another would grow from layer to layer, beyond float64.
+            zero_readers(filled, analysis, removed)
             yield filled
 
     def _removed(self, graph: Graph, analysis: ChannelAnalysis) -> frozenset[int]:

@@ -48,8 +48,9 @@ def set_constant(graph: Graph, name: str, value: Tensor) -> None:
     Running statistics and quantisation parameters must not be touched by optimisers: names that were
     registered as buffers stay buffers.
     """
-    was_buffer = name in dict(graph.named_buffers(recurse=False, remove_duplicate=False))
+    was_buffer = False
     if hasattr(graph, name):
+        was_buffer = not isinstance(getattr(graph, name), nn.Parameter)
         delattr(graph, name)
     if was_buffer or not value.is_floating_point():
         graph.register_buffer(name, value.detach())
@@ -268,7 +269,11 @@ class GraphBuilder:
         node = self.graph.create_node(
             "call_function", row.function, args, row.complete(attributes), name=name
         )
-        annotate(node, type=infer_call(node, type_of), origin=(node.name,))
+        try:
+            annotate(node, type=infer_call(node, type_of), origin=(node.name,))
+        except GraphError:
+            self.graph.erase_node(node)  # the builder goes on as if nothing had been asked
+            raise
         return node
 
     def __getattr__(self, op: str) -> Any:

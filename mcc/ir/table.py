@@ -87,7 +87,8 @@ class OpRow:
         least, most = self.operands
         if not least <= len(types) <= most:
             raise ValueError(f"{self.name} takes {least} to {most} operands, not {len(types)}")
-        return _evaluate(self.function, tuple(types), tuple(attributes.items()))
+        items = tuple(attributes.items())
+        return _evaluate(self.function, tuple(types), items, repr(items))
 
 
 @lru_cache(maxsize=65536)
@@ -95,8 +96,12 @@ def _evaluate(
     function: Callable[..., Tensor],
     types: tuple[TensorType | None, ...],
     attributes: tuple[tuple[str, Any], ...],
+    spelling: str,
 ) -> TensorType:
-    """The type of a result; remembered, since an evaluation takes torch milliseconds even without storage."""
+    """The type of a result; remembered, since an evaluation takes torch milliseconds even without storage.
+
+    The spelling of the attributes tells 1 from 1.0 and True, which are equal but do not all fit.
+    """
     values = [
         None if t is None else torch.empty(t.shape, dtype=DTYPES[t.dtype], device="meta") for t in types
     ]

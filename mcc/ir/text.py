@@ -89,7 +89,7 @@ def print_graph(graph: Graph, makers: Mapping[str, str] | None = None) -> str:
         makers: how to make a constant, by name, e.g. {"w": "seed(3)"}; the others lie beside the text.
     """
     lines = [HEADER]
-    trains = dict(graph.named_parameters(recurse=False))
+    trains = dict(graph.named_parameters(recurse=False, remove_duplicate=False))
     seen: set[str] = set()
     for node in graph.graph.nodes:
         for arg in node.args if node.op == "call_function" else ():
