@@ -210,7 +210,9 @@ class _Runner:
             after = apply_pass(step, graph, ctx)
             stamp_origins(graph, after)
             seconds = time.perf_counter() - start
-            if self.options.verify:
+            changed = differs(graph, after)
+            # A pass that left graph and constants as they were has nothing to prove.
+            if self.options.verify and changed:
                 found = check_pass(step, graph, after, ctx)
                 worst = found.worst if found else None
                 verify_seconds = time.perf_counter() - start - seconds
@@ -220,7 +222,7 @@ class _Runner:
             raise self._reproducible(step, graph, error) from error
         report = StepReport(
             str(step),
-            differs(graph, after),
+            changed,
             seconds,
             verify_seconds,
             dict(ctx.counts),

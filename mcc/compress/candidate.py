@@ -22,8 +22,6 @@ from mcc.runtime.target import Target
 from mcc.search.sensitivity import Sensitivities, note_widths
 from mcc.search.space import Regime
 
-STRUCTURAL = "prune-channels,factorize-1x1"
-THINNING = "sparsify-1x1"
 DEPLOYMENT = "-O2"
 
 
@@ -114,7 +112,16 @@ def restructure(
         for name in sparse_layers(graph):
             if name not in structure.ranks:
                 annotate(nodes[name], sparse=structure.regime.sparse)
-    pipeline = Pipeline.parse(f"{STRUCTURAL},{THINNING}" if thin else STRUCTURAL)
+    steps = [
+        name
+        for name, wanted in (
+            ("prune-channels", bool(structure.widths)),
+            ("sparsify-1x1", structure.regime.sparse is not None and thin),
+            ("factorize-1x1", bool(structure.ranks)),
+        )
+        if wanted
+    ]
+    pipeline = Pipeline.parse(",".join(steps))
     return pipeline.run(private, PassContext(calibration), RunOptions(verify=verify)).graph
 
 
