@@ -162,6 +162,22 @@ class Strategies:
         note = f"Regimes that keep the budgets, by validation accuracy after a short repair: {words}."
         return self._repaired(name, best, (note,))
 
+    def tighter(self, missed: Outcome, share: float) -> Outcome:
+        """The joint plan anew, for budgets on time tightened to a share: the last measurement missed them.
+
+        Args:
+            missed: the joint outcome that kept the budgets as a trial and missed them when all was measured.
+        """
+        budget = self.goals()[0]
+        changes: dict[str, Any] = {}
+        if budget.latency_us is not None:
+            changes["latency_us"] = budget.latency_us * share
+        if budget.speedup is not None:
+            changes["speedup"] = budget.speedup / share
+        name = f"{missed.name}-at-{100 * share:.1f}"
+        found = self._remembered(name, lambda: self.joint(name, budget.model_copy(update=changes)))
+        return replace(found, name=missed.name)
+
     def given(self, structure: Structure) -> Outcome:
         """A plan from a file, in place of the joint plan."""
         raw = self.planner.predict(structure)
@@ -206,6 +222,7 @@ class Strategies:
         return quantise(deployment_form(built), structure.regime, self.calibration)
 
     def _trained(self, structure: Structure, label: str, share: float = 1.0) -> Graph:
+        share = share if self.trainer.images else 1.0  # without training a trial is the whole
         key = f"{structure.key()} {share}"
         if key not in self.trained:
             gradual = self.trainer.settings(structure, share).sparsity_ramp is not None
