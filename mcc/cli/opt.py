@@ -53,15 +53,14 @@ def opt(
     """
     from mcc.ir.storage import save_graph
     from mcc.ir.text import print_graph
-    from mcc.pass_api import load_pass
+    from mcc.pass_api import load_passes
     from mcc.pipeline import Pipeline, RunOptions
 
     if (text is None) == (level is None):
         raise UsageError("needs one of -p PIPELINE and -O LEVEL", where="mcc opt")
     if output is not None and output.suffix != ".mcc":
         raise UsageError("must end in .mcc", where=str(output), hint="mcc lower writes the other formats")
-    extra = {kind.name: kind for kind in map(load_pass, files)}
-    pipeline = Pipeline.parse(text if text is not None else f"-O{level}", extra)
+    pipeline = Pipeline.parse(text if text is not None else f"-O{level}", load_passes(files))
     graph = load_model(model, input_shape, weights).graph
     context = _context(graph, data, settings)
 

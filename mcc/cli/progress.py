@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import click
@@ -34,29 +35,40 @@ class Silent:
         """Ignore it."""
 
 
+@dataclass
+class _Stage:
+    """When a stage began, when a line was last printed of it, and how far it was; it may run again."""
+
+    begin: float
+    last: float
+    done: float = 0.0
+
+
 class Lines:
-    """One line when a stage begins, one when it ends, and one every so often, with the time left."""
+    """A line when a stage begins or is come back to, one when it ends, and one every so often."""
 
     def __init__(self, every_s: float = LINE_EVERY_S) -> None:
         self.every_s = every_s
-        self.stage = ""
-        self.begin = self.last = 0.0
+        self.current = ""
+        self.stages: dict[str, _Stage] = {}
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
         """Print a line when one is due."""
         now = time.monotonic()
-        if stage != self.stage:
-            self.stage, self.begin, self.last = stage, now, now
-            self._line(stage, note)
-            if done < total or not total:
-                return
+        found = self.stages.get(stage)
+        begins = found is None or done < found.done
+        if found is None or begins:
+            found = self.stages[stage] = _Stage(now, now)
         ended = bool(total) and done >= total
-        if ended or now - self.last >= self.every_s:
-            self.last = now
-            self._line(f"{stage}: {self._state(now, done, total, ended)}", note)
+        switched, self.current = stage != self.current, stage
+        found.done = done
+        if begins and not ended:
+            self._line(stage, note)
+        elif ended or switched or now - found.last >= self.every_s:
+            found.last = now
+            self._line(f"{stage}: {self._state(now - found.begin, done, total, ended)}", note)
 
-    def _state(self, now: float, done: float, total: float, ended: bool) -> str:
-        spent = now - self.begin
+    def _state(self, spent: float, done: float, total: float, ended: bool) -> str:
         if ended:
             return f"done in {spent:.1f} s"
         if not total or not done:
@@ -74,11 +86,15 @@ class Bars:
     def __init__(self, drawn: Any) -> None:
         self.drawn = drawn
         self.tasks: dict[str, Any] = {}
+        self.done: dict[str, float] = {}
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
         """Move the bar of the stage."""
         if stage not in self.tasks:
             self.tasks[stage] = self.drawn.add_task(stage, total=total or None, note="")
+        elif done < self.done[stage]:  # the stage runs again
+            self.drawn.reset(self.tasks[stage])
+        self.done[stage] = done
         self.drawn.update(self.tasks[stage], completed=done, total=total or None, note=note)
 
 

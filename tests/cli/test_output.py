@@ -65,6 +65,30 @@ def test_lines_without_a_total(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert capsys.readouterr().err.splitlines() == ["plan", "plan: 30 s so far"]
 
 
+def test_lines_of_stages_inside_one_another_and_run_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 1.0, 11.0, 40.0, 41.0, 43.0, 80.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    lines = Lines(every_s=15)
+    lines("strategies", 0, 2, "first")
+    lines("plan", 0, 1)
+    lines("plan", 1, 1)
+    lines("strategies", 1, 2, "second")
+    lines("plan", 0, 1)
+    lines("plan", 1, 1)
+    lines("strategies", 2, 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "strategies (first)",
+        "plan",
+        "plan: done in 10.0 s",
+        "strategies: 50 %, about 40 s left (second)",
+        "plan",
+        "plan: done in 2.0 s",
+        "strategies: done in 80.0 s",
+    ]
+
+
 def test_progress_fits_where_it_goes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +101,7 @@ def test_progress_fits_where_it_goes(
     with progress_for(Settings()) as progress:
         progress("measure", 1, 2, "note")
         progress("measure", 2, 2)
+        progress("measure", 0, 2, "again")
     assert "measure" in capsys.readouterr().err
 
 
