@@ -1,19 +1,22 @@
 """What removing a channel costs: Taylor scores on training data.
 
-The loss change when a class of channels goes is estimated to first order by (sum of weight * gradient)^2 over
-the weights that make it (Molchanov 2019, "Importance Estimation for Neural Network Pruning"), averaged over
-batches. Scores of classes removed together add up.
+Removing a class of channels means that nobody reads it any more. To first order the loss of one image then
+changes by the sum, over all values x in which the class is read, of x * dL/dx along the reading edge; its
+square, averaged over images, is the score (Molchanov 2019, "Importance Estimation for Neural Network
+Pruning", with the gate on the reading side, so that biases, batch norms and clamps in between count). Scores
+of classes removed together add up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from mcc.analysis.channel_groups import ChannelAnalysis
-from mcc.ir.graph import Graph, constant, copy_graph
+from mcc.ir.graph import Graph, copy_graph, operand
 
 LossFunction = Callable[[tuple[Tensor, ...], Tensor], Tensor]
 
@@ -24,39 +27,55 @@ def taylor_scores(
     batches: Iterable[tuple[Tensor, Tensor]],
     loss: LossFunction,
 ) -> dict[int, float]:
-    """Score of every label class, in squared units of the loss.
+    """Score of every label class that a weight reads, in squared units of the loss.
 
     Args:
         graph: the float network, batch norm in it or folded; not changed.
         analysis: of this graph.
         batches: inputs and targets.
-        loss: of the outputs and the targets, a scalar.
+        loss: of the outputs and the targets, the mean over the images of a batch.
     """
-    private = copy_graph(graph)
-    names = {b.constant for b in analysis.bindings if b.role == "produces"}
-    parameters = {name: p for name, p in private.named_parameters() if name in names}
-    totals: dict[int, float] = {}
-    count = 0
+    private = copy_graph(graph).requires_grad_(False)
+    readers = {name for group in analysis.groups for name in group.readers}
+    totals = torch.zeros(analysis.count, dtype=torch.float64)
+    images = 0
     for x, target in batches:
-        value = loss(private(x), target)
-        gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-        found = {n: g for n, g in zip(parameters, gradients, strict=True) if g is not None}  # pyright: ignore[reportUnnecessaryComparison] - allow_unused gives None
-        for label, score in _batch_scores(private, analysis, found).items():
-            totals[label] = totals.get(label, 0.0) + score**2
-        count += 1
-    return {label: total / max(1, count) for label, total in totals.items()}
+        taps = _Taps(private, readers)
+        value = loss(taps.run(x.detach().clone().requires_grad_()), target)
+        gradients = torch.autograd.grad(value, [tap for _, tap in taps.found], allow_unused=True)
+        changes = torch.zeros(len(x), analysis.count, dtype=torch.float64)
+        for (node, tap), gradient in zip(taps.found, gradients, strict=True):
+            if gradient is not None:  # pyright: ignore[reportUnnecessaryComparison] - allow_unused gives None
+                _add_changes(changes, analysis, operand(node, 0).name, tap.detach() * gradient * len(x))
+        totals += changes.square().sum(0)
+        images += len(x)
+    return dict(enumerate((totals / max(1, images)).tolist()))
 
 
-def _batch_scores(graph: Graph, analysis: ChannelAnalysis, gradients: dict[str, Tensor]) -> dict[int, float]:
-    scores: dict[int, float] = {}
-    for binding in analysis.bindings:
-        if binding.role != "produces" or binding.constant not in gradients:
-            continue
-        product = (constant(graph, binding.constant).detach() * gradients[binding.constant]).double()
-        share = product.sum(tuple(i for i in range(product.dim()) if i != binding.axis))
-        for label, value in zip(binding.labels.tolist(), share.tolist(), strict=True):
-            scores[label] = scores.get(label, 0.0) + value
-    return scores
+class _Taps(fx.Interpreter):
+    """Runs the graph and keeps the value on each edge into a reader, apart from the value's other uses."""
+
+    def __init__(self, graph: Graph, readers: Collection[str]) -> None:
+        super().__init__(graph)
+        self.readers = readers
+        self.found: list[tuple[fx.Node, Tensor]] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Evaluate one node; a reader reads an alias of its input, which has a gradient of its own."""
+        if n.name not in self.readers:
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        alias = args[0].view_as(args[0])
+        self.found.append((n, alias))
+        return self.call_function(n.target, (alias, *args[1:]), kwargs)
+
+
+def _add_changes(changes: Tensor, analysis: ChannelAnalysis, source: str, product: Tensor) -> None:
+    """Add x * dL/dx [N, ...] to the changes [N, labels], summed over all but the axis of the channels."""
+    labels = analysis.labels[source]
+    axis = max(range(1, labels.ndim), key=lambda i: labels.shape[i])
+    share = product.movedim(axis, 1).reshape(len(product), labels.size, -1).sum(2)
+    changes.index_add_(1, torch.from_numpy(labels.reshape(-1)), share.double())
 
 
 def removal_costs(classes: tuple[int, ...], scores: dict[int, float], levels: tuple[int, ...]) -> list[float]:

@@ -82,7 +82,7 @@ class Sensitivities:
                 dict(raw["reference"]),
                 {n: {int(r): c for r, c in found.items()} for n, found in raw["ranks"].items()},
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 "holds no sensitivities", where=str(path), hint="remove it; it is measured anew"
             ) from error
