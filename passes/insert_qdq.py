@@ -22,6 +22,7 @@ from mcc.ir.graph import (
     operand,
     optional_operand,
 )
+from mcc.ir.notes import note
 from mcc.pass_api import Pass, PassContext
 from mcc.quant.params import INT8_MAX, INT8_MIN, is_fake_quantize, quant_params
 from mcc.quant.placement import Placement, ScaleGroups, activation_operands, group_scales, place
@@ -82,7 +83,9 @@ class InsertQdq(Pass):
         if len(inputs(graph)) != 1:
             raise Refusal(f"needs a graph with one input, not {len(inputs(graph))}", where=self.name)
         for node in calls(graph, "batch_norm"):
-            if op_name(operand(node, 0)) in WEIGHTED and len(operand(node, 0).users) == 1:
+            layer = operand(node, 0)
+            frozen = note(node).frozen is not None or note(layer).frozen is not None
+            if op_name(layer) in WEIGHTED and len(layer.users) == 1 and not frozen:
                 raise Refusal(
                     "a batch norm stands behind a convolution",
                     where=node.name,

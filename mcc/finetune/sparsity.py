@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from mcc.finetune.settings import SparsityRamp
-from mcc.ir.graph import Graph, calls, constant, operand
+from mcc.ir.graph import Graph, calls, constant, is_constant, operand
 from mcc.ir.notes import SparseNote, note
+from mcc.quant.params import is_fake_quantize
 from passes.sparsify_1x1 import thin
 
 
@@ -27,8 +28,10 @@ class SparseWeights:
         self.notes: dict[str, SparseNote] = {}
         for node in calls(graph, "conv2d"):
             found = note(node).sparse
-            if found is not None and operand(node, 1).op == "get_attr":
-                self.notes[str(operand(node, 1).target)] = found
+            weight = operand(node, 1)
+            source = operand(weight, 0) if is_fake_quantize(weight) else weight
+            if found is not None and is_constant(source):
+                self.notes[str(source.target)] = found
         self.masks = {name: constant(graph, name).detach() != 0 for name in self.notes}
 
     def apply(self, graph: Graph, step: int, steps: int) -> None:

@@ -7,6 +7,7 @@ killed goes on to the bit from its checkpoint.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ from mcc.finetune.sparsity import SparseWeights
 from mcc.ir import ops
 from mcc.ir.graph import Graph, calls, constant, constants, copy_graph
 from mcc.runtime.lock import wait_while_measuring
+
+log = logging.getLogger("mcc.finetune.engine")
+log.setLevel(logging.CRITICAL)
 
 NORM_MOMENTUM = 0.1  # of running statistics while training, torch's default; they are estimated anew after it
 
@@ -144,6 +148,7 @@ class Trainer:
                 )
 
         engine = Engine(process)
+        engine.logger = log  # ignite's own would print an error on Ctrl-C, which is none
         engine.add_event_handler(Events.ITERATION_COMPLETED, after)
         try:
             engine.run(self._batches(), max_epochs=1, epoch_length=steps - self.step)
