@@ -156,7 +156,7 @@ class Strategies:
             return self._repaired(name, nearest)
         if len(keeping) == 1:
             return self._repaired(name, keeping[0])
-        scores = {t.structure.key(): self._try_out(t, name) for t in keeping}
+        scores = {t.structure.key(): self._try_out(t) for t in keeping}
         best = max(keeping, key=lambda t: (scores[t.structure.key()], -t.speed.latency_us))
         words = ", ".join(f"{t.structure.regime}: {scores[t.structure.key()]:.4f}" for t in keeping)
         note = f"Regimes that keep the budgets, by validation accuracy after a short repair: {words}."
@@ -195,9 +195,9 @@ class Strategies:
         self.job.progress("plan", len(space.regimes), len(space.regimes), label)
         return found
 
-    def _try_out(self, trial: Trial, label: str) -> float:
+    def _try_out(self, trial: Trial) -> float:
         """Validation accuracy of a structure after a short repair, of the lowered file in the runtime."""
-        graph = self._trained(trial.structure, f"{label}-trial", share=TRIAL_SHARE)
+        graph = self._trained(trial.structure, f"{trial.file.stem}-tried", share=TRIAL_SHARE)
         path = write_file(
             graph, self.job.target, trial.file.with_name(f"{trial.file.stem}-tried"), self.job.data
         )
