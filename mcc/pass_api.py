@@ -11,8 +11,9 @@ import importlib
 import importlib.util
 import logging
 import pkgutil
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx
 
-from mcc.errors import UsageError
+from mcc.errors import MccError, UsageError
 from mcc.ir.graph import Graph, clean, copy_graph, infer
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,8 @@ def print_options(of: Pass) -> str:
 def _print_value(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if value is None:
+        return "none"
     return str(value)
 
 
@@ -133,20 +136,31 @@ def make_pass(kind: type[Pass], options: dict[str, str]) -> Pass:
         raise UsageError(f"pass {kind.name}: {error}") from error
 
 
+_OPTION_TYPES: dict[str, Callable[[str], object]] = {
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+    "int": int,
+    "float": float,
+    "str": str,
+}
+
+
 def _parse_value(kind: type[Pass], field_: dataclasses.Field[Any], text: str) -> object:
-    wanted = str(field_.type)
+    wanted = _spelled(field_.type)
+    if text == "none" and "None" in wanted:
+        return None
     try:
-        if "bool" in wanted:
-            return {"true": True, "false": False}[text.lower()]
-        if "int" in wanted and "float" not in wanted:
-            return int(text)
-        if "float" in wanted:
-            return float(text)
+        return _OPTION_TYPES[wanted[0]](text)
     except (ValueError, KeyError):
+        name = field_.name.replace("_", "-")
         raise UsageError(
-            f"option {field_.name} of pass {kind.name} cannot be {text!r}", hint=f"give {wanted}"
+            f"option {name} of pass {kind.name} cannot be {text!r}", hint=f"give {' or '.join(wanted)}"
         ) from None
-    return text
+
+
+def _spelled(annotation: object) -> list[str]:
+    """The alternatives of an option's type: `int | None` is `int` and `None`."""
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    return [part.strip() for part in text.split("|")]
 
 
 def all_passes() -> dict[str, type[Pass]]:
@@ -162,7 +176,11 @@ def all_passes() -> dict[str, type[Pass]]:
 
 
 def pass_in(module: ModuleType, stem: str) -> type[Pass]:
-    """The one pass a file defines. Raises UsageError where there is none, several, or another name."""
+    """The one pass a file defines.
+
+    Raises UsageError where there is none, several, one with another name, or one that is no frozen dataclass
+    with options that a pipeline can spell.
+    """
     kinds = [
         value
         for value in vars(module).values()
@@ -170,16 +188,50 @@ def pass_in(module: ModuleType, stem: str) -> type[Pass]:
     ]
     if len(kinds) != 1:
         raise UsageError(f"defines {len(kinds)} passes instead of one", where=f"{stem}.py")
-    if kinds[0].name != stem.replace("_", "-"):
-        raise UsageError(f"holds pass {kinds[0].name!r}; name and file must agree", where=f"{stem}.py")
-    return kinds[0]
+    kind = kinds[0]
+    if kind.name != stem.replace("_", "-"):
+        raise UsageError(f"holds pass {kind.name!r}; name and file must agree", where=f"{stem}.py")
+    parameters = vars(kind).get("__dataclass_params__")
+    if parameters is None or not parameters.frozen:
+        raise UsageError(
+            f"pass {kind.name} is no frozen dataclass",
+            where=f"{stem}.py",
+            hint="write @dataclass(frozen=True)",
+        )
+    for option in dataclasses.fields(kind):
+        if _spelled(option.type)[0] not in _OPTION_TYPES or option.default is dataclasses.MISSING:
+            raise UsageError(
+                f"option {option.name} of pass {kind.name} needs a default and a type that text can give",
+                where=f"{stem}.py",
+                hint=f"one of {', '.join(_OPTION_TYPES)}, or one of them | None",
+            )
+    return kind
 
 
 def load_pass(path: Path) -> type[Pass]:
-    """A user's own pass from a Python file. Raises UsageError when it cannot be loaded."""
-    spec = importlib.util.spec_from_file_location(f"user_pass_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.exists():
+    """A user's own pass from a Python file, which is run. Raises UsageError when it cannot be loaded."""
+    name = f"user_pass_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
         raise UsageError("is no Python file with a pass", where=str(path))
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return pass_in(module, path.stem)
+    sys.modules[name] = module  # dataclasses look there for the names in annotations
+    try:
+        spec.loader.exec_module(module)
+        return pass_in(module, path.stem)
+    except MccError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise UsageError(f"cannot be loaded: {type(error).__name__}: {reason}", where=str(path)) from error
+
+
+def load_passes(paths: Iterable[Path]) -> dict[str, type[Pass]]:
+    """Users' own passes, by name. Raises UsageError for a name that is taken, here or in `passes/`."""
+    found: dict[str, type[Pass]] = {}
+    for path in paths:
+        kind = load_pass(path)
+        if kind.name in found or kind.name in all_passes():
+            raise UsageError(f"holds pass {kind.name}, a name that is taken", where=str(path))
+        found[kind.name] = kind
+    return found

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ import torch
 from torch import fx
 
 from mcc.errors import MccError, Refusal, UsageError, VerificationError
-from mcc.ir.graph import Graph, constants, copy_graph, operands
+from mcc.ir.graph import Graph, constants, copy_graph, first_line, operands
 from mcc.ir.notes import annotate, note
 from mcc.ir.storage import save_graph
 from mcc.ir.text import print_graph
@@ -105,7 +107,12 @@ class Pipeline:
         Args:
             extra: further passes by name, from a user's file.
         """
-        known = {**all_passes(), **(extra or {})}
+        known = all_passes()
+        for name, kind in (extra or {}).items():
+            if known.setdefault(name, kind) is not kind:
+                raise UsageError(
+                    f"there is a pass {name} already", hint="give yours, and its file, another name"
+                )
         return Pipeline(_Parser(PRESETS.get(text.strip(), text), known).pipeline())
 
     def __str__(self) -> str:
@@ -118,7 +125,7 @@ class Pipeline:
 
         Raises:
             Refusal: a pass cannot work on the graph.
-            VerificationError: a check failed; a reproducer was written if asked for.
+            VerificationError: a check failed, or a pass did; a reproducer was written if asked for.
         """
         runner = _Runner(ctx or PassContext(), options or RunOptions())
         result = runner.sequence(self.steps, copy_graph(graph))
@@ -175,6 +182,8 @@ class _Parser:
             self._next("{")
             while not self._peek("}"):
                 key = self._next()
+                if key in options:
+                    raise self._error(f"option {key!r} is given twice")
                 self._next("=")
                 options[key] = self._next()
             self._next("}")
@@ -216,10 +225,18 @@ class _Runner:
                 found = check_pass(step, graph, after, ctx)
                 worst = found.worst if found else None
                 verify_seconds = time.perf_counter() - start - seconds
+            elif self.options.verify:
+                step.ensures(after)
         except Refusal:
             raise
         except MccError as error:
-            raise self._reproducible(step, graph, error) from error
+            self._reproducible(step, graph, error)
+            raise
+        except Exception as error:  # a mistake in the pass: it must not end in a traceback, nor unrepeatable
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            failure = VerificationError(f"pass fails: {reason}", where=str(step))
+            self._reproducible(step, graph, failure)
+            raise failure from error
         report = StepReport(
             str(step),
             changed,
@@ -235,13 +252,25 @@ class _Runner:
             self.options.after(report, after)
         return after
 
-    def _reproducible(self, step: Pass, graph: Graph, error: MccError) -> MccError:
+    def _reproducible(self, step: Pass, graph: Graph, error: MccError) -> None:
+        """Write the graph before the failure, and name the command that repeats it in the error's hint."""
         if self.options.reproducer is None:
-            return error
+            return
         path = self.options.reproducer / f"before-{step.name}.mcc"
-        save_graph(graph, path)
-        error.hint = f"repeat with: mcc opt {path} -p '{step}'"
-        return error
+        try:
+            save_graph(graph, path)
+        except MccError as unwritten:
+            log.warning("no reproducer: %s", unwritten)
+            return
+        command = ["mcc", "opt", str(path), "-p", str(step)]
+        if type(step).__module__ in sys.modules and step.name not in all_passes():
+            command += ["--load", str(sys.modules[type(step).__module__].__file__)]
+        if self.ctx.seed:
+            command += ["--seed", str(self.ctx.seed)]
+        repeat = f"repeat with: {shlex.join(command)}"
+        if self.ctx.calibration:
+            repeat += " and the same --data"
+        error.hint = f"{error.hint}; {repeat}" if error.hint else repeat
 
 
 def differs(before: Graph, after: Graph) -> bool:

@@ -1,4 +1,4 @@
-"""Whether a graph is in canonical form: known operators, plain attributes, honest shapes, any batch length."""
+"""Whether a graph is canonical: known operators, plain attributes, honest shapes, any batch length."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from mcc.ir.graph import (
     constant,
     infer_call,
     infer_node,
+    inputs,
     is_constant,
     op_name,
     operands,
     outputs,
 )
-from mcc.ir.notes import META_KEY, Note, TensorType, note, type_of
+from mcc.ir.notes import META_KEY, Note, TensorType, note, shape_of, type_of
 
 
 def check_structure(graph: Graph) -> None:
@@ -54,17 +55,18 @@ def _check_call(node: fx.Node) -> None:
 
 
 def _is_plain(value: object) -> bool:
-    if isinstance(value, tuple):
+    if type(value) is tuple:
         return all(map(_is_plain, cast(tuple[object, ...], value)))
     return value is None or type(value) in (bool, int, str) or (type(value) is float and value == value)
 
 
 def check_shapes(graph: Graph) -> None:
-    """Check every declared type against the recomputed one, at the declared batch and at one more.
+    """Check every declared type against the recomputed one, at the declared batch and at a longer one.
 
     Raises VerificationError where they differ, GraphError where a node does not work at another batch length.
     """
-    larger: dict[fx.Node, TensorType] = {}
+    batch = next((shape_of(node)[:1] for node in inputs(graph)), ())
+    longer: dict[fx.Node, TensorType] = {}
     for node in graph.graph.nodes:
         if node.op == "output":
             continue
@@ -74,25 +76,25 @@ def check_shapes(graph: Graph) -> None:
         computed = infer_node(graph, node)
         if declared != computed:
             raise VerificationError(f"declares {declared}, but computes {computed}", where=node.name)
-        larger[node] = _at_larger_batch(node, declared, larger)
+        constant_alone = all(longer[arg] == type_of(arg) for arg in operands(node))
+        if node.op != "placeholder" and constant_alone:
+            longer[node] = declared
+        elif declared.shape[:1] != batch or not batch:
+            raise GraphError(f"has no batch of {batch[0] if batch else 1} in {declared}", where=node.name)
+        else:
+            longer[node] = TensorType((batch[0] + 1, *declared.shape[1:]), declared.dtype)
+            if node.op != "placeholder":
+                _check_batch(node, longer)
 
 
-def _at_larger_batch(node: fx.Node, declared: TensorType, larger: Mapping[fx.Node, TensorType]) -> TensorType:
-    """The type of a node when the batch is longer by one; what comes from constants alone stays as it is."""
-    batched = TensorType(
-        (declared.shape[0] + 1, *declared.shape[1:]) if declared.shape else (), declared.dtype
-    )
-    if node.op == "placeholder":
-        return batched
-    if all(larger[arg] == type_of(arg) for arg in operands(node)):
-        return declared
+def _check_batch(node: fx.Node, longer: Mapping[fx.Node, TensorType]) -> None:
+    """Raise GraphError unless a node gives a longer batch for a longer batch, and works sample by sample."""
     try:
-        found = infer_call(node, lambda arg: larger[arg])
+        found = infer_call(node, lambda arg: longer[arg])
     except GraphError as error:
         raise GraphError(f"works at one batch length only: {error.message}", where=node.name) from error
-    if found != batched:
-        raise GraphError(f"gives {found} for a batch of {batched.shape[0]}", where=node.name)
+    if found != longer[node]:
+        raise GraphError(f"gives {found} for a longer batch, not {longer[node]}", where=node.name)
     along = [node.kwargs.get("axis"), *cast(tuple[int, ...], node.kwargs.get("axes") or ())]
     if 0 in along:
         raise GraphError(f"{op_name(node)} works along the batch", where=node.name)
-    return found
