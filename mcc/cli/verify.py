@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mcc.report.compare import Comparison
 
 INPUTS = 32
+ORT = (".onnx", ".ort")
 
 
 @click.command(short_help="Compare a lowered file's numbers with its model's.")
@@ -48,7 +49,7 @@ def verify(
     graph = deployment_form(loaded.graph)
     integer = bool(calls(graph, "fake_quantize"))
     values = _inputs(graph, data, loaded.preprocessing, count, settings)
-    reference = _reference(graph, values, integer)
+    reference = _reference(graph, values, integer, file)
     made = run_file(found, file, values, [shape_of(node) for node in outputs(graph)])
     result = compare_outputs(made, reference, integer=integer, tolerance=tolerance)
     if settings.json:
@@ -76,14 +77,15 @@ def _inputs(graph: Graph, data: str | None, preprocessing: Any, count: int, sett
     return [generator.standard_normal((count, *shape[1:])).astype(np.float32) for shape in shapes]
 
 
-def _reference(graph: Graph, values: list[Any], integer: bool) -> list[Any]:
+def _reference(graph: Graph, values: list[Any], integer: bool, file: Path) -> list[Any]:
+    """Outputs of the graph in torch, or of the integer simulator as the file's runtime rounds."""
     import torch
 
     tensors = [torch.from_numpy(value) for value in values]
     if integer:
         from mcc.quant.simulator import simulate
 
-        results = simulate(graph, tensors)
+        results = simulate(graph, tensors, flavour="onnxruntime" if file.suffix in ORT else "xnnpack")
     else:
         from mcc.ir.graph import run
 

@@ -136,6 +136,20 @@ def test_lower_verify_evaluate_and_bench(mcc: Any, to: str, target: str) -> None
         assert isinstance(entry["ops"], list)
 
 
+@pytest.mark.parametrize("to", ["tflite", "onnx"])
+def test_a_quantised_graph_is_verified_against_the_simulator(
+    mcc: Any, to: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = stored(classifier(quantised=True), "int8.mcc")
+    mcc("lower", model, "--to", to, "-o", f"int8.{to}")
+    found = json.loads(mcc("verify", model, f"int8.{to}", "--json"))
+    assert found["passed"] is True
+    assert "integer simulator" in found["rule"]
+    # The float model is another model: a quantised file is not within float rounding of it.
+    assert main.run(["verify", stored(classifier(), "float.mcc"), f"int8.{to}", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["passed"] is False
+
+
 def test_verify_finds_a_file_that_computes_something_else(mcc: Any) -> None:
     model = stored(classifier(), "net.mcc")
     mcc("lower", model, "--to", "tflite", "-o", "net.tflite")
