@@ -21,6 +21,8 @@ from mcc.ir.notes import annotate, shape_of, type_of
 MAX_COPIES = 64
 """Longest axis that is repeated, reversed or unrolled by single slices; beyond it the graph would drown."""
 
+UNSIGNED_TO_SIGNED = 128
+
 MAX_ELEMENTS = 1 << 28
 """Largest value, in elements per sample: 1 GiB of float32. A file that declares more is wrong or hostile."""
 
@@ -44,6 +46,8 @@ class Emitter:
         self.path = ""
         self.place = "model"
         self._constants: dict[int, fx.Node] = {}
+        self._reshaped: dict[tuple[int, tuple[int, ...]], Const] = {}
+        self._quantised: dict[fx.Node, tuple[Const, Const, Const, int, int, int | None]] = {}
         self._kept: list[Tensor] = []  # ids above stay unique while the tensors live
         self._names: set[str] = set()
 
@@ -68,10 +72,7 @@ class Emitter:
         found = self._constants.get(id(const.tensor))
         if found is not None:
             return found
-        name, count = const.name, 1
-        while name in self._names:
-            name, count = f"{const.name}_{count}", count + 1
-        self._names.add(name)
+        name = self._unique(const.name)
         tensor = const.tensor.detach()
         if tensor.dtype in (torch.float64, torch.int64, torch.int32, torch.bool):
             tensor = tensor.to(torch.float32)
@@ -84,10 +85,58 @@ class Emitter:
         self._kept.append(const.tensor)
         return node
 
-    def raw_constant(self, const: Const) -> fx.Node:
-        """The node of a constant in its own dtype (zero points)."""
-        self._names.add(const.name)
-        return self.builder.constant(const.name, const.tensor.detach(), trains=const.trains)
+    def _unique(self, wished: str) -> str:
+        name, count = wished, 1
+        while name in self._names:
+            name, count = f"{wished}_{count}", count + 1
+        self._names.add(name)
+        return name
+
+    def reshaped(self, const: Const, shape: tuple[int, ...]) -> Const:
+        """A constant in another shape; the same one for every reader, so that tied scales stay tied."""
+        key = (id(const.tensor), shape)
+        if key not in self._reshaped:
+            self._kept.append(const.tensor)
+            self._reshaped[key] = Const(const.tensor.reshape(shape), const.name, const.trains)
+        return self._reshaped[key]
+
+    def _integers(self, const: Const) -> fx.Node:
+        """The node of a zero point: int32, one for all its readers; one of unsigned 8 bits as of signed."""
+        found = self._constants.get(id(const.tensor))
+        if found is None:
+            shift = UNSIGNED_TO_SIGNED if const.tensor.dtype == torch.uint8 else 0
+            name = self._unique(const.name)
+            found = self.builder.constant(name, const.tensor.to(torch.int32) - shift, trains=False)
+            self._constants[id(const.tensor)] = found
+            self._kept.append(const.tensor)
+        return found
+
+    def fake_quantize(
+        self, x: AnyValue, scale: Const, zero: Const, low: int, high: int, axis: int | None
+    ) -> fx.Node:
+        """Quantise and dequantise in one node; scales do not train.
+
+        0..255 around z becomes -128..127 around z - 128, the same function: the canonical form is signed.
+        """
+        fixed = self._constant(Const(scale.tensor, scale.name, trains=False))
+        point = self._integers(zero)
+        shift = UNSIGNED_TO_SIGNED if zero.tensor.dtype == torch.uint8 else 0
+        limits = {"qmin": low - shift, "qmax": high - shift}
+        node = self.call("fake_quantize", x, fixed, point, **limits, axis=axis)
+        if isinstance(x, Const):
+            self._quantised[node] = (x, scale, zero, low, high, axis)
+        return node
+
+    def transposed_weight(self, value: AnyValue) -> AnyValue | None:
+        """The transpose of a constant matrix, quantised or not; None for a value that is computed."""
+        if isinstance(value, Const):
+            return self.like(value, value.tensor.t(), "_t") if value.tensor.dim() == 2 else None
+        known = self._quantised.get(value) if isinstance(value, fx.Node) else None
+        if known is None or known[0].tensor.dim() != 2:
+            return None
+        const, scale, zero, low, high, axis = known
+        turned = self.like(const, const.tensor.t(), "_t")
+        return self.fake_quantize(turned, scale, zero, low, high, None if axis is None else 1 - axis)
 
     def one_row(self, const: Const, rank: int) -> Const:
         """Cut a constant made for the captured batch down to one row. Refuses rows that differ."""

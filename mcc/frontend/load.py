@@ -82,9 +82,16 @@ def _read_pt2(path: Path, input_shape: tuple[int, ...] | None) -> Graph:
     return capture_program(read_pt2(path))
 
 
+def _read_onnx(path: Path, input_shape: tuple[int, ...] | None) -> Graph:
+    from mcc.frontend.onnx_file import read_onnx
+
+    return read_onnx(path, input_shape)
+
+
 _READERS: dict[str, Callable[[Path, tuple[int, ...] | None], Graph]] = {
     ".mcc": _read_mcc,
     ".pt2": _read_pt2,
+    ".onnx": _read_onnx,
 }
 
 

@@ -1,0 +1,302 @@
+"""From an ONNX file to a canonical graph, operator by operator.
+
+What does not depend on the input (shapes, constants) is evaluated with ONNX's own reference evaluator.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper, version_converter
+from torch import Tensor
+
+from mcc.errors import DataError, MccError, UnsupportedError, UsageError, VerificationError
+
+# The tables of rules register themselves when they are imported.
+from mcc.frontend import onnx_arithmetic, onnx_quantised, onnx_shape
+from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
+from mcc.frontend.onnx_patterns import restore_gelu
+from mcc.frontend.onnx_quantised import Quantised
+from mcc.frontend.onnx_table import RULES, Site
+from mcc.frontend.values import Const, Expanded, canonical_name
+from mcc.ir.graph import Graph, calls, clean, run
+
+__all__ = ["onnx_arithmetic", "onnx_quantised", "onnx_shape", "read_onnx"]
+
+log = logging.getLogger(__name__)
+
+OLDEST_OPSET = 13
+CAPTURE_BATCH = 2
+DEFAULT_DOMAINS = ("", "ai.onnx")
+
+# onnxruntime and torch sum float32 products in different orders: some hundred roundings of 2**-24 per layer.
+TOLERANCE = 1e-4
+# A value on the border of two steps may fall either way, and takes what follows with it; a wrong scale moves
+# all values and is far beyond.
+TOLERANCE_QUANTISED = 0.02
+
+_HINTS = {
+    "NonMaxSuppression": "leave post-processing out of the model",
+    "TopK": "leave post-processing out of the model",
+    "ArgMax": "return the scores; positions are found outside the model",
+    "If": "mcc needs one way through the model; export it with fixed options",
+    "Loop": "mcc needs one way through the model; export it without loops",
+    "Where": "use Clip, Relu or multiplication by a mask",
+}
+
+
+def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Graph:
+    """Read an ONNX file into a canonical graph of declared batch 1, and compare it with onnxruntime.
+
+    Args:
+        input_shape: shape of the only input, batch included, where the file leaves lengths open.
+
+    Raises:
+        DataError: the file is damaged.
+        UsageError: a length is open and no input shape is given.
+        UnsupportedError: an operator outside the canonical form, with its place.
+        VerificationError: the graph computes other numbers than onnxruntime.
+    """
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+        return _Importer(_recent(model), input_shape).run()
+    except MccError as error:
+        error.where = f"{path.name}: {error.where}" if error.where else path.name
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason given"
+        raise DataError(
+            f"is no readable ONNX model: {type(error).__name__}: {reason}",
+            where=str(path),
+            hint="export it again",
+        ) from error
+
+
+def _recent(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in an opset that the rules are written for."""
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    opset = next((versions[domain] for domain in DEFAULT_DOMAINS if domain in versions), OLDEST_OPSET)
+    return version_converter.convert_version(model, OLDEST_OPSET) if opset < OLDEST_OPSET else model
+
+
+class _Importer:
+    """Walks the nodes of a model; `values` maps names to canonical values."""
+
+    def __init__(self, model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> None:
+        self.model = model
+        self.graph = onnx.GraphProto()
+        self.graph.CopyFrom(model.graph)
+        restore_gelu(self.graph)
+        self.opset = next(entry.version for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS)
+        stored = {tensor.name for tensor in self.graph.initializer}
+        self.inputs = [value for value in self.graph.input if value.name not in stored]
+        self.shapes = [self._shape(value, input_shape) for value in self.inputs]
+        lengths = {shape[0] for shape in self.shapes}
+        if len(lengths) != 1:
+            raise UnsupportedError(
+                "the inputs do not share one batch length", hint="give each a batch axis 0"
+            )
+        self.emitter = Emitter(lengths.pop())
+        self.values: dict[str, Any] = {"": None}
+
+    def _shape(self, value: onnx.ValueInfoProto, given: tuple[int, ...] | None) -> tuple[int, ...]:
+        """The shape of an input at the captured batch."""
+        kind = value.type.tensor_type
+        where = f"input {value.name}"
+        if kind.elem_type != onnx.TensorProto.FLOAT:
+            raise UnsupportedError("is not float32", where=where, hint="mcc reads float32 inputs")
+        declared = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
+        if given is not None and len(self.inputs) == 1:
+            if len(given) != len(declared) or any(
+                d not in (None, g) for d, g in zip(declared[1:], given[1:], strict=False)
+            ):
+                raise UsageError(f"declares the shape {declared}, not {list(given)}", where=where)
+            declared = [declared[0], *given[1:]]
+        if not declared or any(length is None for length in declared[1:]):
+            raise UsageError(
+                "leaves lengths of its shape open", where=where, hint="give --input-shape 1,3,224,224"
+            )
+        shape = (declared[0] or CAPTURE_BATCH, *(int(length or 0) for length in declared[1:]))
+        if not 0 < math.prod(shape) <= MAX_ELEMENTS:
+            raise UnsupportedError(f"of shape {shape} is not what mcc handles", where=where)
+        return shape
+
+    def run(self) -> Graph:
+        """Translate all nodes that the outputs need, and check the numbers."""
+        for value, shape in zip(self.inputs, self.shapes, strict=True):
+            self.values[value.name] = self.emitter.builder.input(canonical_name(value.name), (1, *shape[1:]))
+        for tensor in self.graph.initializer:
+            self.values[tensor.name] = self._initializer(tensor)
+        needed = self._needed()
+        for index, node in enumerate(self.graph.node):
+            if index in needed:
+                self._node(node)
+        self.emitter.place = "outputs"
+        graph = clean(self.emitter.finish([self._output(value.name) for value in self.graph.output]))
+        self._verify(graph)
+        return graph
+
+    def _output(self, name: str) -> Any:
+        value = self.values[name]
+        if isinstance(value, Quantised):
+            self.emitter.refuse(
+                f"returns the integers of {name}", "return real numbers: end with DequantizeLinear"
+            )
+        return value
+
+    def _needed(self) -> set[int]:
+        """Positions of the nodes that outputs depend on."""
+        makers = {name: index for index, node in enumerate(self.graph.node) for name in node.output}
+        needed: set[int] = set()
+        stack = [makers[value.name] for value in self.graph.output if value.name in makers]
+        while stack:
+            index = stack.pop()
+            if index not in needed:
+                needed.add(index)
+                stack += [makers[name] for name in self.graph.node[index].input if name in makers]
+        return needed
+
+    def _initializer(self, tensor: onnx.TensorProto) -> Const:
+        if math.prod(tensor.dims) > MAX_ELEMENTS:
+            raise UnsupportedError("is beyond what mcc handles", where=f"constant {tensor.name}")
+        value = _tensor(numpy_helper.to_array(tensor))
+        trains = value.is_floating_point() and value.dim() > 0
+        return Const(value, canonical_name(tensor.name.strip("/")), trains)
+
+    # -- nodes ---------------------------------------------------------------------------------------------
+
+    def _node(self, node: onnx.NodeProto) -> None:
+        e = self.emitter
+        name = (node.name or node.output[0]).strip("/")
+        e.hint, e.path, e.place = (
+            canonical_name(name.replace("/", ".")),
+            name,
+            f"node {name} ({node.op_type})",
+        )
+        if node.domain not in DEFAULT_DOMAINS:
+            e.refuse(f"operator {node.domain}.{node.op_type} is not supported", "use standard ONNX operators")
+        given = [self.values[key] for key in node.input]
+        attributes = {entry.name: _plain(entry) for entry in node.attribute}
+        present = [value for value in given if value is not None]
+        integers = node.op_type == "DequantizeLinear"
+        if not integers and node.op_type != "QuantizeLinear" and all(isinstance(v, Const) for v in present):
+            results = self._evaluate(node, given)
+        else:
+            results = self._translate(node, given, attributes)
+        for key, result in zip(node.output, results, strict=False):
+            self.values[key] = result
+
+    def _translate(self, node: onnx.NodeProto, given: list[Any], attributes: dict[str, Any]) -> Sequence[Any]:
+        e = self.emitter
+        rule = RULES.get(node.op_type)
+        if rule is None:
+            e.refuse(
+                f"operator {node.op_type} is not supported", _HINTS.get(node.op_type, "rewrite that part")
+            )
+        if node.op_type != "DequantizeLinear" and any(isinstance(value, Quantised) for value in given):
+            e.refuse(f"{node.op_type} works on integers", "use the QDQ format, not operators on integers")
+        e.out = ()
+        result = rule(Site(e, node.op_type, given, attributes, len(node.output), self.opset))
+        if isinstance(result, Expanded) or not isinstance(result, list):
+            return [result]
+        return result
+
+    def _evaluate(self, node: onnx.NodeProto, given: list[Any]) -> list[Const]:
+        """Evaluate a node of constants."""
+        e = self.emitter
+        if node.op_type.startswith(("Random", "Bernoulli", "Multinomial")):
+            e.refuse("draws random numbers", "remove the noise")
+        if node.op_type in ("ConstantOfShape", "Expand", "Tile") and given:
+            wanted = [int(n) for n in given[-1].tensor.reshape(-1).tolist()]
+            if math.prod(max(1, n) for n in wanted) * max(1, given[0].tensor.numel()) > MAX_ELEMENTS:
+                e.refuse("makes a constant beyond what mcc handles")
+        if node.op_type == "Range":
+            start, limit, delta = (float(value.tensor) for value in given)
+            if not delta or abs((limit - start) / delta) > MAX_ELEMENTS:
+                e.refuse("makes a constant beyond what mcc handles")
+        from onnx.reference import ReferenceEvaluator
+
+        arrays = {key: value.tensor.numpy() for key, value in zip(node.input, given, strict=True) if key}
+        graph = helper.make_graph(
+            [node], "node", [helper.make_empty_tensor_value_info(key) for key in arrays],
+            [helper.make_empty_tensor_value_info(key) for key in node.output],
+        )  # fmt: skip
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)])
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            results: Any = ReferenceEvaluator(model).run(None, arrays)
+        consts = [value for value in given if value is not None]
+        name = consts[0].name if consts else e.hint
+        trains = any(const.trains for const in consts)
+        return [Const(_tensor(np.asarray(result)), name, trains) for result in results]
+
+    # -- numbers -------------------------------------------------------------------------------------------
+
+    def _verify(self, graph: Graph) -> None:
+        """Compare with onnxruntime on a random batch."""
+        import onnxruntime
+
+        generator = torch.Generator().manual_seed(0)
+        values = [torch.randn(shape, generator=generator) for shape in self.shapes]
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            session = onnxruntime.InferenceSession(
+                self.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+            feed = {value.name: x.numpy() for value, x in zip(self.inputs, values, strict=True)}
+            expected = [torch.from_numpy(np.asarray(y)) for y in session.run(None, feed)]
+        except Exception as error:  # onnxruntime raises kinds of its own
+            log.warning("not compared with onnxruntime, which does not run the model: %s", error)
+            return
+        quantised = bool(calls(graph, "fake_quantize"))
+        tolerance = TOLERANCE_QUANTISED if quantised else TOLERANCE
+        for index, (got, wanted) in enumerate(zip(run(graph, *values), expected, strict=True)):
+            difference = _difference(got, wanted, quantised)
+            if not difference <= tolerance:
+                raise VerificationError(
+                    f"output {index} differs from onnxruntime by {difference:.2g} of its range",
+                    hint="please report it",
+                )
+
+
+def _difference(got: Tensor, wanted: Tensor, quantised: bool) -> float:
+    """The largest difference over the output range; for quantised models the mean one over the mean size."""
+    if got.shape != wanted.shape:
+        return math.inf
+    if not wanted.numel():
+        return 0.0
+    apart, size = (got - wanted).abs(), wanted.abs()
+    difference, scale = (apart.mean(), size.mean()) if quantised else (apart.max(), size.max())
+    return float(difference) / (float(scale) or 1.0)
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor of its own from an array. Raises UnsupportedError for types torch does not have."""
+    try:
+        return torch.from_numpy(np.array(array))
+    except TypeError as error:
+        raise UnsupportedError(
+            f"a constant is of the type {array.dtype}", hint="use float32 or int8"
+        ) from error
+
+
+def _plain(attribute: onnx.AttributeProto) -> Any:
+    """An attribute as plain data."""
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, onnx.TensorProto):
+        return _tensor(numpy_helper.to_array(value))
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

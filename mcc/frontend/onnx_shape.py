@@ -1,0 +1,257 @@
+"""ONNX rules: views, slices, joins, padding, resizing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from mcc.frontend import aten_shape as shapes
+from mcc.frontend.onnx_table import Result, Site, onnx_op
+from mcc.frontend.values import AnyValue, Const
+
+
+@onnx_op("Identity", "Dropout")
+def same(site: Site) -> Result:
+    """The value itself; dropout is off at inference."""
+    training = site.optional(2)
+    if site.op == "Dropout" and isinstance(training, Const) and bool(training.tensor):
+        site.emitter.refuse("applies dropout at inference", "export the model in eval mode")
+    return site.value()
+
+
+@onnx_op("Cast", "CastLike")
+def cast(site: Site) -> Result:
+    """Float to float changes nothing."""
+    if site.op == "Cast" and site.get("to") != 1:
+        site.emitter.refuse("converts to another type than float", "mcc compresses float32 models")
+    return site.value()
+
+
+@onnx_op("Shape")
+def shape_of(site: Site) -> Result:
+    """The shape of a value is a constant."""
+    e, x = site.emitter, site.value()
+    full = e.shape(x) if isinstance(x, Const) else (e.batch, *e.shape(x)[1:])
+    return Const(torch.tensor(full[site.get("start", 0) : site.get("end")]), f"{e.hint}_value")
+
+
+def _target(site: Site, wanted: list[int], samples: int) -> list[int]:
+    """A full shape at the captured batch, with 0 and -1 resolved."""
+    e = site.emitter
+    own = (e.batch, *e.shape(site.value())[1:])
+    if not site.get("allowzero", 0):
+        wanted = [own[i] if n == 0 and i < len(own) else n for i, n in enumerate(wanted)]
+    known = math.prod(n for n in wanted if n != -1)
+    return [e.batch * samples // known if n == -1 and known else n for n in wanted]
+
+
+@onnx_op("Reshape")
+def reshape(site: Site) -> Result:
+    """To a constant shape."""
+    e, wanted = site.emitter, site.numbers(1, "shape") or []
+    e.out = tuple(_target(site, [int(n) for n in wanted], math.prod(e.shape(site.value())[1:])))
+    return e.reshape_out(site.value())
+
+
+@onnx_op("Flatten")
+def flatten(site: Site) -> Result:
+    """To [N, rest]."""
+    e = site.emitter
+    if site.get("axis", 1) % len(e.shape(site.value())) != 1:
+        e.refuse("folds the batch axis into another", "flatten from axis 1 on")
+    return e.reshape(site.value(), (math.prod(e.shape(site.value())[1:]),))
+
+
+@onnx_op("Squeeze", "Unsqueeze")
+def squeeze(site: Site) -> Result:
+    """Axes of length one come or go."""
+    e, x = site.emitter, site.value()
+    given = site.numbers(1, "axes")
+    shape = list(e.shape(x))
+    if site.op == "Unsqueeze":
+        rank = len(shape) + len(given or ())
+        axes = sorted(int(axis) % rank for axis in given or ())
+        for axis in axes:
+            shape.insert(axis, 1)
+    else:
+        rank = len(shape)
+        axes = (
+            [i for i in range(1, rank) if shape[i] == 1] if given is None else [int(a) % rank for a in given]
+        )
+        shape = [n for i, n in enumerate(shape) if i not in axes]
+    if 0 in axes:
+        e.refuse("removes or adds a batch axis", "keep axis 0 for the batch")
+    return e.reshape(x, shape[1:])
+
+
+@onnx_op("Transpose")
+def transpose(site: Site) -> Result:
+    """Permute the axes; reversed where none are given."""
+    rank = len(site.emitter.shape(site.value()))
+    return site.emitter.transpose(site.value(), site.get("perm") or range(rank)[::-1])
+
+
+@onnx_op("Concat")
+def concat(site: Site) -> Result:
+    """Join along an axis."""
+    values = site.rest()
+    reference = next(value for value in values if not isinstance(value, Const))
+    return site.emitter.concat(values, site.emitter.axis(reference, site.get("axis")))
+
+
+@onnx_op("Split")
+def split(site: Site) -> Result:
+    """Windows of given sizes, or of one size."""
+    e, x = site.emitter, site.value()
+    axis = e.axis(x, site.get("axis", 0))
+    sizes = site.numbers(1, "split")
+    if sizes is None:
+        length, count = e.shape(x)[axis], site.get("num_outputs") or site.outputs
+        step = -(-length // count)
+        sizes = [min(step, length - start) for start in range(0, length, step)]
+    return shapes.split_with_sizes(e, x, [int(n) for n in sizes], axis)
+
+
+@onnx_op("Slice")
+def slice_(site: Site) -> Result:
+    """Windows along several axes."""
+    e, value = site.emitter, site.value()
+    starts, stops = site.numbers(1, "starts") or [], site.numbers(2, "ends") or []
+    axes = site.numbers(3, "axes") or list(range(len(starts)))
+    steps = site.numbers(4, "steps") or [1] * len(starts)
+    for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
+        if step < 0:
+            value = _backwards(site, value, int(axis), slice(int(start), int(stop), int(step)))
+            continue
+        value = shapes.slice_(e, value, int(axis), int(start), int(stop), int(step))
+    return value
+
+
+def _backwards(site: Site, value: AnyValue, dim: int, window: slice) -> AnyValue:
+    e = site.emitter
+    axis = e.axis(value, dim)
+    singles = e.singles(value, axis)
+    return e.concat([singles[i] for i in range(*window.indices(len(singles)))], axis)
+
+
+@onnx_op("Gather")
+def gather(site: Site) -> Result:
+    """Constant positions along an axis."""
+    e, x = site.emitter, site.value()
+    index = site.optional(1)
+    if not isinstance(index, Const):
+        e.refuse("Gather with computed positions is not supported", "indices have no static meaning")
+    axis = e.axis(x, site.get("axis", 0))
+    length = e.shape(x)[axis]
+    positions = [int(i) % length for i in index.tensor.reshape(-1).tolist()]
+    if index.tensor.dim() == 0:
+        return shapes.select(e, x, axis, positions[0])
+    if positions == list(range(positions[0], positions[0] + len(positions))):
+        return e.window(x, axis, positions[0], positions[-1] + 1)
+    singles = e.singles(x, axis)
+    return e.concat([singles[i] for i in positions], axis)
+
+
+@onnx_op("Pad")
+def pad(site: Site) -> Result:
+    """Begins of all axes, then ends; negative amounts crop."""
+    e, x = site.emitter, site.value()
+    rank = len(e.shape(x))
+    given = [int(n) for n in site.numbers(1, "pads") or []]
+    axes = [int(a) % rank for a in site.numbers(3, "") or range(rank)]
+    pairs = [(0, 0)] * rank
+    for position, axis in enumerate(axes):
+        pairs[axis] = (given[position], given[position + len(axes)])
+    fill = site.numbers(2, "value")
+    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+    flat = [n for pair in reversed(pairs) for n in pair]
+    return shapes.pad(e, x, flat, mode[site.get("mode", "constant")], float(fill[0]) if fill else 0.0)
+
+
+@onnx_op("Expand")
+def expand(site: Site) -> Result:
+    """Broadcast to a constant shape."""
+    e, x = site.emitter, site.value()
+    wanted = [int(n) for n in site.numbers(1, "shape") or []]
+    own = (e.batch, *e.shape(x)[1:])
+    rank = max(len(own), len(wanted))
+    full = [
+        max(a, b)
+        for a, b in zip((1,) * (rank - len(own)) + own, [1] * (rank - len(wanted)) + wanted, strict=True)
+    ]
+    if rank != len(own) or full[0] != e.batch:
+        e.refuse("expands the batch axis", "keep axis 0 for the batch")
+    return e.expand(x, full[1:])
+
+
+@onnx_op("Tile")
+def tile(site: Site) -> Result:
+    """Repeat along axes."""
+    return shapes.repeat(site.emitter, site.value(), [int(n) for n in site.numbers(1, "repeats") or []])
+
+
+@onnx_op("DepthToSpace")
+def depth_to_space(site: Site) -> Result:
+    """CRD is torch's pixel shuffle; DCR has the block in front of the channels."""
+    e, x, block = site.emitter, site.value(), int(site.get("blocksize"))
+    if site.get("mode", "DCR") == "CRD":
+        return e.call("pixel_shuffle", x, factor=block)
+    _, channels, height, width = site.map_shape()
+    inner = channels // (block * block)
+    parts = e.reshape(x, (block, block, inner, height, width))
+    turned = e.transpose(parts, (0, 3, 4, 1, 5, 2))
+    return e.reshape(turned, (inner, height * block, width * block))
+
+
+@onnx_op("SpaceToDepth")
+def space_to_depth(site: Site) -> Result:
+    """The inverse of DepthToSpace in mode DCR."""
+    e, block = site.emitter, int(site.get("blocksize"))
+    _, channels, height, width = site.map_shape()
+    parts = e.reshape(site.value(), (channels, height // block, block, width // block, block))
+    turned = e.transpose(parts, (0, 3, 5, 1, 2, 4))
+    return e.reshape(turned, (channels * block * block, height // block, width // block))
+
+
+@onnx_op("Resize")
+def resize(site: Site) -> Result:
+    """Nearest neighbour and bilinear, in the conventions that torch has."""
+    e, x = site.emitter, site.value()
+    _, _, height, width = site.map_shape()
+    size = _resized(site, height, width)
+    mode, transform = site.get("mode", "nearest"), site.get("coordinate_transformation_mode", "half_pixel")
+    whole = size[0] % height == 0 and size[1] % width == 0
+    if mode == "nearest" and (transform == "asymmetric" or whole):
+        if site.get("nearest_mode", "round_prefer_floor") != "floor" and not whole:
+            e.refuse("Resize with this rounding is not supported", "use nearest_mode=floor")
+        if transform == "align_corners":
+            e.refuse("Resize nearest with aligned corners is not supported")
+        return e.call("resize", x, size=size, mode="nearest", align_corners=False)
+    if mode == "linear" and transform in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        aligned = transform == "align_corners"
+        if site.get("antialias", 0) or (transform == "pytorch_half_pixel" and 1 in size):
+            e.refuse("Resize with these options is not supported")
+        return e.call("resize", x, size=size, mode="bilinear", align_corners=aligned)
+    e.refuse(f"Resize by {mode} with {transform} is not supported", "use nearest or linear")
+
+
+def _resized(site: Site, height: int, width: int) -> tuple[int, int]:
+    """The new (height, width), from sizes or scales."""
+    e = site.emitter
+    sizes, scales = site.numbers(3, "sizes"), site.numbers(2, "scales")
+    axes: list[Any] = list(site.get("axes") or range(4))
+    found = {0: e.batch, 1: e.shape(site.value())[1], 2: height, 3: width}
+    before = dict(found)
+    if sizes:
+        found.update({axis % 4: int(n) for axis, n in zip(axes, sizes, strict=True)})
+    elif scales:
+        found.update(
+            {axis % 4: math.floor(before[axis % 4] * s) for axis, s in zip(axes, scales, strict=True)}
+        )
+        if any(before[axis % 4] * s != found[axis % 4] for axis, s in zip(axes, scales, strict=True)):
+            e.refuse("Resize by a factor that gives broken sizes is not supported", "give sizes")
+    if (found[0], found[1]) != (before[0], before[1]):
+        e.refuse("Resize of channels is not supported")
+    return found[2], found[3]
