@@ -10,6 +10,7 @@ from typing import Any
 from mcc.report.schema import Report, StrategyResult
 from mcc.report.words import latency_words, percent_words
 
+LABEL_SHARE = 0.035  # of the plot's width and height: about the size of a two-digit label
 INCHES = (5.4, 3.7)  # 389 points wide: text of 12 points stays readable on a phone 390 pixels wide
 
 # Stand-ins that matplotlib accepts; the page's own colours take their place.
@@ -94,20 +95,51 @@ def _draw(report: Report, points: list[tuple[int, StrategyResult]]) -> Any:
         limit = report.baseline.cost / report.budget.speedup
     if limit is not None:
         axes.axvline(limit / divisor, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.annotate("budget", (limit / divisor, 1), xycoords=("data", "axes fraction"), color=BAD,
-                      xytext=(4, -2), textcoords="offset points", va="top")  # fmt: skip
-    for number, strategy in points:
-        _point(axes, number, strategy, divisor)
+        axes.annotate("budget", (limit / divisor, 0), xycoords=("data", "axes fraction"), color=BAD,
+                      xytext=(4, 3), textcoords="offset points", va="bottom")  # fmt: skip
+    for _, strategy in sorted(points, key=lambda point: point[1].chosen):  # the star on top
+        _point(axes, strategy, divisor)
+    for numbers, strategies in _together(points):
+        _label(axes, numbers, strategies, divisor)
     return figure
 
 
-def _point(axes: Any, number: int, strategy: StrategyResult, divisor: float) -> None:
-    place = ((strategy.cost or 0.0) / divisor, 100 * (strategy.validation_accuracy or 0.0))
+def _place(strategy: StrategyResult, divisor: float) -> tuple[float, float]:
+    return (strategy.cost or 0.0) / divisor, 100 * (strategy.validation_accuracy or 0.0)
+
+
+def _point(axes: Any, strategy: StrategyResult, divisor: float) -> None:
     colour = ACCENT if strategy.chosen or strategy.on_pareto_front else MUTED
-    axes.plot(*place, marker="*" if strategy.chosen else "o", markersize=15 if strategy.chosen else 8,
-              color=colour, markerfacecolor=colour, linestyle="none")  # fmt: skip
-    axes.annotate(str(number), place, xytext=(7, 5), textcoords="offset points", color=TEXT,
-                  fontweight="bold" if strategy.chosen else "normal")  # fmt: skip
+    axes.plot(*_place(strategy, divisor), marker="*" if strategy.chosen else "o",
+              markersize=15 if strategy.chosen else 8, color=colour, linestyle="none")  # fmt: skip
+
+
+def _together(points: list[tuple[int, StrategyResult]]) -> list[tuple[list[int], list[StrategyResult]]]:
+    """Points whose labels would cover one another, so that they get one label."""
+    costs = [s.cost or 0.0 for _, s in points]
+    scores = [s.validation_accuracy or 0.0 for _, s in points]
+    wide = (max(costs) - min(costs)) or 1.0
+    high = (max(scores) - min(scores)) or 1.0
+    groups: list[tuple[list[int], list[StrategyResult]]] = []
+    for number, strategy in points:
+        for numbers, strategies in groups:
+            first = strategies[0]
+            across = abs((first.cost or 0.0) - (strategy.cost or 0.0)) / wide
+            up = abs((first.validation_accuracy or 0.0) - (strategy.validation_accuracy or 0.0)) / high
+            if across < LABEL_SHARE and up < LABEL_SHARE:
+                numbers.append(number)
+                strategies.append(strategy)
+                break
+        else:
+            groups.append(([number], [strategy]))
+    return groups
+
+
+def _label(axes: Any, numbers: list[int], strategies: list[StrategyResult], divisor: float) -> None:
+    chosen = any(strategy.chosen for strategy in strategies)
+    right = max(strategies, key=lambda s: s.cost or 0.0)
+    axes.annotate(", ".join(map(str, numbers)), _place(right, divisor), xytext=(7, 5), color=TEXT,
+                  textcoords="offset points", fontweight="bold" if chosen else "normal")  # fmt: skip
 
 
 def _inline(svg: str, description: str) -> str:

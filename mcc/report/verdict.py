@@ -22,6 +22,10 @@ NOTHING = 0.05
 """A speed-up within 5 % of one is called none: below that, a user notices nothing."""
 
 
+TWO_DIGITS = 0.005
+"""Points below which two digits show 0.00."""
+
+
 def headline(report: Report) -> str:
     """The verdict in one sentence."""
     if report.chosen is not None and report.chosen.name == "original":
@@ -51,7 +55,7 @@ def _price(report: Report) -> str:
     if before is None or after is None:
         return "at a cost in accuracy that was not measured"
     points = 100 * (before - after)
-    if abs(points) < 0.005:  # what two digits show as 0.00
+    if abs(points) < TWO_DIGITS:
         return f"at no loss of {where} accuracy"
     if points < 0:
         return f"and {points_words(-points)} of {where} accuracy gained"
@@ -98,13 +102,25 @@ def _accuracy(report: Report) -> str:
     if before is None or after is None:
         return ""
     images = f" on {report.test_images:,} test images" if report.test_images else ""
-    text = f"The {report.metric}{images} is {percent_words(after)} instead of {percent_words(before)}"
+    text = f"The {report.metric}{images} is {percent_words(after)}{_sure(report, after)} instead of "
+    text += percent_words(before)
     valid, reference = report.compressed.validation_accuracy, report.accuracy_reference
     if valid is not None and reference is not None:
         lost = 100 * (reference - valid)
-        word = f"{points_words(abs(lost))} {'lost' if lost >= 0 else 'gained'}"
+        word = f"{points_words(abs(lost))} {'lost' if lost > 0 else 'gained'}"
+        word = word if abs(lost) >= TWO_DIGITS else "nothing lost"
         text += f"; on the validation images, {word} against the best the original reaches, trained on or not"
     return text + "."
+
+
+def _sure(report: Report, accuracy: float) -> str:
+    """The 95 % interval of a test accuracy in words; nothing where the number of images is not known."""
+    if not report.test_images:
+        return ""
+    from mcc.data.interval import wilson
+
+    found = wilson(round(accuracy * report.test_images), report.test_images)
+    return f" (95 % interval {percent_words(found.low)} to {percent_words(found.high)})"
 
 
 def _budgets(report: Report) -> str:

@@ -128,6 +128,14 @@ def test_plot_can_be_read_aloud_and_follows_the_page() -> None:
     assert "<style" not in svg
 
 
+def test_points_that_coincide_share_a_label() -> None:
+    tried = examples.report().strategies
+    twin = tried[-1].model_copy(update={"name": "twin", "chosen": False})
+    svg = pareto_svg(examples.report(strategies=(*tried, twin)))
+    assert ">8, 9</text>" in svg
+    assert ">8</text>" not in svg
+
+
 def test_diff_page() -> None:
     text = " ".join(checked(diff()).text)
     assert "1 added, 1 removed" in text

@@ -34,6 +34,11 @@ def test_accuracy_gained_or_unmeasured() -> None:
     assert "was not measured" in headline(none)
 
 
+def test_nothing_lost_is_said_so() -> None:
+    report = examples.report(accuracy_reference=0.9288)
+    assert "on the validation images, nothing lost" in "\n".join(verdicts(report))
+
+
 def test_the_original_may_be_the_answer() -> None:
     tried = tuple(s.model_copy(update={"chosen": s.name == "original"}) for s in examples.strategies())
     assert "delivered unchanged" in headline(examples.report(strategies=tried))
@@ -44,6 +49,7 @@ def test_every_part_is_there() -> None:
     assert "One inference takes 352 us instead of 730 us" in text
     assert "940 kB instead of 2.80 MB (34 %)" in text
     assert "0.42 points lost" in text
+    assert "is 92.88 % (95 % interval 92.36 % to 93.37 %) instead of 93.12 %" in text
     assert "Every budget is kept: --speedup 2x, --size 1.2MB, --max-drop 1." in text
     assert "346 us had been predicted: 1.7 % below what came out." in text
     assert "int8-ptq: slower than the original here, 0.74x." in text
