@@ -341,7 +341,9 @@ def resize(x: Tensor, *, size: Pair, mode: str, align_corners: bool) -> Tensor:
 
 
 def reshape(x: Tensor, *, shape: tuple[int, ...]) -> Tensor:
-    """Reshape each sample to `shape`, which leaves out the batch axis."""
+    """Reshape each sample to `shape`, which leaves out the batch axis; every length is given."""
+    if any(length < 1 for length in shape):
+        raise ValueError(f"shape {shape} holds a length that is not positive")
     return x.reshape((x.shape[0], *shape))
 
 

@@ -213,7 +213,10 @@ def _parse_attributes(text: str) -> dict[str, Any]:
     tree = ast.parse(f"f({text})", mode="eval").body
     if not isinstance(tree, ast.Call) or tree.args:
         raise GraphError(f"attributes cannot be read: {text[:80]!r}")
-    return {str(word.arg): ast.literal_eval(word.value) for word in tree.keywords}
+    found = {str(word.arg): ast.literal_eval(word.value) for word in tree.keywords}
+    if len(found) != len(tree.keywords):
+        raise GraphError(f"an attribute is given twice: {text[:80]!r}")
+    return found
 
 
 def _parse_note(text: str) -> dict[str, object]:
