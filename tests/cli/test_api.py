@@ -6,12 +6,9 @@ import sys
 import pytest
 
 ORDERS = (
-    "import mcc; job = mcc.compress",
-    "import mcc.compress; import mcc; job = mcc.compress",
     "from mcc.compress import plan; from mcc import compress as job",
     "import mcc.compress.driver as driver, mcc; job = mcc.compress; assert driver.compress",
     "import mcc; mcc.compress; import mcc.compress.driver as driver; job = mcc.compress; assert driver.Run",
-    "import mcc; job = mcc.compress.compress",
 )
 
 
