@@ -1,22 +1,25 @@
 """Measuring candidates: latency interleaved with the baseline, peak memory, and the task's metric.
 
-Every measurement is kept by the digest of the file, so that a run that goes on after a kill rests on the same
-figures and comes to the same plan.
+Every measurement is kept by the digest of the file, in the folder of the run and, as far as it is a time or
+peak memory, in the table that runs share: a run that goes on after a kill, or is made again with the same
+table, rests on the same figures and comes to the same plan.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mcc.compress.measured import MeasuredFiles
 from mcc.data import DataModule, Task, wilson
 from mcc.data.module import SplitName
+from mcc.errors import DataError
 from mcc.ir.storage import write_beside
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Target
@@ -63,29 +66,33 @@ class Bench:
     Args:
         target, threads: where to measure.
         baseline: the original, lowered the same way.
-        store: JSON file of what was measured.
+        store: JSON file of what was measured in this run.
+        shared: what any run measured of the same files; None to look at this run's only.
+
+    Raises:
+        DataError: `store` holds something else.
     """
 
-    def __init__(self, target: Target, threads: int, baseline: Path, store: Path) -> None:
+    def __init__(
+        self, target: Target, threads: int, baseline: Path, store: Path, shared: MeasuredFiles | None = None
+    ) -> None:
         self.target = target
         self.threads = threads
         self.baseline = baseline
         self.store = store
-        self.known: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
+        self.shared = shared
+        self.known = _stored(store)
 
     def speed(self, path: Path, *, budget_s: float = TRIAL_SECONDS) -> Speed:
         """Latency of one file in turns with the baseline, until its median is sure or the time is spent."""
         key = f"speed {digest(self.baseline)} {digest(path)}"
-        if key not in self.known:
-            self.remember({key: asdict(self._together([path], budget_s)[0])})
-        return Speed(**self.known[key])
+        return Speed(**self._measured(key, lambda: asdict(self._together([path], budget_s)[0])))
 
     def speeds(self, paths: Sequence[Path], *, budget_s: float) -> list[Speed]:
         """Latency of several files, all in turns with one another and the baseline, in fresh processes."""
         key = "speeds " + hashlib.sha256(" ".join(map(digest, (self.baseline, *paths))).encode()).hexdigest()
-        if key not in self.known:
-            self.remember({key: [asdict(speed) for speed in self._together(paths, budget_s)]})
-        return [Speed(**speed) for speed in self.known[key]]
+        found = self._measured(key, lambda: [asdict(speed) for speed in self._together(paths, budget_s)])
+        return [Speed(**speed) for speed in found]
 
     def _together(self, paths: Sequence[Path], budget_s: float) -> list[Speed]:
         samples = self.target.time([self.baseline, *paths], threads=self.threads, budget_s=budget_s)
@@ -94,9 +101,7 @@ class Bench:
     def memory_bytes(self, path: Path) -> int:
         """Peak memory of a fresh runner, see `mcc.runtime.target.Target.peak_memory`."""
         key = f"memory {digest(path)}"
-        if key not in self.known:
-            self.remember({key: self.target.peak_memory(path, self.threads)})
-        return int(self.known[key])
+        return int(self._measured(key, lambda: self.target.peak_memory(path, self.threads)))
 
     def metric(self, path: Path, data: DataModule, task: Task, split: SplitName) -> float:
         """The task's metric of a lowered file, run in the target's runtime."""
@@ -105,11 +110,35 @@ class Bench:
             self.remember({key: evaluate(self.target, path, data, task, split, self.threads)})
         return float(self.known[key])
 
+    def _measured(self, key: str, measure: Callable[[], Any]) -> Any:
+        """What this run or, before it, any run measured; else measured now."""
+        if key not in self.known:
+            found = self.shared.get(key) if self.shared is not None else None
+            if found is None:
+                found = measure()
+                if self.shared is not None:
+                    self.shared.put(key, found)
+            self.remember({key: found})
+        return self.known[key]
+
     def remember(self, found: dict[str, Any]) -> None:
         """Keep measurements, on disk first."""
         self.known.update(found)
         text = json.dumps(self.known)
         write_beside(self.store, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """Measurements of an earlier part of this run."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            "holds no measurements", where=str(path), hint="remove it; what it held is measured anew"
+        ) from error
+    return dict(found)
 
 
 def _speed(one: LatencySamples, baseline: LatencySamples) -> Speed:

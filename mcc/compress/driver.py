@@ -14,6 +14,7 @@ from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, write_file
 from mcc.compress.costs import Costs
 from mcc.compress.job import Job, Progress, Request, open_job, save_json, silent
+from mcc.compress.measured import MeasuredFiles
 from mcc.compress.planning import Planner, planned_integers
 from mcc.compress.strategies import Outcome, Strategies
 from mcc.compress.summary import check_file, decisions_of, result_of, tested, versions_of
@@ -123,7 +124,10 @@ class Run:
         with job.stage("lower the original"):
             self.baseline = write_file(self.deployed, job.target, job.folder / "baseline", job.data)
             save_graph(job.graph, job.folder / "before.mcc")
-        self.bench = Bench(job.target, job.request.threads, self.baseline, job.state / "measurements.json")
+        shared = MeasuredFiles(job.target.fingerprint(job.request.threads).key())
+        self.bench = Bench(
+            job.target, job.request.threads, self.baseline, job.state / "measurements.json", shared
+        )
         self.costs = Costs(job)
 
     def regimes(self) -> tuple[Regime, ...]:
