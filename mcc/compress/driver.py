@@ -94,21 +94,24 @@ def compress(
         memory_bytes=memory_bytes,
         max_drop=max_drop,
     )
+    given = _read_plan(plan)
     request = Request(
-        model, data, target, budget, epochs, threads, seed, Path(weights) if weights else None, input_shape
-    )
+        model, data, target, budget, epochs, threads, seed, Path(weights) if weights else None, input_shape,
+        "" if given is None else given.key(),
+    )  # fmt: skip
     job = open_job(request, Path(out), resume=resume, progress=progress)
-    return Run(job, command).compress(_read_plan(plan))
+    return Run(job, command).compress(given)
 
 
 def _read_plan(path: Path | None) -> Structure | None:
     if path is None:
         return None
     try:
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+        structure = raw["structure"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError("is no plan", where=str(path), hint="use a plan.json that mcc wrote") from error
-    return Structure.from_json(raw.get("structure", {}), str(path))
+    return Structure.from_json(structure, str(path))
 
 
 class Run:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -30,6 +31,7 @@ DEFAULT_IMAGES = 20_000  # of repair for each strategy, where --epochs does not 
 CALIBRATION_BATCH = 64
 CALIBRATION_BATCHES = 4
 SENSITIVITY_BATCHES = 8
+RESULTS = ("report.json", "report.html", "plan.json", "model.*", "after.mcc", "after.safetensors")
 
 
 class Progress(Protocol):
@@ -55,6 +57,7 @@ class Request:
         threads: of an inference.
         seed: of everything random.
         weights, input_shape: see `mcc.frontend.load.load_model`.
+        plan: the structure to follow as `Structure.key` gives it, empty where one is to be made.
     """
 
     model: str
@@ -66,6 +69,7 @@ class Request:
     seed: int = 0
     weights: Path | None = None
     input_shape: tuple[int, ...] | None = None
+    plan: str = ""
 
 
 @dataclass
@@ -131,6 +135,7 @@ class Job:
             "budget": self.request.budget.to_dict(),
             "images": self.images,
             "seed": self.request.seed,
+            "plan": self.request.plan,
         }
         found = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
         for name, value in sorted(constants(self.graph).items()):
@@ -173,16 +178,28 @@ def _claim(job: Job, resume: bool) -> None:
     try:
         job.state.mkdir(parents=True, exist_ok=True)
         found = json.loads(mark.read_text(encoding="utf-8"))["digest"] if mark.exists() else None
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError("cannot be used as the output folder", where=str(job.folder)) from error
+    except OSError as error:
+        raise DataError(
+            f"cannot be the output folder: {error.strerror or error}",
+            where=str(job.folder),
+            hint="choose another -o",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            "does not say which job the folder belongs to",
+            where=str(mark),
+            hint="remove its folder, or choose another -o",
+        ) from error
     if resume and found is not None and found != digest:
         raise UsageError(
-            "holds the state of another job (model, data, target, budgets, epochs or seed differ)",
+            "holds the state of another job (model, data, target, budgets, plan, epochs or seed differ)",
             where=str(job.folder),
             hint="give the same options, another -o, or leave out --resume to begin anew",
         )
+    _sweep(job.folder)
     if not resume and found is not None:
         _clear(job.state)
+        _withdraw(job)
     write_beside(mark, lambda p: p.write_text(json.dumps({"digest": digest}), encoding="utf-8"))
 
 
@@ -190,6 +207,26 @@ def _clear(folder: Path) -> None:
     """Remove what an earlier run left in its own state folder."""
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() and not path.is_symlink() else os.unlink(path)
+
+
+def _withdraw(job: Job) -> None:
+    """Remove the results of the job that had the folder before, lest they pass for this one's."""
+    asked = {Path(job.request.model).absolute(), (job.request.weights or Path()).absolute()}
+    if job.request.plan:
+        asked.add((job.folder / "plan.json").absolute())  # perhaps the one to follow
+    for pattern in RESULTS:
+        for path in job.folder.glob(pattern):
+            if not {path.absolute(), path.with_suffix(".mcc").absolute()} & asked:
+                path.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove half-written files of killed processes: `.NAME.PID.part`, see `mcc.ir.storage.write_beside`."""
+    for place in (folder.glob(".*.part"), (folder / "state").rglob(".*.part")):
+        for path in place:
+            process = path.name.split(".")[-2]
+            if process.isdecimal() and not psutil.pid_exists(int(process)):
+                path.unlink(missing_ok=True)
 
 
 def save_json(path: Path, content: Any) -> None:

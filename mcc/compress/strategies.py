@@ -113,7 +113,9 @@ class Strategies:
     def original_trained(self) -> Outcome:
         """The original given the same extra training: what the training alone is worth."""
         if self.trainer.images == 0:
-            return replace(self.original(), name="original-trained", notes=("No training was asked for.",))
+            untrained = deployment_form(self.job.graph)
+            notes = ("No training was asked for.",)
+            return self._finish("original-trained", Structure(), untrained, notes=notes)
         return self._finish("original-trained", Structure(), self._trained(Structure(), "original-trained"))
 
     def int8_ptq(self) -> Outcome:
