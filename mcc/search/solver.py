@@ -175,6 +175,7 @@ def solve(
     solver.parameters.max_deterministic_time = seconds
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed
+    solver.parameters.catch_sigint_signal = False  # Ctrl-C ends the run, not this search with what it has
     status = solver.solve(built.model)
     if status == built.cp.UNKNOWN:
         # No answer is not "impossible": go on until there is one decision, or the proof that there is none.
