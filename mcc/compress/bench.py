@@ -14,17 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mcc.compress.measured import MeasuredFiles
-from mcc.data import DataModule, Task, wilson
+from mcc.data import DataModule
 from mcc.data.module import SplitName
 from mcc.errors import DataError
 from mcc.ir.storage import write_beside
+from mcc.report.measure import evaluate_file
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Target
 
-EVALUATION_BATCH = 256
 TRIAL_SECONDS = 3.0  # of measuring a candidate and the baseline; what is delivered is measured longer
 
 
@@ -103,11 +101,12 @@ class Bench:
         key = f"memory {digest(path)}"
         return int(self._measured(key, lambda: self.target.peak_memory(path, self.threads)))
 
-    def metric(self, path: Path, data: DataModule, task: Task, split: SplitName) -> float:
+    def metric(self, path: Path, data: DataModule, split: SplitName) -> float:
         """The task's metric of a lowered file, run in the target's runtime."""
         key = f"metric {split} {digest(path)}"
         if key not in self.known:
-            self.remember({key: evaluate(self.target, path, data, task, split, self.threads)})
+            score = evaluate_file(self.target, path, data, split, threads=self.threads)
+            self.remember({key: score.value})
         return float(self.known[key])
 
     def _measured(self, key: str, measure: Callable[[], Any]) -> Any:
@@ -151,23 +150,3 @@ def _speed(one: LatencySamples, baseline: LatencySamples) -> Speed:
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def evaluate(
-    target: Target, path: Path, data: DataModule, task: Task, split: SplitName, threads: int = 1
-) -> float:
-    """The task's metric of a lowered file on one split, every image run in the target's runtime."""
-    found: list[Any] = []
-    with target.session(path, threads) as session:
-        channels_last = len(session.inputs[0].shape) == 4 and path.suffix == ".tflite"
-        for batch in data.batches(split, EVALUATION_BATCH):
-            x = np.asarray(batch.inputs, np.float32)
-            x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if channels_last else x
-            found.append(task.measure([session.run_many(x)], batch.targets))
-    return task.summarise(np.concatenate(found)).value
-
-
-def metric_interval(value: float, count: int) -> tuple[float, float]:
-    """95 % interval of an accuracy over `count` images (Wilson 1927)."""
-    interval = wilson(round(value * count), count)
-    return interval.low, interval.high

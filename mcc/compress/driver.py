@@ -232,8 +232,10 @@ class Run:
         with job.stage("check the delivered file"):
             checks = check_file(job, outcome)
         with job.stage("test accuracy"):
-            baseline = tested(original.result, self.bench, job, self.baseline)
-            compressed = tested(chosen.result, self.bench, job, outcome.file)
+            files = {o.name: o.file for o in outcomes}
+            marked = tuple(tested(m, self.bench, job, files[m.name]) for m in marked)
+            baseline = marked[0].result
+            compressed = next(m for m in marked if m.name == chosen.name).result
         integer = frozenset(node.name for node in integer_nodes(outcome.graph))
         report = Report(
             model=job.name,

@@ -157,6 +157,7 @@ def open_job(request: Request, folder: Path, *, resume: bool, progress: Progress
 
         raise TargetError(f"target {target.spec} cannot be used: {state.reason}", hint=state.how_to_get)
     progress("load model and data", 0, 1)
+    torch.manual_seed(request.seed)  # a factory without weights draws them
     loaded = load_model(request.model, input_shape=request.input_shape, weights=request.weights)
     if len(inputs(loaded.graph)) != 1:
         raise UsageError("has several inputs; mcc compress takes models with one", where=request.model)

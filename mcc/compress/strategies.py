@@ -18,6 +18,7 @@ from mcc.compress.training import Trainer
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph, save_graph
 from mcc.report.schema import Budget
+from mcc.report.words import LABELS
 from mcc.search.space import Regime, Space, StrategyName, strategy_space
 
 log = logging.getLogger(__name__)
@@ -203,7 +204,7 @@ class Strategies:
         path = write_file(
             graph, self.job.target, trial.file.with_name(f"{trial.file.stem}-tried"), self.job.data
         )
-        return self.bench.metric(path, self.job.data, self.job.task, "validation")
+        return self.bench.metric(path, self.job.data, "validation")
 
     # -- from a structure to an outcome --------------------------------------------------------------------
 
@@ -213,8 +214,8 @@ class Strategies:
             said.append("The original keeps the budgets without any change.")
             return self._finish(name, trial.structure, deployment_form(self.job.graph), trial, said)
         if not trial.keeps_all:
-            missed = ", ".join(k for k, kept in trial.kept.items() if not kept)
-            said.append(f"Does not keep {missed} however far it goes, so it was not repaired.")
+            missed = " and ".join(LABELS[k] for k, kept in trial.kept.items() if not kept)
+            said.append(f"The budget of {missed} is out of its reach, so it was not repaired.")
             return self._finish(name, trial.structure, self._untrained(trial.structure), trial, said)
         return self._finish(name, trial.structure, self._trained(trial.structure, name), trial, said)
 

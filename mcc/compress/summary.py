@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mcc.compress.bench import Bench, Speed
 from mcc.compress.candidate import deployment_form
@@ -20,17 +19,17 @@ from mcc.cost_api import CostModel, Kernel
 from mcc.data.module import SplitName
 from mcc.errors import VerificationError
 from mcc.ir import table
-from mcc.ir.graph import Graph, calls, constants, op_name, run
+from mcc.ir.graph import Graph, calls, constants, outputs, run
 from mcc.ir.notes import note, shape_of, type_of
 from mcc.quant.params import is_fake_quantize
 from mcc.quant.simulator import simulate
+from mcc.report.compare import compare_outputs
 from mcc.report.layers import kind_words
-from mcc.report.schema import Cost, Decision, Latency, Precision, Result, StrategyResult
+from mcc.report.measure import run_file
+from mcc.report.schema import Cost, Decision, Latency, Precision, StrategyResult
 from mcc.search.space import Regime
 
 CHECK_IMAGES = 64
-FLOAT_TOLERANCE = 1e-4  # of the output range, between the file and the graph: float32 sums in another order
-LEAST_AGREEMENT = 0.995  # of first classes, between an integer file and the simulator, where not bit-equal
 
 
 def macs_of(graph: Graph) -> int:
@@ -60,7 +59,7 @@ def result_of(job: Job, bench: Bench, outcome: Outcome, speed: Speed) -> Strateg
     """All figures of a strategy but the test accuracy, which is read once, after the choice."""
     return StrategyResult(
         name=outcome.name,
-        validation_accuracy=bench.metric(outcome.file, job.data, job.task, "validation"),
+        validation_accuracy=bench.metric(outcome.file, job.data, "validation"),
         latency_us=latency_of(speed),
         size_bytes=outcome.file.stat().st_size,
         peak_memory_bytes=bench.memory_bytes(outcome.file),
@@ -73,10 +72,10 @@ def result_of(job: Job, bench: Bench, outcome: Outcome, speed: Speed) -> Strateg
     )
 
 
-def tested(result: Result, bench: Bench, job: Job, file: Path) -> Result:
-    """A result with its accuracy on the test split."""
+def tested(result: StrategyResult, bench: Bench, job: Job, file: Path) -> StrategyResult:
+    """A result with its accuracy on the test split; read after every choice was made."""
     split: SplitName = "test"
-    return result.model_copy(update={"accuracy": bench.metric(file, job.data, job.task, split)})
+    return result.model_copy(update={"accuracy": bench.metric(file, job.data, split)})
 
 
 def decisions_of(
@@ -138,45 +137,25 @@ def check_file(job: Job, outcome: Outcome) -> dict[str, str]:
         What was checked, in words.
 
     Raises:
-        VerificationError: a float file differs beyond float rounding, or an integer file is neither
-            bit-equal to the integer simulator nor agrees with it on enough images.
+        VerificationError: a float file differs beyond float rounding, or an integer file agrees with the
+            integer simulator on too few images.
     """
     batch = next(iter(job.data.batches("validation", CHECK_IMAGES, limit=CHECK_IMAGES)))
     x = np.asarray(batch.inputs, np.float32)
-    last = outcome.file.suffix == ".tflite" and x.ndim == 4
-    with job.target.session(outcome.file, job.request.threads) as session:
-        got = session.run_many(np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if last else x)
-    if any(op_name(node) == "fake_quantize" for node in calls(outcome.graph)):
+    integer = bool(calls(outcome.graph, "fake_quantize"))
+    if integer:
         flavour = "onnxruntime" if outcome.file.suffix == ".onnx" else "xnnpack"
-        expected = simulate(outcome.graph, [torch.from_numpy(x)], flavour=flavour)[0]
-        return {"integer simulator": _integers_agree(got, _numpy(expected), outcome)}
-    expected = run(outcome.graph, torch.from_numpy(x))[0]
-    return {"graph in torch": _floats_agree(got, _numpy(expected), outcome)}
-
-
-def _numpy(value: Tensor | np.ndarray) -> np.ndarray:
-    return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
-
-
-def _floats_agree(got: np.ndarray, expected: np.ndarray, outcome: Outcome) -> str:
-    worst = float(np.abs(got.reshape(expected.shape) - expected).max() / max(1e-30, np.abs(expected).max()))
-    if not worst <= FLOAT_TOLERANCE:
-        raise VerificationError(
-            f"differs from its graph by {worst:.2g} of the output range in the runtime",
-            where=outcome.file.name,
-        )
-    return f"{len(got)} images, largest difference {worst:.2g} of the output range"
-
-
-def _integers_agree(got: np.ndarray, expected: np.ndarray, outcome: Outcome) -> str:
-    got = got.reshape(expected.shape)
-    equal = float((got == expected).mean())
-    same = float((got.reshape(len(got), -1).argmax(1) == expected.reshape(len(got), -1).argmax(1)).mean())
-    if equal < 1.0 and same < LEAST_AGREEMENT:
-        raise VerificationError(
-            f"agrees with the integer simulator on {same:.1%} of the images only", where=outcome.file.name
-        )
-    return f"{len(got)} images, {equal:.2%} of the outputs equal, first class the same on {same:.1%}"
+        expected = simulate(outcome.graph, [torch.from_numpy(x)], flavour=flavour)
+    else:
+        expected = run(outcome.graph, torch.from_numpy(x))
+    shapes = [shape_of(value) for value in outputs(outcome.graph)]
+    got = run_file(job.target, outcome.file, [x], shapes, threads=job.request.threads)
+    found = compare_outputs(got, [value.numpy() for value in expected], integer=integer)
+    worst = "a value that is not finite" if found.worst is None else f"{found.worst:.2g} of the output range"
+    words = f"{len(x)} images, {found.equal:.2%} of the outputs equal, largest difference {worst}"
+    if not found.passed:
+        raise VerificationError(f"is not what its graph computes ({words})", where=outcome.file.name)
+    return {"integer simulator" if integer else "graph in torch": words}
 
 
 def versions_of(job: Job) -> dict[str, str]:
