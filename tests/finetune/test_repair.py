@@ -50,7 +50,7 @@ SHORT = RepairSettings(
 def _no_waiting() -> Iterator[None]:
     """Whatever else is measured on this machine, tests go on."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "wait_while_measuring", lambda: 0.0)
+        patch.setattr(trainer, "wait_while_measuring", lambda _: 0.0)
         yield
 
 
