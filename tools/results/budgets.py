@@ -1,0 +1,164 @@
+"""Are budgets kept? Latency, size and memory budgets on CIFAR-10 networks, checked by a new process.
+
+    python -m tools.results.budgets --data DIR --weights DIR -o out/budgets
+
+Each run compresses without repair (`--epochs 0`) under one budget; `mcc bench` then measures the delivered file
+in turns with the original, in processes of its own. Resumable; writes docs/results/budgets.md.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mcc.report.schema import load_report
+
+PAGE = Path(__file__).parents[2] / "docs" / "results" / "budgets.md"
+NETWORKS = ("mobilenet_v2", "resnet20")
+TARGETS = ("ort-host", "litert-host", "litert-web")
+LATENCY_SHARES = (0.8, 0.65, 0.5, 0.4)
+SIZE_SHARES = (0.6, 0.3)
+MEMORY_SHARES = (0.95, 0.85)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One budget: a share of the original's figure."""
+
+    network: str
+    target: str
+    kind: str
+    share: float
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.network}-{self.target}-{self.kind}-{self.share:g}"
+
+
+def cases() -> list[Case]:
+    """All budgets."""
+    found: list[Case] = []
+    for network in NETWORKS:
+        for target in TARGETS:
+            found += [Case(network, target, "latency", share) for share in LATENCY_SHARES]
+        found += [Case(network, "litert-host", "size", share) for share in SIZE_SHARES]
+        found += [Case(network, "litert-host", "memory", share) for share in MEMORY_SHARES]
+    return found
+
+
+def program() -> str:
+    """The `mcc` of this environment."""
+    return str(Path(sys.executable).with_name("mcc"))
+
+
+def bench(files: list[Path], target: str) -> list[dict[str, Any]]:
+    """What a new process measures."""
+    done = subprocess.run(
+        [program(), "bench", *map(str, files), "--target", target, "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def original(case: Case, weights: str, folder: Path) -> dict[str, Any]:
+    """Latency, size and memory of the original, measured once for each network and target."""
+    known = folder / f"{case.network}-{case.target}.json"
+    if not known.exists():
+        form = "onnx" if case.target.startswith("ort") else "tflite"
+        file = folder / f"{case.network}.{form}"
+        model = [
+            f"tools/baselines/networks.py:{case.network}",
+            "--weights",
+            f"{weights}/{case.network}.safetensors",
+        ]
+        subprocess.run([program(), "lower", *model, "--to", form, "-o", str(file)], check=True)
+        known.write_text(json.dumps({**bench([file], case.target)[0], "size_bytes": file.stat().st_size}))
+    return json.loads(known.read_text())
+
+
+def option(case: Case, figures: dict[str, Any]) -> list[str]:
+    """The budget as an option of `mcc compress`."""
+    if case.kind == "latency":
+        return ["--latency", f"{case.share * figures['latency_us']['median']:.0f}us"]
+    value = figures["size_bytes" if case.kind == "size" else "peak_memory_bytes"]
+    return [f"--{case.kind}", f"{case.share * value / 1000:.0f}kB"]
+
+
+def run(case: Case, data: str, weights: str, folder: Path) -> dict[str, Any]:
+    """Compress under the budget and check it by a new process; remembered."""
+    known = folder / case.name / "case.json"
+    if known.exists():
+        return json.loads(known.read_text())
+    asked = option(case, original(case, weights, folder))
+    command = [
+        program(), "compress", f"tools/baselines/networks.py:{case.network}",
+        "--weights", f"{weights}/{case.network}.safetensors", "--data", f"cifar10:{data}",
+        "--target", case.target, "--epochs", "0", *asked, "-o", str(folder / case.name), "--resume",
+    ]  # fmt: skip
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    found: dict[str, Any] = {"asked": " ".join(asked), "status": done.returncode}
+    if (folder / case.name / "report.json").exists():
+        report = load_report(folder / case.name / "report.json")
+        model = next((folder / case.name).glob("model.*"))
+        checked = bench([next((folder / case.name).glob("baseline.*")), model], case.target)
+        found |= {
+            "chosen": report.chosen.name if report.chosen else "",
+            "met": report.met,
+            "validation_accuracy": report.compressed.validation_accuracy,
+            "size_bytes": model.stat().st_size,
+            "original_us": checked[0]["latency_us"]["median"],
+            "latency_us": checked[1]["latency_us"]["median"],
+            "peak_memory_bytes": checked[1]["peak_memory_bytes"],
+        }
+    else:
+        found["message"] = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
+    known.parent.mkdir(parents=True, exist_ok=True)
+    known.write_text(json.dumps(found))
+    return found
+
+
+@click.command()
+@click.option("--data", required=True, help="Folder with cifar-10-batches-bin.")
+@click.option("--weights", required=True, help="Folder with the trained baselines.")
+@click.option("-o", "--output", default="out/budgets", show_default=True)
+@click.option("--only", default="", help="Only cases whose name contains this.")
+def main(data: str, weights: str, output: str, only: str) -> None:
+    """Run what is missing, then write the page."""
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        "# Budgets",
+        "",
+        "`python -m tools.results.budgets`: compressed without repair under one budget; the latency in the last",
+        "column but two was measured by a new process, in turns with the original.",
+        "",
+        "| case | asked | met | chosen | new process, us | original, us | size, bytes | peak memory, bytes |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for case in cases():
+        done = (folder / case.name / "case.json").exists()
+        if only not in case.name and not done:
+            continue
+        found = run(case, data, weights, folder)
+        if "met" not in found:
+            lines.append(f"| {case.name} | {found['asked']} | no | {found.get('message', '')} | | | | |")
+            continue
+        met = "yes" if all(found["met"].values()) else "no"
+        lines.append(
+            f"| {case.name} | {found['asked']} | {met} | {found['chosen']} | {found['latency_us']:.1f} "
+            f"| {found['original_us']:.1f} | {found['size_bytes']} | {found['peak_memory_bytes']} |"
+        )
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    click.echo(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
