@@ -2,8 +2,8 @@
 
     python -m tools.results.budgets --data DIR --weights DIR -o out/budgets
 
-Each run compresses without repair (`--epochs 0`) under one budget; `mcc bench` then measures the delivered file
-in turns with the original, in processes of its own. Resumable; writes docs/results/budgets.md.
+Each run compresses without repair (`--epochs 0`) under one budget; `mcc bench` then measures the delivered
+file in turns with the original, in processes of its own. Resumable; writes docs/results/budgets.md.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def main(data: str, weights: str, output: str, only: str) -> None:
     lines = [
         "# Budgets",
         "",
-        "`python -m tools.results.budgets`: compressed without repair under one budget; the latency in the last",
-        "column but two was measured by a new process, in turns with the original.",
+        "`python -m tools.results.budgets`: compressed without repair under one budget. The latencies were",
+        "measured by a new process, the delivered file in turns with the original.",
         "",
         "| case | asked | met | chosen | new process, us | original, us | size, bytes | peak memory, bytes |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
