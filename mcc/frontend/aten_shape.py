@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import fx
 
 from mcc.frontend.aten import aten
 from mcc.frontend.emitter import Emitter
-from mcc.frontend.values import AnyValue, Const, Expanded
+from mcc.frontend.values import AnyValue, Const, Expanded, Turned
 
 Ints = Sequence[int]
 _TO_THE_END = 2**62
@@ -28,68 +28,89 @@ def view(
     return e.reshape_out(x)
 
 
-@aten("permute.default")
-def permute(e: Emitter, x: AnyValue, dims: Ints) -> fx.Node:
+@aten("permute.default", turning=True)
+def permute(e: Emitter, x: AnyValue, dims: Ints) -> AnyValue:
     """Permute the axes."""
     rank = len(e.shape(x))
-    return e.transpose(x, [dim % rank for dim in dims])
+    return e.turn(x, [dim % rank for dim in dims])
 
 
-@aten("transpose.int", "swapaxes.default")
+@aten("transpose.int", "swapaxes.default", turning=True)
 def transpose(
     e: Emitter, x: AnyValue, dim0: int = 0, dim1: int = 0, axis0: int = 0, axis1: int = 0
-) -> fx.Node:
+) -> AnyValue:
     """Swap two axes."""
     rank = len(e.shape(x))
     perm = list(range(rank))
     first, second = (dim0 or axis0) % rank, (dim1 or axis1) % rank
     perm[first], perm[second] = perm[second], perm[first]
-    return e.transpose(x, perm)
+    return e.turn(x, perm)
 
 
-@aten("mT.default", "adjoint.default")
-def matrix_transpose(e: Emitter, x: AnyValue) -> fx.Node:
+@aten("mT.default", "adjoint.default", turning=True)
+def matrix_transpose(e: Emitter, x: AnyValue) -> AnyValue:
     """Swap the last two axes."""
     return transpose(e, x, -2, -1)
 
 
-@aten("movedim.int", "movedim.intlist", "moveaxis.int")
-def movedim(e: Emitter, x: AnyValue, source: Ints | int, destination: Ints | int) -> fx.Node:
+@aten("movedim.int", "movedim.intlist", "moveaxis.int", turning=True)
+def movedim(e: Emitter, x: AnyValue, source: Ints | int, destination: Ints | int) -> AnyValue:
     """Move axes to other places."""
     rank = len(e.shape(x))
     sources = [source] if isinstance(source, int) else list(source)
     targets = [destination] if isinstance(destination, int) else list(destination)
     placed = {t % rank: s % rank for s, t in zip(sources, targets, strict=True)}
     rest = iter(axis for axis in range(rank) if axis not in placed.values())
-    return e.transpose(x, [placed[i] if i in placed else next(rest) for i in range(rank)])
+    return e.turn(x, [placed[i] if i in placed else next(rest) for i in range(rank)])
 
 
-@aten("slice.Tensor")
+def _through(
+    e: Emitter, x: AnyValue, dim: int, work: Callable[[AnyValue, int], AnyValue], *, drops: bool = False
+) -> AnyValue:
+    """Work along an axis of a value, wherever its batch axis is seen.
+
+    Args:
+        work: gets the value with its batch axis in front, and the axis there.
+        drops: whether the axis goes away.
+    """
+    if not isinstance(x, Turned):
+        return work(x, e.axis(x, dim))
+    rank = len(e.shape(x))
+    position = dim % rank
+    if position == x.place:
+        e.refuse("works along the batch axis", "keep axis 0 for the batch")
+    place = x.place - 1 if drops and position < x.place else x.place
+    return e.seen_at(e.node(work(x.inner, x.seen(rank)[position])), place)
+
+
+@aten("slice.Tensor", turning=True)
 def slice_(
     e: Emitter, x: AnyValue, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> fx.Node:
+) -> AnyValue:
     """A window along an axis; the whole batch may be sliced as `x[:]`."""
     stop = _TO_THE_END if end is None else end
     whole = (start or 0) == 0 and stop >= e.batch and step == 1
-    if dim % len(e.shape(x)) == 0 and whole:
-        return e.node(x)
-    return e.window(x, e.axis(x, dim), start or 0, stop, step)
+    if not isinstance(x, Turned) and dim % len(e.shape(x)) == 0 and whole:
+        return x
+    return _through(e, x, dim, lambda value, axis: e.window(value, axis, start or 0, stop, step))
 
 
-@aten("narrow.default")
-def narrow(e: Emitter, x: AnyValue, dim: int, start: int, length: int) -> fx.Node:
+@aten("narrow.default", turning=True)
+def narrow(e: Emitter, x: AnyValue, dim: int, start: int, length: int) -> AnyValue:
     """A window along an axis."""
-    axis = e.axis(x, dim)
-    first = start % e.shape(x)[axis]
-    return e.window(x, axis, first, first + length)
+    first = start % e.shape(x)[dim]
+    return slice_(e, x, dim, first, first + length)
 
 
-@aten("select.int")
-def select(e: Emitter, x: AnyValue, dim: int, index: int) -> fx.Node:
+@aten("select.int", turning=True)
+def select(e: Emitter, x: AnyValue, dim: int, index: int) -> AnyValue:
     """One element along an axis, which goes away."""
-    axis = e.axis(x, dim)
-    position = index % e.shape(x)[axis]
-    return _without(e, e.window(x, axis, position, position + 1), axis)
+    position = index % e.shape(x)[dim]
+
+    def work(value: AnyValue, axis: int) -> AnyValue:
+        return _without(e, e.window(value, axis, position, position + 1), axis)
+
+    return _through(e, x, dim, work, drops=True)
 
 
 def _without(e: Emitter, x: AnyValue, axis: int) -> fx.Node:
@@ -97,39 +118,38 @@ def _without(e: Emitter, x: AnyValue, axis: int) -> fx.Node:
     return e.reshape(x, shape[1:axis] + shape[axis + 1 :])
 
 
-@aten("unbind.int")
+@aten("unbind.int", turning=True)
 def unbind(e: Emitter, x: AnyValue, dim: int = 0) -> list[AnyValue]:
     """Each element along an axis."""
-    axis = e.axis(x, dim)
-    return [_without(e, part, axis) for part in e.singles(x, axis)]
+    length = e.shape(x)[dim]
+    e.limit_copies(length, "takes an axis apart")
+    return [select(e, x, dim, index) for index in range(length)]
 
 
-@aten("split_with_sizes.default", "split.sizes")
+@aten("split_with_sizes.default", "split.sizes", turning=True)
 def split_with_sizes(
     e: Emitter, x: AnyValue, split_sizes: Ints = (), dim: int = 0, split_size: Ints = ()
 ) -> list[AnyValue]:
     """Windows of given sizes."""
-    axis, start = e.axis(x, dim), 0
+    start = 0
     parts: list[AnyValue] = []
     for size in split_sizes or split_size:
-        parts.append(e.window(x, axis, start, start + size))
+        parts.append(slice_(e, x, dim, start, start + size))
         start += size
     return parts
 
 
-@aten("split.Tensor")
+@aten("split.Tensor", turning=True)
 def split(e: Emitter, x: AnyValue, split_size: int, dim: int = 0) -> list[AnyValue]:
     """Windows of one size; the last may be shorter."""
-    axis = e.axis(x, dim)
-    length = e.shape(x)[axis]
-    return [e.window(x, axis, i, min(i + split_size, length)) for i in range(0, length, split_size)]
+    length = e.shape(x)[dim]
+    return [slice_(e, x, dim, i, min(i + split_size, length)) for i in range(0, length, split_size)]
 
 
-@aten("chunk.default")
+@aten("chunk.default", turning=True)
 def chunk(e: Emitter, x: AnyValue, chunks: int, dim: int = 0) -> list[AnyValue]:
     """A number of windows."""
-    axis = e.axis(x, dim)
-    return split(e, x, -(-e.shape(x)[axis] // chunks), axis)
+    return split(e, x, -(-e.shape(x)[dim] // chunks), dim)
 
 
 @aten("cat.default", "concat.default")
@@ -307,6 +327,7 @@ def channel_shuffle(e: Emitter, x: AnyValue, groups: int) -> fx.Node:
     *("contiguous.default", "clone.default", "detach.default", "alias.default", "lift_fresh_copy.default"),
     *("lift_fresh.default", "detach_copy.default", "resolve_conj.default", "resolve_neg.default"),
     broadcasting=True,
+    turning=True,
 )
 def same(e: Emitter, x: AnyValue) -> AnyValue:
     """The value itself."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import GraphError, UnsupportedError
-from mcc.frontend.values import AnyValue, Const, Expanded, Value
+from mcc.frontend.values import AnyValue, Const, Expanded, Turned, Value
 from mcc.ir.graph import Graph, GraphBuilder
 from mcc.ir.notes import annotate, shape_of, type_of
 
@@ -66,6 +66,8 @@ class Emitter:
         """The node of a value; reads the constant or repeats the expanded value where need be."""
         if isinstance(value, fx.Node):
             return value
+        if isinstance(value, Turned):
+            self.refuse("moves the batch axis", "keep axis 0 for the batch")
         return self._repeat(value) if isinstance(value, Expanded) else self._constant(value)
 
     def _constant(self, const: Const) -> fx.Node:
@@ -169,8 +171,8 @@ class Emitter:
         return self.call(op, *operands)
 
     def _operand(self, value: AnyValue | float) -> Value:
-        if isinstance(value, Expanded):
-            return value.inner
+        if isinstance(value, Expanded | Turned):
+            return self.node(value) if isinstance(value, Turned) else value.inner
         return value if isinstance(value, fx.Node | Const) else self.scalar(value)
 
     def shape(self, value: AnyValue) -> tuple[int, ...]:
@@ -179,6 +181,9 @@ class Emitter:
             return tuple(value.tensor.shape)
         if isinstance(value, Expanded):
             return (1, *value.shape)
+        if isinstance(value, Turned):
+            inner = shape_of(value.inner)
+            return tuple(inner[axis] for axis in value.seen(len(inner)))
         return shape_of(value)
 
     def axis(self, value: AnyValue, dim: int, *, new: int = 0) -> int:
@@ -202,11 +207,22 @@ class Emitter:
 
     def transpose(self, x: AnyValue, perm: Sequence[int]) -> fx.Node:
         """Permute the axes; refuses to move the batch axis."""
-        if list(perm) == list(range(len(perm))):
-            return self.node(x)
-        if perm[0] != 0:
-            self.refuse("moves the batch axis", "keep axis 0 for the batch")
-        return self.call("transpose", x, perm=tuple(int(p) for p in perm))
+        return self.node(self.turn(x, perm))
+
+    def turn(self, x: AnyValue, perm: Sequence[int]) -> fx.Node | Turned:
+        """Permute the axes; a batch axis that is moved is only seen elsewhere."""
+        rank = len(perm)
+        inner = x.inner if isinstance(x, Turned) else self.node(x)
+        seen = x.seen(rank) if isinstance(x, Turned) else list(range(rank))
+        order = [seen[int(axis)] for axis in perm]
+        rest = [axis for axis in order if axis]
+        if rest != list(range(1, rank)):
+            inner = self.call("transpose", inner, perm=(0, *rest))
+        return self.seen_at(inner, order.index(0))
+
+    def seen_at(self, inner: fx.Node, place: int) -> fx.Node | Turned:
+        """A value whose batch axis is seen at a place."""
+        return Turned(inner, place) if place else inner
 
     def window(self, x: AnyValue, axis: int, start: int, stop: int, step: int = 1) -> fx.Node:
         """A slice along an axis; the value itself where it is whole. Refuses an empty slice."""
@@ -253,18 +269,19 @@ class Emitter:
             return self.call("resize", node, size=want[1:], mode="nearest", align_corners=False)
         for axis, (n, m) in enumerate(zip(have, want, strict=True), start=1):
             if n != m:
-                self._limit(m, "repeats an axis")
+                self.limit_copies(m, "repeats an axis")
                 node = self.call("concat", *([node] * m), axis=axis)
         return node
 
-    def _limit(self, copies: int, what: str) -> None:
+    def limit_copies(self, copies: int, what: str) -> None:
+        """Refuse to unroll an axis beyond `MAX_COPIES`."""
         if copies > MAX_COPIES:
             self.refuse(f"{what} {copies} times", f"at most {MAX_COPIES} are unrolled")
 
     def singles(self, x: AnyValue, axis: int) -> list[fx.Node]:
         """The slices of length 1 along an axis. Refuses more than `MAX_COPIES`."""
         length = self.shape(x)[axis]
-        self._limit(length, "takes an axis apart")
+        self.limit_copies(length, "takes an axis apart")
         return [self.window(x, axis, i, i + 1) for i in range(length)]
 
     # -- refusals and the end ------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from mcc.frontend.aten import Result, translate
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
 from mcc.frontend.operators import draws, is_aten, is_pure, operator_of, result_elements, written
 from mcc.frontend.program import Program, state_changes
-from mcc.frontend.values import AnyValue, Const, Expanded, canonical_name
+from mcc.frontend.values import AnyValue, Const, Expanded, Turned, canonical_name
 from mcc.ir.graph import Graph, clean
 
 __all__ = ["aten_arithmetic", "aten_reduce", "aten_shape", "aten_weights", "import_program"]
@@ -204,7 +204,7 @@ class _Importer:
         """Evaluate an operator whose result does not depend on the input; None where it does."""
         flat = [value for item in (*args, *kwargs.values()) for value in _flatten(item)]
         shapes_only = operator_of(target).packet.startswith(_CREATION)
-        if not shapes_only and any(isinstance(value, fx.Node | Expanded) for value in flat):
+        if not shapes_only and any(isinstance(value, fx.Node | Expanded | Turned) for value in flat):
             return None
         if draws(target):
             self.emitter.refuse("draws random numbers", "call .eval() on the model or remove the noise")
@@ -230,8 +230,8 @@ class _Importer:
         """The tensor of a constant; for a value of the graph, one of its shape (for `zeros_like`)."""
         if isinstance(value, Const):
             return value.tensor.clone() if private else value.tensor
-        if isinstance(value, fx.Node | Expanded):
-            return torch.zeros((self.emitter.batch, *self.emitter.shape(value)[1:]))
+        if isinstance(value, fx.Node | Expanded | Turned):
+            return torch.zeros((self.emitter.batch, *self.emitter.shape(self.emitter.node(value))[1:]))
         return [self._evaluated(item, private) for item in value] if isinstance(value, list) else value
 
 

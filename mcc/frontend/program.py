@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -58,28 +59,74 @@ def from_export(exported: ExportedProgram) -> Program:
     first: dict[tuple[int, torch.Size], str] = {}
     for name, tensor in exported.state_dict.items():
         first.setdefault((tensor.data_ptr(), tensor.shape), name)
+    graph, moved = _inlined(exported.graph_module)
+    renamed = {node.name: copy.name for node, copy in moved.items()}
     stored: dict[str, Stored] = {}
     fed: list[str] = []
     for spec in exported.graph_signature.input_specs:
+        place = renamed[spec.arg.name]
         if spec.kind == InputKind.USER_INPUT:
-            fed.append(spec.arg.name)
+            fed.append(place)
         elif spec.target is not None:
             found = _stored(exported, spec)
             name = first.get((found.tensor.data_ptr(), found.tensor.shape), found.name)
-            stored[spec.arg.name] = replace(found, name=name)
+            stored[place] = replace(found, name=name)
+    results = next(node for node in exported.graph.nodes if node.op == "output").args[0]
     returned: list[str] = []
-    for output in exported.graph_signature.output_specs:
+    for output, value in zip(
+        exported.graph_signature.output_specs, cast(Sequence[Any], results), strict=True
+    ):
         if output.kind == OutputKind.BUFFER_MUTATION:
             raise state_changes(str(output.target))
-        name = getattr(output.arg, "name", None)
-        if output.kind == OutputKind.USER_OUTPUT and name:  # None and plain numbers have none
-            returned.append(str(name))
+        if output.kind == OutputKind.USER_OUTPUT and isinstance(value, fx.Node):
+            returned.append(moved[value].name)
     attributes = {
         str(node.target): getattr(exported.graph_module, str(node.target), None)
-        for node in exported.graph.nodes
+        for node in graph.nodes
         if node.op == "get_attr"
     }
-    return Program(exported.graph, stored, tuple(fed), tuple(returned), attributes)
+    return Program(graph, stored, tuple(fed), tuple(returned), attributes)
+
+
+def _inlined(module: fx.GraphModule) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """The graph with blocks that switch autocast off put in place; and where its nodes went.
+
+    Raises:
+        UnsupportedError: a block that switches autocast on.
+    """
+    graph = fx.Graph()
+    moved: dict[fx.Node, fx.Node] = {}
+    blocks: dict[fx.Node, list[fx.Node]] = {}
+    for node in module.graph.nodes:
+        source = node.args[0] if node.target is operator.getitem else None
+        if isinstance(source, fx.Node) and source in blocks:
+            moved[node] = blocks[source][cast(int, node.args[1])]
+        elif getattr(node.target, "__name__", "") == "wrap_with_autocast":
+            _, _, enabled, _, block, *given = node.args
+            if enabled:
+                raise UnsupportedError(
+                    "the model switches autocast on",
+                    where=f"{node.name}",
+                    hint="remove torch.autocast: mcc chooses precisions itself",
+                )
+            inner = getattr(module, str(cast(fx.Node, block).target))
+            blocks[node] = _copied(inner.graph, graph, [moved[cast(fx.Node, arg)] for arg in given])
+        else:
+            moved[node] = graph.node_copy(node, lambda old: moved[old])
+    return graph, moved
+
+
+def _copied(block: fx.Graph, graph: fx.Graph, given: Sequence[fx.Node]) -> list[fx.Node]:
+    """Copy the nodes of a block behind those of a graph; its results there."""
+    places = [node for node in block.nodes if node.op == "placeholder"]
+    moved = dict(zip(places, given, strict=True))
+    results: list[fx.Node] = []
+    for node in block.nodes:
+        if node.op == "output":
+            results = [moved[cast(fx.Node, value)] for value in cast(Sequence[Any], node.args[0])]
+        elif node.op != "placeholder":
+            moved[node] = graph.node_copy(node, lambda old: moved[old])
+    return results
 
 
 def as_double(program: Program) -> Program:

@@ -37,8 +37,27 @@ class Expanded:
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Turned:
+    """A value whose batch axis the model sees elsewhere, on the way to take another axis apart (attention).
+
+    Attributes:
+        inner: the value with its batch axis in front.
+        place: where the model sees the batch axis, at least 1.
+    """
+
+    inner: fx.Node
+    place: int
+
+    def seen(self, rank: int) -> list[int]:
+        """Axes of the inner value in the order in which the model sees them."""
+        axes = list(range(1, rank))
+        axes.insert(self.place, 0)
+        return axes
+
+
 Value = fx.Node | Const
-AnyValue = Value | Expanded
+AnyValue = Value | Expanded | Turned
 
 
 def canonical_name(path: str) -> str:

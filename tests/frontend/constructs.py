@@ -69,6 +69,50 @@ def shuffle() -> nn.Module:
     return Of(function, c=nn.Conv2d(2, 2, 3, padding=1, groups=2))
 
 
+def attention() -> nn.Module:
+    def function(s: Any, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        q, k, v = s.qkv(x).reshape(n, length, 3, 2, width // 2).permute(2, 0, 3, 1, 4).unbind(0)
+        y = (q * 0.5) @ k.transpose(-2, -1)
+        return (y.softmax(-1) @ v).transpose(1, 2).reshape(n, length, width)
+
+    return Of(function, qkv=nn.Linear(6, 18))
+
+
+def turned() -> nn.Module:
+    def function(s: Any, x: Tensor) -> Any:
+        y = x.permute(1, 2, 0, 3)
+        a, b = y.chunk(2, 0)
+        return (
+            y[1:3, ::2].permute(2, 0, 1, 3),
+            a.transpose(0, 2),
+            b[0, 1].contiguous(),
+            y.select(3, 1).movedim(2, 0),
+        )
+
+    return Of(function)
+
+
+def without_autocast() -> nn.Module:
+    def function(s: Any, x: Tensor) -> Tensor:
+        y = s.c(x)
+        with torch.autocast("cpu", enabled=False):
+            z = y.float().relu_()
+        return z + y
+
+    return Of(function, c=nn.Conv2d(4, 4, 1))
+
+
+def channel_attention() -> nn.Module:
+    """ECA (Wang 2020): a one-dimensional convolution over the channels of a pooled map."""
+
+    def function(s: Any, x: Tensor) -> Tensor:
+        y = s.c(x.mean((2, 3)).view(x.shape[0], 1, -1))
+        return x * y.view(x.shape[0], -1, 1, 1).sigmoid()
+
+    return Of(function, c=nn.Conv1d(1, 1, 3, padding=1, bias=False))
+
+
 def option_a() -> nn.Module:
     return Of(lambda s, x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2)) + s.c(x), c=nn.Conv2d(4, 8, 3, 2, 1))
 
@@ -362,6 +406,11 @@ ARITHMETIC: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
         MAP,
     ),
     "constant for the batch": (of(lambda s, x: x + torch.ones(x.shape[0], 4, 1, 1)), MAP),
+    "channel attention": (channel_attention, MAP),
+    "rows": (lambda: nn.Conv1d(4, 6, 3, stride=2, padding=2, dilation=2, groups=2), (1, 4, 9)),
+    "self-attention": (attention, (1, 5, 6)),
+    "batch seen elsewhere": (turned, MAP),
+    "autocast off": (without_autocast, MAP),
     "squeeze and excite": (squeeze_and_excite, MAP),
     "dense gate": (dense_gate, MAP),
     "reused layers": (

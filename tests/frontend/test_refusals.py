@@ -49,7 +49,7 @@ CASES: list[tuple[str, Callable[[], nn.Module], tuple[int, ...], tuple[str, ...]
         MAP,
         ("aten.cumsum", "1 (test_refusals.py:", "rewrite"),
     ),
-    ("1-d", lambda: nn.Conv1d(4, 4, 3), (1, 4, 8), ("aten.conv1d", "height 1")),
+    ("1-d", lambda: nn.ConvTranspose1d(4, 4, 3), (1, 4, 8), ("aten.conv_transpose1d",)),
     ("3-d", lambda: nn.Conv3d(4, 4, 3), (1, 4, 8, 8, 8), ("aten.conv3d", "two-dimensional")),
     ("state", Counter, MAP, ("buffer calls", "changed by every call")),
     ("noise", lambda: Of(lambda s, x: x + torch.randn(4, 8, 8)), MAP, ("draws random numbers",)),
