@@ -80,7 +80,7 @@ def follow_weights(graph: Graph, scales: tuple[WeightScale, ...]) -> None:
             greatest = _greatest(constant(graph, entry.weight), entry.axis)
             value = floor_scales(greatest * entry.clips / entry.limit)
             for bias, source in entry.biases:
-                floor = bias_floor(constant(graph, bias), float(constant(graph, source)))
+                floor = bias_floor(constant(graph, bias), float(constant(graph, source).detach()))
                 value = torch.maximum(value, floor.double().reshape(-1, len(value)).amax(0))
             constant(graph, entry.scale).copy_(value)
 

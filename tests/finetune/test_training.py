@@ -199,7 +199,7 @@ def test_masks_hold() -> None:
     sparse.apply(graph, 1, 10)
     for name, zero in zeros.items():
         assert torch.equal(constant(graph, name) == 0, zero)
-    assert float(constant(graph, "stem_w").min()) > -5  # not sparse: untouched
+    assert bool((constant(graph, "stem_w") != 0).all())  # not sparse: untouched
 
 
 @pytest.mark.parametrize("block", [1, 2])
@@ -212,7 +212,7 @@ def test_a_ramp_ends_at_the_noted_sparsity(block: int) -> None:
         with torch.no_grad():
             constant(graph, "wide_w").add_(torch.randn(24, 8, 1, 1) * 1e-3)
         sparse.apply(graph, step, 40)
-        shares.append(float((constant(graph, "wide_w") == 0).double().mean()))
+        shares.append(float((constant(graph, "wide_w").detach() == 0).double().mean()))
     assert shares == sorted(shares)
     assert shares[2] == 0
     assert 0 < shares[3] < 0.8
