@@ -28,7 +28,7 @@ def shrink(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> 
     """
     if not removed:
         for node in graph.graph.nodes:
-            annotate(node, keep=None)
+            _done(node)
         return
     gone = analysis.mask(removed)
     for name, labels in analysis.labels.items():
@@ -44,11 +44,17 @@ def shrink(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> 
     widths = {node: type_of(node) for node in attributes}
     infer(clean(graph))
     for node, old in widths.items():
-        annotate(node, keep=None)
+        _done(node)
         if table.row_of(node).scales == "weighted":
             axis = produced_axis(table.row_of(node).name, old.shape)
             if old.shape[axis] != shape_of(node)[axis]:
                 annotate(node, pruned_from=note(node).pruned_from or old.shape[axis])
+
+
+def _done(node: fx.Node) -> None:
+    """The wish of a note is fulfilled; a frozen node keeps even its note."""
+    if note(node).frozen is None:
+        annotate(node, keep=None)
 
 
 def _shrink_constant(graph: Graph, name: str, analysis: ChannelAnalysis, gone: Mask) -> None:

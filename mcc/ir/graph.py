@@ -226,6 +226,29 @@ def add_call(
     return node
 
 
+class CanonicalGraph(fx.GraphModule):
+    """A graph module that pickles as its text form and constants.
+
+    FX would pickle the generated code and trace it anew: into the operators, and without the notes.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from mcc.ir.text import print_graph, text_constants  # the text form stands above the graph
+
+        held = {name: (value.detach(), value.requires_grad) for name, value in text_constants(self).items()}
+        return _from_text, (print_graph(self), held, self.training)
+
+
+def _from_text(text: str, held: dict[str, tuple[Tensor, bool]], training: bool) -> Graph:
+    from mcc.ir.text import parse_graph
+
+    graph = parse_graph(text, {name: value for name, (value, _) in held.items()})
+    for name, (_, requires_grad) in held.items():
+        constant(graph, name).requires_grad_(requires_grad)
+    graph.train(training)
+    return graph
+
+
 class GraphBuilder:
     """Builds a canonical graph step by step; used by frontends, the parser, micro-models and tests.
 
@@ -289,7 +312,7 @@ class GraphBuilder:
 
     def finish_empty(self) -> Graph:
         """The module as it stands, its graph possibly still without output."""
-        graph = fx.GraphModule(self.module, self.graph, class_name="CanonicalGraph")
+        graph = CanonicalGraph(self.module, self.graph, class_name="CanonicalGraph")
         graph.eval()
         return graph
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, fx
 
 from mcc.ir import table
-from mcc.ir.graph import Graph, GraphBuilder, is_constant
+from mcc.ir.graph import Graph, GraphBuilder, clean, is_constant
 from mcc.ir.notes import annotate, shape_of
 
 T = TypeVar("T")
@@ -523,7 +523,7 @@ def random_graph(choices: Choices, steps: int = 10) -> Graph:
             m.pick(STRUCTURES)(m)
         else:
             RECIPES[m.pick(FREQUENT if kind <= 3 else tuple(RECIPES))](m)
-    return m.b.finish(*_outputs(m))
+    return clean(m.b.finish(*_outputs(m)))  # some recipes make a constant that they do not need
 
 
 def _input_shape(m: Maker) -> tuple[int, ...]:
