@@ -109,7 +109,8 @@ def analyse_channels(graph: Graph) -> ChannelAnalysis:
             if note(node).frozen is not None:
                 _freeze_node(space, labels, node)
             for operand in site.operands:
-                if operand is not None and operand.constant is not None:
+                # A quantiser follows whoever reads it: what it quantises is bound there.
+                if operand is not None and operand.constant is not None and site.op != "fake_quantize":
                     readers[operand.constant].add(node.name)
     for value in outputs(graph):
         space.freeze(labels[value.name], "is an output of the network")
