@@ -1,0 +1,100 @@
+"""A target and a cost model that give the same figures every time, so that whole jobs run in seconds.
+
+Files are written and run for real; only times and memory are made up, from the size of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcc.compress import driver, job
+from mcc.cost_api import Estimate, Kernel, Precision
+from mcc.runtime.litert_host import LiteRtHost
+from mcc.runtime.samples import LatencySamples, MachineLoad
+from tests.compress import networks
+
+MODEL = f"{networks.__file__}:tiny"
+US_PER_BYTE = 0.01
+MEMORY_PER_BYTE = 10
+HALFWIDTH = 0.01  # of the interval of a median
+
+
+class StandIn(LiteRtHost):
+    """LiteRT on this machine, with times from the sizes of files.
+
+    Attributes:
+        timed: the files of each call of `time`.
+        slower: factor on times of files but the first, to make a later measurement disagree.
+    """
+
+    def __init__(self, option: str | None = None) -> None:
+        super().__init__(option)
+        self.timed: list[list[Path]] = []
+        self.weighed: list[Path] = []
+        self.slower = 1.0
+
+    def time(self, files: Sequence[Path | str], **options: Any) -> list[LatencySamples]:
+        paths = [Path(file) for file in files]
+        self.timed.append(paths)
+        factors = [1.0] + [self.slower] * (len(paths) - 1)
+        return [samples(US_PER_BYTE * p.stat().st_size * f) for p, f in zip(paths, factors, strict=True)]
+
+    def peak_memory(self, file: Path | str, threads: int = 1) -> int:
+        self.weighed.append(Path(file))
+        return MEMORY_PER_BYTE * Path(file).stat().st_size
+
+
+def samples(us: float) -> LatencySamples:
+    """A measurement with that median."""
+    return LatencySamples(
+        median_us=us, p10_us=0.98 * us, p90_us=1.05 * us, ci_low_us=us * (1 - HALFWIDTH),
+        ci_high_us=us * (1 + HALFWIDTH), runs=100, per_sample=1, turns=((us,),), warmup_runs=3,
+        load=MachineLoad(0.0, 0.0, 0.0),
+    )  # fmt: skip
+
+
+class Model:
+    """Kernels cost their operations, in integers a quarter."""
+
+    name = "stand-in"
+
+    def kernel(self, kernel: Kernel) -> Estimate:
+        """Multiply-adds of a kernel in thousandths of a microsecond."""
+        each = 1e-3 if kernel.precision == "float" else 0.25e-3
+        return Estimate(each * kernel.macs, 0.0, "measured")
+
+    def overhead(self, precision: Precision) -> Estimate:
+        """Five microseconds."""
+        return Estimate(5.0, 0.0, "measured")
+
+
+class Costs:
+    """In place of `mcc.compress.costs.Costs`: nothing needs to be measured."""
+
+    def __init__(self, job: Any) -> None:
+        self.model = Model()
+        self.asked: list[Kernel] = []
+
+    def calibrate(self, *_: Any) -> None:
+        """All is known."""
+
+    def ask(self, kernels: Sequence[Kernel]) -> None:
+        """All is known."""
+        self.asked += kernels
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Let jobs for `litert-host` find the stand-ins."""
+    target = StandIn()
+
+    def find(spec: str) -> StandIn:
+        assert spec == "litert-host"
+        return target
+
+    monkeypatch.setattr(job, "get_target", find)
+    monkeypatch.setattr(driver, "Costs", Costs)
+    return target

@@ -1,0 +1,186 @@
+"""Kill `mcc compress` at random moments, let it go on, and compare what it leaves with an undisturbed run.
+
+    python tools/checks/kill_resume.py --kills 20 --seed 0
+
+First the job runs until the table of measurements holds all that it asks for; then once undisturbed; then
+once for each kill, with a copy of the same table: SIGKILL at a random moment, `--resume`, perhaps again.
+Plan, graph, weights and model must be equal to the byte. Exit status 1 where they are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = f"{ROOT / 'tests' / 'compress' / 'networks.py'}:tiny"
+COMPARED = ("plan.json", "after.mcc", "after.safetensors", "model.*", "baseline.*")
+WARM_RUNS = 4  # each may plan with kernels that the one before measured, and so ask for others
+KILL_AGAIN = 0.4  # of the resumed runs are killed as well
+MOST_KILLS = 3  # of one job
+# The job with short measurements: the table is to be filled, not to be exact.
+HURRIED = (
+    "import sys, mcc.compress.driver as driver, mcc.compress.bench as bench\n"
+    "driver.FINAL_SECONDS = 0.2\n"
+    "bench.TRIAL_SECONDS = 0.2\n"
+    "from mcc.cli.main import main\n"
+    "sys.argv[0] = 'mcc'\n"
+    "main()\n"
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A job to kill.
+
+    Attributes:
+        words: arguments of `mcc compress` but for the folder.
+        work: where everything goes.
+    """
+
+    words: tuple[str, ...]
+    work: Path
+
+    @property
+    def table(self) -> Path:
+        """The folder of the table that every run starts from."""
+        return self.work / "table"
+
+    def start(self, folder: Path, cache: Path, *more: str) -> subprocess.Popen[str]:
+        """The job in a process of its own."""
+        command = [sys.executable, "-c", HURRIED, "compress", *self.words, "-q", "-o", str(folder), *more]
+        return subprocess.Popen(
+            command,
+            env={**os.environ, "MCC_CACHE_DIR": str(cache)},
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, folder: Path, cache: Path, *more: str) -> None:
+        """The job to its end. Raises ClickException with its last words where it fails."""
+        process = self.start(folder, cache, *more)
+        _, said = process.communicate()
+        if process.returncode != 0:
+            raise click.ClickException(f"{folder.name} ended with {process.returncode}: {said.strip()}")
+
+    def warm(self) -> int:
+        """Run until nothing new is measured; how many runs that took."""
+        for index in range(WARM_RUNS):
+            before = rows_of(self.table)
+            self.finish(self.work / f"warm-{index}", self.table)
+            if rows_of(self.table) == before:
+                return index + 1
+        raise click.ClickException(f"after {WARM_RUNS} runs the job still measures something new")
+
+    def copy_of_table(self, name: str) -> Path:
+        """A table that only one run uses."""
+        return Path(shutil.copytree(self.table, self.work / f"table-{name}"))
+
+    def killed(self, name: str, seconds: float, chance: random.Random) -> tuple[list[float], dict[str, str]]:
+        """One job with its kills; when they were, and the digests of what it left.
+
+        Args:
+            seconds: that an undisturbed run takes.
+        """
+        folder, cache, kills = self.work / name, self.copy_of_table(name), list[float]()
+        resumed: tuple[str, ...] = ()
+        while len(kills) < MOST_KILLS and (not kills or chance.random() < KILL_AGAIN):
+            moment = chance.uniform(0.0, seconds)
+            process = self.start(folder, cache, *resumed)
+            try:
+                process.communicate(timeout=moment)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+            kills.append(moment)
+            resumed = ("--resume",)
+        self.finish(folder, cache, "--resume")
+        return kills, digests(folder)
+
+
+def rows_of(table: Path) -> frozenset[tuple[object, ...]]:
+    """Every row of a table, to see whether a run added one; empty where there is no table."""
+    path = table / "latencies.sqlite"
+    if not path.exists():
+        return frozenset()
+    found: set[tuple[object, ...]] = set()
+    with closing(sqlite3.connect(path)) as connection:
+        names = [
+            str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        ]
+        for name in names:
+            found.update((name, *row) for row in connection.execute(f'SELECT * FROM "{name}"'))
+    return frozenset(found)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each compared file, and of the names of whatever is half-written."""
+    files = sorted(path for pattern in COMPARED for path in folder.glob(pattern))
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    found["half-written"] = ", ".join(sorted(path.name for path in folder.rglob(".*.part")))
+    return found
+
+
+def check(job: Check, kills: int, seed: int, say: Callable[[str], None]) -> list[str]:
+    """Run everything; the names of jobs that ended otherwise than the undisturbed one."""
+    say(f"the table holds all after {job.warm()} runs")
+    begin = time.monotonic()
+    job.finish(job.work / "undisturbed", job.copy_of_table("undisturbed"))
+    seconds = time.monotonic() - begin
+    wanted = digests(job.work / "undisturbed")
+    say(f"undisturbed: {seconds:.1f} s, {len(wanted) - 1} files compared")
+    chance, different = random.Random(seed), list[str]()
+    for index in range(kills):
+        name = f"killed-{index:02d}"
+        moments, found = job.killed(name, seconds, chance)
+        unlike = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
+        if unlike:
+            different.append(name)
+        else:
+            shutil.rmtree(job.work / name)
+        shutil.rmtree(job.work / f"table-{name}")
+        when = ", ".join(f"{moment:.1f}" for moment in moments)
+        say(f"{name}  killed at {when} s  {'equal' if not unlike else 'differs in ' + ', '.join(unlike)}")
+    return different
+
+
+@click.command()
+@click.option("--kills", default=20, show_default=True, help="Jobs to kill.")
+@click.option("--seed", default=0, show_default=True, help="Of the moments.")
+@click.option("--model", default=MODEL, show_default=True)
+@click.option("--data", default="digits", show_default=True)
+@click.option("--target", default="litert-host", show_default=True)
+@click.option("--epochs", default="0.3", show_default=True, help="Of each repair.")
+@click.option("--speedup", default="1.2x", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep everything here.")
+def main(kills: int, seed: int, output: Path | None, **given: str) -> None:
+    """Kill the main job at random moments, resume it, and compare plan and weights."""
+    words: Sequence[str] = [given["model"]]
+    for name in ("data", "target", "epochs", "speedup"):
+        words = [*words, f"--{name}", given[name]]
+    with tempfile.TemporaryDirectory(prefix="mcc-kill-resume-") as scratch:
+        different = check(Check(tuple(words), output or Path(scratch)), kills, seed, click.echo)
+    if different:
+        click.echo(f"{len(different)} of {kills} ended otherwise: {', '.join(different)}")
+        raise SystemExit(1)
+    click.echo(f"all {kills} ended in the same plan and weights")
+
+
+if __name__ == "__main__":
+    main()
