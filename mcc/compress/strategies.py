@@ -147,7 +147,10 @@ class Strategies:
         structure = Structure(regime, pruned.structure.widths)
         raw = self.planner.predict(structure)
         trial = self.planner.measure(structure, raw * whole.factor, raw, "sequence-final")
-        return self._repaired("prune-then-quantize", trial)
+        said = ()
+        if not trial.keeps_all and pruned.keeps_all:
+            said = (f"Quantising the pruned network gains less than quantising the original ({gain:.2f}x).",)
+        return self._repaired("prune-then-quantize", trial, said)
 
     def joint(self, name: str, goal: Budget) -> Outcome:
         """Everything at once: each regime planned and repaired a little, the best of them repaired whole."""
