@@ -181,7 +181,7 @@ class LookupCostModel:
         wholes = sorted(store.wholes(fingerprint), key=lambda w: (w.source == source, w.date))
         figures: dict[str, dict[Precision, float]] = {"overhead": {}, "correction": {}}
         for whole in wholes:
-            figures[whole.quantity][whole.precision] = whole.value
+            figures.setdefault(whole.quantity, {})[whole.precision] = whole.value
         return LookupCostModel(tuple(store.rows(fingerprint)), figures["overhead"], figures["correction"])
 
     def kernel(self, kernel: Kernel) -> Estimate:

@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from mcc.calibrate.differenced import measure_differenced
+from mcc.calibrate.excess import profile_excess
 from mcc.calibrate.files import write_graph
 from mcc.calibrate.micro import single
 from mcc.calibrate.profiled import files_of, measure_profiled
 from mcc.calibrate.store import Store, Whole
-from mcc.cost_api import Kernel, Precision, kernel_of
+from mcc.cost_api import Kernel, Measurement, Precision, kernel_of
 from mcc.errors import TargetError, UnsupportedError
 from mcc.ir.graph import Graph, GraphBuilder
 from mcc.runtime.lock import measuring
@@ -24,6 +26,7 @@ from mcc.runtime.target import Target
 
 log = logging.getLogger(__name__)
 
+AT_A_TIME = 8  # kernels in a runner that are measured by difference: it holds two files for each
 OVERHEAD_S = 0.5  # budget of timing the files that give the overhead
 
 
@@ -83,26 +86,23 @@ def measure(
     asked = list(dict.fromkeys(kernels))
     fresh = [kernel for kernel in asked if str(kernel) not in known]
     run = _Run(target, store, fingerprint, threads)
-    files, done, left = _files(fresh, target), 0, 0
+    done, left = 0, 0
     with tempfile.TemporaryDirectory(prefix="mcc-micro-") as folder, measuring():
-        while files:
-            file = files.pop(0)
+        for file in run.begin(Path(folder), fresh):
             if time.monotonic() - begin > budget_s:
                 left += len(file)
                 continue
-            progress("measuring operators", done, len(fresh), f"{len(file)} in a file")
-            run.file(file, Path(folder))
+            progress("measuring operators", done, len(fresh), f"{len(file)} at a time")
+            run.file(file)
             done += len(file)
     progress("measuring operators", len(fresh), len(fresh))
     seconds = time.monotonic() - begin
     return MeasureReport(run.measured, len(asked) - len(fresh), left, tuple(run.failed), seconds)
 
 
-def _files(kernels: Sequence[Kernel], target: Target) -> list[list[Kernel]]:
-    return files_of(kernels, target)
-
-
 class _Run:
+    """One call of `measure`: by the runtime's profile where it has one, else by difference."""
+
     def __init__(self, target: Target, store: Store, fingerprint: str, threads: int) -> None:
         self.target = target
         self.store = store
@@ -110,34 +110,64 @@ class _Run:
         self.threads = threads
         self.measured = 0
         self.failed: list[tuple[str, str]] = []
-        self.bare_us: float | None = None
+        self.folder = Path()
+        self.profiled = False
+        self.bare_us = 0.0
 
-    def file(self, kernels: list[Kernel], folder: Path) -> None:
-        """Measure the kernels of one file; where that fails, those of both halves of it."""
+    def begin(self, folder: Path, kernels: list[Kernel]) -> list[list[Kernel]]:
+        """Look at the runtime, and say which kernels are measured together. Raises TargetError."""
+        self.folder = folder
+        if not kernels:
+            return []
+        bare = write_graph(_bare(), self.target, folder / "bare")
+        self.profiled = has_profile(self.target, bare)
+        if not self.profiled:
+            return [kernels[at : at + AT_A_TIME] for at in range(0, len(kernels), AT_A_TIME)]
+        (samples,) = self.target.time([bare], threads=self.threads, budget_s=OVERHEAD_S)
+        self.bare_us = samples.median_us
+        return files_of(kernels)
+
+    def file(self, kernels: list[Kernel]) -> None:
+        """Measure kernels together; where that fails, those of both halves."""
         try:
-            if self.bare_us is None:
-                self.bare_us = bare_latency(self.target, folder, self.threads)
-            rows = measure_profiled(
-                kernels, self.target, folder, threads=self.threads, overhead_us=self.bare_us
-            )
+            rows = self._measured(kernels)
         except (TargetError, UnsupportedError) as error:
             if len(kernels) == 1:
                 log.info("%s cannot be measured: %s", kernels[0], error)
                 self.failed.append((str(kernels[0]), str(error)))
                 return
             middle = len(kernels) // 2
-            self.file(kernels[:middle], folder)
-            self.file(kernels[middle:], folder)
+            self.file(kernels[:middle])
+            self.file(kernels[middle:])
             return
         self.store.add(self.fingerprint, rows)
         self.measured += len(rows)
 
+    def _measured(self, kernels: list[Kernel]) -> list[Measurement]:
+        if not self.profiled:
+            return measure_differenced(kernels, self.target, self.folder, threads=self.threads)
+        excess = None
+        if self.target.format == "onnx":
+            excess = profile_excess(kernels[0].precision, self.target, self.store, threads=self.threads)
+        return measure_profiled(
+            kernels, self.target, self.folder, threads=self.threads, bare_us=self.bare_us, excess=excess
+        )
 
-def bare_latency(target: Target, folder: Path, threads: int) -> float:
-    """Microseconds of an inference of next to nothing: what the runtime itself takes."""
+
+def has_profile(target: Target, file: Path) -> bool:
+    """Whether the runtime times single operators, tried on a file."""
+    try:
+        target.profile(file, runs=1)
+    except TargetError as error:
+        log.info("no profile: %s", error)
+        return False
+    return True
+
+
+def _bare() -> Graph:
+    """A network of next to nothing."""
     builder = GraphBuilder()
-    graph = builder.finish(builder.call("abs", builder.input("x", (1, 8))))
-    return whole_latency(graph, target, folder / "bare", threads).median_us
+    return builder.finish(builder.call("abs", builder.input("x", (1, 8))))
 
 
 def whole_latency(graph: Graph, target: Target, stem: Path, threads: int) -> LatencySamples:
@@ -170,7 +200,7 @@ def measure_overhead(
     measure([kernel], target, store, threads=threads)
     own = next(row.latency_us for row in store.rows(fingerprint) if str(row.kernel) == str(kernel))
     with tempfile.TemporaryDirectory(prefix="mcc-micro-") as folder, measuring():
-        bare_us = bare_latency(target, Path(folder), threads)
+        bare_us = whole_latency(_bare(), target, Path(folder) / "bare", threads).median_us
         samples = whole_latency(single(kernel), target, Path(folder) / "overhead", threads)
     value = max(bare_us, samples.median_us - own)
     date = datetime.now(UTC).isoformat(timespec="seconds")

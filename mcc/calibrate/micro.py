@@ -57,9 +57,12 @@ def micro_network(kernels: Sequence[Kernel], *, blocked: bool = False, seed: int
         seed: of the weights.
 
     Raises:
-        UnsupportedError: a kernel without integer form that is to be int8.
+        UnsupportedError: a kernel without integer form that is to be int8, or one of a sparse cluster.
     """
-    branches = _Branches(kernels[0].precision != "float", blocked, seed)
+    for kernel in kernels:
+        if kernel.layout != "nhwc" or kernel.sparse is not None:
+            raise UnsupportedError("runs in sparse clusters only", where=str(kernel))
+    branches = Branches(kernels[0].precision != "float", blocked, seed)
     outputs = [branches.add(index, kernel) for index, kernel in enumerate(kernels)]
     graph = branches.b.finish(*outputs)
     if kernels[0].precision != "float":
@@ -72,7 +75,7 @@ def micro_network(kernels: Sequence[Kernel], *, blocked: bool = False, seed: int
 
 def single(kernel: Kernel) -> Graph:
     """A network of this kernel alone, whose input is the kernel's, float outside in any precision."""
-    branches = _Branches(kernel.precision != "float", blocked=False, seed=0)
+    branches = Branches(kernel.precision != "float", blocked=False, seed=0)
     args = [
         None
         if o is None
@@ -85,7 +88,29 @@ def single(kernel: Kernel) -> Graph:
     return branches.b.finish(branches.quantised(made))
 
 
-class _Branches:
+def chain(kernel: Kernel, copies: int, *, seed: int = 0) -> Graph:
+    """Copies of a kernel one after the other, each with weights of its own.
+
+    The kernel's result must have the shape of its operand; a further operand is the first input.
+    """
+    branches = Branches(kernel.precision != "float", blocked=True, seed=seed)
+    first = value = branches.produced("first", kernel.output)
+    for index in range(copies):
+        args: list[fx.Node | None] = [value]
+        for place, operand in enumerate(kernel.operands[1:], start=1):
+            name = f"{KERNEL_NAME.format(index)}_{place}"
+            if operand is not None:
+                args.append(branches.constant(name, operand, kernel, place) if operand.constant else first)
+            else:
+                args.append(None)
+        value = branches.b.call(kernel.op, *args, name=KERNEL_NAME.format(index), **dict(kernel.attributes))
+        value = branches.quantised(value, clamps(kernel))
+    return branches.b.finish(branches.sink("sink", value))
+
+
+class Branches:
+    """Builds branches in one graph; `integer` ones are quantised throughout."""
+
     def __init__(self, integer: bool, blocked: bool, seed: int) -> None:
         self.b = GraphBuilder()
         self.integer = integer
@@ -107,13 +132,13 @@ class _Branches:
                 args.append(self.produced(name, operand.shape))
                 producers += 1
         result = self.b.call(kernel.op, *args, name=KERNEL_NAME.format(index), **dict(kernel.attributes))
-        result = self.quantised(result, clamped=dict(kernel.attributes).get("activation", "none") != "none")
-        if takes_sink(kernel):
-            result = self.quantised(
-                self.b.call("mean", result, axes=(2, 3), keepdim=True, name=f"sink{index}")
-            )
+        result = self.quantised(result, clamps(kernel))
         self.producers.append(producers)
-        return result
+        return self.sink(f"sink{index}", result) if takes_sink(kernel) else result
+
+    def sink(self, name: str, value: fx.Node) -> fx.Node:
+        """The mean over the image: small, and made where the value lies."""
+        return self.quantised(self.b.call("mean", value, axes=(2, 3), keepdim=True, name=name))
 
     def quantised(self, value: fx.Node, clamped: bool = False) -> fx.Node:
         """The value behind its quantiser, if the network is one of integers."""
@@ -172,6 +197,11 @@ class _Branches:
             node = self.b.input(f"x{len(self.inputs)}", shape)
             self.inputs[shape] = self.quantised(node)
         return self.inputs[shape]
+
+
+def clamps(kernel: Kernel) -> bool:
+    """Whether an activation is fused into the kernel."""
+    return dict(kernel.attributes).get("activation", "none") != "none"
 
 
 def takes_sink(kernel: Kernel) -> bool:

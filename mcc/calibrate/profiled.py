@@ -1,22 +1,24 @@
 """Measuring kernels by the runtime's own profile: many in one micro-network, each in its branch.
 
 Profiles are not the truth yet. XNNPACK cuts each operator's time down to whole microseconds; onnxruntime's
-includes some two microseconds of profiling. Both average out in one figure for each file, what an operator of
-the profile is short of or beyond its share of the whole, unprofiled inference; it is given back to all alike:
+contains some microseconds of profiling (see `excess`). The file is therefore timed as a whole, too, without
+profiling, and the difference is given back to its operators by weight (equal for XNNPACK, the usual excess of
+an operator of that kind for onnxruntime):
 
-    latency = profiled + operators * (whole - overhead - sum of the profile) / operators of the file
+    latency = profiled + weight * (whole - bare inference - sum of the profile) / sum of weights
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
+from mcc.calibrate.excess import kind_of
 from mcc.calibrate.files import write_graph
 from mcc.calibrate.micro import MicroNetwork, micro_network, takes_sink
 from mcc.cost_api import Kernel, Measurement
@@ -30,6 +32,7 @@ PROFILE_S = 0.15  # of inferences in one profile
 FEWEST_RUNS, MOST_RUNS = 10, 300
 WHOLE_S = 1.0  # budget of timing a file as a whole
 LEAST_US = 0.02  # what is shorter than that cannot be told from nothing
+SINK_KIND = "Mean"  # XNNPACK's names of it begin so
 MOST_KERNELS = 64  # in a file: about as many layers as a network has
 MOST_MACS = 150_000_000  # in a file: some milliseconds
 _PRODUCER = re.compile(r"kernel(\d+)_\d+_")
@@ -38,20 +41,30 @@ _KERNEL = re.compile(r"kernel(\d+)(?!\d)")
 
 @dataclass(frozen=True)
 class Shares:
-    """What a profile says about the kernels of a micro-network: microseconds and operators of each."""
+    """What a profile says about the kernels of a micro-network: their own operators."""
 
-    us: tuple[float, ...]
-    operators: tuple[int, ...]
+    operators: tuple[tuple[OpTime, ...], ...]
+    fused_us: tuple[
+        float, ...
+    ]  # what a kernel without operator of its own adds to that which it is fused into
 
 
 def measure_profiled(
-    kernels: Sequence[Kernel], target: Target, folder: Path, *, threads: int, overhead_us: float
+    kernels: Sequence[Kernel],
+    target: Target,
+    folder: Path,
+    *,
+    threads: int,
+    bare_us: float,
+    excess: Mapping[str, float] | None = None,
 ) -> list[Measurement]:
     """Measure kernels of one precision, all in one file.
 
     Args:
         folder: for the file.
-        overhead_us: of an inference of a file without kernels.
+        bare_us: latency of an inference of a file without kernels.
+        excess: microseconds that the profile usually adds to an operator, by kind of kernel (see `excess`);
+            the same for all if None.
 
     Raises:
         UnsupportedError: a kernel that cannot be built in that precision, named.
@@ -60,25 +73,28 @@ def measure_profiled(
     network = micro_network(kernels, blocked=target.format == "onnx")
     file = write_graph(network.graph, target, folder / "micro")
     runs = _runs(kernels)
-    shares, sums, counts = list[Shares](), list[float](), list[int]()
-    for _ in range(REPEATS):
-        ops = target.profile(file, threads=threads, runs=runs)
-        shares.append(_assign(network, ops, target))
-        sums.append(sum(op.us for op in ops))
-        counts.append(len(ops))
+    profiles = [target.profile(file, threads=threads, runs=runs) for _ in range(REPEATS)]
+    shares = [_assign(network, ops, target) for ops in profiles]
     (whole,) = target.time([file], threads=threads, budget_s=WHOLE_S)
-    missing = (whole.median_us - overhead_us - median(sums)) / counts[0]
-    log.debug("%d operators, %.2f us each beside the profile", counts[0], missing)
+    profiled = median(sum(op.us for op in ops) for ops in profiles)
+    weight = sum(_weight(op, excess) for op in profiles[0])
+    missing = (whole.median_us - bare_us - profiled) / weight
+    log.debug("%d operators, %.2f us beside the profile for each unit of weight", len(profiles[0]), missing)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     measured: list[Measurement] = []
     for index, kernel in enumerate(kernels):
-        each = [max(LEAST_US, s.us[index] + missing * s.operators[index]) for s in shares]
+        us: list[float] = []
+        for share in shares:
+            own = sum(op.us + missing * _weight(op, excess) for op in share.operators[index])
+            us.append(max(LEAST_US, own + share.fused_us[index]))
         measured.append(
-            Measurement(
-                kernel, median(each), min(each), max(each), runs * REPEATS, date, whole.load.others_cores
-            )
+            Measurement(kernel, median(us), min(us), max(us), runs * REPEATS, date, whole.load.others_cores)
         )
     return measured
+
+
+def _weight(op: OpTime, excess: Mapping[str, float] | None) -> float:
+    return 1.0 if excess is None else excess[kind_of(op.kind)]
 
 
 def _runs(kernels: Sequence[Kernel]) -> int:
@@ -94,23 +110,28 @@ def _assign(network: MicroNetwork, ops: Sequence[OpTime], target: Target) -> Sha
 def by_order(network: MicroNetwork, ops: Sequence[OpTime]) -> Shares:
     """Shares from the order of operators: producers, the kernel's own, and the sink, branch after branch.
 
-    Raises TargetError when the kinds of operators do not fall into such branches.
+    Branches without a sink come last; each of them ends where the producers of the next begin. Raises
+    TargetError when the kinds of operators do not fall into such branches.
     """
-    if len(network.kernels) == 1:
-        ends = [len(ops) - int(takes_sink(network.kernels[0]))]
-    else:
-        ends = [index for index, op in enumerate(ops) if op.kind == ops[-1].kind]
-    if len(ends) != len(network.kernels):
-        raise TargetError(f"{len(network.kernels)} branches, but {len(ends)} sinks in the profile")
-    us, counts, begin = list[float](), list[int](), 0
-    for producers, end in zip(network.producers, ends, strict=True):
-        if end - begin <= producers or {op.kind for op in ops[begin : begin + producers]} != {ops[0].kind}:
+    sunk = sum(map(takes_sink, network.kernels))
+    sinks = [index for index, op in enumerate(ops) if op.kind.startswith(SINK_KIND)][:sunk]
+    if len(sinks) != sunk or not all(map(takes_sink, network.kernels[:sunk])):
+        raise TargetError(f"{sunk} branches with sinks, but {len(sinks)} sinks in the profile")
+    found, begin = list[tuple[OpTime, ...]](), 0
+    for number, producers in enumerate(network.producers):
+        first = begin + producers
+        if number < sunk:
+            end, after = sinks[number], sinks[number] + 1
+        else:
+            later = (index for index in range(first, len(ops)) if ops[index].kind == ops[0].kind)
+            end = after = next(later, len(ops))
+        if end <= first or {op.kind for op in ops[begin:first]} != {ops[0].kind}:
             raise TargetError("the operators of a branch are not those that were written")
-        own = ops[begin + producers : end]
-        us.append(sum(op.us for op in own))
-        counts.append(len(own))
-        begin = end + 1
-    return Shares(tuple(us), tuple(counts))
+        found.append(tuple(ops[first:end]))
+        begin = after
+    if begin != len(ops):
+        raise TargetError(f"{len(ops) - begin} operators more than were written")
+    return Shares(tuple(found), (0.0,) * len(found))
 
 
 def by_name(network: MicroNetwork, ops: Sequence[OpTime]) -> Shares:
@@ -119,42 +140,34 @@ def by_name(network: MicroNetwork, ops: Sequence[OpTime]) -> Shares:
     The cost of a fused one is that of the producer it was fused into, less that of the other producer. Raises
     TargetError where there is no other one.
     """
-    own: dict[int, list[float]] = {}
+    own: dict[int, list[OpTime]] = {}
     before: dict[int, list[float]] = {}
     for op in ops:
         if found := _PRODUCER.match(op.name):
             before.setdefault(int(found[1]), []).append(op.us)
         elif found := _KERNEL.match(op.name):
-            own.setdefault(int(found[1]), []).append(op.us)
-    us, counts = list[float](), list[int]()
+            own.setdefault(int(found[1]), []).append(op)
+    fused: list[float] = []
     for index, kernel in enumerate(network.kernels):
-        if index in own:
-            us.append(sum(own[index]))
-            counts.append(len(own[index]))
-            continue
         producers = before.get(index, [])
-        if len(producers) < 2:
+        if index not in own and len(producers) < 2:
             raise TargetError("its operator is not in the profile", where=str(kernel))
-        us.append(max(producers) - min(producers))
-        counts.append(0)
-    return Shares(tuple(us), tuple(counts))
+        fused.append(0.0 if index in own else max(producers) - min(producers))
+    return Shares(tuple(tuple(own.get(index, ())) for index in range(len(fused))), tuple(fused))
 
 
-def files_of(kernels: Sequence[Kernel], target: Target) -> list[list[Kernel]]:
+def files_of(kernels: Sequence[Kernel]) -> list[list[Kernel]]:
     """Kernels in files: of one precision, few enough for a short inference, in the order given.
 
     Kernels given one after the other (the layers of one network, say) then share a file, and caches are as
-    full as in that network. Where a profile has no names, kernels that take no sink stand alone.
+    full as in that network. Within a file those without a sink come last.
     """
     files: list[list[Kernel]] = []
     latest: dict[str, list[Kernel]] = {}
     for kernel in kernels:
-        if target.format != "onnx" and not takes_sink(kernel):
-            files.append([kernel])
-            continue
         file = latest.get(kernel.precision)
         if file is None or len(file) >= MOST_KERNELS or sum(k.macs for k in file) + kernel.macs > MOST_MACS:
             file = latest[kernel.precision] = []
             files.append(file)
         file.append(kernel)
-    return files
+    return [sorted(file, key=lambda kernel: not takes_sink(kernel)) for file in files]

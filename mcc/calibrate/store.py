@@ -23,6 +23,7 @@ from mcc.errors import DataError
 from mcc.ir.storage import write_beside
 
 FORMAT = 1  # of the file; a file of another format is refused
+QUANTITIES = ("overhead", "correction", "excess")
 WAIT_S = 60.0  # for another process's write, which takes milliseconds
 
 _SCHEMA = f"""
@@ -49,11 +50,11 @@ class Whole:
     """A figure of whole networks.
 
     Attributes:
-        quantity: `overhead` (microseconds that belong to no kernel) or `correction` (measured latency of the
-            kernels of a network over the sum of the table).
+        quantity: `overhead` (microseconds that belong to no kernel), `correction` (measured latency of the
+            kernels of a network over the sum of the table) or `excess` (microseconds that a profile adds).
         precision: of the networks.
         value, low, high: the figure and its range.
-        source: what it belongs to: shapes of the inputs of the network, or its name.
+        source: what it belongs to: shapes of the inputs of the network, its name, or a kind of kernel.
         date: when, ISO 8601 in UTC.
     """
 
@@ -66,8 +67,8 @@ class Whole:
     date: str
 
     def __post_init__(self) -> None:
-        if self.quantity not in ("overhead", "correction"):
-            raise ValueError(f"quantity must be overhead or correction, not {self.quantity!r}")
+        if self.quantity not in QUANTITIES:
+            raise ValueError(f"quantity must be one of {', '.join(QUANTITIES)}, not {self.quantity!r}")
         if self.precision not in get_args(Precision):
             raise ValueError(f"unknown precision {self.precision!r}")
 

@@ -1,0 +1,118 @@
+"""Measuring kernels where the runtime has no profile: the latency of many copies less that of one.
+
+    A:  x --producer--> value --+--kernel 1--> sink --+        B:  the same with every sink behind kernel 1
+                                +--kernel 2--> sink --+--> sum
+                                +--kernel n--> sink --+
+
+    latency = (A - B) / (n - 1)
+
+Both files have the same producer, as many sinks and the same sum; they take turns in one runner, so that what
+changes on the machine meets both alike. Inside XNNPACK's sparse clusters the producer is a stem (3x3, stride
+2, 3 channels, padding 1), and every branch ends in a global mean, as the sparse path wants it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from mcc.calibrate.copies import copies_network
+from mcc.calibrate.files import write_graph
+from mcc.cost_api import Kernel, Measurement
+from mcc.runtime.process import Runner, load, start_runner
+from mcc.runtime.samples import LoadWatch
+from mcc.runtime.target import Target
+
+log = logging.getLogger(__name__)
+
+WANTED_US = 1000.0  # of all copies together: well above what the runtime itself takes
+FEWEST, MOST = 4, 24  # copies
+SAMPLE_US = 1_200.0  # short against the time slices of other processes, long against the clock's steps
+SAMPLES = 8  # in a turn; its lower quartile counts, which leaves out those that had to wait for the processor
+ROUNDS = 5
+WARM_US = 20_000.0  # until a file's code and data are where they stay
+LEAST_US = 0.02
+GMACS, GBYTES = 8.0, 4.0  # rough speed of a runtime without a profile (WebAssembly on one core)
+
+
+def measure_differenced(
+    kernels: Sequence[Kernel], target: Target, folder: Path, *, threads: int
+) -> list[Measurement]:
+    """Measure kernels one by one in one runner.
+
+    Raises:
+        UnsupportedError: a kernel that cannot be built in its precision and layout.
+        TargetError: the runtime failed.
+    """
+    runner = start_runner(target)
+    try:
+        return [
+            _measure(kernel, runner, 2 * index, target, folder, threads)
+            for index, kernel in enumerate(kernels)
+        ]
+    finally:
+        runner.close()
+
+
+def copies_of(kernel: Kernel) -> int:
+    """How many copies make a file that takes long enough."""
+    density = 1.0 - kernel.sparse.sparsity if kernel.sparse is not None else 1.0
+    guess_us = kernel.macs * density / GMACS / 1e3 + kernel.bytes_moved / GBYTES / 1e3
+    return int(min(MOST, max(FEWEST, math.ceil(WANTED_US / max(guess_us, 1e-3)))))
+
+
+def difference(many: Sequence[float], one: Sequence[float], copies: int) -> tuple[float, float, float]:
+    """Median, 10th and 90th percentile of the kernel's latency from paired rounds of both files.
+
+    Args:
+        many, one: microseconds of the files with `copies` kernels and with one, round by round.
+    """
+    each = (np.asarray(many) - np.asarray(one)) / (copies - 1)
+    low, middle, high = (float(value) for value in np.percentile(each, [10, 50, 90]))
+    return middle, low, high
+
+
+def _measure(
+    kernel: Kernel, runner: Runner, number: int, target: Target, folder: Path, threads: int
+) -> Measurement:
+    copies = copies_of(kernel)
+    turns: list[_Turns] = []
+    for place, distinct in enumerate((copies, 1)):
+        file = write_graph(copies_network(kernel, copies, distinct), target, folder / f"copies{distinct}")
+        load(runner, file, threads, number + place)
+        turns.append(_Turns(runner, number + place, str(kernel)))
+    watch = LoadWatch([runner.pid])
+    rounds = [[turn.take() for turn in turns] for _ in range(ROUNDS)]
+    others = watch.stop().others_cores
+    many, one = [[pair[place] for pair in rounds] for place in (0, 1)]
+    middle, low, high = difference(many, one, copies)
+    log.debug("%s: %.1f us of %d copies, %.1f us of one", kernel, many[0], copies, one[0])
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    runs = ROUNDS * SAMPLES * sum(turn.repeats for turn in turns)
+    return Measurement(kernel, max(LEAST_US, middle), max(0.0, low), max(LEAST_US, high), runs, date, others)
+
+
+class _Turns:
+    """One file in a runner that holds several."""
+
+    def __init__(self, runner: Runner, model: int, where: str) -> None:
+        self.runner = runner
+        self.model = model
+        self.where = where
+        once_us = max(self.take(1), 0.1)
+        once_us = max(self.take(max(1, round(WARM_US / once_us / SAMPLES))), 0.1)
+        self.repeats = max(1, round(SAMPLE_US / once_us))
+
+    def take(self, repeats: int | None = None) -> float:
+        """Microseconds per inference: the lower quartile of the samples of one turn."""
+        request = {
+            "op": "turn", "model": self.model, "settle": 1, "per_sample": repeats or self.repeats,
+            "samples": SAMPLES,
+        }  # fmt: skip
+        answer, _ = self.runner.request(request, where=self.where)
+        return float(np.percentile([float(value) for value in answer["us"]], 25))
