@@ -3,7 +3,13 @@
 The path is taken for a cluster of nodes, never for a layer. A cluster starts at a 3x3 convolution of stride 2
 with 3 input channels and padding 1 on every side and ends in a global average pool; everything that is
 computed from the start must be something the cluster knows, and nothing of it may be read outside or be an
-output. (Rules of XNNPACK's `subgraph.c`, rewrite for NCHW, as measured with LiteRT 2.3.0; versions move.)
+output. (Rules of XNNPACK's `subgraph.c`, rewrite for NCHW, as measured with LiteRT 2.3.0 and LiteRT.js 2.5.3;
+versions move.)
+
+Where a cluster starts but meets an operator that it does not know, those runtimes rewrite a part of it all
+the same when its weights are stored sparse, and compute *wrong numbers* without a word (a max-pool in
+between: off by 26 % of the output's range; a 1x1 head behind the pool: zeros). `SparseCluster.misread` says
+where that may happen.
 """
 
 from __future__ import annotations
@@ -18,6 +24,8 @@ from mcc.ir.graph import Graph, calls, is_constant, op_name, operand, operands, 
 from mcc.ir.notes import shape_of
 
 ZERO_SHARE = 2 / 3  # of all 1x1 weights of a cluster must be zero, or it stays dense
+# Written as several TFLite operators, with constants of one element: those are not four-dimensional.
+SPELLED_OUT = frozenset({"softplus", "mish", "hardsigmoid"})
 DEPTHWISE_PADDING = {3: (1, 1, 1, 1), 5: (2, 2, 2, 2)}
 
 
@@ -29,15 +37,17 @@ class SparseCluster:
         nodes: names in order; empty where the path cannot switch on.
         pointwise: those of them that are 1x1 convolutions and run as sparse x dense.
         reason: the first thing in the way, in the graph's own names; None where nothing is.
+        misread: whether weights stored sparse may come out wrong: a cluster starts, and is switched off.
     """
 
     nodes: tuple[str, ...]
     pointwise: tuple[str, ...]
     reason: str | None
+    misread: bool = False
 
 
-def _none(reason: str) -> SparseCluster:
-    return SparseCluster((), (), reason)
+def _none(reason: str, *, started: bool = True) -> SparseCluster:
+    return SparseCluster((), (), reason, misread=started)
 
 
 def find_sparse_cluster(graph: Graph) -> SparseCluster:
@@ -46,23 +56,23 @@ def find_sparse_cluster(graph: Graph) -> SparseCluster:
     if start is None:
         first = next(iter(calls(graph, "conv2d")), None)
         if first is None:
-            return _none("the network has no convolution")
-        return _none(f"{first.name} {_stem_reason(first)}, so no cluster starts")
+            return _none("the network has no convolution", started=False)
+        return _none(f"{first.name} {_stem_reason(first)}, so no cluster starts", started=False)
     returned = set(outputs(graph))
     inside: list[fx.Node] = []
-    ends = 0
+    ends: set[fx.Node] = set()
     reached = {start}
     for node in calls(graph):
         if node not in reached:
             continue
-        reason = None if node is start else _member_reason(node, reached)
+        reason = None if node is start else _member_reason(node, reached - ends)
         if reason is not None:
             return _none(f"{node.name} {reason}, which switches off the cluster that starts at {start.name}")
         if node in returned and not _is_pool(node):
             return _none(f"{node.name} is an output of the network and inside the cluster")
         inside.append(node)
         if _is_pool(node) and not _gates(node):
-            ends += 1
+            ends.add(node)
             continue
         reached.update(node.users)
     if not ends:
@@ -98,14 +108,32 @@ def _member_reason(node: fx.Node, reached: set[fx.Node]) -> str | None:
     name = op_name(node)
     foreign = [arg for arg in operands(node) if arg not in reached and not is_constant(arg)]
     if foreign:
-        return f"also reads {foreign[0].name} from outside"
+        return f"also reads {foreign[0].name}, which lies outside"
     if name == "conv2d":
         return None if is_pointwise(node) else _depthwise_reason(node)
-    if name in ("add", "mul") or (name == "resize" and node.kwargs["mode"] == "bilinear") or _is_pool(node):
-        return None if len(shape_of(node)) in (2, 4) else "is not four-dimensional"
-    if table.row_of(node).unary and name != "softplus":
+    if name in ("add", "mul"):
+        return _sum_reason(node)
+    if (name == "resize" and node.kwargs["mode"] == "bilinear") or _is_pool(node):
         return None
-    return f"is a {name}"
+    if table.row_of(node).unary and name not in SPELLED_OUT:
+        return None
+    return f"is {_a(name)}"
+
+
+def _sum_reason(node: fx.Node) -> str | None:
+    """Constants keep the order of channels that they had, and come out wrong."""
+    values = [arg for arg in operands(node) if not is_constant(arg)]
+    if len(values) < 2:
+        return f"is {_a(op_name(node))} with a constant"
+    if values[0] is values[1]:
+        return "reads one value twice"
+    if any(len(shape_of(value)) != 4 for value in values):
+        return "is not four-dimensional"
+    return None
+
+
+def _a(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
 def _depthwise_reason(node: fx.Node) -> str | None:
