@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,8 @@ from mcc.lower.tflite.lowering import Lowering, Value, Weight, emits
 from mcc.lower.tflite.sparse import encode
 from mcc.lower.tflite.windows import SAME, VALID, Quad, fits_same, pad_image
 from mcc.quant.scales import IntegerWeights, integer_weights, output_channels
+
+log = logging.getLogger(__name__)
 
 ACTIVATION_CODES = {"none": 0, "relu": 1, "relu6": 3}
 INT32_LIMIT = 2**31 - 1
@@ -128,6 +131,9 @@ def _filters(low: Lowering, node: fx.Node, weight: Weight, *, depthwise: bool) -
     sparse = note(node).sparse
     pointwise = filters.value.shape[1:3] == (1, 1) and attributes(node)["groups"] == 1
     if sparse is None or not pointwise or filters.quantisation is not None:
+        return low.store_weight(name, filters)
+    if low.sparse_refusal is not None:
+        log.warning("%s is stored dense, or runtimes would misread it: %s", node.name, low.sparse_refusal)
         return low.store_weight(name, filters)
     packed = low.model.sparse_constant(f"{name}/sparse", encode(filters.value, sparse.block))
     dense = low.model.tensor(name, filters.value.shape, "float32")

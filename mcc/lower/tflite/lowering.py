@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
+from mcc.analysis.sparse_cluster import find_sparse_cluster
 from mcc.errors import UnsupportedError
 from mcc.ir.graph import Graph, is_constant, operand
 from mcc.ir.notes import shape_of
@@ -88,6 +89,9 @@ class Lowering:
         self.model = model
         self.integer = integer
         self.half_weights = half_weights
+        cluster = find_sparse_cluster(graph)
+        # Runtimes would compute wrong numbers (see `mcc.analysis.sparse_cluster`); dense is right.
+        self.sparse_refusal = cluster.reason if cluster.misread else None
         self.channel_order: dict[fx.Node, npt.NDArray[np.int64]] = {}
         self._values: dict[fx.Node, list[Value]] = {}
 
