@@ -1,0 +1,215 @@
+"""The parts of the main job by themselves: structures, remembered measurements, budgets of plans."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mcc.compress.bench import Bench, Speed
+from mcc.compress.candidate import Structure, restructure
+from mcc.compress.driver import Run
+from mcc.compress.measured import MeasuredFiles
+from mcc.compress.planning import Planner
+from mcc.compress.strategies import Strategies, _eased
+from mcc.errors import DataError, UsageError
+from mcc.frontend import load
+from mcc.ir.notes import SparseNote
+from mcc.report.schema import Budget
+from mcc.search.sensitivity import Sensitivities
+from mcc.search.space import Regime
+from tests.compress.stand_ins import MODEL, StandIn
+from tests.report import examples
+
+SPARSE = Structure(Regime("float", SparseNote(2, 0.8)), {"stem": 8}, {"wide": 4})
+STRUCTURES = [Structure(), Structure(Regime("int8")), SPARSE, Structure(Regime("int8"), {"b": 3, "a": 2})]
+SPEED = Speed(100.0, 98.0, 102.0, 95.0, 120.0, 500, 200.0, 0.1)
+
+
+# -- structures ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_structure_reads_back_as_it_was_written(structure: Structure) -> None:
+    raw = json.loads(json.dumps(structure.as_json()))
+    assert Structure.from_json(raw, "plan.json") == structure
+    assert Structure.from_json(raw, "plan.json").key() == structure.key()
+
+
+def test_equal_structures_have_equal_keys_and_others_do_not() -> None:
+    turned = Structure(Regime("int8"), {"a": 2, "b": 3})
+    assert turned.key() == STRUCTURES[-1].key()
+    assert len({structure.key() for structure in STRUCTURES}) == len(STRUCTURES)
+    assert replace(SPARSE, widths={"stem": 9}).key() != SPARSE.key()
+    assert Structure().is_original
+    assert not any(structure.is_original for structure in STRUCTURES[1:])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"widths": None}, {"widths": {"stem": "many"}}, {"precision": None, "sparse": {"block": 2}},
+        {"precision": "int8", "sparse": {"block": 2, "sparsity": 0.8}}, {"ranks": [1]},
+    ],
+)  # fmt: skip
+def test_what_is_no_structure_is_refused_with_its_file(change: dict[str, Any]) -> None:
+    raw = {**Structure().as_json(), **change}
+    with pytest.raises(DataError, match=r"^my/plan\.json: holds no decisions of mcc; use a plan\.json"):
+        Structure.from_json(raw, "my/plan.json")
+
+
+def test_a_structure_of_another_network_is_refused_by_name() -> None:
+    graph = load(MODEL).graph
+    known = Sensitivities({"stem": (0, 1)}, {"stem": (1.0, 2.0)}, {"stem": 0.1}, {})
+    with pytest.raises(UsageError, match="channel group elsewhere, which the network lacks"):
+        restructure(graph, Structure(widths={"elsewhere": 4}), known, (), verify=False)
+    with pytest.raises(UsageError, match="layer nowhere, which the network does not have"):
+        restructure(graph, Structure(ranks={"nowhere": 4}), known, (), verify=False)
+
+
+# -- remembered measurements -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """A baseline and two candidates, of which the second is a copy of the first."""
+    found = [tmp_path / f"{name}.tflite" for name in ("baseline", "one", "copy")]
+    for path, size in zip(found, (400, 100, 100), strict=True):
+        path.write_bytes(b"x" * size)
+    return found
+
+
+def _bench(files: list[Path], folder: str, fingerprint: str = "a") -> tuple[Bench, StandIn]:
+    target = StandIn()
+    store = files[0].with_name(folder) / "measurements.json"
+    shared = MeasuredFiles(fingerprint, files[0].with_name("latencies.sqlite"))
+    return Bench(target, 1, files[0], store, shared), target
+
+
+def test_a_file_is_measured_once_whatever_its_name(files: list[Path]) -> None:
+    bench, target = _bench(files, "run")
+    first = bench.speed(files[1])
+    assert first == bench.speed(files[2])
+    assert first.speedup == pytest.approx(4.0)
+    assert len(target.timed) == 1
+    assert bench.memory_bytes(files[1]) == bench.memory_bytes(files[2]) == 1000
+    assert len(target.weighed) == 1
+    files[1].write_bytes(b"y" * 100)  # other bytes are another file
+    bench.speed(files[1])
+    assert len(target.timed) == 2
+
+
+def test_another_baseline_is_another_measurement(files: list[Path]) -> None:
+    bench, target = _bench(files, "run")
+    bench.speed(files[1])
+    bench.baseline.write_bytes(b"x" * 800)
+    assert bench.speed(files[1]).speedup == pytest.approx(8.0)
+    assert len(target.timed) == 2
+
+
+def test_a_run_goes_on_from_its_folder_and_others_from_the_table(files: list[Path]) -> None:
+    bench, _ = _bench(files, "run")
+    speed, together = bench.speed(files[1]), bench.speeds(files[1:], budget_s=1.0)
+    for folder in ("run", "another run"):
+        again, target = _bench(files, folder)
+        assert again.speed(files[1]) == speed
+        assert again.speeds(files[1:], budget_s=1.0) == together
+        assert target.timed == []
+        assert json.loads(again.store.read_text()) == again.known
+
+
+def test_measurements_of_another_machine_are_never_taken(files: list[Path]) -> None:
+    _bench(files, "run")[0].speed(files[1])
+    other, target = _bench(files, "another run", fingerprint="b")
+    other.speed(files[1])
+    assert len(target.timed) == 1
+
+
+def test_damaged_measurements_are_named(files: list[Path]) -> None:
+    store = files[0].with_name("measurements.json")
+    store.write_text("{")
+    with pytest.raises(DataError, match=r"measurements\.json: holds no measurements; remove it"):
+        Bench(StandIn(), 1, files[0], store)
+    files[0].with_name("table").write_text("no table of anything")
+    with pytest.raises(DataError, match="table: the table of measurements cannot be used"):
+        MeasuredFiles("a", files[0].with_name("table")).get("key")
+
+
+# -- budgets ---------------------------------------------------------------------------------------------
+
+
+def _planner(**budget: Any) -> Planner:
+    nothing: Any = None
+    return Planner(
+        nothing, nothing, nothing, Budget(**budget), nothing, (), Path(), baseline_us=200.0, ask=nothing
+    )
+
+
+@pytest.mark.parametrize(
+    ("budget", "kept"),
+    [
+        ({}, {}),
+        ({"latency_us": 102.0}, {"latency_us": True}),
+        ({"latency_us": 101.9}, {"latency_us": False}),  # the upper bound counts, not the median
+        ({"speedup": 1.96}, {"speedup": True}),
+        ({"speedup": 1.97}, {"speedup": False}),  # 200 / 102
+        ({"size_bytes": 1000}, {"size_bytes": True}),
+        ({"size_bytes": 999}, {"size_bytes": False}),
+        ({"memory_bytes": 4999, "size_bytes": 2000}, {"memory_bytes": False, "size_bytes": True}),
+    ],
+)
+def test_a_budget_is_kept_by_bounds_and_bytes(budget: dict[str, Any], kept: dict[str, bool]) -> None:
+    assert _planner(**budget).keeps(SPEED, 1000, 5000) == kept
+
+
+def test_a_latency_is_judged_at_the_pace_of_the_baseline() -> None:
+    slow = replace(SPEED, latency_us=150.0, low_us=147.0, high_us=153.0, baseline_us=300.0)
+    assert _planner(latency_us=103.0).keeps(slow, 0, 0) == {"latency_us": True}
+
+
+def test_the_tighter_of_two_budgets_on_time_is_planned_for() -> None:
+    assert _planner().latency_us is None
+    assert _planner(latency_us=90.0, speedup=2.0).latency_us == 90.0
+    assert _planner(latency_us=110.0, speedup=2.0).latency_us == 100.0
+
+
+def test_pruning_before_quantising_has_the_budgets_that_quantising_leaves() -> None:
+    budget = Budget(latency_us=100.0, speedup=3.0, size_bytes=1000, memory_bytes=7, max_drop=1.0)
+    eased = _eased(budget, gain=1.5, size_share=0.25)
+    assert eased == Budget(latency_us=150.0, speedup=2.0, size_bytes=4000, memory_bytes=7, max_drop=1.0)
+    assert _eased(Budget(max_drop=1.0), 1.5, 0.25) == Budget(max_drop=1.0)
+
+
+def test_without_a_budget_on_cost_a_ladder_of_speeds_is_planned_for() -> None:
+    def goals(budget: Budget) -> list[Budget]:
+        holder: Any = SimpleNamespace(job=SimpleNamespace(request=SimpleNamespace(budget=budget)))
+        return Strategies.goals(holder)
+
+    asked = Budget(size_bytes=5, max_drop=1.0)
+    assert goals(asked) == [asked]
+    assert goals(Budget(max_drop=1.0)) == [Budget(speedup=speed) for speed in (1.5, 2.0, 3.0)]
+
+
+@pytest.mark.parametrize(
+    ("budget", "latency", "ratio", "share"),
+    [
+        ({"latency_us": 102.0}, 99.0, None, None),  # kept
+        ({"latency_us": 100.0}, 104.0, None, 0.98 * 100 / 106.08),  # missed narrowly: by the upper bound
+        ({"latency_us": 100.0}, 140.0, None, None),  # out of reach
+        ({"speedup": 2.0}, 100.0, (1.9, 2.1), 0.98 * 0.95),
+        ({"speedup": 2.0}, 100.0, (2.0, 2.1), None),
+        ({"speedup": 2.0, "latency_us": 95.0}, 100.0, (1.9, 2.1), 0.98 * 95 / 102),  # the worse of the two
+        ({"size_bytes": 1}, 100.0, None, None),
+    ],
+)
+def test_a_narrow_miss_tightens_the_plan_and_others_do_not(
+    budget: dict[str, Any], latency: float, ratio: tuple[float, float] | None, share: float | None
+) -> None:
+    holder: Any = SimpleNamespace(job=SimpleNamespace(request=SimpleNamespace(budget=Budget(**budget))))
+    joint = examples.strategy("joint", accuracy=0.9, us=latency, speedup_ci95=ratio)
+    found = Run._missed_share(holder, joint)
+    assert found == (None if share is None else pytest.approx(share))
