@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -108,15 +109,18 @@ def input_moments(graph: Graph, nodes: list[fx.Node], batches: tuple[Tensor, ...
     """Second moments [I, I] of the input pixels of 1x1 convolutions, by node name, in float64."""
     sources = {operand(node, 0).name: node.name for node in nodes}
     found: dict[str, Tensor] = {}
+    counts: Counter[str] = Counter()
 
     def see(node: fx.Node, value: Tensor) -> None:
         pixels = value.double().transpose(0, 1).reshape(value.shape[1], -1)
-        moment = pixels @ pixels.T / pixels.shape[1]
-        found[node.name] = found[node.name] + moment if node.name in found else moment
+        products = pixels @ pixels.T
+        found[node.name] = found[node.name] + products if node.name in found else products
+        counts[node.name] += pixels.shape[1]
 
     for batch in batches:
         observe(copy_graph(graph), (batch,), see, set(sources))
-    return {node.name: found[operand(node, 0).name] for node in nodes if operand(node, 0).name in found}
+    inputs = {node.name: operand(node, 0).name for node in nodes}
+    return {name: found[source] / counts[source] for name, source in inputs.items() if source in found}
 
 
 def factors(weight: Tensor, moment: Tensor | None, rank: int) -> tuple[Tensor, Tensor]:

@@ -277,6 +277,8 @@ class GraphBuilder:
         """A constant; the same name returns the same node (a shared weight), which `node_name` may name."""
         if name in self.constants:
             return self.constants[name]
+        if hasattr(self.module, name):
+            raise GraphError("is taken by torch.nn.Module: no constant can have this name", where=name)
         if trains and value.is_floating_point():
             self.module.register_parameter(name, nn.Parameter(value.detach()))
         else:

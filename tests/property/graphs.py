@@ -175,7 +175,7 @@ def _conv_transpose2d(m: Maker) -> None:
 
 
 def _linear(m: Maker) -> None:
-    x = m.value((2, 2, 3, 4))
+    x = m.value((2, 3, 4) if m.chance(4) else (2, 3))  # on a map it works along rows, across channels
     if x is not None:
         out = m.number(1, MAX_WIDTH)
         m.call("linear", x, m.weight((out, shape_of(x)[-1])), m.bias(out), activation=m.activation())
@@ -517,6 +517,8 @@ def random_graph(choices: Choices, steps: int = 10) -> Graph:
     m = Maker(choices)
     for index in range(1 + m.chance(4)):
         m.pool.append(m.b.input(f"x{index}", _input_shape(m)))
+    if not m.chance(3):  # channels that something makes can go; those of the input cannot
+        _stem(m)
     for _ in range(m.number(1, steps)):
         kind = m.number(0, 5)
         if kind == 0:
@@ -524,6 +526,15 @@ def random_graph(choices: Choices, steps: int = 10) -> Graph:
         else:
             RECIPES[m.pick(FREQUENT if kind <= 3 else tuple(RECIPES))](m)
     return clean(m.b.finish(*_outputs(m)))  # some recipes make a constant that they do not need
+
+
+def _stem(m: Maker) -> None:
+    x = m.pool.pop(0)
+    width = m.number(2, MAX_WIDTH)
+    if len(shape_of(x)) == 4:
+        m.call("conv2d", x, m.weight((width, shape_of(x)[1], 1, 1)), m.bias(width), activation=m.activation())
+    else:
+        m.call("linear", x, m.weight((width, shape_of(x)[-1])), m.bias(width), activation=m.activation())
 
 
 def _input_shape(m: Maker) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ def chain(operators: int, width: int = 8) -> Graph:
     x = n.conv(n.b.input("x", (1, 3, 8, 8)), width)
     for index in range(operators // 4):
         y = n.conv(x, width, activation="relu")
-        x = n.b.mul(n.b.add(x, y), n.b.constant("half", torch.tensor(0.5))) if index % 3 else y
+        x = n.b.mul(n.b.add(x, y), n.b.constant("factor", torch.tensor(0.5))) if index % 3 else y
     return n.b.finish(n.conv(x, 4))
 
 
