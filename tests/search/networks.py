@@ -35,8 +35,8 @@ class Net:
         y = self.b.conv2d(
             x, weight, None, name=name, stride=(stride, stride), padding=(kernel // 2,) * 4, groups=groups
         )
-        norm = [self.b.constant(f"{name}_{part}", torch.rand(out) + 0.5) for part in ("g", "h")]
-        stats = [self.b.constant(f"{name}_{p}", torch.rand(out) + 0.5, trains=False) for p in ("m", "v")]
+        norm = [self.b.constant(f"{name}_{part}", torch.rand(out) + 0.5) for part in ("gain", "shift")]
+        stats = [self.b.constant(f"{name}_{p}", torch.rand(out) + 0.5, trains=False) for p in ("mean", "var")]
         y = self.b.batch_norm(y, *norm, *stats)
         return self.b.call(activation, y) if activation else y
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import cache
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcc.analysis.channel_groups import analyse_channels
-from mcc.analysis.sparse_cluster import SparseCluster
+from mcc.analysis.pointwise import pointwise
+from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
+from mcc.compress.candidate import Structure, deployment_form, restructure
+from mcc.compress.planning import planned_integers, structure_kernels
 from mcc.cost_api import Estimate, Kernel, Precision, graph_kernels
-from mcc.ir.graph import Graph, copy_graph
+from mcc.ir.graph import Graph, copy_graph, operand
+from mcc.ir.notes import SparseNote, shape_of
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
 from mcc.search.problem import Problem, Setting, build_problem
 from mcc.search.sensitivity import Sensitivities, note_widths
-from mcc.search.space import Regime
+from mcc.search.space import Regime, rank_levels
 from tests.search.networks import NETWORKS
 
 
@@ -80,6 +86,40 @@ def test_kernels_are_those_of_the_pruned_network(name: str, data: st.DataObject)
     widths = {group: data.draw(st.sampled_from(levels)) for group, levels in problem.levels.items()}
     built = graph_kernels(deployed(pruned(graph, known, widths)))
     assert predicted(problem, widths) == built
+
+
+REGIMES = (Regime("int8"), Regime("int7"), Regime("float", SparseNote(1, 0.8)), Regime())
+
+
+@pytest.mark.parametrize("regime", REGIMES, ids=str)
+@pytest.mark.parametrize("name", ["mobile", "residual", "gated"])
+def test_kernels_are_those_of_the_candidate(name: str, regime: Regime) -> None:
+    """The whole way that a plan takes: pruned, thinned, factorized, in deployment form, under its regime."""
+    graph, chance = network(name), random.Random(f"{name} {regime}")
+    known, whole = sensitivities(graph), deployed(graph)
+    thin = {n.name: rank_levels(*shape_of(operand(n, 1))[:2]) for n in pointwise(whole)}
+    ranks = {node: dict.fromkeys(levels, 0.1) for node, levels in thin.items() if levels}
+    cluster = find_sparse_cluster(whole)
+    if regime.sparse and not cluster.nodes:
+        regime = Regime()
+    made = Setting(
+        whole, planned_integers(whole), cluster, MacsModel(), replace(known, ranks=ranks), multiple=4
+    )
+    problem = build_problem(made, regime, widths=True, low_rank=regime.sparse is None)
+    pairs = 0
+    for _ in range(3):
+        widths = {group: chance.choice(levels) for group, levels in problem.levels.items()}
+        keys = {layer.node: tuple(side.value(widths) for side in layer.sides) for layer in problem.layers}
+        chosen = {layer.node: chance.choice(layer.options[keys[layer.node]]) for layer in problem.layers}
+        structure = Structure(regime, widths, {n: o.rank for n, o in chosen.items() if o.rank is not None})
+        built = restructure(graph, structure, known, (torch.randn(2, 3, 16, 16),), verify=False)
+        found = structure_kernels(deployment_form(built), regime)
+        for node, option in chosen.items():
+            nodes = (node,) if option.rank is None else (f"{node}_v", node)
+            assert tuple(found.pop(n) for n in nodes) == option.kernels
+            pairs += option.rank is not None
+        assert not found
+    assert pairs or regime.sparse or name != "mobile"
 
 
 @pytest.mark.parametrize("name", NETWORKS)
