@@ -34,7 +34,7 @@ log.setLevel(logging.CRITICAL)
 
 NORM_MOMENTUM = 0.1  # of running statistics while training, torch's default; they are estimated anew after it
 
-MOST_WAIT_S = 900.0
+MOST_WAIT_S = 300.0
 """A run waits so long for measurements in all; where others measure without end, it goes on all the same."""
 
 
