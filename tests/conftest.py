@@ -12,6 +12,8 @@ for _pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 # Inherited by the programs that tests start. matplotlib would otherwise write under the home directory.
 _scratch = Path(tempfile.mkdtemp(prefix="mcc-tests-"))
 os.environ["MCC_CACHE_DIR"] = str(_scratch / "cache")
+# Tests read no times: they neither wait for measurements on this machine nor make each other wait.
+os.environ["MCC_LOCK_DIR"] = str(_scratch)
 os.environ["MPLCONFIGDIR"] = str(_scratch / "matplotlib")
 os.environ["MPLBACKEND"] = "Agg"
 

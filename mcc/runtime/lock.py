@@ -28,8 +28,12 @@ _depth = 0
 
 
 def lock_path() -> Path:
-    """The machine-wide lock file; its neighbour `.pid` names the holder."""
-    return Path(tempfile.gettempdir()) / "mcc-measuring.lock"
+    """The machine-wide lock file; its neighbour `.pid` names the holder.
+
+    `MCC_LOCK_DIR` puts it elsewhere: for tests, whose times nobody reads, and for containers that share a
+    machine through a mounted folder.
+    """
+    return Path(os.environ.get("MCC_LOCK_DIR") or tempfile.gettempdir()) / "mcc-measuring.lock"
 
 
 @contextmanager
