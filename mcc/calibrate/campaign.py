@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,13 +92,21 @@ def calibrate(
         TargetError: the target cannot be used here.
         DataError: the table cannot be written.
     """
-    choices = choices or Choices()
+    choices = choices or choices_for(target)
+    begin = time.monotonic()
+    for precision in choices.precisions:
+        measure_overhead(shape_of(inputs(graph)[0]), precision, target, store, threads=threads)
+    left_s = budget_s - (time.monotonic() - begin)
     kernels = kernels_for(graph, target, choices)
-    report = measure(kernels, target, store, threads=threads, budget_s=budget_s, progress=progress)
-    if report.left == 0:
-        for precision in choices.precisions:
-            measure_overhead(shape_of(inputs(graph)[0]), precision, target, store, threads=threads)
+    report = measure(kernels, target, store, threads=threads, budget_s=left_s, progress=progress)
     return _reported(report, target, store, threads)
+
+
+def choices_for(target: Target, seed: int = 0) -> Choices:
+    """Fewer widths where each of them is measured in many forms, one kernel after the other."""
+    if target.facts().sparse_1x1:
+        return Choices(ratios=(1.0, 0.5, 0.25), mixed=2, seed=seed)
+    return Choices(seed=seed)
 
 
 def _reported(report: MeasureReport, target: Target, store: Store, threads: int) -> CalibrationReport:
@@ -115,19 +124,24 @@ def kernels_for(graph: Graph, target: Target, choices: Choices) -> list[Kernel]:
     Args:
         graph: in deployment form, float.
     """
-    forms = _forms(graph, target, choices)
+    dense, sparse = _forms(graph, target, choices)
     found: list[Kernel] = []
-    for widths in _variants(graph, choices):
-        for kernels in forms:
+    for number, widths in enumerate(_variants(graph, choices)):
+        # All sparsities of the unpruned network; after that they take turns.
+        thin = sparse if number == 0 else sparse[number % len(sparse) :][:1] if sparse else []
+        for kernels in (*dense, *thin):
             found += [
                 kernel.resized(read=widths[name][0], made=widths[name][1]) for name, kernel in kernels.items()
             ]
     return list(dict.fromkeys(found))
 
 
-def _forms(graph: Graph, target: Target, choices: Choices) -> list[dict[str, Kernel]]:
-    """Kernels by node name, for each precision and, inside a sparse cluster, each sparsity."""
-    forms: list[dict[str, Kernel]] = []
+_Form = dict[str, Kernel]
+
+
+def _forms(graph: Graph, target: Target, choices: Choices) -> tuple[list[_Form], list[_Form]]:
+    """Kernels by node name, for each precision; and inside a sparse cluster, for each sparsity."""
+    forms, thinned = list[_Form](), list[_Form]()
     for precision in choices.precisions:
         integer = [node.name for node in place(graph, precision).precision] if precision != "float" else []
         kernels = graph_kernels(graph, integer)
@@ -142,13 +156,13 @@ def _forms(graph: Graph, target: Target, choices: Choices) -> list[dict[str, Ker
         for sparsity in choices.sparsities:
             thin = SparseNote(target.facts().sparse_block, sparsity)
             kernels = graph_kernels(graph, cluster=cluster.nodes)
-            forms.append(
+            thinned.append(
                 {
                     name: dataclasses.replace(k, sparse=thin) if name in cluster.pointwise else k
                     for name, k in kernels.items()
                 }
             )
-    return forms
+    return forms, thinned
 
 
 def _variants(graph: Graph, choices: Choices) -> list[dict[str, tuple[int, int]]]:

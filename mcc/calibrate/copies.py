@@ -12,19 +12,26 @@ from mcc.ir.graph import Graph
 from mcc.ir.notes import SparseNote, annotate, shape_of
 from mcc.quant.regions import integer_nodes
 
+SINK_CHANNELS = 16  # one block of onnxruntime's layout
+SINK_STRIDE = 4
 HELPER_CHANNELS = (
     8  # of the sparse convolution that switches a cluster on for a kernel without weights to thin
 )
 HELPER_SPARSITY = 0.95
 
 
-def copies_network(kernel: Kernel, sinks: int, distinct: int) -> Graph:
+def copies_network(kernel: Kernel, sinks: int, distinct: int, *, blocked: bool = False) -> Graph:
     """A network with `distinct` copies of a kernel and `sinks` sinks, each copy having its share of them.
+
+    Args:
+        blocked: whether to write it so that onnxruntime keeps its own layout and merges no copies; the kernel
+            must have weights.
 
     Raises:
         UnsupportedError: the kernel has no integer form, or none inside a sparse cluster.
     """
-    branches = _Cluster(kernel) if kernel.layout == "nchw" else _Plain(kernel)
+    kind = _Cluster if kernel.layout == "nchw" else _Blocked if blocked else _Plain
+    branches = kind(kernel)
     values = [branches.copy(index) for index in range(distinct)]
     ends = [branches.end(index, values[index % distinct]) for index in range(sinks)]
     total = ends[0]
@@ -39,8 +46,8 @@ def copies_network(kernel: Kernel, sinks: int, distinct: int) -> Graph:
 class _Plain(Branches):
     """Copies behind a cheap producer."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        super().__init__(kernel.precision != "float", blocked=False, seed=0)
+    def __init__(self, kernel: Kernel, blocked: bool = False) -> None:
+        super().__init__(kernel.precision != "float", blocked, seed=0)
         self.kernel = kernel
         self.values = [
             None if operand is None or operand.constant else self.source(place, operand)
@@ -81,6 +88,25 @@ class _Plain(Branches):
     def joined(self, total: fx.Node, end: fx.Node) -> fx.Node:
         """The sum so far and one more end."""
         return self.quantised(self.b.call("add", total, end))
+
+
+class _Blocked(_Plain):
+    """Copies in onnxruntime's blocked layout; a sink has weights, or equal ones would be merged."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel, blocked=True)
+
+    def end(self, index: int, value: fx.Node) -> fx.Node:
+        """A few pixels through a small convolution, then their mean."""
+        shape = shape_of(value)
+        if len(shape) != 4:
+            return value
+        weight = OperandShape((SINK_CHANNELS, shape[1], 1, 1), constant=True)
+        conv = Kernel("conv2d", (None, weight), shape, (), self.kernel.precision)
+        stride = (min(SINK_STRIDE, shape[2]), min(SINK_STRIDE, shape[3]))
+        constant = self.constant(f"sink{index}_w", weight, conv, 1)
+        thin = self.quantised(self.b.conv2d(value, constant, None, stride=stride, name=f"thin{index}"))
+        return self.sink(f"sink{index}", thin)
 
 
 class _Cluster(_Plain):

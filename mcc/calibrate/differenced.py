@@ -1,4 +1,4 @@
-"""Measuring kernels where the runtime has no profile: the latency of many copies less that of one.
+"""Measuring kernels without the runtime's profile: the latency of many copies less that of one.
 
     A:  x --producer--> value --+--kernel 1--> sink --+        B:  the same with every sink behind kernel 1
                                 +--kernel 2--> sink --+--> sum
@@ -83,7 +83,8 @@ def _measure(
     copies = copies_of(kernel)
     turns: list[_Turns] = []
     for place, distinct in enumerate((copies, 1)):
-        file = write_graph(copies_network(kernel, copies, distinct), target, folder / f"copies{distinct}")
+        network = copies_network(kernel, copies, distinct, blocked=target.format == "onnx")
+        file = write_graph(network, target, folder / f"copies{place}")
         load(runner, file, threads, number + place)
         turns.append(_Turns(runner, number + place, str(kernel)))
     watch = LoadWatch([runner.pid])

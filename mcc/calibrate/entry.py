@@ -12,7 +12,7 @@ from torch import fx
 from cost_models.lookup import LookupCostModel
 from mcc.analysis.sparse_cluster import ZERO_SHARE, find_sparse_cluster
 from mcc.calibrate import campaign
-from mcc.calibrate.campaign import CalibrationReport, Choices
+from mcc.calibrate.campaign import CalibrationReport
 from mcc.calibrate.measure import Progress, input_name, silent
 from mcc.calibrate.store import Store
 from mcc.cost_api import GraphCost, Precision, graph_kernels, predict
@@ -47,7 +47,7 @@ def calibrate(
         reports = [
             campaign.calibrate(
                 network, target, store, threads=threads, budget_s=budget_s / len(networks),
-                choices=Choices(seed=seed), progress=progress,
+                choices=campaign.choices_for(target, seed), progress=progress,
             )
             for network in networks
         ]  # fmt: skip

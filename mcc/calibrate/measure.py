@@ -121,11 +121,23 @@ class _Run:
             return []
         bare = write_graph(_bare(), self.target, folder / "bare")
         self.profiled = has_profile(self.target, bare)
-        if not self.profiled:
-            return [kernels[at : at + AT_A_TIME] for at in range(0, len(kernels), AT_A_TIME)]
-        (samples,) = self.target.time([bare], threads=self.threads, budget_s=OVERHEAD_S)
-        self.bare_us = samples.median_us
-        return files_of(kernels)
+        apart = [kernel for kernel in kernels if self._by_difference(kernel)]
+        together = [kernel for kernel in kernels if not self._by_difference(kernel)]
+        if together:
+            (samples,) = self.target.time([bare], threads=self.threads, budget_s=OVERHEAD_S)
+            self.bare_us = samples.median_us
+        pieces = [apart[at : at + AT_A_TIME] for at in range(0, len(apart), AT_A_TIME)]
+        order = {kernel: place for place, kernel in enumerate(kernels)}
+        return sorted([*files_of(together), *pieces], key=lambda file: min(order[kernel] for kernel in file))
+
+    def _by_difference(self, kernel: Kernel) -> bool:
+        """Whether a kernel is measured by difference: onnxruntime's profile is too coarse for convolutions.
+
+        It merges equal operators, so that only kernels with weights can be copied.
+        """
+        weight = kernel.operands[1] if len(kernel.operands) > 1 else None
+        weighted = weight is not None and weight.constant and len(weight.shape) > 1
+        return not self.profiled or (self.target.format == "onnx" and weighted)
 
     def file(self, kernels: list[Kernel]) -> None:
         """Measure kernels together; where that fails, those of both halves."""
@@ -144,7 +156,7 @@ class _Run:
         self.measured += len(rows)
 
     def _measured(self, kernels: list[Kernel]) -> list[Measurement]:
-        if not self.profiled:
+        if self._by_difference(kernels[0]):
             return measure_differenced(kernels, self.target, self.folder, threads=self.threads)
         excess = None
         if self.target.format == "onnx":
