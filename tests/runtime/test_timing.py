@@ -137,8 +137,7 @@ def test_one_bad_file_among_several_is_named_and_frees_the_lock(tmp_path: Path) 
 @pytest.fixture
 def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A lock apart from the machine's, for this process and those that it starts."""
-    monkeypatch.setattr(lock.tempfile, "tempdir", None)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("MCC_LOCK_DIR", str(tmp_path))
     assert lock.lock_path().parent == tmp_path
     return lock.lock_path()
 
