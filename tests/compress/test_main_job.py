@@ -1,0 +1,223 @@
+"""Whole jobs: files are written and run for real; times come from stand-ins, the same in every run."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mcc
+from mcc.cli import main
+from mcc.compress.driver import RETRIES
+from mcc.errors import MccError
+from mcc.ir.graph import inputs
+from mcc.ir.notes import shape_of
+from mcc.ir.storage import load_graph
+from mcc.report.schema import Report, load_report
+from tests.compress import stand_ins
+
+LEFT = {
+    "model.tflite", "baseline.tflite", "report.json", "report.html", "plan.json", "before.mcc", "after.mcc",
+    "before.safetensors", "after.safetensors",
+}  # fmt: skip
+STRATEGIES = [
+    "original", "original-trained", "int8-ptq", "channel-pruning", "sparse-1x1", "low-rank",
+    "prune-then-quantize", "joint",
+]  # fmt: skip
+ASKED: dict[str, Any] = {"speedup": 1.5, "epochs": 0.1}
+
+
+def job(folder: Path, **options: Any) -> Report:
+    """The job of these tests; further options as of `mcc.compress`."""
+    return mcc.compress(stand_ins.MODEL, "digits", "litert-host", out=folder, **{**ASKED, **options})
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of plan, graphs, weights and models."""
+    names = sorted(LEFT - {"report.json", "report.html"})
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+
+
+def structure(folder: Path) -> dict[str, Any]:
+    """What was decided."""
+    return json.loads((folder / "plan.json").read_text())["structure"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished job; beside it `table`, the cache that it filled."""
+    place = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MCC_CACHE_DIR", str(place / "table"))
+        stand_ins.install(patch)
+        job(place / "out")
+    return place / "out"
+
+
+@pytest.fixture
+def target(finished: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> stand_ins.StandIn:
+    """The stand-in for a job with a copy of the table that the finished one filled."""
+    shutil.copytree(finished.parent / "table", cache_dir)
+    return stand_ins.install(monkeypatch)
+
+
+def test_a_job_leaves_everything_that_the_interface_names(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir() if path.is_file()} == LEFT
+    report = load_report(finished / "report.json")
+    assert [strategy.name for strategy in report.strategies] == STRATEGIES
+    assert report.met == {"speedup": True}
+    assert all(strategy.validation_accuracy is not None for strategy in report.strategies)
+    for result, name in ((report.baseline, "baseline.tflite"), (report.compressed, "model.tflite")):
+        assert result.size_bytes == (finished / name).stat().st_size
+        assert result.accuracy is not None
+        assert result.latency_us is not None
+        assert result.latency_us.median == pytest.approx(stand_ins.US_PER_BYTE * result.size_bytes)
+    assert report.speedup >= 1.5
+    assert report.predicted_latency_us is not None
+    assert report.decisions
+    assert not list(finished.rglob("*.part"))
+
+
+def test_the_graphs_beside_the_report_can_be_read(finished: Path) -> None:
+    for name in ("before.mcc", "after.mcc"):
+        graph = load_graph(finished / name)
+        assert shape_of(inputs(graph)[0]) == (1, 3, 32, 32)
+    plan = json.loads((finished / "plan.json").read_text())
+    chosen = next(s for s in load_report(finished / "report.json").strategies if s.chosen)
+    assert plan["strategy"] == chosen.name
+    assert plan["predicted_latency_us"] == chosen.predicted_latency_us
+    assert {decision["node"] for decision in plan["decisions"]}
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+class Assassin:
+    """A progress that kills at the given calls, counted over all runs."""
+
+    def __init__(self, *moments: int) -> None:
+        self.moments = set(moments)
+        self.calls = 0
+
+    def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
+        self.calls += 1
+        if self.calls in self.moments:
+            raise Killed(stage)
+
+
+@pytest.mark.slow
+def test_a_killed_job_ends_in_the_same_plan_and_weights_and_measures_nothing_twice(
+    finished: Path, target: stand_ins.StandIn, tmp_path: Path
+) -> None:
+    assassin, kills = Assassin(1, 8, 24, 45, 70), 0
+    for attempt in range(6):
+        try:
+            job(tmp_path / "out", resume=attempt > 0, progress=assassin)
+            break
+        except Killed:
+            kills += 1
+    assert kills >= 3
+    assert digests(tmp_path / "out") == digests(finished)
+    assert target.timed == []
+    assert target.weighed == []
+
+
+@pytest.mark.slow
+def test_a_plan_feeds_back_to_the_same_structure(
+    finished: Path, target: stand_ins.StandIn, tmp_path: Path
+) -> None:
+    plan = Path(shutil.copy(finished / "plan.json", tmp_path))
+    report = job(tmp_path / "out", plan=plan)
+    assert report.met == {"speedup": True}
+    joint = report.strategies[-1]
+    assert "The plan was given, not made." in joint.notes
+    raw = json.loads((tmp_path / "out/state/joint/outcome.json").read_text())
+    assert raw["structure"] == structure(finished)
+
+
+def test_a_given_plan_makes_another_job(finished: Path, target: stand_ins.StandIn, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    with pytest.raises(MccError, match="holds the state of another job"):
+        job(tmp_path / "out", plan=finished / "plan.json", resume=True)
+
+
+@pytest.mark.parametrize("name", ["after.safetensors", "model.tflite", "report.json"])
+def test_a_disk_that_fills_up_at_the_end_is_named_and_space_is_all_that_is_missing(
+    name: str,
+    finished: Path,
+    target: stand_ins.StandIn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(finished / "state", folder / "state")
+    replace = os.replace
+
+    def full(source: Any, destination: Any) -> None:
+        if Path(destination).name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, destination)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(
+            MccError, match=f"{name}: cannot be written: No space left on device; .*another -o"
+        ):
+            job(folder, resume=True)
+    assert not (folder / "report.json").exists()  # which stands for all the others
+    assert not list(folder.rglob("*.part"))
+    job(folder, resume=True)
+    assert digests(folder) == digests(finished)
+
+
+@pytest.mark.slow
+def test_a_size_is_kept_to_the_byte(
+    finished: Path, target: stand_ins.StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budget = 11_000
+    words = [stand_ins.MODEL, "--data", "digits", "--target", "litert-host", "--epochs", "0", "-q"]
+    assert main.run(["compress", *words, "--size", "11kB", "-o", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out/model.tflite").stat().st_size <= budget
+    assert load_report(tmp_path / "out/report.json").met == {"size_bytes": True}
+    assert str(tmp_path / "out") in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_impossible_budget_names_the_nearest_and_delivers_nothing(
+    finished: Path, target: stand_ins.StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)  # results of another job, which must not pass for this one's
+    words = [stand_ins.MODEL, "--data", "digits", "--target", "litert-host", "--epochs", "0", "-q"]
+    assert main.run(["compress", *words, "--latency", "1us", "-o", str(folder)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "no strategy keeps --latency 1us" in captured.err.replace(".00", "")
+    assert "the nearest feasible: --latency" in captured.err
+    assert "prune-then-quantize" in captured.out  # the table of what was tried
+    kept = {path.name for path in folder.iterdir() if path.is_file()}
+    assert kept == {"baseline.tflite", "before.mcc", "before.safetensors"}
+
+
+def test_a_last_measurement_that_misses_narrowly_plans_once_more(
+    finished: Path, target: stand_ins.StandIn, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(finished / "state", folder / "state")
+    known = folder / "state/measurements.json"
+    trials = {k: v for k, v in json.loads(known.read_text()).items() if not k.startswith("speeds ")}
+    known.write_text(json.dumps(trials))
+    (Path(os.environ["MCC_CACHE_DIR"]) / "latencies.sqlite").unlink()
+    target.slower = 1.08  # all files but the baseline, from now on: slower than the trials had them
+    report = job(folder, resume=True)
+    assert report.met == {"speedup": True}
+    assert 1 <= len(list((folder / "state").glob("joint-at-*/outcome.json"))) <= RETRIES
+    first = json.loads((folder / "state/joint/outcome.json").read_text())["structure"]
+    assert structure(folder) != first
