@@ -17,6 +17,7 @@ from mcc.ir.graph import (
     add_constant,
     constant,
     copy_graph,
+    inputs,
     operand,
     optional_operand,
     set_constant,
@@ -117,10 +118,11 @@ def input_moments(graph: Graph, nodes: list[fx.Node], batches: tuple[Tensor, ...
         found[node.name] = found[node.name] + products if node.name in found else products
         counts[node.name] += pixels.shape[1]
 
-    for batch in batches:
+    # Calibration batches hold one tensor: a network of several inputs has no data here.
+    for batch in batches if len(inputs(graph)) == 1 else ():
         observe(copy_graph(graph), (batch,), see, set(sources))
-    inputs = {node.name: operand(node, 0).name for node in nodes}
-    return {name: found[source] / counts[source] for name, source in inputs.items() if source in found}
+    reads = {node.name: operand(node, 0).name for node in nodes}
+    return {name: found[source] / counts[source] for name, source in reads.items() if source in found}
 
 
 def factors(weight: Tensor, moment: Tensor | None, rank: int) -> tuple[Tensor, Tensor]:

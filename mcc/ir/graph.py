@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import keyword
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -277,8 +278,10 @@ class GraphBuilder:
         """A constant; the same name returns the same node (a shared weight), which `node_name` may name."""
         if name in self.constants:
             return self.constants[name]
-        if hasattr(self.module, name):
-            raise GraphError("is taken by torch.nn.Module: no constant can have this name", where=name)
+        if not name.isidentifier() or keyword.iskeyword(name) or hasattr(self.module, name):
+            raise GraphError(
+                f"@{name} is not a usable name", hint="it becomes an attribute of a torch module"
+            )
         if trains and value.is_floating_point():
             self.module.register_parameter(name, nn.Parameter(value.detach()))
         else:

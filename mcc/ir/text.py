@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import keyword
 import re
 from collections.abc import Mapping
 from typing import Any, cast
@@ -153,8 +152,6 @@ class _Parser:
         name, declared = match["name"], _parse_type(match)
         if name in self.declared:
             raise GraphError(f"constant @{name} is declared twice")
-        if keyword.iskeyword(name) or not name.isidentifier():
-            raise GraphError(f"@{name} is not a usable name")
         if match["make"]:
             self.made_elements += declared.elements
             if self.made_elements > _MAX_ELEMENTS:

@@ -120,7 +120,6 @@ def test_any_name_prints_and_parses_or_is_refused(name: str) -> None:
         ("%z = mul", "%x.1 = mul", "cannot be read"),
         ("%z = mul", "%1 = mul", "%1 is not a usable name; for example %_1 would be"),
         ("const @b", "const @w", "constant @w is declared twice"),
-        ("const @b", "const @class", "@class is not a usable name"),
         ("const @b : f32[2] = full(0.5)", "const @b : f32[2]", "constant @b is not in the file of constants"),
         ("full(0.5)", "full(half)", r"cannot make a constant from full\(half\)"),
         ("full(0.5)", "random(5)", "unknown constant maker 'random'; use seed, integers or full"),
@@ -156,6 +155,10 @@ def test_any_name_prints_and_parses_or_is_refused(name: str) -> None:
 def test_each_mistake_has_its_sentence(old: str, new: str, sentence: str) -> None:
     assert old in SMALL
     refused(SMALL.replace(old, new, 1), sentence)
+
+
+def test_a_name_that_python_keeps_is_refused() -> None:
+    refused(SMALL.replace("@b", "@class"), "graph:6: @class is not a usable name")
 
 
 def test_an_attribute_left_out_takes_its_default() -> None:

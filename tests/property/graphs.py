@@ -503,7 +503,21 @@ def _shuffle(m: Maker) -> None:
     m.call("reshape", y, shape=(width, *size))
 
 
-STRUCTURES = (_residual, _squeeze_excite, _shuffle)
+def _normalised(m: Maker) -> None:
+    x = m.value((4,))
+    if x is None:
+        return
+    width, out = shape_of(x)[1], m.number(1, MAX_WIDTH)
+    if m.chance(3):
+        x = m.call("pad", x, padding=((0, 0), (0, 0), (1, 1), (0, 1)), mode="constant", value=0.0)
+    y = m.call("conv2d", x, m.weight((out, width, 1, 1)), m.bias(out))
+    rows = [m.constant((out,)), m.constant((out,)), m.constant((out,), trains=False)]
+    y = m.call("batch_norm", y, *rows, m.constant((out,), low=1.0, trains=False), eps=1e-3)
+    y = m.call(m.pick(("relu", "relu6", "identity", "hardswish")), y)
+    m.pool = [v for v in m.pool if not v.users] or m.pool  # mostly nobody else reads what is in between
+
+
+STRUCTURES = (_residual, _squeeze_excite, _shuffle, _normalised, _normalised)
 FREQUENT = ("conv2d", "conv2d", "linear", "add", "concat", "slice", "batch_norm", "relu", "mul", "reshape")
 
 

@@ -1,0 +1,27 @@
+"""Every pass on random graphs: proved, a second run changes nothing. `tools.random_graphs` runs thousands."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools.random_graphs import graph_number, pipelines, print_and_parse, prove
+
+SEEDS = range(40, 52)
+
+
+@pytest.mark.parametrize("text", pipelines())
+def test_every_pass_is_proved_on_random_graphs(text: str) -> None:
+    outcomes = {seed: prove(graph_number(seed, 12), text, seed) for seed in SEEDS}
+    assert {seed: said for seed, said in outcomes.items() if said.startswith("FAILED")} == {}
+
+
+def test_random_graphs_print_and_parse() -> None:
+    assert {print_and_parse(graph_number(seed, 12)) for seed in SEEDS} == {"unchanged"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", pipelines())
+def test_every_pass_is_proved_on_many_random_graphs(text: str) -> None:
+    outcomes = {seed: prove(graph_number(seed, 16), text, seed) for seed in range(100, 200)}
+    assert {seed: said for seed, said in outcomes.items() if said.startswith("FAILED")} == {}
+    assert "changed" in outcomes.values(), "the pass had nothing to do on any graph"

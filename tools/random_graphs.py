@@ -1,0 +1,126 @@
+"""Prove every pass on random graphs over the whole op table; graph number n is always the same.
+
+    python -m tools.random_graphs --count 10000
+    python -m tools.random_graphs --start 1234 --count 1 --show     one graph again, printed
+
+Each pass runs verified (structure, shapes at two batch lengths, numbers against its exact twin) and a second
+time, which must change nothing. Ends with a table and exit status 1 if anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from mcc.errors import MccError, Refusal
+from mcc.ir.canonical import check_shapes, check_structure
+from mcc.ir.graph import Graph, copy_graph, inputs
+from mcc.ir.text import parse_graph, print_graph, text_constants
+from mcc.pass_api import PassContext, all_passes
+from mcc.pipeline import Pipeline, RunOptions, differs
+from tests.property.graphs import Seeded, batch_of, random_graph, with_frozen_nodes, with_keep_notes
+
+# Passes that do nothing with their defaults; all others run as they are.
+OPTIONS = {
+    "prune-channels": ("{keep=0.5}", "{keep=0.7 round=2}", ""),
+    "factorize-1x1": ("{rank=0.3}",),
+    "sparsify-1x1": ("{sparsity=0.5}", "{sparsity=0.75 block=2}"),
+}
+
+
+def pipelines() -> list[str]:
+    """Every pass of `passes/`, with options under which it does something."""
+    return [name + options for name in all_passes() for options in OPTIONS.get(name, ("",))]
+
+
+def graph_number(seed: int, steps: int) -> Graph:
+    """Random graph `seed`; of every three one has notes of channels to keep, and one frozen nodes too."""
+    graph = random_graph(Seeded(seed), steps)
+    if seed % 3:
+        with_keep_notes(graph, Seeded(-seed))
+    if seed % 3 == 2:
+        with_frozen_nodes(graph, Seeded(-seed))
+    return graph
+
+
+def prove(graph: Graph, text: str, seed: int) -> str:
+    """Run a pipeline of one pass. Returns `changed`, `unchanged`, `refused`, or what went wrong."""
+    batch = (batch_of(graph, 4, seed)[0],) if len(inputs(graph)) == 1 else ()
+    pipeline, context = Pipeline.parse(text), PassContext(batch)
+    before = copy_graph(graph)
+    try:
+        result = pipeline.run(graph, context)
+        if differs(before, graph):
+            return "FAILED: the pass changed the graph that it was given"
+        check_structure(result.graph)
+        check_shapes(result.graph)
+        again = pipeline.run(result.graph, context, RunOptions(verify=False))
+    except Refusal:
+        return "refused"
+    except MccError as error:
+        unproved = "no output is finite" in error.message
+        return "unprovable" if unproved else f"FAILED: {error}"
+    if differs(result.graph, again.graph):
+        return "FAILED: a second run changes the graph"
+    return "changed" if result.reports[0].changed else "unchanged"
+
+
+def print_and_parse(graph: Graph) -> str:
+    """Whether the graph prints and parses back to itself."""
+    printed = print_graph(graph)
+    same = print_graph(parse_graph(printed, text_constants(graph))) == printed
+    return "unchanged" if same else "FAILED: it does not parse back to itself"
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--start", type=int, default=0, help="first graph")
+    parser.add_argument("--count", type=int, default=1000, help="how many graphs")
+    parser.add_argument("--steps", type=int, default=12, help="most random steps of a graph")
+    parser.add_argument("--show", action="store_true", help="print each graph")
+    parser.add_argument("--out", type=Path, help="write the table there, too")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    found: dict[str, Counter[str]] = {text: Counter() for text in ("print and parse", *pipelines())}
+    for seed in range(options.start, options.start + options.count):
+        graph = graph_number(seed, options.steps)
+        if options.show:
+            print(print_graph(graph))
+        for text, counts in found.items():
+            said = print_and_parse(graph) if text == "print and parse" else prove(graph, text, seed)
+            counts[said.split(":")[0]] += 1
+            if said.startswith("FAILED"):
+                print(f"graph {seed}, {text}: {said}", flush=True)
+    table = report(found, options.start, options.count, time.monotonic() - began)
+    print(table)
+    if options.out:
+        options.out.write_text(table)
+    return 1 if any(counts["FAILED"] for counts in found.values()) else 0
+
+
+def report(found: dict[str, Counter[str]], start: int, count: int, seconds: float) -> str:
+    """The table, as Markdown."""
+    columns = ("changed", "unchanged", "refused", "unprovable", "FAILED")
+    lines = [
+        f"Graphs {start} to {start + count - 1}, torch {torch.__version__}, {seconds:.0f} s:",
+        f"`python -m tools.random_graphs --start {start} --count {count}`",
+        "",
+        f"| pass | {' | '.join(columns)} |",
+        f"| --- |{' ---: |' * len(columns)}",
+    ]
+    for text, counts in found.items():
+        lines.append(f"| {text} | " + " | ".join(str(counts[column]) for column in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
