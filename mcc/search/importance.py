@@ -10,6 +10,7 @@ of classes removed together add up.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -85,7 +86,8 @@ def removal_costs(classes: tuple[int, ...], scores: dict[int, float], levels: tu
     """
     ordered = sorted(scores.get(label, 0.0) for label in classes)
     floor = 1e-3 * (sum(ordered) / max(1, len(ordered))) + 1e-12
-    return [sum(score + floor for score in ordered[: len(classes) - keep]) for keep in levels]
+    sums = list(accumulate((score + floor for score in ordered), initial=0.0))
+    return [sums[len(classes) - keep] for keep in levels]
 
 
 def weakest(classes: tuple[int, ...], scores: dict[int, float], keep: int) -> frozenset[int]:

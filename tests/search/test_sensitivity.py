@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.shrink import zero_readers
@@ -46,7 +48,7 @@ def test_divergence_by_hand() -> None:
     assert divergence([output + 7.0], [output]) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_group_costs_what_its_weaker_half_does(
+def test_a_group_costs_what_its_weaker_channels_do(
     measured: tuple[Sensitivities, torch.Tensor, list[str]],
 ) -> None:
     found, x, stages = measured
@@ -55,16 +57,17 @@ def test_a_group_costs_what_its_weaker_half_does(
     reference = run(graph, x)
     assert set(found.reference) == {group.name for group in analysis.prunable()}
     for group in analysis.prunable():
-        private = copy_graph(graph)
-        zero_readers(private, analysis, found.removed(group, round(group.width / 2)))
-        assert found.reference[group.name] == pytest.approx(max(divergence(run(private, x), reference), 1e-9))
+        for costs, part in ((found.reference, 2), (found.narrow, 4)):
+            private = copy_graph(graph)
+            zero_readers(private, analysis, found.removed(group, round(group.width / part)))
+            assert costs[group.name] == pytest.approx(max(divergence(run(private, x), reference), 1e-9))
         assert list(found.scores[group.name]) == sorted(found.scores[group.name])
         assert sorted(found.order[group.name]) == list(range(group.width))
     assert stages[-1].endswith("1.00")
     assert all(cost > 0 for ranks in found.ranks.values() for cost in ranks.values())
 
 
-def test_the_curve_runs_through_the_measured_point(
+def test_the_curve_runs_through_the_measured_points(
     measured: tuple[Sensitivities, torch.Tensor, list[str]],
 ) -> None:
     found, _, _ = measured
@@ -75,6 +78,24 @@ def test_the_curve_runs_through_the_measured_point(
         assert all(a < b for a, b in pairwise(costs))
         half = levels.index(max(1, round(len(scores) / 2)))
         assert costs[half] == pytest.approx(found.reference[group])
+        quarter = costs[levels.index(max(1, round(len(scores) / 4)))]
+        assert quarter == pytest.approx(found.narrow[group]) or quarter > found.narrow[group]
+        assert found.widths(group, [levels[-1], levels[half]]) == [costs[-1], costs[half]]
+
+
+@given(
+    st.lists(st.floats(0, 10), min_size=1, max_size=40),
+    st.floats(1e-9, 10),
+    st.none() | st.floats(1e-9, 10),
+)
+def test_a_narrower_group_always_costs_more(scores: list[float], half: float, quarter: float | None) -> None:
+    narrow = {} if quarter is None else {"g": quarter}
+    known = Sensitivities(
+        {"g": tuple(range(len(scores)))}, {"g": tuple(sorted(scores))}, {"g": half}, {}, narrow
+    )
+    costs = known.widths("g", range(len(scores), 0, -1))
+    assert costs[0] == 0.0
+    assert all(a < b for a, b in pairwise(costs))
 
 
 def test_saved_ones_are_read_back(
