@@ -39,7 +39,7 @@ def test_a_size_and_a_modest_latency_are_kept_in_the_runtime(
         pytest.skip(f"{name}: {state.reason}")
     suffix = {"tflite": ".tflite", "onnx": ".onnx"}[target.format]
     words = [stand_ins.MODEL, "--data", "digits", "--target", name, "--epochs", "0", "-q", "--json"]
-    size = 12_000 if suffix == ".tflite" else 16_000
+    size = 12_000 if suffix == ".tflite" else 13_000  # of 16,730 and 15,265
     folder = tmp_path / "out"
     # A second for what takes microseconds: times on a busy machine must not decide the test.
     assert main.run(["compress", *words, "--size", f"{size}B", "--latency", "1s", "-o", str(folder)]) == 0
