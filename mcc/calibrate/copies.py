@@ -123,19 +123,25 @@ class _Cluster(_Plain):
         super().__init__(kernel)
 
     def source(self, place: int, operand: OperandShape) -> fx.Node:
-        """A stem, or its image for the stem itself, which every cluster begins with."""
+        """What a stem makes, with which every cluster begins, or its image; a second operand comes after it."""
         n, channels, height, width = operand.shape
         if channels == 3:
             return self.input(operand.shape)
-        image = self.input((n, 3, 2 * height, 2 * width))
-        return self.stem(f"stem{place}", image, channels)
+        stem = self.stem(self.input((n, 3, 2 * height, 2 * width)), channels)
+        if place == 0:
+            return stem
+        weight = self.b.constant(f"second{place}_w", self.random((channels, 1, 3, 3)))
+        return self.b.conv2d(stem, weight, None, padding=(1,) * 4, groups=channels, name=f"second{place}")
 
-    def stem(self, name: str, image: fx.Node, channels: int) -> fx.Node:
-        """A 3x3 convolution of stride 2."""
-        weight = self.b.constant(f"{name}_w", self.random((channels, 3, 3, 3)))
-        bias = self.b.constant(f"{name}_b", torch.zeros(channels))
+    def stem(self, image: fx.Node, channels: int) -> fx.Node:
+        """A 3x3 convolution of stride 2; the same one for all that ask."""
+        for node in self.b.graph.nodes:
+            if node.name == "stem":
+                return node
+        weight = self.b.constant("stem_w", self.random((channels, 3, 3, 3)))
+        bias = self.b.constant("stem_b", torch.zeros(channels))
         return self.b.conv2d(
-            image, weight, bias, stride=(2, 2), padding=(1,) * 4, activation="relu6", name=name
+            image, weight, bias, stride=(2, 2), padding=(1,) * 4, activation="relu6", name="stem"
         )
 
     def constant(self, name: str, operand: OperandShape, kernel: Kernel, place: int) -> fx.Node:
