@@ -30,6 +30,7 @@ LENGTH = 1.0  # in doublings of a size, over which residuals forget each other
 NOISE = 0.03  # relative error of a measurement: medians of repeated ones differ by 2 to 4 %
 FEWEST = 6  # rows that a family needs for a fit of its own; below, a wider family serves
 FLOOR_US = 0.01
+LEAST_SHARE = 0.25  # of a kernel's latency that a negative offset leaves
 UNSEEN_ERROR = 0.5  # relative, of a kernel whose like was never measured
 
 
@@ -121,7 +122,7 @@ class Fit:
 
 
 class Whole(Protocol):
-    """A figure of whole networks, as a table holds it: `overhead` in microseconds, or `correction`."""
+    """A figure of whole networks, as a table holds it: `overhead`, `correction`, `offset`."""
 
     @property
     def quantity(self) -> str: ...
@@ -154,12 +155,15 @@ class LookupCostModel:
     Args:
         rows: measured under one fingerprint.
         overheads: microseconds that belong to no kernel, by precision of the input.
-        corrections: factors on all kernels, by precision: measured over predicted of whole networks.
+        corrections: factors on all kernels, by precision, with which their sums meet whole networks.
+        offsets: microseconds on all kernels, by precision, to the same end; less on those under 1 us, which a
+            runtime fuses away.
     """
 
     rows: tuple[Measurement, ...]
     overheads: Mapping[Precision, float] = field(default_factory=lambda: {})
     corrections: Mapping[Precision, float] = field(default_factory=lambda: {})
+    offsets: Mapping[Precision, float] = field(default_factory=lambda: {})
     name: str = "lookup"
 
     def __post_init__(self) -> None:
@@ -179,10 +183,11 @@ class LookupCostModel:
             source: of the overheads to take (`input 1x3x64x64`); the latest where there is none.
         """
         wholes = sorted(store.wholes(fingerprint), key=lambda w: (w.source == source, w.date))
-        figures: dict[str, dict[Precision, float]] = {"overhead": {}, "correction": {}}
+        figures: dict[str, dict[Precision, float]] = {"overhead": {}, "correction": {}, "offset": {}}
         for whole in wholes:
             figures.setdefault(whole.quantity, {})[whole.precision] = whole.value
-        return LookupCostModel(tuple(store.rows(fingerprint)), figures["overhead"], figures["correction"])
+        rows = tuple(store.rows(fingerprint))
+        return LookupCostModel(rows, figures["overhead"], figures["correction"], figures["offset"])
 
     def kernel(self, kernel: Kernel) -> Estimate:
         """Latency of a kernel: measured, else fitted."""
@@ -203,12 +208,12 @@ class LookupCostModel:
         return replace(self, corrections={**self.corrections, precision: factor})
 
     def _estimate(self, kernel: Kernel) -> Estimate:
-        factor = self.corrections.get(kernel.precision, 1.0)
         row = self._measured.get(str(kernel))
-        if row is not None:
-            return Estimate(row.latency_us * factor, row.error_us * factor, "measured")
-        latency, error = self._fitted(kernel)
-        return Estimate(latency * factor, error * factor, "fitted")
+        latency, error = (row.latency_us, row.error_us) if row is not None else self._fitted(kernel)
+        factor = self.corrections.get(kernel.precision, 1.0)
+        offset = self.offsets.get(kernel.precision, 0.0) * min(1.0, latency)
+        corrected = max(LEAST_SHARE * latency, factor * latency + offset)
+        return Estimate(corrected, error * factor, "measured" if row is not None else "fitted")
 
     def _fitted(self, kernel: Kernel) -> tuple[float, float]:
         for level in range(LEVELS):

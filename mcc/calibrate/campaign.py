@@ -14,6 +14,7 @@ import numpy as np
 
 from mcc.analysis.channel_groups import ChannelAnalysis, analyse_channels
 from mcc.analysis.sparse_cluster import find_sparse_cluster
+from mcc.calibrate.anchors import anchor
 from mcc.calibrate.measure import MeasureReport, Progress, measure, measure_overhead, silent
 from mcc.calibrate.store import Store
 from mcc.cost_api import Kernel, Precision, graph_kernels
@@ -99,6 +100,9 @@ def calibrate(
     left_s = budget_s - (time.monotonic() - begin)
     kernels = kernels_for(graph, target, choices)
     report = measure(kernels, target, store, threads=threads, budget_s=left_s, progress=progress)
+    if report.left == 0:
+        uniform = _assignments(graph, choices)[: len(choices.ratios)]
+        anchor(graph, target, store, widths=uniform, precisions=choices.precisions, threads=threads)
     return _reported(report, target, store, threads)
 
 
@@ -165,28 +169,33 @@ def _forms(graph: Graph, target: Target, choices: Choices) -> tuple[list[_Form],
     return forms, thinned
 
 
+def _assignments(graph: Graph, choices: Choices) -> list[dict[str, int]]:
+    """Channels left in each group: for each uniform width, then for networks of mixed widths."""
+    groups = {group.name: group.width for group in analyse_channels(graph).prunable()}
+    generator = random.Random(choices.seed)
+    ratios = [dict.fromkeys(groups, ratio) for ratio in choices.ratios]
+    for _ in range(choices.mixed):
+        ratios.append({name: generator.choice(choices.mixed_ratios) for name in groups})
+    return [
+        {name: rounded(groups[name], ratio, choices.multiple) for name, ratio in each.items()}
+        for each in ratios
+    ]
+
+
 def _variants(graph: Graph, choices: Choices) -> list[dict[str, tuple[int, int]]]:
     """Channels read and made by each operator, for each width of the network that is measured."""
     analysis = analyse_channels(graph)
-    groups = {group.name: group.width for group in analysis.prunable()}
-    generator = random.Random(choices.seed)
-    assignments = [dict.fromkeys(groups, ratio) for ratio in choices.ratios]
-    for _ in range(choices.mixed):
-        assignments.append({name: generator.choice(choices.mixed_ratios) for name in groups})
-    variants: list[dict[str, tuple[int, int]]] = []
-    for ratios in assignments:
-        widths = {name: rounded(groups[name], ratio, choices.multiple) for name, ratio in ratios.items()}
-        variants.append(
-            {
-                node.name: (
-                    _width(analysis, operand(node, 0).name, shape_of(operand(node, 0)), widths),
-                    _width(analysis, node.name, shape_of(node), widths),
-                )
-                for node in calls(graph)
-                if operand(node, 0).name in analysis.labels
-            }
-        )
-    return variants
+    return [
+        {
+            node.name: (
+                _width(analysis, operand(node, 0).name, shape_of(operand(node, 0)), widths),
+                _width(analysis, node.name, shape_of(node), widths),
+            )
+            for node in calls(graph)
+            if operand(node, 0).name in analysis.labels
+        }
+        for widths in _assignments(graph, choices)
+    ]
 
 
 def rounded(width: int, ratio: float, multiple: int) -> int:

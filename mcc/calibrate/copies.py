@@ -123,7 +123,7 @@ class _Cluster(_Plain):
         super().__init__(kernel)
 
     def source(self, place: int, operand: OperandShape) -> fx.Node:
-        """What a stem makes, with which every cluster begins, or its image; a second operand comes after it."""
+        """A stem's result, as every cluster begins with one, or its image; a second operand comes behind."""
         n, channels, height, width = operand.shape
         if channels == 3:
             return self.input(operand.shape)
@@ -161,7 +161,7 @@ class _Cluster(_Plain):
         return weight * mask[:, :, None, None]
 
     def helpers(self, result: fx.Node) -> list[fx.Node]:
-        """A small sparse convolution, where the kernel is none itself: without one no cluster switches on."""
+        """A small sparse convolution where the kernel is none: without one no cluster switches on."""
         if self.kernel.sparse is not None:
             return []
         value = self.values[0]

@@ -23,7 +23,7 @@ from mcc.errors import DataError
 from mcc.ir.storage import write_beside
 
 FORMAT = 1  # of the file; a file of another format is refused
-QUANTITIES = ("overhead", "correction", "excess")
+QUANTITIES = ("overhead", "correction", "offset", "excess")
 WAIT_S = 60.0  # for another process's write, which takes milliseconds
 
 _SCHEMA = f"""
@@ -50,8 +50,8 @@ class Whole:
     """A figure of whole networks.
 
     Attributes:
-        quantity: `overhead` (microseconds that belong to no kernel), `correction` (measured latency of the
-            kernels of a network over the sum of the table) or `excess` (microseconds that a profile adds).
+        quantity: `overhead` (microseconds that belong to no kernel), `correction` and `offset` (by which
+            the latencies of kernels meet those of networks) or `excess` (microseconds that a profile adds).
         precision: of the networks.
         value, low, high: the figure and its range.
         source: what it belongs to: shapes of the inputs of the network, its name, or a kind of kernel.
