@@ -376,11 +376,20 @@ def broadcasts(site: Site, space: Labels) -> LabelArray:
             space.freeze(labels, reason)
             space.freeze(other, reason)
             return _frozen(space, site.shape, reason)
+    if any(_is_stiff(operand, labels) for operand in values):
+        space.freeze(labels, f"{site.name} ({site.op}) joins channels with an axis that holds none")
     labels = rectangular(np.ascontiguousarray(labels), site.shape, space)
     for operand in site.operands:
         if operand is not None and operand.constant is not None:
             _bind_broadcast(site, operand, labels, space)
     return labels
+
+
+def _is_stiff(operand: Operand, joined: LabelArray) -> bool:
+    """Whether a value is as long as channels along some axis on which it has no labels that could go."""
+    own = _align(operand, joined.ndim)
+    lengths = (1,) * (joined.ndim - len(operand.shape)) + operand.shape
+    return any(n > 1 and m == 1 and k > 1 for n, m, k in zip(lengths, own.shape, joined.shape, strict=True))
 
 
 def _align(operand: Operand, rank: int) -> LabelArray:

@@ -105,6 +105,8 @@ def test_what_is_coupled(middle: Build, width: int, producers: tuple[str, ...]) 
         (lambda b, x: b.max_pool2d(b.transpose(x, perm=(0, 2, 1, 3)), kernel=(3, 3), stride=(1, 1),
                                    padding=(1, 1, 1, 1)), "works across axes on which channels lie"),
         (lambda b, x: b.resize(b.transpose(x, perm=(0, 2, 1, 3)), size=(8, 4)), "works across axes"),
+        (lambda b, x: b.mul(x, b.linear(b.conv(x, "mid"), b.constant("w", torch.randn(1, 4)), None)),
+         "joins channels with an axis that holds none"),
         (lambda b, x: b.conv2d(x, b.neg(b.constant("w", torch.randn(8, 8, 1, 1))), None), "computed weight"),
     ],
 )  # fmt: skip
