@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from cost_models.lookup import LookupCostModel
 from mcc.calibrate.campaign import calibrate
-from mcc.calibrate.measure import measure
+from mcc.calibrate.measure import input_name, measure
 from mcc.calibrate.store import Store
 from mcc.compress.job import Job
 from mcc.cost_api import CostModel, Estimate, Kernel, Precision
-from mcc.ir.graph import Graph
+from mcc.ir.graph import Graph, inputs
+from mcc.ir.notes import shape_of
 from mcc.search.space import Regime
 
 CALIBRATION_SECONDS = 90.0  # at most, before planning; what a plan rests on and is missing is measured then
@@ -29,25 +30,32 @@ class Costs:
         self.fingerprint = job.target.fingerprint(job.request.threads).key()
         self.model = Current()
         self.source: str | None = None
+        self.refused: set[str] = set()  # kernels that cannot be measured alone: asked for once
 
     def calibrate(self, deployed: Graph, regimes: Sequence[Regime]) -> None:
         """Measure the kernels of the network at several widths, in every regime, as far as not yet known."""
+        self.source = input_name(shape_of(inputs(deployed)[0]))
         calibrate(
             deployed,
             self.job.target,
             self.store,
             threads=self.job.request.threads,
+            budget_s=CALIBRATION_SECONDS,
             progress=self.job.progress,
         )
         self._renew()
 
-    def ask(self, kernels: Sequence[Kernel]) -> None:
-        """Measure those kernels that a plan rests on and that were not measured yet."""
+    def ask(self, kernels: Sequence[Kernel]) -> bool:
+        """Measure kernels that a plan rests on and were not measured yet; whether there were any."""
         known = self.store.known(self.fingerprint)
         missing = {str(kernel): kernel for kernel in kernels if str(kernel) not in known}
-        if missing:
-            measure(list(missing.values()), self.job.target, self.store, threads=self.job.request.threads)
-            self._renew()
+        fresh = [kernel for name, kernel in missing.items() if name not in self.refused]
+        if not fresh:
+            return False
+        measure(fresh, self.job.target, self.store, threads=self.job.request.threads)
+        self.refused |= {str(kernel) for kernel in fresh} - self.store.known(self.fingerprint)
+        self._renew()
+        return True
 
     def _renew(self) -> None:
         self.model.use(LookupCostModel.from_store(self.store, self.fingerprint, self.source))

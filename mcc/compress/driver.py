@@ -155,6 +155,7 @@ class Run:
         setting = Setting(
             self.deployed, self.integer, self.cluster, self.costs.model, sensitivities,
             job.target.facts().channel_multiple,
+            "onnx" if job.target.format == "onnx" else "tflite",
         )  # fmt: skip
         return Planner(
             job.graph, setting, self.bench, job.request.budget, job.data, self.calibration,

@@ -35,9 +35,11 @@ log = logging.getLogger(__name__)
 MARGIN = 0.96  # of the latency budget that a plan aims at: medians of two measurements differ by 1 to 3 %
 SLACK = 0.93  # a candidate faster than this share of the budget is planned once more, wider
 ROUNDS = 6
+ASKS = 3  # how often a round measures kernels that its solution lacks and solves again
+NUDGE = 1.02
 WIDENINGS = 2  # of these, how many may go to using up a budget that is kept with room to spare
 
-Ask = Callable[[list[Any]], None]
+Ask = Callable[[list[Kernel]], bool]
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Planner:
         budget: as asked; a speed-up counts as a latency.
         calibration: input batches.
         folder: for the files of trials.
-        ask: measures kernels that a plan rests on and that were not measured yet.
+        ask: measures kernels that a plan rests on and were not measured yet; whether there were any.
     """
 
     graph: Graph
@@ -158,16 +160,20 @@ class Planner:
     def plan(self, space: Space, regime: Regime, label: str) -> Trial:
         """The best structure of a regime that keeps the budgets when measured, or the nearest one."""
         low_rank = space.low_rank and regime.sparse is None
-        problem = build_problem(self.setting, regime, widths=space.widths, low_rank=low_rank)
-        return _Search(self, problem, regime, label).run()
+
+        def tables() -> Problem:
+            return build_problem(self.setting, regime, widths=space.widths, low_rank=low_rank)
+
+        return _Search(self, tables, regime, label).run()
 
 
 class _Search:
     """One regime's loop of solving, building, measuring and correcting."""
 
-    def __init__(self, planner: Planner, problem: Problem, regime: Regime, label: str) -> None:
+    def __init__(self, planner: Planner, tables: Callable[[], Problem], regime: Regime, label: str) -> None:
         self.planner = planner
-        self.problem = problem
+        self.tables = tables
+        self.problem = tables()
         self.regime = regime
         self.label = label
         self.whole = planner.plan_whole(regime, f"{label}-whole")
@@ -201,11 +207,14 @@ class _Search:
         planner = self.planner
         latency = planner.latency_us
         limits = Limits(None if latency is None else latency * MARGIN / self.factor, self.size_limit)
-        solution = self._solve(limits)
+        solution = self._settled(limits)
         structure = Structure(self.regime, _narrowed(self.problem, solution), solution.ranks)
-        if structure.key() in self.tried:
-            return None
-        planner.ask([kernel for option in solution.options.values() for kernel in option.kernels])
+        before = self.tried.get(structure.key())
+        if before is not None:
+            if before.keeps_all:
+                return None
+            self.factor *= NUDGE  # what was measured too slow is asked for once more, a little faster
+            return before
         raw = self._raw(solution)
         trial = planner.measure(structure, raw * self.factor, raw, f"{self.label}-{round_}")
         trial = replace(trial, loss=solution.loss, gap=solution.gap, solution=solution)
@@ -219,6 +228,16 @@ class _Search:
         self._tighten(trial, solution)
         self._consider(trial)
         return trial
+
+    def _settled(self, limits: Limits) -> Solution:
+        """A solution on measured kernels: those that it lacks are measured, and it is sought anew."""
+        solution = self._solve(limits)
+        for _ in range(ASKS):
+            if not self.planner.ask([k for option in solution.options.values() for k in option.kernels]):
+                break
+            self.problem = self.tables()
+            solution = self._solve(limits)
+        return solution
 
     def _raw(self, solution: Solution) -> float:
         """The sum of the kernels with what has been measured by now."""
