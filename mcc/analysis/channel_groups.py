@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import fx
 
-from mcc.ir import channels, table
-from mcc.ir.channels import Binding, LabelArray, Labels, Operand, Role, Site
+from mcc.ir import table
 from mcc.ir.graph import Graph, is_constant, op_name, outputs
+from mcc.ir.labels import Binding, LabelArray, Labels, Operand, Role, Site, channel_axis
 from mcc.ir.notes import note, shape_of
 
 Mask = npt.NDArray[np.bool_]
@@ -54,7 +54,7 @@ class ChannelAnalysis:
     """Channel labels of a whole graph.
 
     Attributes:
-        labels: label class of each element of each value, by node name (see `mcc.ir.channels`).
+        labels: label class of each element of each value, by node name (see `mcc.ir.labels`).
         bindings: which axis of which constant is indexed by which classes.
         groups: all groups, in graph order.
         count: number of labels; classes are numbers below it.
@@ -141,7 +141,7 @@ def _freeze_node(space: Labels, labels: dict[str, LabelArray], node: fx.Node) ->
 
 def _frozen_value(space: Labels, node: fx.Node, reason: str) -> LabelArray:
     shape = shape_of(node)
-    labels = space.fresh(shape, channels.channel_axis(shape))
+    labels = space.fresh(shape, channel_axis(shape))
     space.freeze(labels, f"{node.name} {reason}")
     return labels
 

@@ -11,8 +11,8 @@ from torch import Tensor, fx
 from mcc.analysis.channel_groups import ChannelAnalysis, Mask, kept
 from mcc.errors import Refusal
 from mcc.ir import table
-from mcc.ir.channels import produced_axis
 from mcc.ir.graph import Graph, clean, constant, constants, infer, op_name, operand, set_constant
+from mcc.ir.labels import produced_axis
 from mcc.ir.notes import annotate, note, shape_of, type_of
 
 

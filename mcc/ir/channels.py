@@ -1,209 +1,27 @@
 """Channel rules: which axes of operands, weights and outputs must keep the same channels.
 
-Every value carries a *label array*: integers in the shape of the value (batch axis of length 1), with length
-1 along axes on which the label does not vary. Two elements with the same label live and die together. A rule
-computes the labels of an operator's output from those of its operands and records
-
-* which axis of which constant is indexed by which labels (`Labels.bind`),
-* which labels must stay together (`Labels.union`),
-* which labels must stay, and why (`Labels.freeze`).
-
-The arrays make concatenation, splitting, channel shuffle, flattening and padding ordinary index arithmetic
-(in place of following layers by type; the idea of coupled groups is that of Fang 2023, DepGraph).
+One rule per row of the op table; labels, and what a rule records, are in `mcc.ir.labels`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from math import prod
-from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-LabelArray = npt.NDArray[np.int64]
-Role = Literal["produces", "reads", "carries"]
-
-
-@dataclass(frozen=True)
-class Binding:
-    """One axis of one constant is indexed by labels.
-
-    Attributes:
-        constant: name of the constant.
-        axis: its axis.
-        role: `produces` (output channels of a weight), `reads` (input channels), `carries` (per channel).
-        labels: one label for each index of the axis.
-        node: name of the node through which it was found.
-    """
-
-    constant: str
-    axis: int
-    role: Role
-    labels: LabelArray = field(repr=False)
-    node: str
-
-
-class Labels:
-    """Union-find over labels, with reasons for frozen ones."""
-
-    def __init__(self) -> None:
-        self._parent: list[int] = []
-        self._reasons: dict[int, str] = {}
-        self._bound: dict[tuple[str, int], LabelArray] = {}
-        self.bindings: list[Binding] = []
-
-    def __len__(self) -> int:
-        """Number of labels made so far; labels count from 0."""
-        return len(self._parent)
-
-    def fresh(self, shape: Sequence[int], axis: int) -> LabelArray:
-        """New labels along one axis of a value, length 1 elsewhere."""
-        start = len(self._parent)
-        self._parent.extend(range(start, start + shape[axis]))
-        array = np.arange(start, start + shape[axis], dtype=np.int64)
-        return array.reshape([shape[axis] if i == axis else 1 for i in range(len(shape))])
-
-    def find(self, label: int) -> int:
-        """Representative of a label's class."""
-        root = label
-        while self._parent[root] != root:
-            root = self._parent[root]
-        while self._parent[label] != root:
-            self._parent[label], label = root, self._parent[label]
-        return root
-
-    def roots(self, labels: LabelArray) -> LabelArray:
-        """Representatives, element by element."""
-        flat = np.fromiter((self.find(int(label)) for label in labels.flat), np.int64, labels.size)
-        return flat.reshape(labels.shape)
-
-    def union(self, a: LabelArray, b: LabelArray) -> None:
-        """Couple two label arrays element by element, with broadcasting. The smaller label represents."""
-        for first, second in zip(*(array.flat for array in np.broadcast_arrays(a, b)), strict=True):
-            x, y = self.find(int(first)), self.find(int(second))
-            if x != y:
-                low, high = min(x, y), max(x, y)
-                self._parent[high] = low
-                if high in self._reasons:
-                    self._reasons.setdefault(low, self._reasons[high])
-
-    def freeze(self, labels: LabelArray, reason: str) -> None:
-        """Labels that must stay, with the reason in the user's words."""
-        for label in labels.flat:
-            self._reasons.setdefault(self.find(int(label)), reason)
-
-    def reason(self, label: int) -> str | None:
-        """Why the class of a label must stay, or None when it may go."""
-        return self._reasons.get(self.find(label))
-
-    def bind(self, constant: str, axis: int, role: Role, labels: LabelArray, node: str) -> None:
-        """Record that labels index an axis of a constant; a second binding of the same axis couples both."""
-        flat = labels.reshape(-1)
-        first = self._bound.setdefault((constant, axis), flat)
-        if first is not flat:
-            self.union(first, flat)
-        self.bindings.append(Binding(constant, axis, role, flat, node))
-
-
-@dataclass(frozen=True)
-class Operand:
-    """One operand as a channel rule sees it.
-
-    Attributes:
-        shape: in elements.
-        labels: None for a constant.
-        constant: its name; None for a value.
-        quantised: scales and zero points of the constant along an axis: their names and that axis.
-    """
-
-    shape: tuple[int, ...]
-    labels: LabelArray | None
-    constant: str | None
-    quantised: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a rule is applied: the node's name, operands, attributes and output shape."""
-
-    name: str
-    op: str
-    operands: tuple[Operand | None, ...]
-    attributes: Mapping[str, Any]
-    shape: tuple[int, ...]
-
-    def input(self, index: int, space: Labels) -> LabelArray:
-        """Labels of operand `index`; a constant in the place of a value stays whole, and gets frozen ones."""
-        operand = self.operands[index]
-        assert operand is not None
-        if operand.labels is not None:
-            return operand.labels
-        reason = f"{self.name} ({self.op}) reads a constant"
-        for axis, length in enumerate(operand.shape):
-            held = space.fresh((length,), 0)
-            space.freeze(held, reason)
-            self.bind(operand, axis, "carries", held, space)
-        return _frozen(space, operand.shape, reason)
-
-    def bind(self, operand: Operand, axis: int, role: Role, labels: LabelArray, space: Labels) -> None:
-        """Record that labels index an axis of a constant operand, and its scales along that axis."""
-        if operand.constant is not None:
-            space.bind(operand.constant, axis, role, labels, self.name)
-        for name, along_axis in operand.quantised:
-            if along_axis == axis:
-                space.bind(name, 0, "carries", labels, self.name)
-
-
-Rule = Callable[[Site, Labels], LabelArray]
-
-
-def channel_axis(shape: Sequence[int]) -> int:
-    """The axis that holds channels: 1, or the last of a value without one."""
-    return 1 if len(shape) in (2, 4) or len(shape) > 4 else len(shape) - 1
-
-
-def produced_axis(op: str, shape: Sequence[int]) -> int:
-    """The axis along which a weighted operator makes channels: the last for linear, else 1."""
-    return len(shape) - 1 if op == "linear" else 1
-
-
-def _frozen(space: Labels, shape: Sequence[int], reason: str) -> LabelArray:
-    labels = space.fresh(shape, channel_axis(shape)) if len(shape) else space.fresh((1,), 0).reshape(())
-    space.freeze(labels, reason)
-    return labels
-
-
-def _varies(labels: LabelArray) -> list[int]:
-    return [axis for axis, length in enumerate(labels.shape) if length > 1]
-
-
-def along(labels: LabelArray, shape: Sequence[int], axis: int, space: Labels) -> LabelArray:
-    """Labels as a vector along one axis; what varies along other axes is coupled across them."""
-    full = np.broadcast_to(
-        labels, [n if i == axis else m for i, (n, m) in enumerate(zip(shape, labels.shape, strict=True))]
-    )
-    moved = np.moveaxis(full, axis, 0).reshape(shape[axis], -1)
-    for column in range(1, moved.shape[1]):
-        space.union(moved[:, 0], moved[:, column])
-    return np.ascontiguousarray(moved[:, 0])
-
-
-def rectangular(labels: LabelArray, shape: Sequence[int], space: Labels) -> LabelArray:
-    """Couple labels until those kept always form a smaller array: they may vary along one axis only.
-
-    The axis is that of the channels in a map [N, C, H, W], else the longest one on which labels vary.
-    """
-    varying = _varies(labels)
-    if len(varying) <= 1:
-        return labels
-    axis = 1 if len(shape) == 4 and 1 in varying else max(varying, key=lambda i: labels.shape[i])
-    vector = along(labels, shape, axis, space)
-    return vector.reshape([shape[axis] if i == axis else 1 for i in range(len(shape))])
-
-
-# -- rules -------------------------------------------------------------------------------------------------
+from mcc.ir.labels import (
+    LabelArray,
+    Labels,
+    Operand,
+    Role,
+    Site,
+    along,
+    channel_axis,
+    frozen_labels,
+    rectangular,
+    varying,
+)
 
 
 def carries(site: Site, space: Labels) -> LabelArray:
@@ -214,11 +32,11 @@ def carries(site: Site, space: Labels) -> LabelArray:
 def spatial(site: Site, space: Labels) -> LabelArray:
     """Operators over windows of the last two axes: channels pass through, unless they lie on those axes."""
     labels = site.input(0, space)
-    if all(axis < 2 for axis in _varies(labels)):
+    if all(axis < 2 for axis in varying(labels)):
         return labels
     reason = f"{site.name} ({site.op}) works across axes on which channels lie"
     space.freeze(labels, reason)
-    return _frozen(space, site.shape, reason)
+    return frozen_labels(space, site.shape, reason)
 
 
 def per_channel(site: Site, space: Labels) -> LabelArray:
@@ -238,7 +56,7 @@ def fake_quantize(site: Site, space: Labels) -> LabelArray:
     """Scales along an axis go with the channels of that axis; a weight's are bound where it is read."""
     x = site.operands[0]
     if x is not None and x.constant is not None:
-        return _frozen(space, site.shape, f"{site.name} ({site.op}) quantises a constant")
+        return frozen_labels(space, site.shape, f"{site.name} ({site.op}) quantises a constant")
     labels = site.input(0, space)
     axis = site.attributes["axis"]
     if axis is not None:
@@ -332,7 +150,7 @@ def mixes(site: Site, space: Labels) -> LabelArray:
     for index, operand in enumerate(site.operands):
         if operand is not None and operand.labels is not None:
             space.freeze(site.input(index, space), reason)
-    return _frozen(space, site.shape, reason)
+    return frozen_labels(space, site.shape, reason)
 
 
 def reduces(site: Site, space: Labels) -> LabelArray:
@@ -343,7 +161,7 @@ def reduces(site: Site, space: Labels) -> LabelArray:
     axes = tuple(axis % len(x.shape) for axis in site.attributes["axes"])
     if any(labels.shape[axis] > 1 for axis in axes):
         space.freeze(labels, f"{site.name} ({site.op}) mixes channels without weights")
-        return _frozen(space, site.shape, f"{site.name} ({site.op}) mixes channels without weights")
+        return frozen_labels(space, site.shape, f"{site.name} ({site.op}) mixes channels without weights")
     return labels if site.attributes["keepdim"] else np.squeeze(labels, axes)
 
 
@@ -375,7 +193,7 @@ def broadcasts(site: Site, space: Labels) -> LabelArray:
             reason = f"{site.name} ({site.op}) joins different axes"
             space.freeze(labels, reason)
             space.freeze(other, reason)
-            return _frozen(space, site.shape, reason)
+            return frozen_labels(space, site.shape, reason)
     if any(_is_stiff(operand, labels) for operand in values):
         space.freeze(labels, f"{site.name} ({site.op}) joins channels with an axis that holds none")
     labels = rectangular(np.ascontiguousarray(labels), site.shape, space)

@@ -17,6 +17,7 @@ from torch import Tensor, fx
 
 from mcc.errors import UnsupportedError
 from mcc.ir import channels, ops
+from mcc.ir.labels import Rule
 from mcc.ir.notes import DTYPE_NAMES, DTYPES, TensorType
 
 Scales = Literal["weighted", "own", "tied", "fixed", "float"]
@@ -51,7 +52,7 @@ class OpRow:
 
     function: Callable[..., Tensor]
     attributes: Mapping[str, Any]
-    channels: channels.Rule
+    channels: Rule
     macs: MacsRule
     scales: Scales
     operands: tuple[int, int]
@@ -140,7 +141,7 @@ TABLE: dict[str, OpRow] = {}
 
 def _row(
     function: Callable[..., Tensor],
-    rule: channels.Rule,
+    rule: Rule,
     scales: Scales,
     operands: int | tuple[int, int] = 1,
     macs: MacsRule = _no_macs,

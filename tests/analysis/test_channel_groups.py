@@ -13,8 +13,9 @@ from torch import fx
 from mcc.analysis.channel_groups import ChannelAnalysis, analyse_channels
 from mcc.analysis.shrink import shrink
 from mcc.errors import Refusal
-from mcc.ir.channels import Labels, reshape_blocks
+from mcc.ir.channels import reshape_blocks
 from mcc.ir.graph import Graph, GraphBuilder, calls, constant
+from mcc.ir.labels import Labels
 from mcc.ir.notes import annotate, shape_of
 from mcc.pipeline import Pipeline
 
