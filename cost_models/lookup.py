@@ -29,13 +29,22 @@ TILE = 16  # output channels: lanes of AVX-512, twice those of AVX or WebAssembl
 LENGTH = 1.0  # in doublings of a size, over which residuals forget each other
 NOISE = 0.03  # relative error of a measurement: medians of repeated ones differ by 2 to 4 %
 FEWEST = 6  # rows that a family needs for a fit of its own; below, a wider family serves
+UNSURE = 0.5  # relative error with which a row says nothing
+CLOCK_US = 0.1  # error of a latency however short
+OUTLIER = 0.3  # relative error beyond which a row pulls the fit no harder (Huber 1964)
+REWEIGHTED = 4  # rounds of that
+FARTHEST = 1.0  # from the physics, in logarithms: what a residual may be
 FLOOR_US = 0.01
 LEAST_SHARE = 0.25  # of a kernel's latency that a negative offset leaves
 UNSEEN_ERROR = 0.5  # relative, of a kernel whose like was never measured
 
 
 def features(kernel: Kernel) -> Vector:
-    """What takes time: one, tiles, weight bytes, activation bytes read, bytes written; unscaled."""
+    """What takes time, unscaled.
+
+    One, tiles, weight bytes, activation bytes read, bytes written, pixels; then tiles and pixels once more
+    where channels are no multiple of 16, and of 8: many runtimes have slower code for the rest.
+    """
     width = 4.0 if kernel.precision == "float" else 1.0
     density = 1.0 - kernel.sparse.sparsity if kernel.sparse is not None else 1.0
     weights = read = 0.0
@@ -51,17 +60,26 @@ def features(kernel: Kernel) -> Vector:
     made = kernel.output[1] if len(kernel.output) > 1 else 1
     rounded = math.ceil(made / TILE) * TILE / made if kernel.sparse is None else 1.0
     tiles = kernel.macs * density * rounded
-    return np.array([1.0, tiles, weights * width, read * width, written * width])
+    pixels = written / made
+    odd = [float(made % TILE != 0), float(made % (TILE // 2) != 0)]
+    rest = [value * flag for value in (tiles, pixels) for flag in odd]
+    return np.array([1.0, tiles, weights * width, read * width, written * width, pixels, *rest])
 
 
 def position(kernel: Kernel) -> Vector:
-    """Where a kernel lies among those of its family: logarithms (base 2) of its sizes."""
+    """Where a kernel lies among those of its family: logarithms (base 2) of its sizes, how odd they are."""
     x = kernel.operands[0]
     read = x.shape[1] if x is not None and len(x.shape) > 1 else 1
     made = kernel.output[1] if len(kernel.output) > 1 else 1
     pixels = math.prod(kernel.output) / max(1, made)
     density = 1.0 - kernel.sparse.sparsity if kernel.sparse is not None else 1.0
-    return np.log2(np.array([read, made, pixels, max(density, 1e-3)], dtype=np.float64))
+    sizes = np.log2(np.array([read, made, pixels, max(density, 1e-3)], dtype=np.float64))
+    return np.concatenate([sizes, [_oddness(read), _oddness(made)]])
+
+
+def _oddness(channels: int) -> float:
+    """How far channels are from whole vectors: 0 for a multiple of 16, 1 for an odd number."""
+    return 1.0 - min(4, (channels & -channels).bit_length() - 1) / 4 if channels else 1.0
 
 
 def family(kernel: Kernel, level: int) -> tuple[Any, ...]:
@@ -91,17 +109,24 @@ LEVELS = 3
 class Fit:
     """The fitted surface of one family."""
 
-    def __init__(self, rows: list[Measurement]) -> None:
+    def __init__(self, measured: list[Measurement]) -> None:
+        sure = [row for row in measured if row.error_us < UNSURE * row.latency_us]
+        rows = sure if 2 * len(sure) > len(measured) else measured
         matrix = np.stack([features(row.kernel) for row in rows])
         times = np.array([row.latency_us for row in rows])
-        self.scale = np.maximum(matrix.max(axis=0), 1e-12)
-        solved, _ = nnls(matrix / self.scale / times[:, None], np.ones(len(rows)))
-        self.weights = solved / self.scale
+        scale = np.maximum(matrix.max(axis=0), 1e-12)
+        trust = 1.0 / (times + CLOCK_US)
+        for _ in range(REWEIGHTED):
+            solved, _ = nnls(matrix / scale * trust[:, None], times * trust)
+            self.weights = solved / scale
+            off = np.abs(matrix @ self.weights - times) / (times + CLOCK_US)
+            trust = np.minimum(1.0, OUTLIER / np.maximum(off, 1e-9)) / (times + CLOCK_US)
         self.points = np.stack([position(row.kernel) for row in rows])
-        residual = np.log(times / self._physics(matrix))
+        residual = np.clip(np.log(times / self._physics(matrix)), -FARTHEST, FARTHEST)
         self.spread = max(0.05, float(residual.std()))
-        covariance = self._covariance(self.points) + NOISE**2 * np.eye(len(rows))
-        self.inverse = np.linalg.inv(covariance)
+        unsure = np.array([row.error_us for row in rows]) / times + CLOCK_US / times
+        noise = NOISE**2 + np.minimum(unsure, 1.0) ** 2
+        self.inverse = np.linalg.inv(self._covariance(self.points) + np.diag(noise))
         self.alpha = self.inverse @ residual
 
     def _physics(self, matrix: Vector) -> Vector:
@@ -117,7 +142,7 @@ class Fit:
         near = self._covariance(position(kernel)[None, :])[0]
         shift = float(near @ self.alpha)
         variance = max(0.0, self.spread**2 - float(near @ self.inverse @ near)) + NOISE**2
-        latency = base * math.exp(min(1.0, max(-1.0, shift)))
+        latency = base * math.exp(min(FARTHEST, max(-FARTHEST, shift)))
         return latency, latency * math.sqrt(variance)
 
 

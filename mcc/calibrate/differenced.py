@@ -24,6 +24,7 @@ import numpy as np
 from mcc.calibrate.copies import copies_network
 from mcc.calibrate.files import write_graph
 from mcc.cost_api import Kernel, Measurement
+from mcc.errors import TargetError
 from mcc.runtime.process import Runner, load, start_runner
 from mcc.runtime.samples import LoadWatch
 from mcc.runtime.target import Target
@@ -35,6 +36,8 @@ FEWEST, MOST = 4, 24  # copies
 SAMPLE_US = 1_200.0  # short against the time slices of other processes, long against the clock's steps
 SAMPLES = 8  # in a turn; its lower quartile counts, which leaves out those that had to wait for the processor
 ROUNDS = 5
+ATTEMPTS = 3  # series of rounds, while...
+UNSURE = 0.3  # ...10th and 90th percentile lie farther apart than this share of the median
 WARM_US = 20_000.0  # until a file's code and data are where they stay
 LEAST_US = 0.02
 GMACS, GBYTES = 8.0, 4.0  # rough speed of a runtime without a profile (WebAssembly on one core)
@@ -88,13 +91,18 @@ def _measure(
         load(runner, file, threads, number + place)
         turns.append(_Turns(runner, number + place, str(kernel)))
     watch = LoadWatch([runner.pid])
-    rounds = [[turn.take() for turn in turns] for _ in range(ROUNDS)]
+    rounds: list[list[float]] = []
+    middle = low = high = 0.0
+    for _ in range(ATTEMPTS):
+        rounds += [[turn.take() for turn in turns] for _ in range(ROUNDS)]
+        middle, low, high = difference([pair[0] for pair in rounds], [pair[1] for pair in rounds], copies)
+        if high - low < UNSURE * middle:
+            break
     others = watch.stop().others_cores
-    many, one = [[pair[place] for pair in rounds] for place in (0, 1)]
-    middle, low, high = difference(many, one, copies)
-    log.debug("%s: %.1f us of %d copies, %.1f us of one", kernel, many[0], copies, one[0])
+    if middle <= 0.0:
+        raise TargetError("the time of many copies is that of one", where=str(kernel))
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    runs = ROUNDS * SAMPLES * sum(turn.repeats for turn in turns)
+    runs = len(rounds) * SAMPLES * sum(turn.repeats for turn in turns)
     return Measurement(kernel, max(LEAST_US, middle), max(0.0, low), max(LEAST_US, high), runs, date, others)
 
 

@@ -42,8 +42,8 @@ def test_the_fit_recovers_a_known_surface() -> None:
 
 
 def test_a_wrong_row_changes_its_neighbours() -> None:
-    wrong = conv(12, 20, size=8)
-    near = conv(12, 24, size=8)
+    wrong = conv(12, 24, size=8)
+    near = conv(16, 24, size=8)
     before = model().kernel(near).latency_us
     after = model(measured(wrong, 3 * surface_us(wrong))).kernel(near).latency_us
     assert after > 1.1 * before
