@@ -106,11 +106,16 @@ def family(kernel: Kernel, level: int) -> tuple[Any, ...]:
 LEVELS = 3
 
 
+def unsure(row: Measurement) -> bool:
+    """Whether a row says nothing: its spread is like itself, and more than the shortest kernels take."""
+    return row.error_us >= max(UNSURE * row.latency_us, CLOCK_US)
+
+
 class Fit:
     """The fitted surface of one family."""
 
     def __init__(self, measured: list[Measurement]) -> None:
-        sure = [row for row in measured if row.error_us < UNSURE * row.latency_us]
+        sure = [row for row in measured if not unsure(row)]
         rows = sure if 2 * len(sure) > len(measured) else measured
         matrix = np.stack([features(row.kernel) for row in rows])
         times = np.array([row.latency_us for row in rows])
@@ -234,6 +239,8 @@ class LookupCostModel:
 
     def _estimate(self, kernel: Kernel) -> Estimate:
         row = self._measured.get(str(kernel))
+        if row is not None and unsure(row):
+            row = None  # measured while something else had the machine: its neighbours know better
         latency, error = (row.latency_us, row.error_us) if row is not None else self._fitted(kernel)
         factor = self.corrections.get(kernel.precision, 1.0)
         offset = self.offsets.get(kernel.precision, 0.0) * min(1.0, latency)

@@ -64,7 +64,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Kernel]]:
         calls.append(kernels)
         if any(kernel.output[1] == 13 for kernel in kernels):
             raise TargetError("13 brings bad luck")
-        return [Measurement(k, surface_us(k), 1.0, 9.0, 10, "2026", 0.0) for k in kernels]
+        return [Measurement(k, surface_us(k), surface_us(k), surface_us(k), 10, "2026", 0.0) for k in kernels]
 
     monkeypatch.setattr(measuring, "measure_profiled", measured)
     return calls

@@ -83,6 +83,14 @@ def test_an_operator_never_seen_gets_a_value_with_a_large_error() -> None:
     assert LookupCostModel(()).kernel(add(8)).latency_us > 0
 
 
+def test_a_row_that_was_disturbed_gives_way_to_its_neighbours() -> None:
+    kernel = BETWEEN[0]
+    disturbed = Measurement(kernel, 500.0, 10.0, 990.0, 100, "2026-11-23", 2.0)
+    found = model(disturbed).kernel(kernel)
+    assert found.source == "fitted"
+    assert found.latency_us == pytest.approx(surface_us(kernel), rel=0.05)
+
+
 def test_a_correction_scales_the_kernels_of_its_precision() -> None:
     plain = model()
     scaled = plain.corrected("float", 1.25)

@@ -1,0 +1,60 @@
+"""Analytic roofline (Williams 2009) for a device that was never measured.
+
+    t = call + max(multiply-accumulates / peak rate, bytes moved / bandwidth)
+
+It ranks alternatives roughly, and says so in its error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mcc.cost_api import Estimate, Kernel, Precision
+
+RELATIVE_ERROR = 0.5  # kernels of real runtimes reach between a third and nearly all of either roof
+SPARSE_EFFICIENCY = 0.5  # of a dense kernel's rate for each non-zero (Elsen 2020, figure 2: about half)
+DEPTHWISE_EFFICIENCY = 0.25  # no reuse across channels: a depthwise convolution stays far below the peak
+
+
+@dataclass(frozen=True)
+class RooflineCostModel:
+    """A cost model from a few figures of a device.
+
+    Attributes:
+        gmacs: peak multiply-accumulates in float32, 10^9 a second.
+        gbytes: memory bandwidth, 10^9 bytes a second.
+        call_us: microseconds for each kernel, whatever its size.
+        overhead_us: of an inference.
+        speedups: peak rate of other precisions over that of float32.
+    """
+
+    gmacs: float
+    gbytes: float
+    call_us: float = 0.5
+    overhead_us: float = 5.0
+    speedups: Mapping[Precision, float] = field(default_factory=lambda: {"int8": 2.0, "int7": 2.0})
+    name: str = "roofline"
+
+    def __post_init__(self) -> None:
+        values = (self.gmacs, self.gbytes, *self.speedups.values())
+        if not all(math.isfinite(value) and value > 0 for value in values):
+            raise ValueError("rates of a roofline must be positive")
+        if min(self.call_us, self.overhead_us) < 0:
+            raise ValueError("times of a roofline cannot be negative")
+
+    def kernel(self, kernel: Kernel) -> Estimate:
+        """Latency of a kernel."""
+        rate = self.gmacs * 1e3 * self.speedups.get(kernel.precision, 1.0)
+        macs = float(kernel.macs)
+        if kernel.sparse is not None:
+            macs *= (1.0 - kernel.sparse.sparsity) / SPARSE_EFFICIENCY
+        if int(dict(kernel.attributes).get("groups", 1)) > 1:
+            macs /= DEPTHWISE_EFFICIENCY
+        latency = self.call_us + max(macs / rate, kernel.bytes_moved / (self.gbytes * 1e3))
+        return Estimate(latency, RELATIVE_ERROR * latency, "fitted")
+
+    def overhead(self, precision: Precision) -> Estimate:
+        """Latency that belongs to no kernel."""
+        return Estimate(self.overhead_us, RELATIVE_ERROR * self.overhead_us, "fitted")
