@@ -2,7 +2,7 @@
 
     python -m tools.growth
 
-Passes run unverified; the last column is prune-channels with its proof (of the smallest and the largest graph).
+Passes run unverified; the last column is prune-channels with its proof, of the smallest and largest graph.
 """
 
 from __future__ import annotations
