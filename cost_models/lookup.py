@@ -129,8 +129,8 @@ class Fit:
         self.points = np.stack([position(row.kernel) for row in rows])
         residual = np.clip(np.log(times / self._physics(matrix)), -FARTHEST, FARTHEST)
         self.spread = max(0.05, float(residual.std()))
-        unsure = np.array([row.error_us for row in rows]) / times + CLOCK_US / times
-        noise = NOISE**2 + np.minimum(unsure, 1.0) ** 2
+        relative = np.array([row.error_us for row in rows]) / times + CLOCK_US / times
+        noise = NOISE**2 + np.minimum(relative, 1.0) ** 2
         self.inverse = np.linalg.inv(self._covariance(self.points) + np.diag(noise))
         self.alpha = self.inverse @ residual
 
