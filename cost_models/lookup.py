@@ -115,7 +115,7 @@ class Fit:
     """The fitted surface of one family."""
 
     def __init__(self, measured: list[Measurement]) -> None:
-        sure = [row for row in measured if not unsure(row)]
+        sure = [row for row in measured if row.error_us < UNSURE * row.latency_us]
         rows = sure if 2 * len(sure) > len(measured) else measured
         matrix = np.stack([features(row.kernel) for row in rows])
         times = np.array([row.latency_us for row in rows])
