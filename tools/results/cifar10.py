@@ -63,7 +63,8 @@ ROWS = (
 @click.option("-o", "--output", default="out/cifar10", show_default=True)
 @click.option("--epochs", default="0.4", show_default=True, help="Passes over the data for each repair.")
 @click.option("--only", multiple=True, help="Names of rows, as mobilenet_v2-ort-host; all if none.")
-def main(data: str, weights: str, output: str, epochs: str, only: tuple[str, ...]) -> None:
+@click.option("--remark", default="", help="A sentence on how it was run, for the page.")
+def main(data: str, weights: str, output: str, epochs: str, only: tuple[str, ...], remark: str) -> None:
     """Run what is missing, then write the page."""
     reports: list[tuple[Row, Report]] = []
     for row in ROWS:
@@ -81,11 +82,11 @@ def main(data: str, weights: str, output: str, epochs: str, only: tuple[str, ...
         else:
             click.echo(f"{row.name}: no report; see the message above", err=True)
     PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(page(reports, epochs), encoding="utf-8")
+    PAGE.write_text(page(reports, epochs, remark), encoding="utf-8")
     click.echo(f"wrote {PAGE}")
 
 
-def page(reports: list[tuple[Row, Report]], epochs: str) -> str:
+def page(reports: list[tuple[Row, Report]], epochs: str, remark: str) -> str:
     """The page as Markdown."""
     lines = [
         "# CIFAR-10",
@@ -95,6 +96,7 @@ def page(reports: list[tuple[Row, Report]], epochs: str) -> str:
         "test split, read once, after every choice; the original given the same extra training",
         f"({epochs} passes over the training images) is among the strategies. This page is written by",
         "`python -m tools.results.cifar10`.",
+        *(["", remark] if remark else []),
         "",
         "| network | target | asked | speed-up (95 %) | predicted / measured | test accuracy | size "
         "| peak memory | chosen |",
