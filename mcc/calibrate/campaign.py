@@ -97,7 +97,9 @@ def calibrate(
     begin = time.monotonic()
     for precision in choices.precisions:
         measure_overhead(shape_of(inputs(graph)[0]), precision, target, store, threads=threads)
-    left_s = budget_s - (time.monotonic() - begin)
+    left_s = max(
+        budget_s / 2, budget_s - (time.monotonic() - begin)
+    )  # waiting for the machine is not our work
     kernels = kernels_for(graph, target, choices)
     report = measure(kernels, target, store, threads=threads, budget_s=left_s, progress=progress)
     if report.left == 0:

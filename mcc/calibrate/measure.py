@@ -74,13 +74,12 @@ def measure(
 
     Args:
         kernels: most wanted first; neighbours in the list share a file.
-        budget_s: no file is begun after that many seconds.
+        budget_s: no file is begun after that many seconds of measuring.
 
     Raises:
         TargetError: the target cannot be used here.
         DataError: the table cannot be written.
     """
-    begin = time.monotonic()
     fingerprint = target.fingerprint(threads).key()
     known = store.known(fingerprint)
     asked = list(dict.fromkeys(kernels))
@@ -88,6 +87,7 @@ def measure(
     run = _Run(target, store, fingerprint, threads)
     done, left = 0, 0
     with tempfile.TemporaryDirectory(prefix="mcc-micro-") as folder, measuring():
+        begin = time.monotonic()  # waiting for another measurement does not count
         for file in run.begin(Path(folder), fresh):
             if time.monotonic() - begin > budget_s:
                 left += len(file)
