@@ -71,6 +71,8 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_a_whole_state(tmp_path: Path) -> No
         _command("--target", "litert-host", "--epochs", "0", "--size", "12kB", "-o", str(folder)),
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         env={**os.environ, "MCC_CACHE_DIR": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)},
+        # A background job of a shell without a terminal ignores SIGINT, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
