@@ -101,6 +101,18 @@ def calls(graph: Graph, *names: str) -> list[fx.Node]:
     return [node for node in found if op_name(node) in names] if names else found
 
 
+def live_nodes(graph: Graph) -> list[fx.Node]:
+    """The nodes that an output depends on, in order."""
+    needed: set[fx.Node] = set()
+    stack = outputs(graph)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(node.all_input_nodes)
+    return [node for node in graph.graph.nodes if node in needed]
+
+
 def operand(node: fx.Node, index: int) -> fx.Node:
     """Tensor operand `index` of a node. Raises GraphError when it is absent."""
     value = node.args[index] if index < len(node.args) else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from mcc.errors import DataError, UnsupportedError, VerificationError
-from mcc.ir.graph import inputs, op_name, outputs
+from mcc.ir.graph import inputs, live_nodes, op_name, outputs
 from mcc.ir.notes import type_of
 from mcc.lower.onnx import emit_elementwise, emit_products, emit_shape
 from mcc.lower.onnx.builder import ELEMENT_TYPES, OnnxGraph, value_info
@@ -67,7 +67,7 @@ def to_onnx(
     low = Lowering(graph, model)
     for node in inputs(graph):
         low.bind(node, model.fresh(node.name))
-    for node in _live(graph):
+    for node in live_nodes(graph):
         if node.op == "call_function" and not is_only_weight(node):
             low.bind(node, _emit(low, node))
     declared = [_declared(node, node.name) for node in inputs(graph)]
@@ -101,18 +101,6 @@ def write_onnx(graph: fx.GraphModule, path: Path | str, **options: Any) -> Path:
             hint="choose another place with -o",
         ) from error
     return path
-
-
-def _live(graph: fx.GraphModule) -> list[fx.Node]:
-    """The nodes that an output depends on, in order."""
-    needed: set[fx.Node] = set()
-    stack = outputs(graph)
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            stack.extend(node.all_input_nodes)
-    return [node for node in graph.graph.nodes if node in needed]
 
 
 def _emit(low: Lowering, node: fx.Node) -> str:

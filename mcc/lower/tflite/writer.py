@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from mcc.errors import DataError, UnsupportedError, UsageError
-from mcc.ir.graph import Graph, inputs, is_constant, op_name, operand, outputs
+from mcc.ir.graph import Graph, inputs, is_constant, live_nodes, op_name, operand, outputs
 from mcc.ir.notes import shape_of, type_of
 from mcc.lower.layout import image_or_plain
 from mcc.lower.tflite import emit_conv, emit_elementwise, emit_pool, emit_reduce, emit_shape, regions
@@ -104,18 +104,6 @@ def write_tflite(graph: Graph, path: Path | str, **options: Any) -> Path:
             hint="choose another place with -o",
         ) from error
     return path
-
-
-def live_nodes(graph: Graph) -> list[fx.Node]:
-    """The nodes that an output depends on, in order."""
-    needed: set[fx.Node] = set()
-    stack = outputs(graph)
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            stack.extend(node.all_input_nodes)
-    return [node for node in graph.graph.nodes if node in needed]
 
 
 def _emit(low: Lowering, node: fx.Node) -> None:
