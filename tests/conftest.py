@@ -6,11 +6,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import platformdirs
+
 # Before anything imports numpy or torch: their thread pools read these once.
 for _pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_pool] = "1"
 # Inherited by the programs that tests start. matplotlib would otherwise write under the home directory.
 _scratch = Path(tempfile.mkdtemp(prefix="mcc-tests-"))
+# Fetched programs stay where the set-up put them; measurements start from nothing.
+_cache = os.environ.get("MCC_CACHE_DIR") or platformdirs.user_cache_dir("mcc")
+os.environ.setdefault("MCC_TOOLS_DIR", str(Path(_cache) / "tools"))
 os.environ["MCC_CACHE_DIR"] = str(_scratch / "cache")
 # Tests read no times: they neither wait for measurements on this machine nor make each other wait.
 os.environ["MCC_LOCK_DIR"] = str(_scratch)

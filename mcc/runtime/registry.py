@@ -12,7 +12,19 @@ from mcc.runtime.target import Target
 
 # Parts of the machinery, not targets; named so that asking for one target does not import them.
 MACHINERY = frozenset(
-    {"host", "litert_profile", "lock", "process", "registry", "samples", "target", "timing", "wire", "worker"}
+    {
+        "arm64",
+        "host",
+        "litert_profile",
+        "lock",
+        "process",
+        "registry",
+        "samples",
+        "target",
+        "timing",
+        "wire",
+        "worker",
+    }
 )
 
 

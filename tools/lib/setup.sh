@@ -5,6 +5,7 @@
 #   setup_environment          what the product needs
 #   setup_environment test     and what its tests need
 #   setup_web                  LiteRT.js, for the target litert-web
+#   setup_arm64                qemu and LiteRT for ARM64, for the target litert-arm64-sim
 #
 # Each part leaves a stamp in .venv: a hash of the files that decide what is installed. A second run only
 # compares hashes; a part that was interrupted has no stamp and is done again.
@@ -161,4 +162,14 @@ install_web() {
     else
         stamp web "${decides[@]}"
     fi
+}
+
+# setup_arm64: fetch what litert-arm64-sim needs into mcc's cache folder. A failure costs only that target.
+setup_arm64() {
+    local fetch='from mcc.runtime.arm64.build import runner; from mcc.runtime.arm64.install import install
+install(print); runner()'
+    if "$python" -c 'from mcc.runtime.arm64.install import installed; exit(installed() is None)'; then return; fi
+    mkdir -p "$root/out"
+    step "programs for litert-arm64-sim (about 85 MB)" "$python" -c "$fetch" ||
+        say "   litert-arm64-sim left out: $(tail -n 1 "$log") (log: $log)"
 }

