@@ -14,9 +14,11 @@ from mcc.runtime.target import Target
 MACHINERY = frozenset(
     {
         "arm64",
+        "browser",
         "host",
         "litert_profile",
         "lock",
+        "page_server",
         "process",
         "registry",
         "samples",

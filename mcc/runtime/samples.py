@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +51,12 @@ class LoadWatch:
     """Notes the load of the machine from its creation to `stop()`.
 
     Args:
-        pids: processes that belong to the measurement, besides this one; they must still live at `stop()`.
+        pids: processes that belong to the measurement with all that they started, besides this one; they must
+            still live at `stop()`.
     """
 
     def __init__(self, pids: Sequence[int]) -> None:
-        self._processes = [psutil.Process(pid) for pid in (os.getpid(), *pids)]
+        self._runners = [psutil.Process(pid) for pid in pids]
         self._before = os.getloadavg()[0]
         self._busy, self._ours, self._clock = _busy_seconds(), self._own_seconds(), time.monotonic()
 
@@ -66,7 +68,11 @@ class LoadWatch:
 
     def _own_seconds(self) -> float:
         total = 0.0
-        for process in self._processes:
+        processes = [psutil.Process()]
+        for runner in self._runners:
+            with suppress(psutil.Error):  # a browser is a process with several below it
+                processes += [runner, *runner.children(recursive=True)]
+        for process in processes:
             try:
                 used = process.cpu_times()
             except psutil.Error:

@@ -188,7 +188,8 @@ class Target(ABC):
     runtime: ClassVar[str]
     options: ClassVar[Mapping[str, str]] = {}  # what may follow the colon, with one line on each
     max_threads: ClassVar[int | None] = None  # None: as many as the machine has
-    sample_us: ClassVar[float] = 500.0  # inferences are batched until a sample is at least that long
+    sample_us: float = 500.0  # inferences are batched until a sample is at least that long
+    runners_at_once: int = 16  # processes held in memory together while files are timed
 
     def __init__(self, option: str | None = None) -> None:
         if option is not None and option not in self.options:

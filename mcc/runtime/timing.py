@@ -22,7 +22,6 @@ from mcc.runtime.target import Target
 
 log = logging.getLogger(__name__)
 
-RUNNERS_AT_ONCE = 16  # processes held in memory together
 TURN_US = (
     40_000.0  # recorded time of a turn: long against the switch to it, short against drifts of the machine
 )
@@ -99,7 +98,7 @@ def time_files(
     files_per_runner: int,
 ) -> list[LatencySamples]:
     """See `Target.time`; more files than fit at once are measured group after group."""
-    group = RUNNERS_AT_ONCE * files_per_runner
+    group = target.runners_at_once * files_per_runner
     results: list[LatencySamples] = []
     with measuring():
         for begin in range(0, len(files), group):

@@ -29,7 +29,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcc.compress.bench, "TRIAL_SECONDS", 0.3)
 
 
-@pytest.mark.parametrize("name", ["litert-host", "ort-host", "litert-web"])
+@pytest.mark.parametrize("name", ["litert-host", "ort-host", "litert-web:node"])
 def test_a_size_and_a_modest_latency_are_kept_in_the_runtime(
     name: str, hurried: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -124,14 +124,33 @@ def test_availability_follows_the_installed_packages(
     assert "pip install" in state.how_to_get
 
 
-def test_web_without_node_or_without_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_web_without_engine_or_without_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mcc.runtime import litert_web
+    from mcc.runtime.litert_web import LiteRtWeb
 
     monkeypatch.setattr(litert_web, "WEB", tmp_path)
     monkeypatch.setattr(litert_web, "find_node", lambda: "/usr/bin/node")
-    assert "npm ci" in litert_web.TARGET.available().how_to_get
+    assert "npm ci" in LiteRtWeb().available().how_to_get
     monkeypatch.setattr(litert_web, "find_node", lambda: None)
-    assert "Node.js" in litert_web.TARGET.available().reason
+    assert "Node.js" in LiteRtWeb("node").available().reason
+    monkeypatch.setattr(litert_web, "find_browser", lambda: None)
+    assert LiteRtWeb("chromium").available().reason == "Chromium is not installed"
+    assert "apt-get install chromium" in LiteRtWeb("chromium").available().how_to_get
+    assert "nor is Chromium" in LiteRtWeb().available().reason
+    with pytest.raises(TargetError, match="Chromium is not installed"):
+        LiteRtWeb("chromium").runtime_version()
+
+
+def test_web_prefers_the_browser_and_its_fingerprint_says_which_engine_ran(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mcc.runtime import litert_web
+    from mcc.runtime.litert_web import LiteRtWeb
+
+    assert "chromium-" in LiteRtWeb().fingerprint().version
+    assert "node-" in LiteRtWeb("node").fingerprint().version
+    monkeypatch.setattr(litert_web, "find_browser", lambda: None)
+    assert "node-" in LiteRtWeb().fingerprint().version
 
 
 def test_wrong_files_and_threads_are_refused(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
+import psutil
 import pytest
 
 from mcc.errors import TargetError, UsageError
 from mcc.runtime import Target, get_target
+from mcc.runtime.page_server import PageServer
 from tests.runtime import models
 
 TARGETS = [
@@ -19,8 +22,10 @@ TARGETS = [
     "litert-host:reference",
     "ort-host",
     "ort-host:fast",
-    "litert-web",
+    "litert-web:node",
+    "litert-web:chromium",
 ]
+WITH_WEB = ["litert-host", "ort-host", "litert-web:node", "litert-web:chromium"]
 CONVS = [models.conv(0, (3, 8)), models.conv(1, (8, 4), kernel=1)]
 
 
@@ -81,7 +86,7 @@ def test_many_images_go_in_several_messages(tmp_path: Path, monkeypatch: pytest.
     np.testing.assert_allclose(many, own_layout(target, expected(images(8))), atol=1e-5)
 
 
-@pytest.mark.parametrize("spec", ["litert-host", "ort-host", "litert-web"])
+@pytest.mark.parametrize("spec", WITH_WEB)
 def test_inputs_that_do_not_fit_are_refused_and_the_session_lives(spec: str, tmp_path: Path) -> None:
     target = usable(spec)
     x = own_layout(target, images(1))
@@ -114,7 +119,7 @@ def test_quantised_inputs_and_outputs_both_as_floats_and_raw(tmp_path: Path) -> 
     assert error.mean() < 0.05  # one quantisation step
 
 
-@pytest.mark.parametrize("spec", ["litert-host", "ort-host", "litert-web"])
+@pytest.mark.parametrize("spec", WITH_WEB)
 def test_a_corrupt_file_gives_one_clear_sentence(spec: str, tmp_path: Path) -> None:
     target = usable(spec)
     file = tmp_path / f"bad.{target.format}"
@@ -138,15 +143,17 @@ def test_truncated_files_never_take_the_caller_down(tmp_path: Path) -> None:
             target.session(file)
 
 
-@pytest.mark.parametrize("spec", ["litert-host", "ort-host", "litert-web"])
-def test_peak_memory_shows_large_weights(spec: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spec", WITH_WEB)
+def test_peak_memory_shows_large_weights(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = usable(spec)
+    monkeypatch.setattr("mcc.runtime.process.MEMORY_RUNNERS", 1)
     weights = models.conv(0, (512, 1024), kernel=4, size=8)
     assert weights.weight.nbytes == 32 << 20
     large = write(target, tmp_path, [weights])
     assert os.path.getsize(large) > 32 << 20
-    assert target.peak_memory(large) > 16 << 20
-    assert target.peak_memory(large) > target.peak_memory(write(target, tmp_path)) + (16 << 20)
+    growth = target.peak_memory(large)
+    assert growth > 16 << 20
+    assert growth > target.peak_memory(write(target, tmp_path)) + (16 << 20)
 
 
 def test_peak_memory_does_not_count_what_the_caller_holds(tmp_path: Path) -> None:
@@ -160,13 +167,14 @@ def test_peak_memory_does_not_count_what_the_caller_holds(tmp_path: Path) -> Non
 
 def test_web_runs_int8_with_float_inputs_like_the_host(tmp_path: Path) -> None:
     file = models.chain_tflite_int8(CONVS, tmp_path / "q.tflite", float_io=True)
-    x = own_layout(usable("litert-web"), images(5))
+    x = own_layout(usable("litert-web:node"), images(5))
     outputs: list[models.Floats] = []
-    for spec in ("litert-web", "litert-host"):
+    for spec in ("litert-host", "litert-web:node", "litert-web:chromium"):
         with usable(spec).session(file) as session:
             outputs.append(session.run_many(x))
     assert outputs[0].max() > 0
-    np.testing.assert_allclose(*outputs, atol=0.051)  # at most one step; float steps of 0.05
+    for web in outputs[1:]:
+        np.testing.assert_allclose(web, outputs[0], atol=0.051)  # at most one step; float steps of 0.05
 
 
 def test_onnxruntime_profiles_every_convolution(tmp_path: Path) -> None:
@@ -200,7 +208,7 @@ def test_an_untried_litert_is_not_profiled(tmp_path: Path, monkeypatch: pytest.M
         litert_profile.Library()
 
 
-@pytest.mark.parametrize("spec", ["litert-web", "litert-host:reference"])
+@pytest.mark.parametrize("spec", ["litert-web:node", "litert-host:reference"])
 def test_a_runtime_without_profile_says_so(spec: str, tmp_path: Path) -> None:
     target = usable(spec)
     with pytest.raises(TargetError, match="per-operator"):
@@ -210,4 +218,47 @@ def test_a_runtime_without_profile_says_so(spec: str, tmp_path: Path) -> None:
 def test_web_refuses_int8_inputs_with_the_reason(tmp_path: Path) -> None:
     file = models.chain_tflite_int8(CONVS, tmp_path / "q.tflite")
     with pytest.raises(TargetError, match=r"(?i)int8"):
-        usable("litert-web").session(file)
+        usable("litert-web:node").session(file)
+
+
+def test_no_browser_outlives_its_session(tmp_path: Path) -> None:
+    with usable("litert-web:chromium").session(write(get_target("litert-web"), tmp_path)) as session:
+        runner = psutil.Process(session._runner.pid)  # type: ignore[attr-defined]
+        below = runner.children(recursive=True)
+        assert any("chrom" in process.name() for process in below)
+    _, alive = psutil.wait_procs(below, timeout=30)
+    assert alive == []
+
+
+def test_a_page_that_dies_is_one_sentence(tmp_path: Path) -> None:
+    with usable("litert-web:chromium").session(write(get_target("litert-web"), tmp_path)) as session:
+        runner = psutil.Process(session._runner.pid)  # type: ignore[attr-defined]
+        for process in runner.children(recursive=True):
+            if "--type=renderer" in process.cmdline():
+                process.kill()
+        with pytest.raises(TargetError, match=r"net\.tflite: litert-web:chromium crashed: .*crash") as caught:
+            session.run([own_layout(get_target("litert-web"), images(1))])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_page_server_gives_only_what_it_was_told_to(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/page.html").write_text("page")
+    for name in ("allowed", "hidden"):
+        (tmp_path / name).write_text(name)
+    with PageServer(tmp_path / "site", "secret") as server:
+        server.allow(str(tmp_path / "allowed"))
+        assert server.find("/secret/page.html") == (b"page", "text/html; charset=utf-8")
+        assert server.find(f"/secret/file?{tmp_path}/allowed") == (b"allowed", "application/octet-stream")
+        for path in (
+            "/page.html",
+            "/secret/../hidden",
+            "/secret/%2e%2e/hidden",
+            f"/secret/{tmp_path}/hidden",
+            f"/secret/file?{tmp_path}/hidden",
+            "/secret/nothing",
+        ):
+            assert server.find(path) is None
+        with urlopen(server.address + "page.html") as answer:
+            assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+            assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"

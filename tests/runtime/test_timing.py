@@ -109,7 +109,10 @@ def test_intervals_of_one_turn_and_of_unequal_turns() -> None:
     assert 1.0 <= low <= high <= 2.0
 
 
-@pytest.mark.parametrize(("spec", "per_runner"), [("litert-host", 1), ("litert-host", 2), ("litert-web", 1)])
+@pytest.mark.parametrize(
+    ("spec", "per_runner"),
+    [("litert-host", 1), ("litert-host", 2), ("litert-web:node", 1), ("litert-web:chromium", 2)],
+)
 def test_real_files_are_measured_alike(spec: str, per_runner: int, tmp_path: Path) -> None:
     files = [
         models.chain_tflite([models.conv(i, (3, 8 * (i + 1)), size=16)], tmp_path / f"{i}.tflite")
