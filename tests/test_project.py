@@ -233,3 +233,17 @@ def test_a_stamp_holds_until_a_file_changes(tmp_path: Path) -> None:
     assert bash(f"{head} stamp part decides; stamped part decides").returncode == 0
     (tmp_path / "decides").write_text("two")
     assert bash(f"{head} stamped part decides").returncode == 1
+
+
+def test_a_missing_browser_is_named_and_costs_nothing_else(tmp_path: Path) -> None:
+    script = f"""
+. tools/lib/setup.sh
+root={tmp_path}; log={tmp_path}/log
+command() {{ return 1; }}  # finds no browser
+install_debian() {{ return 1; }}
+setup_browser && echo goes on
+"""
+    ran = bash(script)
+    assert ran.returncode == 0, ran.stderr
+    assert "litert-web:chromium left out: install Chromium" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "goes on"

@@ -15,9 +15,20 @@ import click
 from mcc.cli.output import print_json, print_table
 from mcc.cli.settings import Settings, common_options
 
-LIBRARIES = ("torch", "onnx", "onnxruntime", "ai-edge-litert", "tensorflow", "executorch", "numpy", "ortools")
+LIBRARIES = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "ai-edge-litert",
+    "tensorflow",
+    "executorch",
+    "playwright",
+    "numpy",
+    "ortools",
+)
 TOOLS = {
-    "node": "LiteRT.js outside a browser (target litert-web)",
+    "chromium": "the browser of target litert-web (apt-get install chromium; mcc[web] drives it)",
+    "node": "LiteRT.js outside a browser (target litert-web:node)",
     "adb": "Android phones",
     "qemu-aarch64": "ARM64 programs on this machine",
 }

@@ -77,7 +77,7 @@ class LiteRtWeb(Target):
         return Availability(True)
 
     def runtime_version(self) -> str:
-        """Versions of LiteRT.js and of what runs it: `2.5.3 chromium-156.0.8078.108` or `2.5.3 node-20.20.2`."""
+        """Versions of LiteRT.js and what runs it: `2.5.3 chromium-156.0.8078.108`, `2.5.3 node-20.20.2`."""
         state = self.available()
         if not state.ok:
             raise TargetError(f"target {self.spec} cannot be used: {state.reason}", hint=state.how_to_get)

@@ -5,6 +5,7 @@
 #   setup_environment          what the product needs
 #   setup_environment test     and what its tests need
 #   setup_web                  LiteRT.js, for the target litert-web
+#   setup_browser              and the browser of that target
 #   setup_arm64                qemu and LiteRT for ARM64, for the target litert-arm64-sim
 #
 # Each part leaves a stamp in .venv: a hash of the files that decide what is installed. A second run only
@@ -162,6 +163,17 @@ install_web() {
     else
         stamp web "${decides[@]}"
     fi
+}
+
+# setup_browser: Debian's Chromium, in which the tests run LiteRT.js. Without it they fail, and say what to install.
+setup_browser() {
+    local browser
+    for browser in chromium chromium-browser google-chrome-stable google-chrome; do
+        if command -v "$browser" > /dev/null; then return; fi
+    done
+    mkdir -p "$root/out"
+    step "Chromium for litert-web" install_debian chromium ||
+        say "   litert-web:chromium left out: install Chromium (Debian, as root: apt-get install chromium)"
 }
 
 # setup_arm64: fetch what litert-arm64-sim needs into mcc's cache folder. A failure costs only that target.
