@@ -25,9 +25,9 @@ from mcc.calibrate.copies import copies_network
 from mcc.calibrate.files import write_graph
 from mcc.cost_api import Kernel, Measurement
 from mcc.errors import TargetError
-from mcc.runtime.process import Runner, load, start_runner
+from mcc.runtime.process import load
 from mcc.runtime.samples import LoadWatch
-from mcc.runtime.target import Target
+from mcc.runtime.target import Runner, Target
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def measure_differenced(
         UnsupportedError: a kernel that cannot be built in its precision and layout.
         TargetError: the runtime failed.
     """
-    runner = start_runner(target)
+    runner = target.start_runner()
     try:
         return [
             _measure(kernel, runner, 2 * index, target, folder, threads)

@@ -17,7 +17,6 @@ from mcc.calibrate.files import write_graph
 from mcc.calibrate.micro import chain
 from mcc.calibrate.store import Store, Whole
 from mcc.cost_api import Kernel, OperandShape, Precision
-from mcc.runtime.lock import measuring
 from mcc.runtime.target import Target
 
 LONG, SHORT = 34, 2
@@ -75,7 +74,7 @@ def _kernel(kind: str, precision: Precision) -> Kernel:
 
 def _measure(kernel: Kernel, target: Target, threads: int) -> tuple[float, float, float]:
     """Lower bound, value and upper bound of the excess for one kernel, in microseconds."""
-    with tempfile.TemporaryDirectory(prefix="mcc-micro-") as folder, measuring():
+    with tempfile.TemporaryDirectory(prefix="mcc-micro-") as folder, target.measuring():
         files = [write_graph(chain(kernel, n), target, Path(folder) / f"chain{n}") for n in (SHORT, LONG)]
         short, long = target.time(files, threads=threads, budget_s=CHAIN_S)
         ops = target.profile(files[1], threads=threads, runs=RUNS)

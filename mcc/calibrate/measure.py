@@ -20,7 +20,6 @@ from mcc.calibrate.store import Store, Whole
 from mcc.cost_api import Kernel, Measurement, Precision, kernel_of
 from mcc.errors import TargetError, UnsupportedError
 from mcc.ir.graph import Graph, GraphBuilder
-from mcc.runtime.lock import measuring
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Target
 
@@ -86,7 +85,7 @@ def measure(
     fresh = [kernel for kernel in asked if str(kernel) not in known]
     run = _Run(target, store, fingerprint, threads)
     done, left = 0, 0
-    with tempfile.TemporaryDirectory(prefix="mcc-micro-") as folder, measuring():
+    with tempfile.TemporaryDirectory(prefix="mcc-micro-") as folder, target.measuring():
         begin = time.monotonic()  # waiting for another measurement does not count
         for file in run.begin(Path(folder), fresh):
             if time.monotonic() - begin > budget_s:
@@ -211,7 +210,7 @@ def measure_overhead(
     kernel = _reader(shape, precision)
     measure([kernel], target, store, threads=threads)
     own = next(row.latency_us for row in store.rows(fingerprint) if str(row.kernel) == str(kernel))
-    with tempfile.TemporaryDirectory(prefix="mcc-micro-") as folder, measuring():
+    with tempfile.TemporaryDirectory(prefix="mcc-micro-") as folder, target.measuring():
         bare_us = whole_latency(_bare(), target, Path(folder) / "bare", threads).median_us
         samples = whole_latency(single(kernel), target, Path(folder) / "overhead", threads)
     value = max(bare_us, samples.median_us - own)

@@ -18,7 +18,7 @@ import numpy as np
 
 import mcc
 from mcc.errors import MccError, TargetError, UsageError
-from mcc.runtime.target import OpTime, Session, Target, TensorInfo
+from mcc.runtime.target import OpTime, Runner, Session, Target, TensorInfo
 from mcc.runtime.wire import Array, Header, encode, read_message
 
 LOAD_LIMIT_S = 300.0  # a load compiles and packs weights; seconds even for large models
@@ -34,7 +34,7 @@ def python_worker(spec: str) -> list[str]:
     return [sys.executable, "-P", "-m", "mcc.runtime.worker", spec]
 
 
-class Runner:
+class ProcessRunner:
     """A fresh process that speaks `wire.py`; ends with `close()`.
 
     Args:
@@ -163,11 +163,6 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-def start_runner(target: Target) -> Runner:
-    """A fresh runner of a target."""
-    return Runner(target.runner_command(), target.spec)
-
-
 def load(runner: Runner, file: Path, threads: int, model: int = 0) -> tuple[tuple[TensorInfo, ...], ...]:
     """Load a file as number `model` of a runner; returns its inputs and its outputs."""
     request = {"op": "load", "model": model, "file": str(file.resolve()), "threads": threads}
@@ -189,7 +184,7 @@ class RunnerSession(Session):
 
     def __init__(self, target: Target, file: Path, threads: int) -> None:
         self._file = file
-        self._runner = start_runner(target)
+        self._runner = target.start_runner()
         try:
             self.inputs, self.outputs = load(self._runner, file, threads)
         except BaseException:
@@ -268,7 +263,7 @@ def measure_op_times(target: Target, file: Path, threads: int, runs: int) -> lis
 
 
 def _ask_fresh_runner(target: Target, file: Path, request: Header) -> Header:
-    runner = start_runner(target)
+    runner = target.start_runner()
     try:
         request = {**request, "file": str(file.resolve())}
         return runner.request(request, limit_s=LOAD_LIMIT_S, where=str(file))[0]

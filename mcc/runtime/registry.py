@@ -13,6 +13,7 @@ from mcc.runtime.target import Target
 # Parts of the machinery, not targets; named so that asking for one target does not import them.
 MACHINERY = frozenset(
     {
+        "android",
         "arm64",
         "browser",
         "host",

@@ -23,15 +23,16 @@ import hashlib
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from mcc.errors import TargetError, UsageError
 from mcc.runtime.samples import LatencySamples
-from mcc.runtime.wire import Array
+from mcc.runtime.wire import Array, Header
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,30 @@ class TargetFacts:
     channel_multiple: int
     activation_dtype: str
     int8_io: bool
+
+
+class Runner(Protocol):
+    """What answers the requests of `worker.py`: a process on this machine, or a program on a phone."""
+
+    @property
+    def pid(self) -> int:
+        """Process id on this machine, for noting what else keeps it busy."""
+        ...
+
+    def request(
+        self,
+        header: Mapping[str, Any],
+        arrays: Sequence[Array] = (),
+        *,
+        limit_s: float = ...,
+        where: str | None = None,
+    ) -> tuple[Header, list[Array]]:
+        """Send a request and return its answer; see `process.ProcessRunner`."""
+        ...
+
+    def close(self) -> None:
+        """End it; a second call does nothing."""
+        ...
 
 
 class Session(ABC):
@@ -221,6 +246,26 @@ class Target(ABC):
     @abstractmethod
     def runner_command(self) -> list[str]:
         """Program and arguments of a runner that speaks `wire.py` on its standard streams."""
+
+    def start_runner(self) -> Runner:
+        """A fresh runner: a process of `runner_command()`, unless the runtime is not on this machine.
+
+        Raises:
+            TargetError: it does not start.
+        """
+        from mcc.runtime.process import ProcessRunner
+
+        return ProcessRunner(self.runner_command(), self.spec)
+
+    def measuring(self) -> AbstractContextManager[None]:
+        """Held while something is timed: what is timed on this machine has it to itself."""
+        from mcc.runtime.lock import measuring
+
+        return measuring()
+
+    def conditions(self, file: Path | str) -> Mapping[str, Any]:
+        """What else is worth telling about a file that was timed: plain JSON values by name."""
+        return {}
 
     @abstractmethod
     def profile(self, file: Path | str, *, threads: int = 1, runs: int = 50) -> list[OpTime]:

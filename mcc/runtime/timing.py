@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from mcc.runtime.lock import measuring
-from mcc.runtime.process import Runner, load, start_runner
+from mcc.runtime.process import load
 from mcc.runtime.samples import LatencySamples, LoadWatch, MachineLoad, median_interval
-from mcc.runtime.target import Target
+from mcc.runtime.target import Runner, Target
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +99,7 @@ def time_files(
     """See `Target.time`; more files than fit at once are measured group after group."""
     group = target.runners_at_once * files_per_runner
     results: list[LatencySamples] = []
-    with measuring():
+    with target.measuring():
         for begin in range(0, len(files), group):
             part = files[begin : begin + group]
             share = budget_s * len(part) / len(files)
@@ -115,7 +114,7 @@ def _time_group(
         contenders: list[Contender] = []
         for index, file in enumerate(files):
             if index % per_runner == 0:
-                runner = start_runner(target)
+                runner = target.start_runner()
                 stack.callback(runner.close)
             else:
                 runner = contenders[-1].runner

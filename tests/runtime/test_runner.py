@@ -13,13 +13,13 @@ import pytest
 
 from mcc.errors import TargetError
 from mcc.runtime import get_target
-from mcc.runtime.process import Runner
+from mcc.runtime.process import ProcessRunner
 from mcc.runtime.wire import encode, read_message
 from tests.runtime import models
 
 
-def python_runner(code: str) -> Runner:
-    return Runner([sys.executable, "-c", code], "test-target")
+def python_runner(code: str) -> ProcessRunner:
+    return ProcessRunner([sys.executable, "-c", code], "test-target")
 
 
 def test_messages_read_back_as_they_were_written() -> None:
@@ -74,7 +74,7 @@ def test_a_hanging_runner_is_ended(payload: int) -> None:
 
 def test_a_runner_that_does_not_start_is_named() -> None:
     with pytest.raises(TargetError, match="the runner of test-target does not start"):
-        Runner(["/nowhere/node"], "test-target")
+        ProcessRunner(["/nowhere/node"], "test-target")
 
 
 def test_a_killed_session_fails_once_for_all_and_a_new_one_works(tmp_path: Path) -> None:

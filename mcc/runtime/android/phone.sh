@@ -1,0 +1,95 @@
+#!/system/bin/sh
+# What mcc asks of a phone, in Android's own shell: facts that never change, the state of the moment, waiting
+# until it is cool, running a program on chosen cores, and the power that the battery gives meanwhile.
+#
+#   sh phone.sh facts                            key=value lines
+#   sh phone.sh state                            key=value lines
+#   sh phone.sh cool SECONDS MILLIDEGREES        wait that long at most; prints the seconds waited
+#   sh phone.sh on CORES SECONDS PROGRAM...      CORES: a mask in hex as for taskset, 0 for any; status 124 when
+#                                                it took longer than that
+#   sh phone.sh power SECONDS                    microamperes and microvolts, one pair a line
+
+cpus=/sys/devices/system/cpu
+battery=/sys/class/power_supply/battery
+
+# value FILE: its first line; nothing where this user may not read it.
+value() { [ -r "$1" ] && read -r line < "$1" 2> /dev/null && echo "$line"; }
+
+facts() {
+    for name in ro.product.manufacturer ro.product.model ro.soc.manufacturer ro.soc.model ro.board.platform \
+        ro.build.version.release ro.build.version.sdk ro.product.cpu.abi ro.product.cpu.abilist \
+        ro.boot.qemu ro.kernel.qemu; do
+        echo "$name=$(getprop $name)"
+    done
+    for core in $cpus/cpu[0-9]*; do
+        echo "khz.${core##*cpu}=$(value $core/cpufreq/cpuinfo_max_freq)"
+    done
+    echo "features=$(grep -m 1 -i '^features' /proc/cpuinfo | cut -d : -f 2)"
+}
+
+# Android's thermal status: 0 none, 1 light, 2 moderate, 3 severe, 4 critical, 5 emergency, 6 shutdown.
+thermal() { dumpsys thermalservice 2> /dev/null | sed -n 's/^ *Thermal Status: *//p' | head -n 1; }
+
+# The hottest of the zones that belong to processors, in millidegrees; of all zones where none says so.
+hottest() {
+    found=$(zones | grep -i -e '^cpu' -e '^cluster' -e '^soc' -e '^mtktscpu')
+    [ -n "$found" ] || found=$(zones)
+    echo "$found" | cut -d ' ' -f 2 | sort -n | tail -n 1
+}
+
+zones() {
+    for zone in /sys/class/thermal/thermal_zone*; do
+        degrees=$(value $zone/temp)
+        [ -n "$degrees" ] && echo "$(value $zone/type) $degrees"
+    done
+}
+
+state() {
+    echo "thermal=$(thermal)"
+    echo "hottest=$(hottest)"
+    for core in $cpus/cpu[0-9]*; do
+        echo "governor.${core##*cpu}=$(value $core/cpufreq/scaling_governor)"
+        echo "current_khz.${core##*cpu}=$(value $core/cpufreq/scaling_cur_freq)"
+    done
+    echo "load=$(value /proc/loadavg | cut -d ' ' -f 1)"
+    echo "battery_microamperes=$(value $battery/current_now)"
+    echo "battery_microvolts=$(value $battery/voltage_now)"
+    echo "battery_percent=$(value $battery/capacity)"
+}
+
+# Ready when Android reports no thermal limit and the processors are no hotter than allowed.
+ready() {
+    status=$(thermal)
+    [ "${status:-0}" = 0 ] || return 1
+    degrees=$(hottest)
+    [ -z "$degrees" ] || [ "$2" = 0 ] || [ "$degrees" -le "$2" ]
+}
+
+cool() {
+    waited=0
+    until ready "$@" || [ $waited -ge "$1" ]; do
+        sleep 1
+        waited=$((waited + 1))
+    done
+    echo $waited
+}
+
+on() {
+    cores=$1; limit=$2; shift 2
+    if command -v timeout > /dev/null; then set -- timeout "$limit" "$@"; fi
+    if [ "$cores" = 0 ]; then "$@"; else taskset "$cores" "$@"; fi
+}
+
+power() {
+    for _ in $(seq $(($1 * 10))); do
+        echo "$(value $battery/current_now) $(value $battery/voltage_now)"
+        sleep 0.1
+    done
+}
+
+# Read by the kit's script, too, which wants the functions alone.
+case ${1:-} in
+    facts | state | cool | on | power) "$@" ;;
+    '') ;;
+    *) echo "phone.sh: unknown command $1" >&2; exit 2 ;;
+esac

@@ -1,0 +1,105 @@
+"""What the targets on a phone share: finding the phone, its queue, its runner, its fingerprint.
+
+A target on a phone is a file in `mcc/runtime/` with a subclass of `AndroidTarget`: the files that the phone
+needs, the options of the runner, and how its profile is read.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mcc.errors import TargetError
+from mcc.runtime.android import adb
+from mcc.runtime.android.phone import Phone, phone
+from mcc.runtime.android.runner import Conditions, PhoneRunner
+from mcc.runtime.target import Availability, Fingerprint, OpTime, Runner, Target
+
+
+class AndroidTarget(Target):
+    """A runtime on a phone over adb; the option is the phone's serial."""
+
+    options: ClassVar[Mapping[str, str]] = {"SERIAL": "the phone that `adb devices` lists under that name"}
+    sample_us = 2_000.0  # long against the clock's steps and a scheduler's tick, short against a phone's heat
+
+    def __init__(self, option: str | None = None) -> None:
+        super().__init__(None)
+        self.option = option
+        self._journal: dict[str, Conditions] = {}
+
+    @abstractmethod
+    def programs(self) -> tuple[str, Sequence[Path]]:
+        """A key and the files that a phone needs: the dynamic loader first, the runner last.
+
+        Raises:
+            TargetError: they are not fetched or cannot be built.
+        """
+
+    @abstractmethod
+    def words(self) -> Sequence[str]:
+        """Options that every run of the runner is given."""
+
+    @abstractmethod
+    def op_times(self, report: Mapping[str, Any], runs: int) -> list[OpTime]:
+        """Operators from a report of the runner with a profile."""
+
+    @abstractmethod
+    def programs_available(self) -> Availability:
+        """Whether the files for the phone are here, or how to get them; nothing is built to find out."""
+
+    def phone(self) -> Phone:
+        """The phone. Raises TargetError: none, several and none named, or one that cannot be used."""
+        return phone(adb.choose(self.option))
+
+    def available(self) -> Availability:
+        """Whether adb, the phone's programs and the phone itself are here."""
+        if adb.find_adb() is None:
+            return Availability(False, "adb is not installed", adb.GET_ADB)
+        state = self.programs_available()
+        if not state.ok:
+            return state
+        try:
+            adb.choose(self.option)
+        except TargetError as error:
+            return Availability(False, error.message, error.hint or "")
+        return Availability(True)
+
+    def start_runner(self) -> Runner:
+        """A runner on the phone."""
+        return PhoneRunner(self.phone(), self, self._journal)
+
+    def runner_command(self) -> list[str]:
+        """None here: the runner is on the phone."""
+        raise TargetError(f"the runner of {self.name} is on the phone, not on this machine")
+
+    @contextmanager
+    def measuring(self) -> Generator[None]:
+        """The phone's own queue: what happens on this machine does not disturb it."""
+        with self.phone().queue():
+            yield
+
+    def profile(self, file: Path | str, *, threads: int = 1, runs: int = 50) -> list[OpTime]:
+        """See `Target.profile`."""
+        from mcc.runtime.process import measure_op_times
+
+        return measure_op_times(self, self.checked(file, threads), threads, runs)
+
+    def conditions(self, file: Path | str) -> Mapping[str, Any]:
+        """The state of the phone while a file was timed, and whether it is an emulator."""
+        found = self._journal.get(str(Path(file).resolve()))
+        about = self.phone().facts
+        return {
+            "device": about.device,
+            "emulated": about.emulated,
+            "phone": found.to_dict() if found is not None else None,
+        }
+
+    def fingerprint(self, threads: int = 1) -> Fingerprint:
+        """What a measurement belongs to: a kind of phone, not a single one, so that tables can be shared."""
+        facts = self.phone().facts
+        return Fingerprint(
+            self.name, facts.device, self.runtime, self.runtime_version(), threads, facts.system
+        )
