@@ -1,0 +1,187 @@
+"""Real phones that others measured: published tables of blocks, and a fit for blocks that they lack.
+
+A block costs what its kernels cost, and a kernel a non-negative sum of what takes time on a core:
+
+    t = a * calls + b * multiply-accumulates + c * weights + d * elements written or read
+
+with a coefficient of its own for each kind of kernel (`FEATURES`), least squares in relative error over all
+rows of one phone (several image sizes together). Only sums over blocks were measured, so what a single kernel
+costs is known less well than a block; the error of an estimate says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from cost_models.phone_blocks import Block, block_named
+from mcc.cost_api import Estimate, Kernel, Precision
+from mcc.errors import DataError, UnsupportedError
+
+Vector = NDArray[np.float64]
+
+FEATURES = (
+    "calls",
+    "multiply-accumulates of convolutions",
+    "multiply-accumulates of depthwise convolutions, stride 1",
+    "multiply-accumulates of depthwise convolutions, stride 2",
+    "elements that convolutions write",
+    "elements that depthwise convolutions write",
+    "weights of convolutions of images",
+    "weights of convolutions of single pixels and of linear layers",
+    "elements of hard swishes",
+    "elements of additions",
+    "elements of other operators",
+)
+ELEMENTWISE = {"hardswish": 8, "add": 9}  # their places among the features
+KERNEL_ERROR = (
+    0.3  # relative, of one kernel: blocks of several were measured, and tell its share only roughly
+)
+LEAST_ERROR = 0.02  # relative, of a block: means of 100 and more runs differ by that between tables
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured block: mean milliseconds, standard deviation, and of how many runs."""
+
+    mean_ms: float
+    spread_ms: float
+    runs: int
+
+
+def read_table(path: Path | str) -> dict[Block, Row]:
+    """Read a published table: YAML of one level, `name:` and below it `count`, `mean` and `var` or `std`.
+
+    Raises:
+        DataError: no such file, or something else in it; the line is named.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read: {error}", where=str(path)) from error
+    fields: dict[str, dict[str, float]] = {}
+    name = ""
+    for number, line in enumerate(lines, start=1):
+        key, _, value = line.rstrip().rpartition(":")
+        try:
+            if line.startswith(" "):
+                key, value = (part.strip() for part in line.split(":"))
+                fields[name][key] = float(value)
+            elif line.strip():
+                name = key if not value else line.strip()
+                block_named(name)
+                fields[name] = {}
+        except (ValueError, KeyError) as error:
+            raise DataError(
+                f"is no row of a phone's table: {line.strip()!r}", where=f"{path}:{number}"
+            ) from error
+    # The table that states hard swishes is one of MobileNetV3, where all outside the bottlenecks have them.
+    hard = any("-hs:" in name for name in fields)
+    try:
+        return {block_named(name, hard): _row(values) for name, values in fields.items()}
+    except KeyError as error:
+        raise DataError(f"a row lacks {error}", where=str(path)) from error
+
+
+def _row(values: Mapping[str, float]) -> Row:
+    spread = values["std"] if "std" in values else math.sqrt(values["var"])
+    return Row(values["mean"], spread, int(values["count"]))
+
+
+def features(kernel: Kernel) -> Vector:
+    """What takes time, in the order of `FEATURES`, for one float kernel."""
+    found = np.zeros(len(FEATURES))
+    found[0] = 1.0
+    written = float(math.prod(kernel.output))
+    x = kernel.operands[0]
+    read = float(math.prod(x.shape)) if x is not None else written
+    if kernel.op not in ("conv2d", "linear"):
+        found[ELEMENTWISE.get(kernel.op, 10)] = max(read, written)
+        return found
+    weight = kernel.operands[1]
+    assert weight is not None
+    weights, attributes = float(math.prod(weight.shape)), dict(kernel.attributes)
+    if kernel.op == "conv2d" and attributes["groups"] == kernel.output[1] > 1:
+        found[2 if attributes["stride"] == (1, 1) else 3] = kernel.macs
+        found[5] = written
+    elif kernel.op == "conv2d" and math.prod(kernel.output[2:]) > 1:
+        found[1], found[4], found[6] = kernel.macs, written, weights
+    else:
+        found[7] = weights
+    return found
+
+
+@dataclass(frozen=True)
+class PhoneCostModel:
+    """A cost model from one phone's published tables, float32 on one core.
+
+    Attributes:
+        rows: measured blocks.
+        weights: milliseconds for one unit of each feature.
+        error: relative standard deviation of the fit over the rows.
+        name: of the phone.
+    """
+
+    rows: Mapping[Block, Row]
+    weights: tuple[float, ...]
+    error: float
+    name: str
+
+    @staticmethod
+    def from_tables(name: str, tables: Iterable[Mapping[Block, Row]]) -> PhoneCostModel:
+        """Fit a model to a phone's tables. Raises DataError where they hold fewer rows than coefficients."""
+        rows = {block: row for table in tables for block, row in table.items()}
+        if len(rows) <= len(FEATURES):
+            raise DataError(f"{len(rows)} rows are too few for a fit", where=name)
+        matrix = np.stack([_block_features(block) for block in rows])
+        times = np.array([row.mean_ms for row in rows.values()])
+        scale = np.maximum(matrix.max(axis=0), 1e-12)
+        solved, _ = nnls(matrix / scale / times[:, None], np.ones(len(times)))
+        weights = solved / scale
+        error = float(np.sqrt(np.mean((matrix @ weights / times - 1.0) ** 2)))
+        return PhoneCostModel(rows, tuple(float(w) for w in weights), error, name)
+
+    def block(self, block: Block) -> Estimate:
+        """Latency of a block: measured, else fitted; microseconds."""
+        row = self.rows.get(block)
+        if row is not None:
+            error_ms = max(row.spread_ms / row.runs**0.5, LEAST_ERROR * row.mean_ms)
+            return Estimate(1e3 * row.mean_ms, 1e3 * error_ms, "measured")
+        latency = 1e3 * self._fitted_ms(_block_features(block))
+        return Estimate(latency, max(LEAST_ERROR, self.error) * latency, "fitted")
+
+    def network(self, blocks: Sequence[Block]) -> Estimate:
+        """Sum over the blocks of a network: `measured` if all of them were; errors taken as independent."""
+        parts = [self.block(block) for block in blocks]
+        source = "measured" if all(part.source == "measured" for part in parts) else "fitted"
+        error = sum(part.error_us**2 for part in parts) ** 0.5
+        return Estimate(sum(part.latency_us for part in parts), error, source)
+
+    def kernel(self, kernel: Kernel) -> Estimate:
+        """Latency of a dense float kernel. Raises UnsupportedError for another: the tables hold none."""
+        if kernel.precision != "float" or kernel.sparse is not None:
+            raise UnsupportedError(
+                f"the tables of {self.name} hold dense float32 networks only", where=str(kernel)
+            )
+        latency = 1e3 * self._fitted_ms(features(kernel))
+        return Estimate(latency, KERNEL_ERROR * latency, "fitted")
+
+    def overhead(self, precision: Precision) -> Estimate:
+        """None: the sum of the blocks is the published latency."""
+        return Estimate(0.0, 0.0, "fitted")
+
+    def _fitted_ms(self, found: Vector) -> float:
+        return float(found @ np.array(self.weights))
+
+
+@cache
+def _block_features(block: Block) -> Vector:
+    return np.sum([features(kernel) for kernel in block.kernels()], axis=0)
