@@ -71,12 +71,28 @@ def anchor(
         except MccError as error:
             log.info("no correction for %s: %s", precision, error)
             continue
-        _anchor(networks, precision, target, store, threads, source)
+        anchor_networks(networks, precision, target, store, threads=threads, source=source)
 
 
-def _anchor(
-    networks: Sequence[Graph], precision: Precision, target: Target, store: Store, threads: int, source: str
+def anchor_networks(
+    networks: Sequence[Graph],
+    precision: Precision,
+    target: Target,
+    store: Store,
+    *,
+    threads: int,
+    source: str,
 ) -> None:
+    """Time networks as they are and store the correction of one precision with which sums meet them best.
+
+    Args:
+        networks: in the form in which they are lowered (see `lowered_form`); kernels that the table lacks are
+            measured first.
+        source: what the correction belongs to.
+
+    Raises:
+        TargetError, DataError: as `measure`.
+    """
     fingerprint = target.fingerprint(threads).key()
     kernels = [list(graph_kernels(g, [n.name for n in integer_nodes(g)]).values()) for g in networks]
     measure([kernel for each in kernels for kernel in each], target, store, threads=threads)

@@ -1,0 +1,149 @@
+"""What the page on predictions rests on: networks measured and timed, each step kept when it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cost_models.lookup import LookupCostModel
+from mcc.calibrate.anchors import anchor_networks, lowered_form
+from mcc.calibrate.entry import active_cluster
+from mcc.calibrate.files import write_graph
+from mcc.calibrate.measure import input_name, measure, measure_overhead
+from mcc.calibrate.store import Store
+from mcc.cost_api import Kernel, Precision, graph_kernels
+from mcc.ir.graph import Graph, inputs
+from mcc.ir.notes import shape_of
+from mcc.ir.storage import write_beside
+from mcc.quant.regions import integer_nodes
+from mcc.runtime.target import Target
+
+THREADS = 1
+TOGETHER = 10  # networks that are timed in turns with one another
+ROUNDS_S = 15.0  # of timing that many
+SOURCE = "other networks"  # of the correction
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network in one precision.
+
+    Attributes:
+        name: unlike that of any other subject.
+        precision: in which it is lowered.
+        make: builds it, in the form in which it is lowered.
+    """
+
+    name: str
+    precision: Precision
+    make: Callable[[], Graph]
+
+
+class Notebook:
+    """A JSON file of what is known, written whenever something is added."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+    def keep(self, key: str, value: Any) -> None:
+        """Add or replace an entry."""
+        self.known[key] = value
+        text = json.dumps(self.known, indent=1)
+        write_beside(self.path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where measuring happens and what comes of it is kept."""
+
+    target: Target
+    store: Store
+    notes: Notebook
+    folder: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the measurements."""
+        return self.target.fingerprint(THREADS).key()
+
+    def kernels(self, graph: Graph) -> list[Kernel]:
+        """Kernels of a network in the form in which it is lowered."""
+        cluster = active_cluster(graph) if self.target.facts().sparse_1x1 else ()
+        return list(graph_kernels(graph, [n.name for n in integer_nodes(graph)], cluster).values())
+
+    def measure(self, subjects: Sequence[Subject]) -> None:
+        """Measure what the table lacks of some networks, all of one precision together."""
+        left = [s for s in subjects if f"kernels {s.name}" not in self.notes.known]
+        for precision in dict.fromkeys(subject.precision for subject in left):
+            group = [subject for subject in left if subject.precision == precision]
+            graphs = [subject.make() for subject in group]
+            for shape in {shape_of(inputs(graph)[0]) for graph in graphs}:
+                measure_overhead(shape, precision, self.target, self.store, threads=THREADS)
+            kernels = [kernel for graph in graphs for kernel in self.kernels(graph)]
+            report = measure(kernels, self.target, self.store, threads=THREADS)
+            for subject in group:
+                self.notes.keep(f"kernels {subject.name}", {"together": len(group), **asdict(report)})
+
+    def learn(self, subjects: Sequence[Subject], precision: Precision) -> None:
+        """Store the correction with which sums of kernels meet these networks best."""
+        held = {(row.quantity, row.precision, row.source) for row in self.store.wholes(self.fingerprint)}
+        if ("correction", precision, SOURCE) not in held:
+            graphs = [subject.make() for subject in subjects if subject.precision == precision]
+            anchor_networks(graphs, precision, self.target, self.store, threads=THREADS, source=SOURCE)
+
+    def predict(self, subject: Subject, column: str, *, without_own: bool) -> None:
+        """Write down what is predicted of a network, once.
+
+        Args:
+            without_own: as if none of its own kernels had been measured.
+        """
+        key = f"{column} {subject.name}"
+        if key in self.notes.known:
+            return
+        assert f"time {subject.name}" not in self.notes.known, "predictions come before timing"
+        latency, error = predicted(self, subject.make(), subject.precision, without_own=without_own)
+        self.notes.keep(key, {"latency_us": latency, "error_us": error})
+
+    def time(self, subjects: Sequence[Subject]) -> None:
+        """Time the networks that were not timed yet."""
+        left = [subject for subject in subjects if f"time {subject.name}" not in self.notes.known]
+        for begin in range(0, len(left), TOGETHER):
+            group = left[begin : begin + TOGETHER]
+            files = [write_graph(s.make(), self.target, self.folder / s.name) for s in group]
+            for subject, samples in zip(group, self.target.time(files, threads=THREADS, budget_s=ROUNDS_S),
+                                        strict=True):  # fmt: skip
+                self.notes.keep(
+                    f"time {subject.name}",
+                    {**samples.as_json(), "ci95": [samples.ci_low_us, samples.ci_high_us],
+                     "others_cores": samples.load.others_cores},
+                )  # fmt: skip
+
+
+def predicted(bench: Bench, graph: Graph, precision: Precision, *, without_own: bool) -> tuple[float, float]:
+    """Microseconds predicted for a network, and one standard deviation; see `Bench.predict`."""
+    source = input_name(shape_of(inputs(graph)[0]))
+    kernels = bench.kernels(graph)
+    model = model_without({str(k) for k in kernels} if without_own else set(), bench, source)
+    parts = [model.kernel(kernel) for kernel in kernels]
+    latency = model.overhead(precision).latency_us + sum(part.latency_us for part in parts)
+    return latency, sum(part.error_us**2 for part in parts) ** 0.5
+
+
+def model_without(hidden: set[str], bench: Bench, source: str) -> LookupCostModel:
+    """The cost model of the table without some kernels' rows."""
+    whole = LookupCostModel.from_store(bench.store, bench.fingerprint, source)
+    rows = tuple(row for row in whole.rows if str(row.kernel) not in hidden)
+    return LookupCostModel(rows, whole.overheads, whole.corrections, whole.offsets)
+
+
+def subjects_of(name: str, make: Callable[[], Graph], precisions: Sequence[Precision]) -> list[Subject]:
+    """A network in several precisions."""
+
+    def lowered(precision: Precision) -> Callable[[], Graph]:
+        return lambda: lowered_form(make(), precision)
+
+    return [Subject(f"{name}-{precision}", precision, lowered(precision)) for precision in precisions]
