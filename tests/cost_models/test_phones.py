@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cost_models.phone_blocks import Block, block_named, read_network
-from cost_models.phones import FEATURES, PhoneCostModel, Row, features, read_table
+from cost_models.phones.blocks import Block, block_named, read_network
+from cost_models.phones.model import FEATURES, PhoneCostModel, Row, features, read_table
 from mcc.cost_api import CostModel
 from mcc.errors import DataError, UnsupportedError
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import click
 
-from cost_models.phone_blocks import Block, PhoneNetwork, read_network
-from cost_models.phones import PhoneCostModel, Row, read_table
+from cost_models.phones.blocks import Block, PhoneNetwork, read_network
+from cost_models.phones.model import PhoneCostModel, Row, read_table
 from tools.results import phones_plot
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "phones.md"
@@ -67,7 +67,7 @@ Within {within}: {raw} of {count} as they are, {after} of {count} after the fact
 
 Only one network (Note10, 30 ms) consists of rows of the tables alone: its sum is the stated latency to 0.1 %.
 What the tables lack (other widths, input sizes) comes from a fit with the physics of kernels
-(`cost_models/phones.py`), whose relative standard deviation over the rows is {note10:.1f} % for the
+(`cost_models/phones/model.py`), whose relative standard deviation over the rows is {note10:.1f} % for the
 Note10 and {pixel1:.1f} % for the Pixel 1.
 
 The Pixel 1 table reads high: ProxylessNAS-Mobile, by its authors (20 of its 23 blocks are rows), sums to

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from cost_models.phone_blocks import Block, block_named
+from cost_models.phones.blocks import Block, block_named
 from mcc.cost_api import Estimate, Kernel, Precision
 from mcc.errors import DataError, UnsupportedError
 

@@ -1,0 +1,16 @@
+"""Real phones that others measured: published tables of blocks, and a fit for what they lack."""
+
+from cost_models.phones.blocks import Block, PhoneNetwork, block_named, read_network
+from cost_models.phones.model import FEATURES, PhoneCostModel, Row, features, read_table
+
+__all__ = [
+    "FEATURES",
+    "Block",
+    "PhoneCostModel",
+    "PhoneNetwork",
+    "Row",
+    "block_named",
+    "features",
+    "read_network",
+    "read_table",
+]
