@@ -29,7 +29,7 @@ LIBRARIES = (
 TOOLS = {
     "chromium": "the browser of target litert-web (apt-get install chromium; mcc[web] drives it)",
     "node": "LiteRT.js outside a browser (target litert-web:node)",
-    "adb": "Android phones",
+    "adb": "Android phones (targets litert-android and ort-android)",
     "qemu-aarch64": "ARM64 programs on this machine",
 }
 FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")

@@ -109,7 +109,7 @@ def op_times(file: Path, threads: int, inputs: Sequence[Array], runs: int) -> li
     for _ in range(runs):
         run()
     library.call("LiteRtStopProfiler", profiler)
-    return _typical(_events(library, profiler), runs)
+    return typical(_events(library, profiler), runs)
 
 
 def _compile(library: Library, file: Path, threads: int, keep: list[Any]) -> tuple[Handle, Handle, Handle]:
@@ -172,8 +172,15 @@ def _events(library: Library, profiler: Handle) -> list[tuple[bytes, int, int]]:
     return [(event.tag or b"", event.event_type, event.elapsed_us) for event in events[: count.value]]
 
 
-def _typical(events: Sequence[tuple[bytes, int, int]], runs: int) -> list[OpTime]:
-    """Mean over the undisturbed runs, of the operators in the order in which every run has them."""
+def typical(events: Sequence[tuple[bytes, int, int]], runs: int) -> list[OpTime]:
+    """Operators in the order in which every run has them, with their mean over the undisturbed runs.
+
+    Args:
+        events: tag, type and microseconds, in order of time.
+
+    Raises:
+        TargetError: not that many runs, or runs with different operators.
+    """
     series: list[list[tuple[str, int]]] = []
     for tag, kind, us in events:
         if tag == BEGIN_OF_RUN:

@@ -7,6 +7,7 @@
 #   setup_web                  LiteRT.js, for the target litert-web
 #   setup_browser              and the browser of that target
 #   setup_arm64                qemu and LiteRT for ARM64, for the target litert-arm64-sim
+#   setup_android              adb, and what the phone that the tests stand in for is made of
 #
 # Each part leaves a stamp in .venv: a hash of the files that decide what is installed. A second run only
 # compares hashes; a part that was interrupted has no stamp and is done again.
@@ -184,4 +185,17 @@ install(print); runner()'
     mkdir -p "$root/out"
     step "programs for litert-arm64-sim (about 85 MB)" "$python" -c "$fetch" ||
         say "   litert-arm64-sim left out: $(tail -n 1 "$log") (log: $log)"
+}
+
+# setup_android: adb's client, and Android's shell and tools, PRoot and qemu for the stand-in phone of the tests.
+# Without them these tests fail, and say what is missing.
+setup_android() {
+    local program missing=()
+    for program in adb proot mksh toybox qemu-aarch64; do
+        command -v "$program" > /dev/null || missing+=("${program/qemu-aarch64/qemu-user}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    mkdir -p "$root/out"
+    step "${missing[*]} for litert-android and ort-android" install_debian "${missing[@]}" ||
+        say "   android tests left out: install ${missing[*]} (Debian, as root: apt-get install ${missing[*]})"
 }

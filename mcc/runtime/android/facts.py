@@ -49,16 +49,13 @@ class PhoneFacts:
         def said(*names: str) -> str:
             return " ".join(filter(None, (found.get(name, "") for name in names)))
 
+        named = f"{said('ro.product.cpu.abilist')},{said('ro.product.cpu.abi')}"
         clocks = {int(k.removeprefix("khz.")): v for k, v in found.items() if k.startswith("khz.")}
         return PhoneFacts(
             model=said("ro.product.manufacturer", "ro.product.model") or "unknown model",
             soc=said("ro.soc.manufacturer", "ro.soc.model") or said("ro.board.platform") or "unknown chip",
             android=f"{said('ro.build.version.release')} (API {said('ro.build.version.sdk')})",
-            abis=tuple(
-                filter(
-                    None, said("ro.product.cpu.abilist", "ro.product.cpu.abi").replace(" ", ",").split(",")
-                )
-            ),
+            abis=tuple(dict.fromkeys(abi for abi in named.split(",") if abi)),
             emulated="1" in (found.get("ro.boot.qemu"), found.get("ro.kernel.qemu")),
             max_khz=tuple(sorted((core, int(khz)) for core, khz in clocks.items() if khz.isdigit())),
             features=tuple(sorted(found.get("features", "").split())),

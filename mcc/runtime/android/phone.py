@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 TEMPORARY = "/data/local/tmp"  # the one place where adb's user may write and run programs
 SCRIPT = Path(__file__).parent / "phone.sh"
 QUEUE_POLL_S = 0.05
-WARMER_MILLIDEGREES = 8_000  # above its temperature at the start, a phone is left to cool between turns
-COOL_LIMIT_S = 60  # then it is measured as it is, and the report says so
 
 
 class Phone:
@@ -130,11 +128,6 @@ class Phone:
     def state(self, programs: str) -> PhoneState:
         """How it is now."""
         return PhoneState.read(self.call(programs, "state"))
-
-    def cool_down(self, programs: str, start_millidegrees: int | None) -> int:
-        """Wait until heat no longer slows it and it is not much warmer than at the start; seconds waited."""
-        limit = 0 if start_millidegrees is None else start_millidegrees + WARMER_MILLIDEGREES
-        return int(self.call(programs, f"cool {COOL_LIMIT_S} {limit}", limit_s=COOL_LIMIT_S + ASK_LIMIT_S))
 
     def pinned(self, programs: str, threads: int) -> tuple[int, ...]:
         """The fastest cores, if programs may be bound to them; else none."""

@@ -2,7 +2,7 @@
 
     ./ld-linux-aarch64.so.1 --library-path . ./runner OPTIONS MODEL     in mcc's folder on the phone
 
-Every turn is a fresh process there, and prints one line of JSON. Before a turn the phone may cool down.
+Every turn is a fresh process there, and prints lines of JSON. Before a turn the phone may cool down.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from mcc.runtime.process import RUN_LIMIT_S
 from mcc.runtime.target import OpTime
 from mcc.runtime.wire import Array, Header
 
+WARMER_MILLIDEGREES = 8_000  # above its temperature at the start, a phone is left to cool between turns
+COOL_LIMIT_S = 60  # then it is measured as it is, and the report says so
 PHONE_SIDE_LIMIT_S = 30  # that much earlier than here a program is ended on the phone itself
 
 
@@ -150,18 +152,21 @@ class PhoneRunner:
         return f"{self._folder}/{named.name}"
 
     def _report(
-        self, path: str, threads: int, words: Sequence[str], limit_s: float, where: str, cores: str = "0"
+        self, path: str, threads: int, words: Sequence[str], limit_s: float, where: str, start: str = "on 0"
     ) -> Header:
-        """Run the runner once; its line of JSON."""
+        """Run the runner once; its lines of JSON, joined. `start`: how phone.sh starts it."""
         command = [f"./{self._loader}", "--library-path", ".", f"./{self._runner}", *self._target.words()]
         command += ["--threads", str(threads), *words, path]
         inner = max(1, int(limit_s) - PHONE_SIDE_LIMIT_S)
-        line = f"on {cores} {inner} {shlex.join(command)}"
-        printed = self._phone.call(self._programs, line, limit_s=limit_s, where=where)
+        line = f"{start} {inner} {shlex.join(command)}"
+        printed = self._phone.call(self._programs, line, limit_s=limit_s + COOL_LIMIT_S, where=where)
+        report: Header = {}
         try:
-            return json.loads(printed.splitlines()[-1])
-        except (ValueError, IndexError) as error:
+            for text in printed.splitlines():
+                report |= json.loads(text)
+        except (ValueError, TypeError) as error:
             raise TargetError("the phone's runner gave no report", where=where) from error
+        return report
 
     def _load(self, header: Mapping[str, Any], limit_s: float) -> Header:
         path = self._send(header["file"], header["model"])
@@ -194,11 +199,13 @@ class PhoneRunner:
             model.conditions = Conditions(cores, self._phone.state(self._programs))
             self._journal[model.file] = model.conditions
         conditions = model.conditions
-        conditions.cooled_s += self._phone.cool_down(self._programs, conditions.before.hottest_millidegrees)
         each, samples = header["per_sample"], header["samples"]
         words = ["--warmup", str(header["settle"]), "--runs", str(each * samples)]
-        mask = core_mask(conditions.cores)
-        report = self._report(model.path, model.threads, words, limit_s, model.file, mask)
+        hottest = conditions.before.hottest_millidegrees
+        limit = 0 if hottest is None else hottest + WARMER_MILLIDEGREES
+        start = f"turn {COOL_LIMIT_S} {limit} {core_mask(conditions.cores)}"
+        report = self._report(model.path, model.threads, words, limit_s, model.file, start)
+        conditions.cooled_s += report["cooled_s"]
         took = np.asarray(report["ns"], dtype=np.float64).reshape(samples, each)
         return {"us": (took.mean(axis=1) / 1e3).tolist()}
 
@@ -211,8 +218,8 @@ class PhoneRunner:
     def _profile(self, header: Mapping[str, Any], limit_s: float) -> Header:
         path = self._send(header["file"], 0)
         words = ["--profile", "--warmup", "1", "--runs", str(header["runs"])]
-        mask = core_mask(self._phone.pinned(self._programs, header["threads"]))
-        report = self._report(path, header["threads"], words, limit_s, header["file"], mask)
+        start = f"on {core_mask(self._phone.pinned(self._programs, header['threads']))}"
+        report = self._report(path, header["threads"], words, limit_s, header["file"], start)
         ops = self._target.op_times(report, header["runs"])
         return {"ops": [{"name": op.name, "kind": op.kind, "us": op.us} for op in ops]}
 

@@ -26,6 +26,7 @@ from typing import ClassVar
 from tests.runtime.stand_in import shell
 
 PROGRAMS = ("adb", "proot", "qemu-aarch64", "mksh", "toybox")
+CORE = "cortex-a76"  # the instructions that qemu knows
 LITTLE_KHZ, BIG_KHZ = 1_800_000, 2_850_000
 # Features of a Cortex-A76 in /proc/cpuinfo; its part number there is 0xd0b, the A55's 0xd05.
 FEATURES = (
@@ -64,6 +65,7 @@ class Trouble:
 
     kill: str | None = None  # the whole process group dies, as when the phone runs out of memory
     unplug: str | None = None
+    corrupt: bool = False  # the last byte of what is pushed is another one
     after_s: float = 0.05
 
     def strike(self, command: str, process: subprocess.Popen[bytes], unplug: Callable[[], None]) -> None:
@@ -138,6 +140,7 @@ class Phone:
         binds = [f"--bind={self.root / name}:/{name}" for name in ("data", "system", "sys")]
         binds.append(f"--bind={self.root / 'cpuinfo'}:/proc/cpuinfo")
         environment = ["PATH=/system/bin", "HOME=/", "TMPDIR=/data/local/tmp", "ANDROID_ROOT=/system"]
+        environment.append(f"QEMU_CPU={CORE}")
         return [
             "env", "-i", *environment, tools["proot"], "-q", tools["qemu-aarch64"], *binds, "-w", "/",
             "/system/bin/sh", "-c", line,

@@ -13,8 +13,14 @@ CHUNK = 64 * 1024
 STAT2 = struct.Struct("<4sIQQIIIIQqqq")  # id, error, device, inode, mode, links, uid, gid, size, three times
 
 
+class Trouble(Protocol):
+    corrupt: bool
+
+
 class Disk(Protocol):
     """What the service writes to."""
+
+    trouble: Trouble
 
     def local(self, path: str) -> Path: ...
 
@@ -78,6 +84,8 @@ def _receive_file(stream: Stream, disk: Disk, argument: str) -> None:
         except OSError as error:  # the client is told at the end, as by adbd; what it sends is drained
             trouble = trouble or os.strerror(error.errno or 0)
         parts += data
+    if disk.trouble.corrupt:
+        parts[-1] ^= 1
     if not trouble:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,69 @@
+"""LiteRT on a phone over adb: `runner.c` and the ARM64 build of ai-edge-litert, with XNNPACK.
+
+The runner is a program for ARM64 Linux with glibc, and brings its loader and C library along: it asks
+nothing of Android but the kernel's interface. Emulated phones run it in the tests. The authors of mcc have
+never run it on a phone; see docs/android.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mcc.runtime.android.target import AndroidTarget
+from mcc.runtime.target import Availability, OpTime, TargetFacts
+
+
+class LiteRtAndroid(AndroidTarget):
+    """ai-edge-litert on a phone."""
+
+    name = "litert-android"
+    format = "tflite"
+    suffixes = (".tflite",)
+    runtime = "ai-edge-litert"
+
+    def programs_available(self) -> Availability:
+        """Whether the ARM64 build of LiteRT and the compiler of the runner are fetched."""
+        from mcc.runtime.arm64.install import installed
+
+        if installed() is None:
+            reason = "the runner for ARM64 is not fetched"
+            return Availability(False, reason, "mcc doctor --install litert-arm64-sim")
+        return Availability(True)
+
+    def runtime_version(self) -> str:
+        """Version of ai-edge-litert, here and on the phone."""
+        from mcc.runtime.arm64.install import runtime_version
+
+        return runtime_version()
+
+    def facts(self) -> TargetFacts:
+        """XNNPACK on ARM64: pairs of output channels that share a pattern are the fastest sparse kernels."""
+        return TargetFacts(
+            sparse_1x1=True,
+            sparse_why="XNNPACK's sparse path, with vector kernels for pairs of output channels on ARM64",
+            sparse_block=2,
+            channel_multiple=8,
+            activation_dtype="int8",
+            int8_io=True,
+        )
+
+    def programs(self) -> tuple[str, Sequence[Path]]:
+        """Loader, C library, LiteRT and the runner, which is built when it is asked for."""
+        from mcc.runtime.arm64.build import device_files
+
+        return "litert", device_files()
+
+    def words(self) -> Sequence[str]:
+        """Nothing: XNNPACK is what the runner takes by itself."""
+        return ()
+
+    def op_times(self, report: Mapping[str, Any], runs: int) -> list[OpTime]:
+        """From the events of LiteRT's profiler."""
+        from mcc.runtime.litert_profile import typical
+
+        return typical([(tag.encode(), kind, us) for tag, kind, us in report["events"]], runs)
+
+
+TARGET = LiteRtAndroid()

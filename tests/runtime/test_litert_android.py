@@ -1,0 +1,164 @@
+"""LiteRT on a stand-in phone: the ARM64 runner under qemu, reached through Debian's adb client."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mcc.errors import TargetError, UsageError
+from mcc.runtime import get_target
+from mcc.runtime.android.facts import PhoneFacts, PhoneState, core_mask
+from mcc.runtime.android.phone import phone
+from mcc.runtime.android.target import AndroidTarget
+from tests.runtime import models
+from tests.runtime.stand_in import AdbServer
+from tests.runtime.stand_in.fixtures import Plug, Trouble, adb_port, one_phone, plug
+
+__all__ = ["adb_port", "one_phone", "plug"]
+
+
+def on(server: AdbServer) -> AndroidTarget:
+    target = get_target(f"litert-android:{server.serial}")
+    assert isinstance(target, AndroidTarget)
+    return target
+
+
+def images(count: int = 3) -> models.Floats:
+    return np.random.default_rng(1).standard_normal((count, 8, 8, 3)).astype(np.float32)
+
+
+def test_outputs_are_those_of_the_model_and_everything_is_removed(one_phone: AdbServer, tmp_path) -> None:
+    model = models.conv()
+    file = models.write_tflite(model, tmp_path / "a.tflite")
+    target = on(one_phone)
+    assert target.available().ok
+    with target.session(file) as session:
+        assert session.inputs[0].shape == (1, 8, 8, 3)
+        made = session.run_many(images())
+        assert np.array_equal(session.run([images()[:1]])[0], made[:1])
+    expected = model.numpy(images().transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+    assert np.abs(made - expected).max() < 1e-5
+    (folder,) = one_phone.phone.temporary.iterdir()
+    assert [path.name for path in folder.iterdir()] == [
+        "litert"
+    ]  # the programs alone, until the process ends
+    phone(one_phone.serial).leave()
+    assert list(one_phone.phone.temporary.iterdir()) == []
+
+
+def test_int8_is_bit_equal_to_the_host(one_phone: AdbServer, tmp_path) -> None:
+    file = models.chain_tflite_int8([models.conv()], tmp_path / "q.tflite")
+    results = []
+    for target in (on(one_phone), get_target("litert-host")):
+        with target.session(file) as session:
+            assert session.inputs[0].scale == pytest.approx(0.05)
+            results.append(session.run_many(images(), raw=True))
+    assert results[0].dtype == np.int8
+    assert np.array_equal(*results)
+
+
+def test_operators_and_peak_memory(one_phone: AdbServer, tmp_path) -> None:
+    convs = [models.conv(0), models.conv(1, (8, 4))]
+    file = models.chain_tflite(convs, tmp_path / "b.tflite")
+    ops = on(one_phone).profile(file, runs=2)
+    assert len(ops) == len(convs)
+    assert all("Convolution" in op.kind for op in ops)
+    assert on(one_phone).peak_memory(file) > 0
+
+
+def test_timing_notes_the_state_of_the_phone(one_phone: AdbServer, tmp_path, monkeypatch) -> None:
+    from mcc.runtime import timing
+
+    monkeypatch.setattr(timing, "MIN_ROUNDS", 2)
+    monkeypatch.setattr(timing, "WARM_LIMIT_S", 0.0)
+    files = [models.write_tflite(models.conv(seed), tmp_path / f"{seed}.tflite") for seed in (0, 1)]
+    target = on(one_phone)
+    samples = target.time(files, budget_s=0.0)
+    assert [len(each.turns) for each in samples] == [2, 2]
+    told = target.conditions(files[0])
+    assert told["emulated"]  # by the phone's own account: its times are no phone's
+    assert "emulated" in target.fingerprint().device
+    state = told["phone"]
+    assert state["cores"] == list(phone(one_phone.serial).facts.fastest_cores(1))
+    assert state["cooled_s"] == 0
+    for moment in ("before", "after"):
+        assert state[moment]["thermal_status"] == 0
+        assert state[moment]["hottest_celsius"] == 31.0
+        assert state[moment]["governors"] == ["schedutil"]
+    pinned = [line for line in one_phone.phone.commands if " turn " in line]
+    assert pinned
+    assert all(f" {core_mask(state['cores'])} " in line for line in pinned)
+
+
+def test_what_the_phone_refuses_names_the_file(one_phone: AdbServer, tmp_path) -> None:
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(b"no model")
+    with pytest.raises(
+        TargetError, match=r"broken\.tflite: failed on the Android device .*: runner: .*LiteRtCreateModel"
+    ):
+        on(one_phone).session(broken)
+    file = models.write_tflite(models.conv(), tmp_path / "a.tflite")
+    with (
+        on(one_phone).session(file) as session,
+        pytest.raises(UsageError, match=r"has shape \[1, 8, 8, 3\], got"),
+    ):
+        session.run_many(images()[:, :4])
+
+
+@pytest.mark.parametrize(
+    ("trouble", "sentence"),
+    [
+        (Trouble(kill=r"runner.*--runs", after_s=0.0), r"a\.tflite: what ran on .* was killed by signal 9"),
+        (
+            Trouble(unplug=r"runner.*--runs", after_s=0.0),
+            r"a\.tflite: the Android device .* was unplugged half-way",
+        ),
+    ],
+)
+def test_killed_or_unplugged_while_it_is_timed(trouble: Trouble, sentence: str, plug: Plug, tmp_path) -> None:
+    file = models.write_tflite(models.conv(), tmp_path / "a.tflite")
+    with pytest.raises(TargetError, match=sentence):
+        on(plug(trouble=trouble)).time([file], budget_s=0.0)
+
+
+def test_without_the_runner(one_phone: AdbServer, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setenv("MCC_TOOLS_DIR", str(tmp_path))
+    state = on(one_phone).available()
+    assert not state.ok
+    assert "mcc doctor --install" in state.how_to_get
+
+
+PIXEL = """ro.product.manufacturer=Google
+ro.product.model=Pixel 8
+ro.soc.manufacturer=Google
+ro.soc.model=Tensor G3
+ro.build.version.release=15
+ro.build.version.sdk=35
+ro.product.cpu.abi=arm64-v8a
+ro.product.cpu.abilist=arm64-v8a
+ro.boot.qemu=
+khz.0=1704000
+khz.4=2367000
+khz.8=2914000
+khz.5=2367000
+features= fp asimd
+"""
+
+
+def test_facts_of_a_phone() -> None:
+    facts = PhoneFacts.read(PIXEL)
+    assert facts.device.startswith("Google Pixel 8, Google Tensor G3, arm64-v8a [")
+    assert facts.system == "android-15 (API 35)"
+    assert not facts.emulated
+    assert facts.fastest_cores(1) == (8,)
+    assert facts.fastest_cores(2) == (4, 5, 8)
+    assert facts.fastest_cores(5) == ()  # more threads than cores with a known clock: bound to none
+    assert core_mask((4, 5, 8)) == "130"
+    assert core_mask(()) == "0"
+
+
+def test_a_phone_that_tells_nothing() -> None:
+    state = PhoneState.read("thermal=\nhottest=\ngovernor.0=\nload=\nbattery_microamperes=\n")
+    assert state.thermal is state.load is state.battery_microamperes is None
+    assert state.to_dict()["governors"] == []
+    assert PhoneFacts.read("").fastest_cores(1) == ()
