@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from mcc.cli.settings import Settings, common_options
 from mcc.errors import TargetError
 
 if TYPE_CHECKING:
+    from mcc.runtime.samples import LatencySamples
     from mcc.runtime.target import Target
 
 BUDGET_S = 20.0
@@ -37,8 +39,10 @@ def bench(
 ) -> None:  # fmt: skip
     """Measure lowered models on a target: they take turns, so that drifts of the machine meet all alike.
 
-    A MODEL is lowered for the target first.
+    On a simulator, instructions and model cycles are counted. A MODEL is lowered for the target first.
     """
+    from mcc.runtime.simulated import SimulatedTarget
+
     found = get_target(target)
     with tempfile.TemporaryDirectory(prefix="mcc-bench-") as folder, progress_for(settings) as progress:
         paths = [
@@ -47,17 +51,20 @@ def bench(
         ]
         for path in paths:
             found.checked(path, threads)
-        progress("latency", 0, 0, f"{len(paths)} in turns, about {budget:.0f} s")
-        measured = found.time(paths, threads=threads, budget_s=budget)
+        if isinstance(found, SimulatedTarget):
+            progress("instructions", 0, 0, f"{len(paths)} files")
+            costs = [asdict(counts) for counts in found.counts(paths)]
+        else:
+            progress("latency", 0, 0, f"{len(paths)} in turns, about {budget:.0f} s")
+            measured = found.time(paths, threads=threads, budget_s=budget)
+            costs = [{"latency_us": _figures(latency, samples)} for latency in measured]
         entries: list[dict[str, Any]] = []
-        for index, (name, path, latency) in enumerate(zip(files, paths, measured, strict=True)):
+        for index, (name, path, cost) in enumerate(zip(files, paths, costs, strict=True)):
             progress("memory and operators", index, len(paths), name)
-            figures: dict[str, Any] = dict(latency.as_full_json() if samples else latency.as_json())
-            figures["ci95"] = [round(latency.ci_low_us, 2), round(latency.ci_high_us, 2)]
             entry: dict[str, Any] = {
                 "file": name,
                 "target": found.spec,
-                "latency_us": figures,
+                **cost,
                 "peak_memory_bytes": found.peak_memory(path, threads),
                 "size_bytes": path.stat().st_size,
             }
@@ -65,16 +72,54 @@ def bench(
         progress("memory and operators", len(paths), len(paths))
     if settings.json:
         return print_json(entries)
-    return _show(entries, ops)
+    return _show_counts(entries, ops) if isinstance(found, SimulatedTarget) else _show(entries, ops)
+
+
+def _figures(latency: LatencySamples, samples: bool) -> dict[str, Any]:
+    figures: dict[str, Any] = dict(latency.as_full_json() if samples else latency.as_json())
+    figures["ci95"] = [round(latency.ci_low_us, 2), round(latency.ci_high_us, 2)]
+    return figures
 
 
 def _operators(target: Target, path: Path, threads: int) -> dict[str, Any]:
-    """Time of each operator in microseconds; why there is none where the runtime does not tell."""
+    """Cost of each operator; why there is none where the runtime does not tell."""
+    from mcc.runtime.simulated import SimulatedTarget
+
     try:
+        if isinstance(target, SimulatedTarget):
+            return {"ops": [asdict(op) for op in target.operators(path)]}
         times = target.profile(path, threads=threads)
     except TargetError as error:
         return {"ops": [], "ops_missing": error.message}
     return {"ops": [{"name": op.name, "kind": op.kind, "latency_us": round(op.us, 3)} for op in times]}
+
+
+def _show_counts(entries: list[dict[str, Any]], ops: bool) -> None:
+    from mcc.report.words import bytes_words
+    from mcc.runtime.units import CYCLES
+
+    fastest = min(entry["model_cycles"] for entry in entries)
+    rows: list[list[object]] = [
+        [
+            entry["file"],
+            f"{entry['instructions'] / 1e6:.2f} M",
+            CYCLES.words(CYCLES.from_raw(entry["model_cycles"])),
+            f"{entry['model_cycles'] / fastest:.2f}",
+            bytes_words(entry["size_bytes"]),
+            bytes_words(entry["peak_memory_bytes"]),
+        ]
+        for entry in entries
+    ]
+    headers = ["file", "instructions", "model cycles", "x fewest", "size", "peak memory"]
+    print_table(headers, rows, right=headers[1:])
+    for entry in entries if ops else []:
+        click.echo("")
+        lines = [
+            [op["name"], op["kind"], f"{op['instructions']:,}", f"{op['model_cycles']:,.0f}"]
+            for op in entry["ops"]
+        ]
+        headers = ["operator", "kind", "instructions", "model cycles"]
+        print_table(headers, lines, right=headers[2:], title=str(entry["file"]))
 
 
 def _show(entries: list[dict[str, Any]], ops: bool) -> None:

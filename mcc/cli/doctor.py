@@ -30,15 +30,17 @@ TOOLS = {
     "chromium": "the browser of target litert-web (apt-get install chromium; mcc[web] drives it)",
     "node": "LiteRT.js outside a browser (target litert-web:node)",
     "adb": "Android phones (targets litert-android and ort-android)",
-    "qemu-aarch64": "ARM64 programs on this machine",
 }
 FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """Processor features that decide how fast int8 is."""
 
 
 @click.command(short_help="Say what this machine can use, and how to get the rest.")
+@click.option(
+    "--install", metavar="TARGET", help="First fetch what this target needs into mcc's cache folder."
+)
 @common_options
-def doctor(settings: Settings) -> int:
+def doctor(install: str | None, settings: Settings) -> int:
     """Say what this machine can use, and how to get the rest.
 
     Exit status 1 when no target is usable.
@@ -46,6 +48,8 @@ def doctor(settings: Settings) -> int:
     from mcc.cli.targets import describe
     from mcc.runtime.registry import targets
 
+    if install is not None:
+        _install(install, settings)
     found = [describe(target) for target in targets().values()]
     report: dict[str, Any] = {
         "machine": _machine(),
@@ -58,6 +62,17 @@ def doctor(settings: Settings) -> int:
     else:
         _print(report)
     return 0 if any(entry["available"] for entry in found) else 1
+
+
+def _install(spec: str, settings: Settings) -> None:
+    """Fetch what a target needs; what is there already is not fetched again."""
+    from mcc.cli.models import get_target
+
+    target = get_target(spec)
+    ready = target.available().ok
+    target.install(lambda text: None if settings.quiet or settings.json else click.echo(text, err=True))
+    if not settings.json:
+        click.echo(f"{target.name}: {'was here already' if ready else 'ready'}")
 
 
 def _machine() -> dict[str, Any]:

@@ -182,9 +182,9 @@ def _infos(described: Sequence[Mapping[str, Any]]) -> tuple[TensorInfo, ...]:
 class RunnerSession(Session):
     """A session in a runner process of its own."""
 
-    def __init__(self, target: Target, file: Path, threads: int) -> None:
+    def __init__(self, target: Target, file: Path, threads: int, runner: Runner | None = None) -> None:
         self._file = file
-        self._runner = target.start_runner()
+        self._runner = runner or target.start_runner()
         try:
             self.inputs, self.outputs = load(self._runner, file, threads)
         except BaseException:

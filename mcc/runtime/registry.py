@@ -23,8 +23,10 @@ MACHINERY = frozenset(
         "process",
         "registry",
         "samples",
+        "simulated",
         "target",
         "timing",
+        "units",
         "wire",
         "worker",
     }

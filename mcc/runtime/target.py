@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +32,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from mcc.errors import TargetError, UsageError
 from mcc.runtime.samples import LatencySamples
+from mcc.runtime.units import MICROSECONDS, Unit
 from mcc.runtime.wire import Array, Header
 
 
@@ -215,6 +216,7 @@ class Target(ABC):
     max_threads: ClassVar[int | None] = None  # None: as many as the machine has
     sample_us: float = 500.0  # inferences are batched until a sample is at least that long
     runners_at_once: int = 16  # processes held in memory together while files are timed
+    unit: ClassVar[Unit] = MICROSECONDS  # of the costs that `time` and `profile` give, whatever their names
 
     def __init__(self, option: str | None = None) -> None:
         if option is not None and option not in self.options:
@@ -235,6 +237,21 @@ class Target(ABC):
     def available(self) -> Availability:
         """Whether it can be used here, found without loading the runtime."""
 
+    def install(self, say: Callable[[str], None]) -> None:
+        """Fetch what is missing into mcc's cache folder, where mcc can do that itself.
+
+        Args:
+            say: is told what is done next.
+
+        Raises:
+            TargetError: it cannot, with the way to get it; or it failed.
+        """
+        state = self.available()
+        if not state.ok:
+            raise TargetError(
+                f"mcc does not install {self.name}: {state.reason}", hint=f"do it by hand: {state.how_to_get}"
+            )
+
     @abstractmethod
     def runtime_version(self) -> str:
         """Version of the installed runtime."""
@@ -243,9 +260,13 @@ class Target(ABC):
     def facts(self) -> TargetFacts:
         """What its kernels reward, with reasons."""
 
-    @abstractmethod
     def runner_command(self) -> list[str]:
-        """Program and arguments of a runner that speaks `wire.py` on its standard streams."""
+        """Program and arguments of a runner that speaks `wire.py` on its standard streams.
+
+        Raises:
+            TargetError: the target has no such runner; it overrides what would start one.
+        """
+        raise TargetError(f"target {self.name} has no runner that mcc starts here")
 
     def start_runner(self) -> Runner:
         """A fresh runner: a process of `runner_command()`, unless the runtime is not on this machine.
@@ -321,6 +342,14 @@ class Target(ABC):
             precision=precision,
             files_per_runner=files_per_runner,
         )
+
+    def reference_session(self, file: Path | str) -> Session | None:
+        """The file in the same runtime with reference kernels: slow, and right. None where there are none."""
+        return None
+
+    def sparse_kernels(self, file: Path | str) -> int | None:
+        """How many kernels for sparse weights run in an inference. None where the runtime does not tell."""
+        return None
 
     def peak_memory(self, file: Path | str, threads: int = 1) -> int:
         """Growth of the peak resident memory of a fresh runner, in bytes.

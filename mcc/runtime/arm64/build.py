@@ -15,7 +15,7 @@ from mcc.runtime.arm64.install import Installed, require
 
 SOURCES = Path(__file__).parent
 RUNNER_SOURCES = ("runner.c", "session.c")
-HEADERS = ("litert.h", "session.h")
+HEADERS = ("litert.h", "session.h", "qemu_plugin.h")
 STRICT = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
@@ -25,6 +25,24 @@ def runner() -> Path:
     Raises:
         TargetError: the compiler is not fetched, or refuses the source.
     """
+    return _runner("runner", RUNNER_SOURCES)
+
+
+def counted_runner() -> Path:
+    """The runner with a clock that counts its readings, for the emulator; see `ticks.c`."""
+    return _runner(
+        "counted_runner", (*RUNNER_SOURCES, "ticks.c"), "-Wl,--export-dynamic-symbol=clock_gettime"
+    )
+
+
+def counter() -> Path:
+    """The plug-in for qemu on this machine; see `counter.c`. It needs no header and no library from here."""
+    command = ["--target=x86_64-linux-gnu", "-ffreestanding", "-fPIC", "-fvisibility=hidden", "-shared"]
+    command += [*STRICT, "-nostdlib", "-fuse-ld=lld", str(SOURCES / "counter.c")]
+    return _compiled(require(), "libcounter.so", command, ("counter.c", *HEADERS))
+
+
+def _runner(name: str, sources: Sequence[str], *more: str) -> Path:
     tools = require()
     arm = tools.arm_root
     # The start files and libraries by name: clang would look for an installed gcc.
@@ -34,11 +52,11 @@ def runner() -> Path:
         "-Wl,-rpath,$ORIGIN", "-Wl,--allow-shlib-undefined",
         "-Wl,--dynamic-linker=/lib/ld-linux-aarch64.so.1",
         str(arm / "lib" / "Scrt1.o"), str(arm / "lib" / "crti.o"),
-        *(str(SOURCES / name) for name in RUNNER_SOURCES),
+        *(str(SOURCES / source) for source in sources), *more,
         str(tools.litert), str(arm / "lib" / "libc.so.6"), str(arm / "lib" / "ld-linux-aarch64.so.1"),
         str(arm / "lib" / "crtn.o"),
     ]  # fmt: skip
-    return _compiled(tools, "runner", command, RUNNER_SOURCES + HEADERS)
+    return _compiled(tools, name, command, (*sources, *HEADERS))
 
 
 def device_files() -> list[Path]:

@@ -37,6 +37,8 @@ def emulated(tools: Installed, core: Core, program: Path, *, qemu_options: Seque
         core.qemu_cpu,
         "-E",
         f"LD_LIBRARY_PATH=/lib:{tools.litert.parent}",
+        "-E",
+        "LD_BIND_NOW=1",  # else the first call of each function is counted with the search for it
         *qemu_options,
         str(program),
     ]

@@ -33,6 +33,8 @@ from mcc.runtime.arm64.debian import unpack_packages
 
 log = logging.getLogger(__name__)
 
+Say = Callable[[str], None]
+
 LLVM = 19  # the first whose llvm-mca was tried with these cores
 PACKAGES = (
     "qemu-user",
@@ -121,6 +123,13 @@ class Installed:
         ]
         return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(map(str, folders)), "LC_ALL": "C"}
 
+    def versions(self) -> str:
+        """Of the emulator and the cycle models, e.g. `qemu-7.2 llvm-19.1`."""
+        packages = dict(line.split(" ", 1) for line in self.manifest()["packages"])
+        numbers = (packages[name].split(":")[-1] for name in ("qemu-user", f"llvm-{LLVM}"))
+        qemu, llvm = (".".join(number.split("+")[0].split(".")[:2]) for number in numbers)
+        return f"qemu-{qemu} llvm-{llvm}"
+
     def manifest(self) -> dict[str, Any]:
         """What was fetched: `packages` with versions, `litert`."""
         return json.loads((self.folder / "installed.json").read_text())
@@ -151,7 +160,7 @@ def require() -> Installed:
     return found
 
 
-def install(say: Callable[[str], None] = log.info) -> Installed:
+def install(say: Say = log.info) -> Installed:
     """Fetch everything, unless it is there; safe against other processes that do the same.
 
     Args:
@@ -171,7 +180,7 @@ def install(say: Callable[[str], None] = log.info) -> Installed:
     return Installed(folder)
 
 
-def _fetch(folder: Path, say: Callable[[str], None]) -> None:
+def _fetch(folder: Path, say: Say) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".arm64-", dir=folder.parent) as scratch:
         made = Path(scratch) / "made"

@@ -192,7 +192,8 @@ static void write_profile(const Session *session, Handle profiler, FILE *report)
     for (int index = 0; index < count; index++) {
         fprintf(report, "%s[", index ? ", " : "");
         write_text(report, events[index].tag ? events[index].tag : "");
-        fprintf(report, ", %d, %" PRIu64 "]", events[index].type, events[index].elapsed_us);
+        fprintf(report, ", %d, %" PRIu64 ", %" PRIu64 "]", events[index].type, events[index].elapsed_us,
+                events[index].start_us);
     }
     fprintf(report, "]");
     free(events);

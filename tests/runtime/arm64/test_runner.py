@@ -59,7 +59,7 @@ def test_the_profile_names_the_kernels(file: Path) -> None:
     for kernels, name in (("xnnpack", "Convolution (NHWC, F32) IGEMM"), ("reference", "CONV_2D")):
         done = run("--kernels", kernels, "--runs", "3", "--profile", file)
         events = json.loads(done.stdout.splitlines()[1])["events"]
-        assert [tag for tag, kind, _ in events if kind in (2, 4, 8)].count(name) == 3
+        assert [tag for tag, kind, *_ in events if kind in (2, 4, 8)].count(name) == 3
 
 
 def test_several_models_give_two_lines_each(file: Path) -> None:
