@@ -100,7 +100,10 @@ def compress(
         "" if given is None else given.key(),
     )  # fmt: skip
     job = open_job(request, Path(out), resume=resume, progress=progress)
-    return Run(job, command).compress(given)
+    try:
+        return Run(job, command).compress(given)
+    finally:
+        job.release()
 
 
 def _read_plan(path: Path | None) -> Structure | None:

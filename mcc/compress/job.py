@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import psutil
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from mcc.data import DataModule, Preprocessing, Task, load_data, load_task
@@ -31,6 +32,7 @@ DEFAULT_IMAGES = 20_000  # of repair for each strategy, where --epochs does not 
 CALIBRATION_BATCH = 64
 CALIBRATION_BATCHES = 4
 SENSITIVITY_BATCHES = 8
+LOCK = "in-use.lock"  # in the state folder, of the process that works in it; the system frees it
 RESULTS = ("report.json", "report.html", "plan.json", "model.*", "after.mcc", "after.safetensors")
 
 
@@ -78,6 +80,7 @@ class Job:
 
     Attributes:
         graph: the model as captured.
+        lock: of the folder; held from `open_job` until `release`, or until the process ends.
         stages: seconds spent, by stage.
     """
 
@@ -89,7 +92,12 @@ class Job:
     task: Task
     target: Target
     progress: Progress
+    lock: FileLock
     stages: dict[str, float] = field(default_factory=lambda: {})
+
+    def release(self) -> None:
+        """Leave the folder to other processes."""
+        self.lock.release()
 
     @property
     def images(self) -> int:
@@ -166,8 +174,13 @@ def open_job(request: Request, folder: Path, *, resume: bool, progress: Progress
     data = load_data(request.data, seed=request.seed, input_shape=shape, preprocessing=given)
     task = load_task(data.task)
     task.check([shape_of(value) for value in outputs(loaded.graph)], data)
-    job = Job(request, folder, loaded.graph, loaded.name, data, task, target, progress)
-    _claim(job, resume)
+    lock = FileLock(folder / "state" / LOCK)
+    job = Job(request, folder, loaded.graph, loaded.name, data, task, target, progress, lock)
+    try:
+        _claim(job, resume)
+    except BaseException:
+        job.release()
+        raise
     progress("load model and data", 1, 1)
     return job
 
@@ -178,7 +191,14 @@ def _claim(job: Job, resume: bool) -> None:
     digest = job.digest()
     try:
         job.state.mkdir(parents=True, exist_ok=True)
+        job.lock.acquire(timeout=0)
         found = json.loads(mark.read_text(encoding="utf-8"))["digest"] if mark.exists() else None
+    except Timeout as error:  # before OSError, of which it is one
+        raise UsageError(
+            "is in use by another mcc that still runs",
+            where=str(job.folder),
+            hint="wait for it, end it, or choose another -o",
+        ) from error
     except OSError as error:
         raise DataError(
             f"cannot be the output folder: {error.strerror or error}",
@@ -207,6 +227,8 @@ def _claim(job: Job, resume: bool) -> None:
 def _clear(folder: Path) -> None:
     """Remove what an earlier run left in its own state folder."""
     for path in sorted(folder.rglob("*"), reverse=True):
+        if path.name == LOCK:  # held by this very process
+            continue
         path.rmdir() if path.is_dir() and not path.is_symlink() else os.unlink(path)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -144,6 +145,19 @@ def test_a_folder_that_says_nothing_about_its_job_is_refused(
     status, said = _run(capsys, *TINY)
     assert status == 2
     assert "out/state/job.json: does not say which job" in said
+
+
+def test_a_folder_in_which_another_process_works_is_left_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("out/state").mkdir(parents=True)
+    Path("out/state/job.json").write_text('{"digest": "of the one that runs"}')
+    with FileLock("out/state/in-use.lock"):
+        status, said = _run(capsys, *TINY)
+    assert status == 2
+    assert "out: is in use by another mcc" in said
+    assert "another -o" in said
+    assert json.loads(Path("out/state/job.json").read_text()) == {"digest": "of the one that runs"}
 
 
 class Stopped(BaseException):
