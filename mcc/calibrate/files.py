@@ -23,6 +23,10 @@ def write_graph(graph: Graph, target: Target, stem: Path) -> Path:
         from mcc.lower.onnx.writer import to_onnx
 
         path.write_bytes(to_onnx(graph, simplify=False))
+    elif target.format == "pte":
+        from mcc.lower.pte.writer import to_pte
+
+        path.write_bytes(to_pte(graph, via="direct", io="int8"))
     else:
         raise UnsupportedError(f"micro-networks cannot be written as {target.format}", where=target.spec)
     return path

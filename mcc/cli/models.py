@@ -126,7 +126,11 @@ def lower_graph(graph: Graph, to: str, **options: Any) -> bytes:
         from mcc.lower.onnx.writer import to_onnx
 
         return to_onnx(graph, **options)
-    raise UsageError(f"mcc cannot write {to!r} yet", where="--to", hint="use tflite or onnx")
+    if to == "pte":
+        from mcc.lower.pte.writer import to_pte
+
+        return to_pte(graph, **options)
+    raise UsageError(f"mcc cannot write {to!r}", where="--to", hint=f"use {', '.join(FORMATS)}")
 
 
 def write_bytes(path: Path, raw: bytes) -> None:

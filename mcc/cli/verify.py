@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mcc.report.compare import Comparison
 
 INPUTS = 32
-ORT = (".onnx", ".ort")
 
 
 @click.command(short_help="Compare a lowered file's numbers with its model's.")
@@ -83,9 +82,9 @@ def _reference(graph: Graph, values: list[Any], integer: bool, file: Path) -> li
 
     tensors = [torch.from_numpy(value) for value in values]
     if integer:
-        from mcc.quant.simulator import simulate
+        from mcc.quant.simulator import flavour_of, simulate
 
-        results = simulate(graph, tensors, flavour="onnxruntime" if file.suffix in ORT else "xnnpack")
+        results = simulate(graph, tensors, flavour=flavour_of(file.suffix))
     else:
         from mcc.ir.graph import run
 

@@ -169,4 +169,8 @@ def write_file(graph: Graph, target: Target, path: Path, data: DataModule) -> Pa
         from mcc.lower.onnx.writer import write_onnx
 
         return write_onnx(graph, path.with_name(path.name + ".onnx"), **options)
+    if target.format == "pte":
+        from mcc.lower.pte.writer import write_pte
+
+        return write_pte(graph, path.with_name(path.name + ".pte"), **options)
     raise UsageError(f"cannot write the format {target.format}", where=f"target {target.spec}")

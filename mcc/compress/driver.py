@@ -30,6 +30,7 @@ from mcc.report.schema import Budget, Report, StrategyResult, TargetInfo
 from mcc.report.verdict import with_verdicts
 from mcc.search.problem import Setting
 from mcc.search.sensitivity import Sensitivities, measure_sensitivities
+from mcc.search.size import file_format
 from mcc.search.space import Regime, regimes
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ class Run:
         setting = Setting(
             self.deployed, self.integer, self.cluster, self.costs.model, sensitivities,
             job.target.facts().channel_multiple,
-            "onnx" if job.target.format == "onnx" else "tflite",
+            file_format(job.target.format),
         )  # fmt: skip
         return Planner(
             job.graph, setting, self.bench, job.request.budget, job.data, self.calibration,

@@ -22,7 +22,7 @@ from mcc.ir import table
 from mcc.ir.graph import Graph, calls, constants, outputs, run
 from mcc.ir.notes import note, shape_of, type_of
 from mcc.quant.params import is_fake_quantize
-from mcc.quant.simulator import simulate
+from mcc.quant.simulator import flavour_of, simulate
 from mcc.report.compare import compare_outputs
 from mcc.report.layers import kind_words
 from mcc.report.measure import run_file
@@ -144,8 +144,7 @@ def check_file(job: Job, outcome: Outcome) -> dict[str, str]:
     x = np.asarray(batch.inputs, np.float32)
     integer = bool(calls(outcome.graph, "fake_quantize"))
     if integer:
-        flavour = "onnxruntime" if outcome.file.suffix == ".onnx" else "xnnpack"
-        expected = simulate(outcome.graph, [torch.from_numpy(x)], flavour=flavour)
+        expected = simulate(outcome.graph, [torch.from_numpy(x)], flavour=flavour_of(outcome.file.suffix))
     else:
         expected = run(outcome.graph, torch.from_numpy(x))
     shapes = [shape_of(value) for value in outputs(outcome.graph)]

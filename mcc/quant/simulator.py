@@ -8,13 +8,16 @@ The flavour says whose arithmetic. `xnnpack` is LiteRT's, bit for bit. onnxrunti
 there are weights; but all other operators it computes in float32 and rounds once, half to even, where XNNPACK
 has multipliers of 8 bits (leaky_relu, requantise) or rounds half up (bilinear resize) or half away from zero
 (average pooling). `onnxruntime` is that arithmetic; a code next to a tie may still fall to either side.
+
+`executorch` is XNNPACK's arithmetic, too, but ExecuTorch has none of the built-in kernels of LiteRT: average
+pooling and softmax run in float32 between conversions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx
@@ -38,7 +41,17 @@ class Codes:
 
 
 Value = Tensor | Codes
-Flavour = Literal["xnnpack", "onnxruntime"]
+Flavour = Literal["xnnpack", "onnxruntime", "executorch"]
+
+BUILT_IN = frozenset({"avg_pool2d", "softmax"})
+"""Operators whose int8 kernels are LiteRT's own, and not XNNPACK's."""
+
+_FLAVOURS: dict[str, Flavour] = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".pte": "executorch"}
+
+
+def flavour_of(suffix: str) -> Flavour:
+    """Whose arithmetic a lowered file of that suffix gets."""
+    return _FLAVOURS.get(suffix, "xnnpack")
 
 
 class Simulator:
@@ -52,11 +65,13 @@ class Simulator:
     """
 
     def __init__(self, graph: fx.GraphModule, flavour: Flavour = "xnnpack") -> None:
-        if flavour not in ("xnnpack", "onnxruntime"):
-            raise ValueError(f"flavour must be xnnpack or onnxruntime, not {flavour!r}")
+        if flavour not in get_args(Flavour):
+            raise ValueError(f"flavour must be {' or '.join(get_args(Flavour))}, not {flavour!r}")
         self._graph = graph
         self._divides = flavour == "onnxruntime"
         self._integer = integer_nodes(graph)
+        if flavour == "executorch":
+            self._integer = {n: e for n, e in self._integer.items() if op_name(n) not in BUILT_IN}
         self._weights: dict[fx.Node, IntegerWeights] = {
             node: integer_weights(graph, entry)
             for node, entry in self._integer.items()

@@ -3,23 +3,33 @@
 TFLite keeps each constant at a multiple of 16 bytes. An int8 weight has a scale (float32) and a zero point
 (int64) for each output channel, and so has its int32 bias. A sparse weight has its values, a column for each
 of them (for each block) and a row pointer, each as narrow as its largest entry allows (see
-`mcc.lower.tflite.sparse`). ONNX stores everything dense, zero points in one byte, without gaps.
+`mcc.lower.tflite.sparse`). ONNX stores everything dense, zero points in one byte, without gaps. ExecuTorch
+stores everything dense at multiples of 16 bytes, and no zero points of weights.
 """
 
 from __future__ import annotations
 
 from math import prod
-from typing import Literal
+from typing import Literal, get_args
 
 from mcc.cost_api import Kernel
+from mcc.errors import UsageError
 
-Format = Literal["tflite", "onnx"]
+Format = Literal["tflite", "onnx", "pte"]
 
-ALIGNMENT = {"tflite": 16, "onnx": 1}
-WEIGHT_SCALE = {"tflite": 4 + 8, "onnx": 4 + 1}  # bytes of a scale and a zero point
-BIAS_SCALE = {"tflite": 4 + 8, "onnx": 4 + 4}
+ALIGNMENT = {"tflite": 16, "onnx": 1, "pte": 16}
+WEIGHT_SCALE = {"tflite": 4 + 8, "onnx": 4 + 1, "pte": 4}  # bytes of a scale and a zero point
+BIAS_SCALE = {"tflite": 4 + 8, "onnx": 4 + 4, "pte": 4}
 OPERATOR_BYTES = 300  # of one more convolution: its operator, tensors and their names, in files of mcc
 WEIGHTED = ("conv2d", "conv_transpose2d", "linear")
+
+
+def file_format(name: str) -> Format:
+    """The format of a target as this module knows it. Raises UsageError for another one."""
+    for known in get_args(Format):
+        if name == known:
+            return known
+    raise UsageError(f"the size of {name!r} files cannot be predicted")
 
 
 def constant_bytes(kernel: Kernel, format_: Format = "tflite") -> float:
@@ -33,9 +43,9 @@ def constant_bytes(kernel: Kernel, format_: Format = "tflite") -> float:
     if kernel.op not in WEIGHTED:
         return total
     made = kernel.output[1] if kernel.op != "linear" else kernel.output[-1]
-    biased = format_ == "tflite" or kernel.operands[2] is not None
+    biased = format_ != "onnx" or kernel.operands[2] is not None
     if biased and kernel.operands[2] is None:
-        total += _aligned(4 * made, unit)  # TFLite's kernels want a bias: zeros
+        total += _aligned(4 * made, unit)  # TFLite's kernels want a bias, and our .pte follow them: zeros
     if kernel.precision != "float":
         total += (WEIGHT_SCALE[format_] + BIAS_SCALE[format_] * biased) * made
     return total
