@@ -77,6 +77,9 @@ def _attributes(node: fx.Node, analysis: ChannelAnalysis, gone: Mask) -> dict[st
     if name in ("conv2d", "conv_transpose2d"):
         depthwise = cast(int, given["groups"]) == shape_of(operand(node, 0))[1] > 1
         return {"groups": int(_along(operand(node, 0), 1, analysis, gone).sum())} if depthwise else {}
+    if name == "group_norm":
+        stays = _along(operand(node, 0), 1, analysis, gone).reshape(cast(int, given["groups"]), -1)
+        return {"groups": int(stays.any(1).sum())}
     if name == "reshape":
         axes = range(1, len(shape_of(node)))
         return {"shape": tuple(int(_along(node, axis, analysis, gone).sum()) for axis in axes)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mcc.cli.failures import Interrupted
-from mcc.cli.models import model_options
+from mcc.cli.models import current_cut, model_options
 from mcc.cli.output import print_json, print_table
 from mcc.cli.progress import progress_for
 from mcc.cli.quantities import LATENCY, POINTS, RATIO, SIZE, LatencyLimit
@@ -114,6 +114,7 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
         "target": given["target"],
         "input_shape": given["input_shape"],
         "weights": given["weights"],
+        "cut": current_cut(),
         "latency_us": limit.latency_us,
         "speedup": given["speedup"],
         "size_bytes": given["size"],

@@ -30,12 +30,14 @@ DEFAULT_TARGETS = {
 
 FEW_STEPS = 0.05
 
+_CUT = "mcc.cut"
+
 DEPLOYMENT = "-O2"
 """The pipeline that brings a captured graph into the form that the lowerings take."""
 
 
 def model_options(callback: Callback) -> Callback:
-    """`--input-shape` and `--weights`, for commands that read a MODEL."""
+    """`--input-shape`, `--weights` and `--cut`, for commands that read a MODEL."""
     shape = click.option(
         "--input-shape", type=SHAPE, metavar="N,C,H,W", help="Input shape, where the model does not say."
     )
@@ -43,7 +45,22 @@ def model_options(callback: Callback) -> Callback:
         "--weights", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
         help="Weights: .safetensors, or a weights-only state dict.",
     )  # fmt: skip
-    return shape(weights(callback))
+    cut = click.option(
+        "--cut", multiple=True, metavar="PLACE", expose_value=False, callback=_note_cut,
+        help="Where the model ends: a module's path or a node's name. May be given several times.",
+    )  # fmt: skip
+    return shape(weights(cut(callback)))
+
+
+def _note_cut(ctx: click.Context, parameter: click.Parameter, places: tuple[str, ...]) -> None:
+    """Keep --cut with the command line: every model that it names ends there."""
+    ctx.meta[_CUT] = places
+
+
+def current_cut() -> tuple[str, ...]:
+    """The places of --cut, none where the command line says nothing."""
+    ctx = click.get_current_context(silent=True)
+    return ctx.meta.get(_CUT, ()) if ctx is not None else ()
 
 
 def load_model(
@@ -55,7 +72,7 @@ def load_model(
     from mcc.frontend.load import load_model as load
 
     torch.manual_seed(current_settings().seed)
-    return load(spec, input_shape=input_shape, weights=weights)
+    return load(spec, input_shape=input_shape, weights=weights, cut=current_cut())
 
 
 def deployment_form(graph: Graph) -> Graph:

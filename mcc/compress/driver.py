@@ -55,6 +55,7 @@ def compress(
     threads: int = 1,
     weights: Path | str | None = None,
     input_shape: tuple[int, ...] | None = None,
+    cut: Sequence[str] = (),
     out: Path | str = "out",
     resume: bool = False,
     plan: Path | None = None,
@@ -76,6 +77,7 @@ def compress(
         threads: of one inference.
         weights: loaded into a factory's module (safetensors, or a weights-only state dict).
         input_shape: where the model does not say.
+        cut: where the model ends, see `mcc.frontend.load.load_model`.
         out: the folder.
         resume: go on from the state in it.
         plan: a plan.json to follow.
@@ -98,7 +100,7 @@ def compress(
     given = _read_plan(plan)
     request = Request(
         model, data, target, budget, epochs, threads, seed, Path(weights) if weights else None, input_shape,
-        "" if given is None else given.key(),
+        "" if given is None else given.key(), tuple(cut),
     )  # fmt: skip
     job = open_job(request, Path(out), resume=resume, progress=progress)
     try:

@@ -60,6 +60,7 @@ class Request:
         seed: of everything random.
         weights, input_shape: see `mcc.frontend.load.load_model`.
         plan: the structure to follow as `Structure.key` gives it, empty where one is to be made.
+        cut: where the model ends, see `mcc.frontend.load.load_model`.
     """
 
     model: str
@@ -72,6 +73,7 @@ class Request:
     weights: Path | None = None
     input_shape: tuple[int, ...] | None = None
     plan: str = ""
+    cut: tuple[str, ...] = ()
 
 
 @dataclass
@@ -166,7 +168,9 @@ def open_job(request: Request, folder: Path, *, resume: bool, progress: Progress
         raise TargetError(f"target {target.spec} cannot be used: {state.reason}", hint=state.how_to_get)
     progress("load model and data", 0, 1)
     torch.manual_seed(request.seed)  # a factory without weights draws them
-    loaded = load_model(request.model, input_shape=request.input_shape, weights=request.weights)
+    loaded = load_model(
+        request.model, input_shape=request.input_shape, weights=request.weights, cut=request.cut
+    )
     if len(inputs(loaded.graph)) != 1:
         raise UsageError("has several inputs; mcc compress takes models with one", where=request.model)
     given = loaded.preprocessing if isinstance(loaded.preprocessing, Preprocessing) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ def plan(
     threads: int = 1,
     weights: Path | str | None = None,
     input_shape: tuple[int, ...] | None = None,
+    cut: Sequence[str] = (),
     out: Path | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -108,8 +110,9 @@ def plan(
         max_drop=max_drop,
     )
     request = Request(
-        model, data, target, budget, 0.0, threads, seed, Path(weights) if weights else None, input_shape
-    )
+        model, data, target, budget, 0.0, threads, seed, Path(weights) if weights else None, input_shape,
+        cut=tuple(cut),
+    )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
         run = Run(open_job(request, Path(folder), resume=False, progress=progress), "")
         found = _decide(run)

@@ -108,7 +108,8 @@ _HINTS = (
     (("nonzero", "index.", "masked_select"), "indices that depend on values have no static shape"),
     (("conv3d", "lstm", "gru", "avg_pool1d", "max_pool1d", "adaptive_avg_pool1d", "max_pool3d"),
      "mcc reads two-dimensional convolutional networks; write a 1-D layer as a 2-D one of height 1"),
-    (("nms", "topk", "sort", "argsort", "argmax"), "leave post-processing out of the model"),
+    (("nms", "topk", "sort", "argsort", "argmax"),
+     "leave post-processing out of the model, or end before it: --cut MODULE"),
     (("gt.", "lt.", "ge.", "le.", "eq.", "ne.", "where."), "use clamp, relu or multiplication by a mask"),
     (("bernoulli", "rand", "normal"), "the model draws random numbers; call .eval() or remove it"),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from mcc.errors import MccError, UsageError
+from mcc.frontend.cut import cut_graph
 from mcc.frontend.torch_module import capture, capture_program, user_place
 from mcc.frontend.weights import load_weights
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph
+
+Shape = tuple[int, ...]
 
 FORMS = "package.module:factory, path/to/file.py:factory, or a .pt2, .onnx or .mcc file"
 
@@ -42,7 +45,11 @@ class LoadedModel:
 
 
 def load_model(
-    spec: str, *, input_shape: tuple[int, ...] | None = None, weights: Path | None = None
+    spec: str,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    weights: Path | None = None,
+    cut: Sequence[str] = (),
 ) -> LoadedModel:
     """Read a model and bring it into canonical form.
 
@@ -51,9 +58,11 @@ def load_model(
             inputs; or these two and its preprocessing.
         input_shape: shape of the only input, batch included, where the model does not say.
         weights: safetensors or a weights-only state dict, loaded into the module of a factory.
+        cut: where the model ends, for a tail that stays with the application: paths of modules inside a
+            factory's module, or names of nodes (of an ONNX file also of values).
 
     Raises:
-        UsageError: no such model, or it does not say its input shape.
+        UsageError: no such model or place to cut, or it does not say its input shape.
         DataError: weights that do not fit.
         UnsupportedError: a model outside the canonical form.
     """
@@ -66,29 +75,30 @@ def load_model(
             )  # fmt: skip
         if not path.is_file():
             raise UsageError("no such file", where=spec)
-        return LoadedModel(_READERS[path.suffix](path, input_shape), None, path.stem, None)
+        return LoadedModel(_READERS[path.suffix](path, input_shape, cut), None, path.stem, None)
     if ":" not in spec:
         raise UsageError(f"{spec!r} is no model", hint=f"give {FORMS}")
-    return _from_factory(spec, input_shape, weights)
+    return _from_factory(spec, input_shape, weights, cut)
 
 
-def _read_mcc(path: Path, input_shape: tuple[int, ...] | None) -> Graph:
-    return load_graph(path)
+def _read_mcc(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> Graph:
+    graph = load_graph(path)
+    return cut_graph(graph, cut) if cut else graph
 
 
-def _read_pt2(path: Path, input_shape: tuple[int, ...] | None) -> Graph:
+def _read_pt2(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> Graph:
     from mcc.frontend.pt2 import read_pt2
 
-    return capture_program(read_pt2(path))
+    return capture_program(read_pt2(path), cut)
 
 
-def _read_onnx(path: Path, input_shape: tuple[int, ...] | None) -> Graph:
+def _read_onnx(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> Graph:
     from mcc.frontend.onnx_file import read_onnx
 
-    return read_onnx(path, input_shape)
+    return read_onnx(path, input_shape, cut)
 
 
-_READERS: dict[str, Callable[[Path, tuple[int, ...] | None], Graph]] = {
+_READERS: dict[str, Callable[[Path, Shape | None, Sequence[str]], Graph]] = {
     ".mcc": _read_mcc,
     ".pt2": _read_pt2,
     ".onnx": _read_onnx,
@@ -98,7 +108,9 @@ _READERS: dict[str, Callable[[Path, tuple[int, ...] | None], Graph]] = {
 # -- factories ---------------------------------------------------------------------------------------------
 
 
-def _from_factory(spec: str, input_shape: tuple[int, ...] | None, weights: Path | None) -> LoadedModel:
+def _from_factory(
+    spec: str, input_shape: Shape | None, weights: Path | None, cut: Sequence[str]
+) -> LoadedModel:
     source, _, attribute = spec.rpartition(":")
     folder = Path(source).resolve().parent if source.endswith(".py") else Path.cwd()
     with _importable(folder):
@@ -107,7 +119,7 @@ def _from_factory(spec: str, input_shape: tuple[int, ...] | None, weights: Path 
         network, examples, preprocessing = _parts(made, spec)
         if weights is not None:
             load_weights(network, weights)
-        graph = capture(network, _example_inputs(examples, input_shape, spec))
+        graph = capture(network, _example_inputs(examples, input_shape, spec), cut)
     return LoadedModel(graph, preprocessing, attribute, network)
 
 

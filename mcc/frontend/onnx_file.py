@@ -22,6 +22,7 @@ from mcc.errors import DataError, MccError, UnsupportedError, UsageError, Verifi
 
 # The tables of rules register themselves when they are imported.
 from mcc.frontend import onnx_arithmetic, onnx_quantised, onnx_shape
+from mcc.frontend.cut import unknown_place
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
 from mcc.frontend.onnx_patterns import restore_gelu
 from mcc.frontend.onnx_quantised import Quantised
@@ -44,8 +45,8 @@ TOLERANCE = 1e-4
 TOLERANCE_QUANTISED = 0.02
 
 _HINTS = {
-    "NonMaxSuppression": "leave post-processing out of the model",
-    "TopK": "leave post-processing out of the model",
+    "NonMaxSuppression": "leave post-processing out of the model, or end before it: --cut NODE",
+    "TopK": "leave post-processing out of the model, or end before it: --cut NODE",
     "ArgMax": "return the scores; positions are found outside the model",
     "If": "mcc needs one way through the model; export it with fixed options",
     "Loop": "mcc needs one way through the model; export it without loops",
@@ -53,22 +54,23 @@ _HINTS = {
 }
 
 
-def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None) -> Graph:
+def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None, cut: Sequence[str] = ()) -> Graph:
     """Read an ONNX file into a canonical graph of declared batch 1, and compare it with onnxruntime.
 
     Args:
         input_shape: shape of the only input, batch included, where the file leaves lengths open.
+        cut: names of values, or of nodes for their first result, that become the outputs; none: the file's.
 
     Raises:
         DataError: the file is damaged.
-        UsageError: a length is open and no input shape is given.
+        UsageError: a length is open and no input shape is given, or there is no such place to cut.
         UnsupportedError: an operator outside the canonical form, with its place.
         VerificationError: the graph computes other numbers than onnxruntime.
     """
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-        return _Importer(_recent(model), input_shape).run()
+        return _Importer(_cut(_recent(model), cut), input_shape).run()
     except MccError as error:
         error.where = f"{path.name}: {error.where}" if error.where else path.name
         raise
@@ -86,6 +88,38 @@ def _recent(model: onnx.ModelProto) -> onnx.ModelProto:
     versions = {entry.domain: entry.version for entry in model.opset_import}
     opset = next((versions[domain] for domain in DEFAULT_DOMAINS if domain in versions), OLDEST_OPSET)
     return version_converter.convert_version(model, OLDEST_OPSET) if opset < OLDEST_OPSET else model
+
+
+def _cut(model: onnx.ModelProto, cut: Sequence[str]) -> onnx.ModelProto:
+    """The model with other outputs; nodes that they do not need stay, and are not looked at."""
+    if not cut:
+        return model
+    values = {name: name for node in model.graph.node for name in node.output if name}
+    places = {node.name: node.output[0] for node in model.graph.node if node.name} | values
+    for name in cut:
+        if name not in places:
+            raise unknown_place(name, places, "node or value")
+    wanted = [helper.make_tensor_value_info(places[name], onnx.TensorProto.FLOAT, None) for name in cut]
+    model.graph.ClearField("output")
+    model.graph.output.extend(wanted)
+    needed = _needed(model.graph)
+    kept = [node for index, node in enumerate(model.graph.node) if index in needed]
+    model.graph.ClearField("node")
+    model.graph.node.extend(kept)
+    return model
+
+
+def _needed(graph: onnx.GraphProto) -> set[int]:
+    """Positions of the nodes that outputs depend on."""
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    needed: set[int] = set()
+    stack = [makers[value.name] for value in graph.output if value.name in makers]
+    while stack:
+        index = stack.pop()
+        if index not in needed:
+            needed.add(index)
+            stack += [makers[name] for name in graph.node[index].input if name in makers]
+    return needed
 
 
 class _Importer:
@@ -136,7 +170,7 @@ class _Importer:
             self.values[value.name] = self.emitter.builder.input(canonical_name(value.name), (1, *shape[1:]))
         for tensor in self.graph.initializer:
             self.values[tensor.name] = self._initializer(tensor)
-        needed = self._needed()
+        needed = _needed(self.graph)
         for index, node in enumerate(self.graph.node):
             if index in needed:
                 self._node(node)
@@ -152,18 +186,6 @@ class _Importer:
                 f"returns the integers of {name}", "return real numbers: end with DequantizeLinear"
             )
         return value
-
-    def _needed(self) -> set[int]:
-        """Positions of the nodes that outputs depend on."""
-        makers = {name: index for index, node in enumerate(self.graph.node) for name in node.output}
-        needed: set[int] = set()
-        stack = [makers[value.name] for value in self.graph.output if value.name in makers]
-        while stack:
-            index = stack.pop()
-            if index not in needed:
-                needed.add(index)
-                stack += [makers[name] for name in self.graph.node[index].input if name in makers]
-        return needed
 
     def _initializer(self, tensor: onnx.TensorProto) -> Const:
         if math.prod(tensor.dims) > MAX_ELEMENTS:

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 
 from mcc.errors import UnsupportedError
+from mcc.frontend.cut import unknown_place
 from mcc.frontend.operators import is_view, written
 from mcc.frontend.quiet import quiet
 
@@ -150,6 +151,22 @@ def interpret(program: Program, values: Sequence[Tensor]) -> list[Tensor]:
     placeholders = [node.name for node in program.graph.nodes if node.op == "placeholder"]
     stored = {name: entry.tensor.clone() for name, entry in program.stored.items()}
     return list(runner.run(*(fed[name] if name in fed else stored[name] for name in placeholders)))
+
+
+def cut_program(program: Program, cut: Sequence[str]) -> Program:
+    """The program up to the named nodes, whose values it returns; its graph is changed in place.
+
+    Raises:
+        UsageError: no such node.
+    """
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "call_function"}
+    for name in cut:
+        if name not in nodes:
+            raise unknown_place(name, nodes, "node")
+    end = next(node for node in program.graph.nodes if node.op == "output")
+    end.args = (tuple(nodes[name] for name in cut),)
+    program.graph.eliminate_dead_code()
+    return replace(program, outputs=tuple(cut))
 
 
 def state_changes(buffer: str) -> UnsupportedError:

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from mcc.errors import MccError, UnsupportedError, UsageError, VerificationError
+from mcc.frontend.cut import cut_graph, is_module_cut, stopped_at
 from mcc.frontend.importer import import_program, static_shape
-from mcc.frontend.program import Program, as_double, from_export, interpret
+from mcc.frontend.program import Program, as_double, cut_program, from_export, interpret
 from mcc.frontend.quiet import quiet
 from mcc.ir.graph import Graph, run
 
@@ -43,38 +44,48 @@ _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
 
 
-def capture(module: nn.Module, example_inputs: Sequence[Tensor]) -> Graph:
+def capture(module: nn.Module, example_inputs: Sequence[Tensor], cut: Sequence[str] = ()) -> Graph:
     """Capture a module in eval mode as a canonical graph of declared batch 1, and check its numbers.
 
     Args:
         module: any module on float32 tensors whose axis 0 is the batch; it is left as it was.
         example_inputs: one tensor for each positional input, of any batch length; only the shapes matter.
+        cut: where the captured part ends: paths of modules, behind which nothing is looked at, or names of
+            nodes of the graph; what is there becomes the outputs. None: the whole module.
 
     Raises:
-        UsageError: the module does not run on such inputs.
+        UsageError: the module does not run on such inputs, or there is no such place to cut.
         UnsupportedError: control flow that depends on values, or an operator outside the canonical form.
         VerificationError: the captured graph computes other numbers than the module.
     """
     shapes = [_checked(index, value) for index, value in enumerate(example_inputs)]
+    if cut and not is_module_cut(module, cut):
+        return cut_graph(capture(module, example_inputs), cut)
     with _eval_mode(module), torch.no_grad():
         try:
-            return _capture_at(module, shapes, CAPTURE_BATCH)
+            return _capture_at(module, shapes, CAPTURE_BATCH, cut)
         except MccError as first:
             if isinstance(first, VerificationError):
                 raise
             try:
-                return _capture_at(module, shapes, 1)
+                return _capture_at(module, shapes, 1, cut)
             except MccError:
                 raise first from first.__cause__
 
 
-def capture_program(program: Program) -> Graph:
+def capture_program(program: Program, cut: Sequence[str] = ()) -> Graph:
     """Translate a program that was read from a file, and check that the graph computes the same.
 
+    Args:
+        cut: names of the program's nodes that become the outputs; none: those of the program.
+
     Raises:
+        UsageError: no such node.
         UnsupportedError: an operator or construct outside the canonical form.
         VerificationError: the graph computes other numbers than the program.
     """
+    if cut:
+        program = cut_program(program, cut)
     graph = import_program(program)
     generator = torch.Generator().manual_seed(0)
     by_name = {node.name: node for node in program.graph.nodes}
@@ -100,11 +111,13 @@ def _checked(index: int, value: object) -> tuple[int, ...]:
     return tuple(value.shape[1:])
 
 
-def _capture_at(module: nn.Module, shapes: Sequence[tuple[int, ...]], batch: int) -> Graph:
+def _capture_at(
+    module: nn.Module, shapes: Sequence[tuple[int, ...]], batch: int, cut: Sequence[str]
+) -> Graph:
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn((batch, *shape), generator=generator) for shape in shapes]
-    expected = _run_module(module, values)
-    with quiet():
+    expected = _run_module(module, values, cut)
+    with quiet(), stopped_at(module, cut):
         try:
             program = torch.export.export(module, tuple(values), strict=False)
         except MccError:
@@ -112,14 +125,17 @@ def _capture_at(module: nn.Module, shapes: Sequence[tuple[int, ...]], batch: int
         except Exception as error:  # torch.export raises whatever the model raises, and many kinds of its own
             raise _not_exportable(error) from error
     graph = import_program(from_export(program))
-    _verify(graph, values, expected, lambda doubles: _run_module(copy.deepcopy(module).double(), doubles))
+    _verify(
+        graph, values, expected, lambda doubles: _run_module(copy.deepcopy(module).double(), doubles, cut)
+    )
     return graph
 
 
-def _run_module(module: nn.Module, values: Sequence[Tensor]) -> list[Tensor]:
+def _run_module(module: nn.Module, values: Sequence[Tensor], cut: Sequence[str]) -> list[Tensor]:
     """The module's own outputs, flattened; inputs are copied since a module may write into them."""
     try:
-        result = module(*(value.clone() for value in values))
+        with stopped_at(module, cut):
+            result = module(*(value.clone() for value in values))
     except MccError:
         raise
     except Exception as error:  # a user's forward may raise anything

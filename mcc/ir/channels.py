@@ -52,6 +52,17 @@ def per_channel(site: Site, space: Labels) -> LabelArray:
     return labels
 
 
+def group_norm(site: Site, space: Labels) -> LabelArray:
+    """Channels that are normalised together go together: the other groups' statistics do not change."""
+    groups = int(site.attributes["groups"])
+    if groups == 1:
+        return mixes(site, space)
+    labels = per_channel(site, space)
+    rows = along(labels, site.shape, 1, space).reshape(groups, -1)
+    space.union(rows[:, :1], rows)
+    return labels
+
+
 def fake_quantize(site: Site, space: Labels) -> LabelArray:
     """Scales along an axis go with the channels of that axis; a weight's are bound where it is read."""
     x = site.operands[0]
@@ -112,7 +123,7 @@ def conv2d(site: Site, space: Labels) -> LabelArray:
 
 
 def conv_transpose2d(site: Site, space: Labels) -> LabelArray:
-    """As conv2d, with weight axes I O/groups H W."""
+    """As conv2d, with weight axes I O/groups H W: groups keep the same number each."""
     x = site.operands[0]
     assert x is not None
     groups, channels_in = int(site.attributes["groups"]), x.shape[1]
@@ -122,12 +133,14 @@ def conv_transpose2d(site: Site, space: Labels) -> LabelArray:
     if groups == 1:
         _weight(site, space, 1, "produces", made)
         _weight(site, space, 0, "reads", read)
-    elif groups == channels_in == made.size:
-        space.union(made, read)
+    elif groups == channels_in:
+        space.union(made.reshape(groups, -1), read.reshape(groups, 1))
         _weight(site, space, 0, "carries", read)
     else:
-        for vector in (read, made):
-            space.freeze(vector, f"{site.name} is a grouped transposed convolution")
+        for vector in (read.reshape(groups, -1), made.reshape(groups, -1)):
+            space.union(vector[:1], vector)
+        _weight(site, space, 1, "produces", made[: made.size // groups])
+        _weight(site, space, 0, "reads", read)
     _bias(site, space, made)
     return out
 

@@ -6,6 +6,7 @@ on the root, calls of `mcc.ir.ops` functions with all attributes given, and one 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import keyword
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx._lazy_graph_module import _LazyGraphModule  # pyright: ignore[reportPrivateUsage]
 
 from mcc.errors import GraphError
 from mcc.ir import table
@@ -177,13 +179,17 @@ def infer(graph: Graph) -> Graph:
 
 
 def copy_graph(graph: Graph) -> Graph:
-    """A deep copy: nodes, notes and constants are private to it."""
+    """A deep copy: nodes, notes and constants are private to it.
+
+    Constants are copied when one side first writes into them: a proof holds up to six copies of a network.
+    """
     twin = GraphBuilder().finish_empty()
     # A tensor under two names is two constants here: the copies are private to each name.
     for name, value in graph.named_buffers(recurse=False, remove_duplicate=False):
-        twin.register_buffer(name, value.detach().clone())
+        twin.register_buffer(name, _copied_on_write(value))
     for name, value in graph.named_parameters(recurse=False, remove_duplicate=False):
-        twin.register_parameter(name, nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad))
+        copied = nn.Parameter(_copied_on_write(value), requires_grad=value.requires_grad)
+        twin.register_parameter(name, copied)
     new = fx.Graph()
     mapping: dict[fx.Node, fx.Node] = {}
     for node in graph.graph.nodes:
@@ -193,6 +199,17 @@ def copy_graph(graph: Graph) -> Graph:
     twin.graph = new
     twin.train(graph.training)
     return twin
+
+
+def _copied_on_write(value: Tensor) -> Tensor:
+    """A copy that takes memory only when it or the original is written to.
+
+    Views, and memory that is not torch's (numpy's, a mapped file's), are copied at once.
+    """
+    if value.untyped_storage().nbytes() == value.numel() * value.element_size():
+        with contextlib.suppress(RuntimeError):
+            return torch._lazy_clone(value.detach())  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    return value.detach().clone()
 
 
 def clean(graph: Graph) -> Graph:
@@ -239,11 +256,19 @@ def add_call(
     return node
 
 
-class CanonicalGraph(fx.GraphModule):
-    """A graph module that pickles as its text form and constants.
+class CanonicalGraph(_LazyGraphModule):
+    """A graph module that pickles as its text form and constants, and makes its code when it is first run.
 
-    FX would pickle the generated code and trace it anew: into the operators, and without the notes.
+    FX would pickle the generated code and trace it anew: into the operators, and without the notes. Most
+    graphs of a pipeline are never run; making code for each of them took a tenth of the time of a proof.
     """
+
+    @property
+    def code(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The Python code. Raises RuntimeError before there is a graph: no constant may have this name."""
+        if "_graph" not in self.__dict__:
+            raise RuntimeError("code is a name of FX")
+        return super().code
 
     def __reduce__(self) -> tuple[Any, ...]:
         from mcc.ir.text import print_graph, text_constants  # the text form stands above the graph

@@ -89,7 +89,11 @@ class OpRow:
         if not least <= len(types) <= most:
             raise ValueError(f"{self.name} takes {least} to {most} operands, not {len(types)}")
         items = tuple(attributes.items())
-        return _evaluate(self.function, tuple(types), items, repr(items))
+        # Shapes do not depend on the precision: a proof in float64 finds what float32 has evaluated.
+        double = {t.dtype for t in types if t is not None and DTYPES[t.dtype].is_floating_point} == {"f64"}
+        single = tuple(TensorType(t.shape, "f32") if t is not None and t.dtype == "f64" else t for t in types)
+        result = _evaluate(self.function, single if double else tuple(types), items, repr(items))
+        return TensorType(result.shape, "f64") if double and result.dtype == "f32" else result
 
 
 @lru_cache(maxsize=65536)
@@ -166,7 +170,7 @@ _row(ops.linear, channels.linear, "weighted", 3, _inner_macs, integral=True, act
 _row(ops.matmul, channels.mixes, "float", 2, _inner_macs, integral=True)
 _row(ops.batch_norm, channels.per_channel, "float", 5, eps=1e-5)
 _row(ops.layer_norm, channels.mixes, "float", 3, axes=_REQUIRED, eps=1e-5)
-_row(ops.group_norm, channels.mixes, "float", 3, groups=_REQUIRED, eps=1e-5)
+_row(ops.group_norm, channels.group_norm, "float", 3, groups=_REQUIRED, eps=1e-5)
 for _function in (ops.identity, ops.relu, ops.relu6):
     _row(_function, channels.carries, "tied", unary=True, integral=True)
 for _function in (ops.hardswish, ops.hardsigmoid, ops.silu, ops.mish, ops.softplus):

@@ -19,6 +19,9 @@ log=$root/out/setup.log
 web=$root/mcc/runtime/web
 # Installed before anything else, so that no dependency draws in another release or build of it.
 torch_pin=torch==2.13.0
+# The zoo's architectures, for the tests. Without their dependencies: torchvision would draw in another build of
+# torch, and timm a client for downloads; neither is needed to build a network with random weights.
+zoo_pins=(torchvision==0.28.0 timm==1.0.31)
 # The oldest Node.js that LiteRT.js was tried with; the same as OLDEST_NODE of mcc/runtime/litert_web.py.
 node_oldest=20
 
@@ -122,6 +125,7 @@ install_environment() {
     touch "$venv/unfinished"
     pip_install "$torch_pin" "$torch_pin"
     pip_install "mcc${extras} and its dependencies" -e "${root}${extras}"
+    [ "$part" != test ] || pip_install "${zoo_pins[*]}" --no-deps "${zoo_pins[@]}"
     rm "$venv/unfinished"
     stamp "$part" "${decides[@]}"
     stamp base "${decides[@]}"  # every part holds it

@@ -1,0 +1,84 @@
+"""Twenty small architectures of the zoo come through the whole chain; the zoo's own limits and page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.public_models.catalogue import ALL, SMALL, TORCHVISION, Architecture, settled
+from tools.public_models.chain import Chain
+from tools.public_models.page import whole_way, write_page
+from tools.zoo import run_one
+
+Stages = dict[str, dict[str, Any]]
+
+WHOLE: Stages = {
+    **{name: {"state": "ok"} for name in ("captured", "deployed", "int8", "tflite", "onnx")},
+    "groups": {"state": "ok", "groups": 5, "prunable": 4},
+    "pruned": {"state": "ok", "share": 0.71},
+    "sparse": {"state": "ok", "layers": 3},
+    "low-rank": {"state": "ok", "layers": 0},
+    "twin": {"worst": 2e-15},
+    "end": {"seconds": 12.3, "peak_bytes": 700_000_000},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_an_architecture_goes_the_whole_way(name: str, tmp_path: Path) -> None:
+    stages: Stages = {}
+
+    def report(stage: str, result: Mapping[str, Any]) -> None:
+        stages.setdefault(stage, {}).update(result)
+
+    Chain(ALL[name], tmp_path, report).run(only_pruning=False)
+    assert whole_way(stages), {stage: found["why"] for stage, found in stages.items() if "why" in found}
+    assert stages["twin"]["worst"] <= 1e-9
+    assert 0.4 <= stages["pruned"]["share"] < 1.0
+    assert stages["int8"]["quantisers"] > 0
+    assert set(stages["tflite"]["variants"]) >= {"float", "int8"}
+
+
+@pytest.mark.slow
+def test_limits_stop_a_run_and_are_named() -> None:
+    stages = run_one("mcc/unet", False, memory=50_000_000)
+    assert stages["captured"] == {"state": "limit", "why": "needs more than 0.05 GB of memory"}
+    stages = run_one("mcc/unet", False, cpu_s=0.1)
+    assert stages["captured"] == {"state": "limit", "why": "needs more than 0.1 s of processor time"}
+
+
+def test_the_catalogue_holds_what_was_asked_for() -> None:
+    assert len(ALL) >= 150
+    assert len(TORCHVISION) == 76
+    assert len(SMALL) == len(set(SMALL)) == 20
+    assert set(SMALL) <= set(ALL)
+    assert sum("shufflenet" in entry.name for entry in TORCHVISION) == 4
+
+
+def test_a_fresh_network_is_moved_away_from_its_single_values() -> None:
+    module = settled(Architecture("mcc/unet").build())
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if value.is_floating_point():
+            assert value.std() > 0, name
+
+
+def test_the_page_tells_what_went_well_and_why_the_rest_did_not(tmp_path: Path) -> None:
+    refused: Stages = json.loads(json.dumps(WHOLE))
+    refused["pruned"] = {"state": "refused", "why": "only 3% of the prunable parameters went (because)"}
+    killed: Stages = {"captured": {"state": "limit", "why": "needs more than 2.5 GB of memory"}}
+    crashed: Stages = {"captured": {"state": "begun"}}
+    found = {"tv/well": WHOLE, "tv/refused": refused, "tv/killed": killed, "tv/crashed": crashed}
+    write_page(tmp_path / "zoo.md", found, {"tv/well": WHOLE}, total=9)
+    text = (tmp_path / "zoo.md").read_text()
+    assert "**1 of 4 architectures go the whole way**; 5 of the 9 listed have not been run yet." in text
+    row = "| tv/well | yes | 4 of 5 | 71 % | 3 | – | yes | yes | yes | 2e-15 | 12 | 0.7 GB |"
+    assert row in text
+    assert "* tv/refused, pruned: only 3% of the prunable parameters went (because)\n" in text
+    assert "* tv/killed, captured: needs more than 2.5 GB of memory\n" in text
+    assert "* tv/crashed, captured: the process ended before the stage did" in text
+    assert "**1 of 1 are pruned and equal their twin.**" in text
+    assert [whole_way(stages) for stages in found.values()] == [True, False, False, False]

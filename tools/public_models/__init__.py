@@ -1,0 +1,1 @@
+"""Public architectures, and the chain that the zoo runs on each."""

@@ -1,0 +1,232 @@
+"""One architecture through the whole chain: capture, passes with their proofs, lowering, running the files.
+
+    python -m tools.public_models.chain tv/resnet18
+
+prints a JSON object for every stage as it ends, so that a crash costs only what would have followed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mcc.analysis.channel_groups import ChannelAnalysis, analyse_channels
+from mcc.errors import MccError
+from mcc.frontend import capture
+from mcc.ir.graph import Graph, calls, constant, constants, outputs, run
+from mcc.ir.notes import note, shape_of
+from mcc.pass_api import PassContext
+from mcc.pipeline import Pipeline
+from mcc.quant.simulator import simulate
+from mcc.report.compare import compare_outputs
+from mcc.report.measure import as_graph, as_stored
+from mcc.runtime.registry import get_target
+from tools.public_models.catalogue import ALL, Architecture
+
+DEPLOYMENT = "-O2"
+PRUNING = "prune-channels{keep=0.5}"
+SPARSITY = "sparsify-1x1{sparsity=0.7}"
+LOW_RANK = "factorize-1x1{rank=0.5}"
+INT8 = "insert-qdq"
+LEAST_PRUNED = 0.4  # of the prunable parameters, as the zoo's definition of "pruned" says
+SAMPLES = 4
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass
+class Chain:
+    """State of one run.
+
+    Attributes:
+        report: receives each stage's result.
+        worst: largest difference from an exact twin so far, as a share of the output range.
+    """
+
+    architecture: Architecture
+    folder: Path
+    report: Callable[[str, Mapping[str, Any]], None]
+    worst: float = 0.0
+    values: list[torch.Tensor] = field(default_factory=list)
+    variants: dict[str, Graph] = field(default_factory=dict)
+
+    def run(self, only_pruning: bool) -> None:
+        """All stages; each reports success or one sentence."""
+        graph = self._stage("captured", self._capture)
+        if graph is None:
+            return
+        self._stage("groups", lambda: self._groups(graph))
+        deployed = self._stage("deployed", lambda: self._through(DEPLOYMENT, graph))
+        if deployed is None:
+            return
+        pruned = self._stage("pruned", lambda: self._prune(deployed))
+        self.report("twin", {"worst": self.worst})
+        if only_pruning:
+            return
+        base = pruned if pruned is not None else deployed
+        self.variants["float"] = base
+        self._stage("sparse", lambda: self._thin(base, SPARSITY, "sparse"))
+        self._stage("low-rank", lambda: self._thin(base, LOW_RANK, "low-rank"))
+        self._stage("int8", lambda: self._quantise(base))
+        self.report("twin", {"worst": self.worst})
+        for form in ("tflite", "onnx"):
+            self._stage(form, lambda form=form: self._lowered(form))
+
+    def _stage(self, name: str, work: Callable[[], Any]) -> Any:
+        start = time.process_time()
+        self.report(name, {"state": "begun"})
+        try:
+            result = work()
+        except MccError as error:
+            self.report(name, {"state": "refused", "why": str(error), "kind": error.code})
+            return None
+        except Exception as error:  # a crash is what this tool looks for
+            where = _innermost(error)
+            self.report(
+                name, {"state": "failed", "why": f"{type(error).__name__} at {where}: {str(error)[:300]}"}
+            )
+            return None
+        detail = result if isinstance(result, dict) else {}
+        self.report(name, {"state": "ok", "seconds": time.process_time() - start, **detail})
+        return result
+
+    def _capture(self) -> Graph:
+        module = self.architecture.build()
+        graph = capture(module, (torch.zeros(self.architecture.shape),), self.architecture.cut)
+        generator = torch.Generator().manual_seed(2)
+        self.values = [torch.randn((SAMPLES, *self.architecture.shape[1:]), generator=generator)]
+        return graph
+
+    def _groups(self, graph: Graph) -> dict[str, Any]:
+        analysis = analyse_channels(graph)
+        return {
+            "groups": len(analysis.groups), "prunable": len(analysis.prunable()),
+            "parameters": sum(value.numel() for value in constants(graph).values()),
+        }  # fmt: skip
+
+    def _through(self, text: str, graph: Graph) -> Graph:
+        """A pipeline, proved; its largest difference from the twins counts."""
+        result = Pipeline.parse(text).run(graph, PassContext(tuple(self.values)))
+        self.worst = max(self.worst, *(report.worst or 0.0 for report in result.reports), 0.0)
+        return result.graph
+
+    def _prune(self, graph: Graph) -> Graph:
+        before = analyse_channels(graph)
+        total = prunable_parameters(graph, before)
+        size = sum(value.numel() for value in constants(graph).values())
+        pruned = self._through(PRUNING, graph)
+        gone = size - sum(value.numel() for value in constants(pruned).values())
+        share = gone / total if total else 0.0
+        self.report("pruned", {"share": share, "of_all": gone / size})
+        if share < LEAST_PRUNED:
+            reasons = {group.frozen for group in before.groups if group.frozen}
+            why = min(reasons, default="nothing can be pruned")
+            raise MccError(f"only {share:.0%} of the prunable parameters went ({why})")
+        return pruned
+
+    def _thin(self, graph: Graph, text: str, name: str) -> dict[str, Any]:
+        thinned = self._through(text, graph)
+        noted = [n for n in calls(thinned) if note(n).sparse is not None or note(n).rank is not None]
+        if noted:
+            self.variants[name] = thinned
+        return {"layers": len(noted)}
+
+    def _quantise(self, graph: Graph) -> dict[str, Any]:
+        quantised = self._through(INT8, graph)
+        self.variants["int8"] = quantised
+        return {"quantisers": len(calls(quantised, "fake_quantize"))}
+
+    def _lowered(self, form: str) -> dict[str, Any]:
+        """Every variant written, run in its runtime, and held against the graph."""
+        found: dict[str, Any] = {}
+        for name, graph in self.variants.items():
+            got = run_in_runtime(graph, form, self.folder / f"{name}.{form}", self.values)
+            if name == "int8":
+                flavour = "xnnpack" if form == "tflite" else "onnxruntime"
+                wanted = [value.numpy() for value in simulate(graph, self.values, flavour=flavour)]
+            else:
+                wanted = [value.detach().numpy() for value in run(graph, *self.values)]
+            result = compare_outputs(got, wanted, integer=False)
+            found[name] = {"worst": result.worst, "equal": result.equal, "sqnr_db": result.sqnr_db}
+            if name != "int8" and not result.passed:
+                raise MccError(f"{name}: differs by {result.worst} of the output range")
+        return {"variants": found}
+
+
+def run_in_runtime(graph: Graph, form: str, file: Path, values: Sequence[torch.Tensor]) -> list[Array]:
+    """Outputs of a graph lowered to `tflite` or `onnx`, run in this process."""
+    if form == "tflite":
+        from mcc.lower.tflite.writer import write_tflite
+
+        write_tflite(graph, file)
+    else:
+        from mcc.lower.onnx.writer import write_onnx
+
+        write_onnx(graph, file)
+    target: Any = get_target("litert-host" if form == "tflite" else "ort-host")
+    target.start()
+    model = target.load(file, 1)
+    parts: list[list[Array]] = []
+    for index in range(len(values[0])):
+        sample = [value[index : index + 1].numpy() for value in values]
+        model.set_inputs([as_stored(value, info) for value, info in zip(sample, model.inputs, strict=True)])
+        model.invoke()
+        parts.append([np.array(value) for value in model.get_outputs()])
+    file.unlink()
+    shapes = [shape_of(node) for node in outputs(graph)]
+    joined = [np.concatenate([part[i] for part in parts]) for i in range(len(shapes))]
+    return [as_graph(value, shape) for value, shape in zip(joined, shapes, strict=True)]
+
+
+def prunable_parameters(graph: Graph, analysis: ChannelAnalysis) -> int:
+    """Elements of constants that a channel which may go produces, reads or carries."""
+    free = analysis.mask([label for group in analysis.prunable() for label in group.classes])
+    total = 0
+    for name in constants(graph):
+        value = constant(graph, name)
+        bound = analysis.bound(name)
+        held = [int((~free[bound[axis]]).sum()) if axis in bound else n for axis, n in enumerate(value.shape)]
+        total += value.numel() - int(np.prod(held)) if bound else 0
+    return total
+
+
+def _innermost(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found.group(1)) * 1024
+
+
+def main() -> None:
+    """Run the architecture named on the command line."""
+    torch.set_num_threads(1)
+    only_pruning = "--pruning" in sys.argv[2:]
+
+    def report(stage: str, result: Mapping[str, Any]) -> None:
+        print(json.dumps({"stage": stage, **result}), flush=True)
+
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        Chain(ALL[sys.argv[1]], Path(folder), report).run(only_pruning)
+    report("end", {"seconds": time.process_time() - start, "peak_bytes": peak_bytes()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The page of the zoo: docs/results/zoo.md, written from what the runs left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Stages = Mapping[str, Mapping[str, Any]]
+
+STAGES = ("captured", "deployed", "pruned", "sparse", "low-rank", "int8", "tflite", "onnx")
+"""What an architecture must come through to go the whole way."""
+
+STATES = {"ok": "yes", "refused": "refused", "failed": "FAILED", "limit": "limit", "begun": "FAILED"}
+
+INTRODUCTION = """# The zoo
+
+Public architectures with random weights, built from torchvision and timm, through the whole chain:
+capture (compared with the module), `-O2`, `prune-channels{keep=0.5}`, and on what that left
+`sparsify-1x1{sparsity=0.7}`, `factorize-1x1{rank=0.5}` and `insert-qdq`; every pass is proved against
+its exact twin in float64. Each of the four graphs is then lowered to TFLite and ONNX and run in LiteRT
+and onnxruntime on this host: float outputs must agree with the graph to 1e-4 of their range, int8
+outputs with the integer simulator (how closely says `tools/public_models/chain.py`).
+
+Parameters and statistics that a fresh network holds at one value (gates at zero, batch norms at the
+identity) are moved away from it at random, so that no branch is dead. Pictures are 64 pixels high and
+wide unless a network needs more: the operators are the same. Each network has a process of its own and
+one thread, limited to 2.5 GB of memory and 180 s of processor time.
+
+* pruned: the share of the prunable parameters that went (of tensors in which a channel may go); at
+  least 40 %.
+* sparse, low-rank: the number of layers; a dash where there is no plain 1x1 convolution.
+* worst error: largest difference between a pass's result and its exact twin, as a share of the output
+  range.
+* seconds: processor time of the whole run, imports included; peak memory: of the process.
+
+This page is written by `python -m tools.zoo`, which goes on where it was stopped.
+"""
+
+PRUNING = """
+## Torch-Pruning's list
+
+The convolutional networks among the 85 torchvision models that Torch-Pruning tries to prune (its
+`examples/torchvision_models`; the others are five vision transformers, three Swin transformers and
+RAFT). Each loses half of the channels of every group that may shrink, and must equal its exact twin. By
+`python -m tools.zoo --pruning`.
+"""
+
+
+def whole_way(stages: Stages) -> bool:
+    """Whether everything went well."""
+    return all(stages.get(name, {}).get("state") == "ok" for name in STAGES)
+
+
+def write_page(path: Path, chain: Mapping[str, Stages], pruning: Mapping[str, Stages], total: int) -> None:
+    """Write the page.
+
+    Args:
+        chain: what the whole chain gave, by architecture.
+        pruning: what pruning alone gave, for Torch-Pruning's list.
+        total: how many architectures there are.
+    """
+    done = sum(whole_way(stages) for stages in chain.values())
+    lines = [
+        INTRODUCTION,
+        f"**{done} of {len(chain)} architectures go the whole way**; "
+        f"{total - len(chain)} of the {total} listed have not been run yet.",
+        "",
+        "| architecture | captured | groups | pruned | sparse | low-rank | int8 | tflite | onnx "
+        "| worst error | seconds | peak memory |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- | --- | --- | ---: | ---: | ---: |",
+        *(_row(name, stages) for name, stages in sorted(chain.items())),
+    ]
+    lines += ["", "What did not go the whole way, and why:", "", *_sentences(chain)]
+    if pruning:
+        well = sum(_pruned(stages) for stages in pruning.values())
+        lines += [
+            PRUNING,
+            f"**{well} of {len(pruning)} are pruned and equal their twin.**",
+            "",
+            "| architecture | groups | pruned | worst error | seconds | peak memory |",
+            "| --- | ---: | ---: | ---: | ---: | ---: |",
+            *(_pruning_row(name, stages) for name, stages in sorted(pruning.items())),
+            "",
+            *_sentences(pruning),
+        ]
+    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def _pruned(stages: Stages) -> bool:
+    return stages.get("pruned", {}).get("state") == "ok"
+
+
+def _state(stages: Stages, name: str) -> str:
+    return STATES.get(stages.get(name, {}).get("state", ""), "")
+
+
+def _layers(stages: Stages, name: str) -> str:
+    found = stages.get(name, {})
+    return str(found["layers"] or "–") if found.get("state") == "ok" else _state(stages, name)
+
+
+def _share(stages: Stages) -> str:
+    found = stages.get("pruned", {})
+    if found.get("state") == "ok":
+        return f"{100 * found['share']:.0f} %"
+    return _state(stages, "pruned")
+
+
+def _groups(stages: Stages) -> str:
+    found = stages.get("groups", {})
+    return f"{found['prunable']} of {found['groups']}" if "groups" in found else ""
+
+
+def _figures(stages: Stages) -> list[str]:
+    worst, end = stages.get("twin", {}).get("worst"), stages.get("end", {})
+    return [
+        "" if worst is None else f"{worst:.0e}",
+        f"{end['seconds']:.0f}" if "seconds" in end else "",
+        f"{end['peak_bytes'] / 1e9:.1f} GB" if "peak_bytes" in end else "",
+    ]
+
+
+def _row(name: str, stages: Stages) -> str:
+    cells = [name, _state(stages, "captured"), _groups(stages), _share(stages)]
+    cells += [_layers(stages, "sparse"), _layers(stages, "low-rank")]
+    cells += [_state(stages, key) for key in ("int8", "tflite", "onnx")]
+    return f"| {' | '.join(cells + _figures(stages))} |"
+
+
+def _pruning_row(name: str, stages: Stages) -> str:
+    return f"| {' | '.join([name, _groups(stages), _share(stages), *_figures(stages)])} |"
+
+
+def _sentences(found: Mapping[str, Stages]) -> list[str]:
+    """One line for each stage that did not go well."""
+    lines: list[str] = []
+    for name, stages in sorted(found.items()):
+        for stage, result in stages.items():
+            if result.get("state") in ("refused", "failed", "limit", "begun"):
+                why = str(result.get("why", "the process ended before the stage did"))
+                lines.append(f"* {name}, {stage}: {why.replace('|', '/')}")
+    return lines or ["* nothing"]
