@@ -208,7 +208,7 @@ def _copied_on_write(value: Tensor) -> Tensor:
     """
     if value.untyped_storage().nbytes() == value.numel() * value.element_size():
         with contextlib.suppress(RuntimeError):
-            return torch._lazy_clone(value.detach())  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+            return torch._lazy_clone(value.detach())  # pyright: ignore
     return value.detach().clone()
 
 
