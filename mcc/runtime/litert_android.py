@@ -63,7 +63,7 @@ class LiteRtAndroid(AndroidTarget):
         """From the events of LiteRT's profiler."""
         from mcc.runtime.litert_profile import typical
 
-        return typical([(tag.encode(), kind, us) for tag, kind, us in report["events"]], runs)
+        return typical([(tag.encode(), kind, us) for tag, kind, us, _ in report["events"]], runs)
 
 
 TARGET = LiteRtAndroid()

@@ -65,7 +65,7 @@ class OrtModel(LoadedModel):
             for _ in range(runs + 1):
                 session.run(self._names, self._feed)
             events = json.loads(Path(session.end_profiling()).read_text())
-        return _op_times(events)
+        return kernel_times(events)
 
 
 def _session(file: Path, options: Any) -> Any:
@@ -74,7 +74,7 @@ def _session(file: Path, options: Any) -> Any:
     return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
-def _op_times(events: Sequence[Mapping[str, Any]]) -> list[OpTime]:
+def kernel_times(events: Sequence[Mapping[str, Any]]) -> list[OpTime]:
     """Undisturbed mean of each node's kernel, in order of execution; the first inference is left out."""
     durations: dict[tuple[str, str], list[float]] = {}
     for event in events:

@@ -15,7 +15,7 @@ from mcc.runtime.arm64.install import Installed, require
 
 SOURCES = Path(__file__).parent
 RUNNER_SOURCES = ("runner.c", "session.c")
-HEADERS = ("litert.h", "session.h", "qemu_plugin.h")
+HEADERS = ("litert.h", "onnxruntime.h", "session.h", "qemu_plugin.h")
 STRICT = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
@@ -42,7 +42,12 @@ def counter() -> Path:
     return _compiled(require(), "libcounter.so", command, ("counter.c", *HEADERS))
 
 
-def _runner(name: str, sources: Sequence[str], *more: str) -> Path:
+def onnxruntime_runner(library: Path) -> Path:
+    """The same program for .onnx files, linked with onnxruntime's library for ARM64; raises as `runner`."""
+    return _runner("runner", ("runner.c", "session_ort.c"), library=library)
+
+
+def _runner(name: str, sources: Sequence[str], *more: str, library: Path | None = None) -> Path:
     tools = require()
     arm = tools.arm_root
     # The start files and libraries by name: clang would look for an installed gcc.
@@ -53,7 +58,8 @@ def _runner(name: str, sources: Sequence[str], *more: str) -> Path:
         "-Wl,--dynamic-linker=/lib/ld-linux-aarch64.so.1",
         str(arm / "lib" / "Scrt1.o"), str(arm / "lib" / "crti.o"),
         *(str(SOURCES / source) for source in sources), *more,
-        str(tools.litert), str(arm / "lib" / "libc.so.6"), str(arm / "lib" / "ld-linux-aarch64.so.1"),
+        str(library or tools.litert), str(arm / "lib" / "libc.so.6"),
+        str(arm / "lib" / "ld-linux-aarch64.so.1"),
         str(arm / "lib" / "crtn.o"),
     ]  # fmt: skip
     return _compiled(tools, name, command, (*sources, *HEADERS))

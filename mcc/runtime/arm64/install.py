@@ -56,7 +56,9 @@ UNNEEDED = (
 )
 PROGRAMS = frozenset({"qemu-aarch64", "clang", f"clang-{LLVM}", "ld.lld", "lld", "llvm-mca", "llvm-mc"})
 ARM_LIBRARIES = ("ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libgcc_s.so.1", "libstdc++.so.6")
-WHEEL_PLATFORMS = ("manylinux_2_27_aarch64", "manylinux_2_34_aarch64", "manylinux2014_aarch64")
+WHEEL_PLATFORMS = (
+    "manylinux_2_27_aarch64", "manylinux_2_28_aarch64", "manylinux_2_34_aarch64", "manylinux2014_aarch64",
+)  # fmt: skip
 DOWNLOAD_LIMIT_S = 900.0
 
 
@@ -189,7 +191,9 @@ def _fetch(folder: Path, say: Say) -> None:
         packages = unpack_packages(PACKAGES, made / "debian", unneeded=UNNEEDED)
         _prune(made / "debian")
         say(f"ai-edge-litert {runtime_version()} for ARM64 from PyPI (14 MB)")
-        _fetch_litert(Path(scratch), made / "wheel")
+        (made / "wheel").mkdir()
+        wheel = f"ai-edge-litert=={runtime_version()}"
+        fetch_library(wheel, "ai_edge_litert/libLiteRt.so", Installed(made).litert)
         _check_complete(Installed(made))
         manifest = {"litert": runtime_version(), "packages": packages}
         (made / "installed.json").write_text(json.dumps(manifest, indent=1) + "\n")
@@ -209,42 +213,33 @@ def _prune(root: Path) -> None:
             unused.unlink()
 
 
-def _fetch_litert(scratch: Path, into: Path) -> None:
-    """libLiteRt.so out of the ARM64 wheel; the wheel is never installed."""
-    store = scratch / "wheels"
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--no-input",
-    ]
-    command += ["--disable-pip-version-check", "--python-version", python, "-d", str(store)]
-    for platform in WHEEL_PLATFORMS:
-        command += ["--platform", platform]
-    command.append(f"ai-edge-litert=={runtime_version()}")
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=DOWNLOAD_LIMIT_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        raise TargetError(f"pip did not end within {DOWNLOAD_LIMIT_S:.0f} s") from None
-    wheels = sorted(store.glob("*.whl"))
-    if done.returncode or not wheels:
-        complaint = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise TargetError(f"pip cannot fetch the ARM64 wheel of ai-edge-litert: {complaint}")
-    into.mkdir()
-    with zipfile.ZipFile(wheels[0]) as wheel, wheel.open("ai_edge_litert/libLiteRt.so") as source:
-        (into / "libLiteRt.so").write_bytes(source.read())
+def fetch_library(wheel: str, member: str, into: Path) -> None:
+    """One file out of the ARM64 wheel `name==version`; the wheel is never installed.
+
+    Raises:
+        TargetError: pip cannot fetch it, with the reason.
+    """
+    with tempfile.TemporaryDirectory(prefix=".wheel-", dir=into.parent) as store:
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        command = [
+            sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--no-input",
+            "--disable-pip-version-check", "--python-version", python, "-d", store,
+        ]  # fmt: skip
+        for platform in WHEEL_PLATFORMS:
+            command += ["--platform", platform]
+        try:
+            done = subprocess.run(
+                [*command, wheel], capture_output=True, text=True, timeout=DOWNLOAD_LIMIT_S, check=False,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise TargetError(f"pip did not end within {DOWNLOAD_LIMIT_S:.0f} s") from None
+        wheels = sorted(Path(store).glob("*.whl"))
+        if done.returncode or not wheels:
+            complaint = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise TargetError(f"pip cannot fetch the ARM64 wheel of {wheel.split('=')[0]}: {complaint}")
+        with zipfile.ZipFile(wheels[0]) as archive, archive.open(member) as source:
+            into.write_bytes(source.read())
 
 
 def _check_complete(found: Installed) -> None:

@@ -1,8 +1,8 @@
-/* Runs .tflite files with LiteRT on ARM64 Linux: under qemu-user, or on a phone over adb.
+/* Runs models with LiteRT or onnxruntime on ARM64 Linux: under qemu-user, or on a phone over adb.
  *
  *     runner [OPTION...] MODEL...
  *
- * Files in, files out: it needs libLiteRt.so beside it and nothing else. For every model it prints two lines of
+ * Files in, files out: it needs the runtime's library beside it and nothing else. For every model it prints two lines of
  * JSON: {file, inputs, outputs} when it is loaded, then what was measured: {ns, events, peak_before_bytes, ...}.
  * Any failure is one line on standard error and exit status 1.
  */
@@ -20,8 +20,8 @@
 
 static const char USAGE[] =
     "usage: runner [OPTION...] MODEL...\n"
-    "  --threads N      threads of XNNPACK (1)\n"
-    "  --kernels WHICH  xnnpack, builtin (LiteRT's own) or reference (slow, for checking numbers)\n"
+    "  --threads N      threads of an inference (1)\n"
+    "  --kernels WHICH  of LiteRT: xnnpack, builtin (its own) or reference (slow, for checking numbers)\n"
     "  --inputs FILE    raw tensors, one inference's after the other, each inference's in the file's order; -: standard\n"
     "                   input; without it, one set of numbers with a fixed seed\n"
     "  --outputs FILE   raw tensors, written in the same manner; -: standard output, between the two lines of JSON\n"
@@ -29,25 +29,17 @@ static const char USAGE[] =
     "  --runs N         timed inferences (0), with the last inputs\n"
     "  --memory         peak resident memory before loading and after all inferences\n"
     "  --rehearse       load and run once before the memory is read, so that an emulator's own growth does not count\n"
-    "  --profile        events of LiteRT's profiler during the timed inferences\n"
+    "  --profile        events of the runtime's profiler during the timed inferences\n"
     "  --marks          system calls that mark begin and end of every timed inference, for a counting emulator\n"
     "  --report FILE    where the lines of JSON go (standard output)\n";
 
-enum { MARK_CALL = 0x6d63, MARK_BEGIN = 1, MARK_END = 2, MMAP_FROM = 64 << 10, MOST_EVENTS = 1 << 20 };
+enum { MARK_CALL = 0x6d63, MARK_BEGIN = 1, MARK_END = 2, MMAP_FROM = 64 << 10 };
 
 typedef struct {
     int threads, warmup, runs, memory, rehearse, profile, marks;
     const char *kernels;
     FILE *inputs, *outputs, *report;
 } Options;
-
-/* Element types that LiteRT numbers, in numpy's names; see litert/c/litert_model_types.h. */
-static const char *element_name(int element) {
-    static const char *const names[] = {NULL,    "float32", "int32",   "uint8", "int64",   NULL,   "bool",
-                                        "int16", NULL,      "int8",    "float16", "float64"};
-    int known = element > 0 && element < (int)(sizeof names / sizeof *names) && names[element];
-    return known ? names[element] : "unknown";
-}
 
 static uint64_t now_ns(void) {
     struct timespec now;
@@ -75,7 +67,7 @@ static void reset_peak(void) {
     fclose(clear);
 }
 
-static void write_text(FILE *file, const char *text) {
+void write_text(FILE *file, const char *text) {
     fputc('"', file);
     for (; *text; text++) {
         unsigned char c = (unsigned char)*text;
@@ -92,13 +84,12 @@ static void write_tensors(FILE *file, const char *key, const Tensor *tensors, si
         const Tensor *tensor = &tensors[index];
         fprintf(file, "%s{\"name\": ", index ? ", " : "");
         write_text(file, tensor->name);
-        fprintf(file, ", \"dtype\": \"%s\", \"shape\": [", element_name(tensor->type.element));
-        for (uint32_t axis = 0; axis < (tensor->type.rank & 0x7f); axis++)
-            fprintf(file, "%s%d", axis ? ", " : "", tensor->type.dimensions[axis]);
+        fprintf(file, ", \"dtype\": \"%s\", \"shape\": [", tensor->dtype);
+        for (int axis = 0; axis < tensor->rank; axis++)
+            fprintf(file, "%s%" PRId64, axis ? ", " : "", tensor->shape[axis]);
         fprintf(file, "]");
         if (tensor->quantised)
-            fprintf(file, ", \"scale\": %.9g, \"zero_point\": %" PRId64, (double)tensor->parameters.scale,
-                    tensor->parameters.zero_point);
+            fprintf(file, ", \"scale\": %.9g, \"zero_point\": %" PRId64, tensor->scale, tensor->zero_point);
         fprintf(file, "}");
     }
     fprintf(file, "]");
@@ -110,7 +101,7 @@ static void random_inputs(Session *session) {
     for (size_t index = 0; index < session->input_count; index++) {
         Tensor *tensor = &session->inputs[index];
         unsigned char *data = calloc(1, tensor->bytes ? tensor->bytes : 1);
-        const char *dtype = element_name(tensor->type.element);
+        const char *dtype = tensor->dtype;
         int floats = !strcmp(dtype, "float32"), bytes = !strcmp(dtype, "int8") || !strcmp(dtype, "uint8");
         for (size_t at = 0; at < tensor->bytes && (floats || bytes); at += floats ? 4 : 1) {
             float sum = -6;
@@ -180,25 +171,6 @@ static void run_timed(Session *session, const Options *options, FILE *report) {
     free(took);
 }
 
-/* Every event as [tag, type, microseconds]; what they mean is the reader's work. */
-static void write_profile(const Session *session, Handle profiler, FILE *report) {
-    int count = 0;
-    Status status = LiteRtGetNumProfilerEvents(profiler, &count);
-    if (status || count < 0 || count > MOST_EVENTS) fail(session->file, "the profiler has no events", 0);
-    ProfilerEvent *events = calloc((size_t)count + 1, sizeof *events);
-    status = LiteRtGetProfilerEvents(profiler, count, events);
-    if (status) fail(session->file, "LiteRtGetProfilerEvents", status);
-    fprintf(report, ", \"events\": [");
-    for (int index = 0; index < count; index++) {
-        fprintf(report, "%s[", index ? ", " : "");
-        write_text(report, events[index].tag ? events[index].tag : "");
-        fprintf(report, ", %d, %" PRIu64 ", %" PRIu64 "]", events[index].type, events[index].elapsed_us,
-                events[index].start_us);
-    }
-    fprintf(report, "]");
-    free(events);
-}
-
 /* Load, run and forget the model: what an emulator translates then exists before the memory is read. */
 static void rehearse(const char *file, const Options *options) {
     static Session session;
@@ -212,7 +184,6 @@ static void rehearse(const char *file, const Options *options) {
 
 static void run_model(const char *file, const Options *options) {
     static Session session;
-    Handle profiler = NULL;
     FILE *report = options->report;
     long long before = 0;
     if (options->rehearse) rehearse(file, options);
@@ -231,16 +202,9 @@ static void run_model(const char *file, const Options *options) {
     if (fflush(report)) fail(file, "cannot write the report", 0);
     run_inputs(&session, options);
     for (int run = 0; run < options->warmup; run++) session_run(&session);
-    if (options->profile) {
-        Status status = LiteRtCompiledModelGetProfiler(session.compiled, &profiler);
-        if (!status) status = LiteRtStartProfiler(profiler);
-        if (status) fail(file, "LiteRtStartProfiler", status);
-    }
+    if (options->profile) session_begin_profile(&session);
     run_timed(&session, options, report);
-    if (options->profile) {
-        LiteRtStopProfiler(profiler);
-        write_profile(&session, profiler, report);
-    }
+    if (options->profile) session_end_profile(&session, report);
     if (options->memory)
         fprintf(report, ", \"peak_before_bytes\": %lld, \"peak_after_bytes\": %lld", before, status_bytes("VmHWM"));
     fprintf(report, "}\n");
@@ -268,7 +232,7 @@ static int number(const char *text) {
 }
 
 int main(int count, char **arguments) {
-    Options options = {.threads = 1, .kernels = "xnnpack", .report = stdout};
+    Options options = {.threads = 1, .kernels = session_kernels[0], .report = stdout};
     struct { const char *name; int *flag; } flags[] = {
         {"--memory", &options.memory}, {"--rehearse", &options.rehearse}, {"--profile", &options.profile},
         {"--marks", &options.marks}};
@@ -293,8 +257,9 @@ int main(int count, char **arguments) {
         else if (!strcmp(name, "--report")) options.report = open_or_fail(value, "w", stdout);
         else wrong_use();
     }
-    if (strcmp(options.kernels, "xnnpack") && strcmp(options.kernels, "builtin") && strcmp(options.kernels, "reference"))
-        wrong_use();
+    const char *const *known_kernels = session_kernels;
+    while (*known_kernels && strcmp(options.kernels, *known_kernels)) known_kernels++;
+    if (!*known_kernels) wrong_use();
     if (at == count || options.threads < 1 || (options.inputs && count - at > 1)) wrong_use();
     for (; at < count; at++) run_model(arguments[at], &options);
     return 0;
