@@ -7,12 +7,12 @@ never run it on a phone; see docs/android.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mcc.runtime.android.target import AndroidTarget
-from mcc.runtime.target import Availability, OpTime, TargetFacts
+from mcc.runtime.target import Availability, OpTime, Session, TargetFacts
 
 
 class LiteRtAndroid(AndroidTarget):
@@ -29,8 +29,15 @@ class LiteRtAndroid(AndroidTarget):
 
         if installed() is None:
             reason = "the runner for ARM64 is not fetched"
-            return Availability(False, reason, "mcc doctor --install litert-arm64-sim")
+            return Availability(False, reason, f"mcc doctor --install {self.name}")
         return Availability(True)
+
+    def install(self, say: Callable[[str], None]) -> None:
+        """Fetch the compiler, ARM64's C library and LiteRT's, and compile the runner. Raises TargetError."""
+        from mcc.runtime.arm64 import build, install
+
+        install.install(say)
+        build.runner()
 
     def runtime_version(self) -> str:
         """Version of ai-edge-litert, here and on the phone."""
@@ -55,9 +62,17 @@ class LiteRtAndroid(AndroidTarget):
 
         return "litert", device_files()
 
-    def words(self) -> Sequence[str]:
-        """Nothing: XNNPACK is what the runner takes by itself."""
-        return ()
+    def reference_session(self, file: Path | str) -> Session:
+        """The file with LiteRT's reference kernels, on the phone."""
+        from mcc.runtime.process import RunnerSession
+
+        return RunnerSession(self, self.checked(file, 1), 1, self.runner("--kernels", "reference"))
+
+    def sparse_kernels(self, file: Path | str) -> int:
+        """How many operators ran by XNNPACK's kernels for sparse weights."""
+        from mcc.runtime.litert_arm64_sim import SPARSE_KERNEL
+
+        return sum(SPARSE_KERNEL in op.kind for op in self.profile(file, runs=1))
 
     def op_times(self, report: Mapping[str, Any], runs: int) -> list[OpTime]:
         """From the events of LiteRT's profiler."""

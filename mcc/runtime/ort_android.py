@@ -1,7 +1,7 @@
 """onnxruntime on a phone over adb: the runner linked with the ARM64 build of onnxruntime, CPU provider.
 
 Like litert_android.py, it is a program for ARM64 Linux that brings its C library along, and was never run
-on a phone by the authors of mcc. PyPI's ARM64 wheel of onnxruntime holds the library: `mcc doctor --install ort-android`.
+on a phone by the authors of mcc. PyPI's ARM64 wheel of onnxruntime holds the library.
 """
 
 from __future__ import annotations
@@ -86,10 +86,6 @@ class OrtAndroid(AndroidTarget):
         tools = require()
         more = [tools.arm_root / "lib" / name for name in MORE_LIBRARIES]
         return "onnxruntime", [*tools.arm_libraries(), *more, _library(), onnxruntime_runner(_library())]
-
-    def words(self) -> Sequence[str]:
-        """Nothing."""
-        return ()
 
     def op_times(self, report: Mapping[str, Any], runs: int) -> list[OpTime]:
         """From onnxruntime's profile, as on this machine: the first inference is left out."""

@@ -162,3 +162,14 @@ def test_a_phone_that_tells_nothing() -> None:
     assert state.thermal is state.load is state.battery_microamperes is None
     assert state.to_dict()["governors"] == []
     assert PhoneFacts.read("").fastest_cores(1) == ()
+
+
+def test_reference_kernels_give_the_same_numbers(one_phone: AdbServer, tmp_path) -> None:
+    file = models.write_tflite(models.conv(), tmp_path / "a.tflite")
+    target = on(one_phone)
+    reference = target.reference_session(file)
+    assert reference is not None
+    with reference, target.session(file) as session:
+        assert np.abs(reference.run_many(images(1)) - session.run_many(images(1))).max() < 1e-5
+    assert any("--kernels reference" in line for line in one_phone.phone.commands)
+    assert target.sparse_kernels(file) == 0

@@ -198,8 +198,12 @@ setup_android() {
     for program in adb proot mksh toybox qemu-aarch64; do
         command -v "$program" > /dev/null || missing+=("${program/qemu-aarch64/qemu-user}")
     done
-    [ ${#missing[@]} -gt 0 ] || return 0
     mkdir -p "$root/out"
+    local fetch='from mcc.runtime import get_target; target = get_target("ort-android")
+target.programs_available().ok or target.install(print)'
+    step "onnxruntime for ort-android" "$python" -c "$fetch" ||
+        say "   ort-android left out: $(tail -n 1 "$log") (log: $log)"
+    [ ${#missing[@]} -gt 0 ] || return 0
     step "${missing[*]} for litert-android and ort-android" install_debian "${missing[@]}" ||
         say "   android tests left out: install ${missing[*]} (Debian, as root: apt-get install ${missing[*]})"
 }

@@ -37,10 +37,6 @@ class Programs(Protocol):
         """A key and the files that a phone needs: the dynamic loader first, the runner last."""
         ...
 
-    def words(self) -> Sequence[str]:
-        """Options that every run is given."""
-        ...
-
     def op_times(self, report: Mapping[str, Any], runs: int) -> list[OpTime]:
         """Operators from a report with a profile."""
         ...
@@ -88,9 +84,13 @@ class PhoneRunner:
 
     Args:
         journal: gets the conditions under which each file was timed, by its path.
+        words: options that every run is given.
     """
 
-    def __init__(self, phone: Phone, programs: Programs, journal: dict[str, Conditions]) -> None:
+    def __init__(
+        self, phone: Phone, programs: Programs, journal: dict[str, Conditions], words: Sequence[str] = ()
+    ) -> None:
+        self._words = words
         self._phone, self._target, self._journal = phone, programs, journal
         with phone.queue():
             key, _ = programs.programs()
@@ -155,7 +155,7 @@ class PhoneRunner:
         self, path: str, threads: int, words: Sequence[str], limit_s: float, where: str, start: str = "on 0"
     ) -> Header:
         """Run the runner once; its lines of JSON, joined. `start`: how phone.sh starts it."""
-        command = [f"./{self._loader}", "--library-path", ".", f"./{self._runner}", *self._target.words()]
+        command = [f"./{self._loader}", "--library-path", ".", f"./{self._runner}", *self._words]
         command += ["--threads", str(threads), *words, path]
         inner = max(1, int(limit_s) - PHONE_SIDE_LIMIT_S)
         line = f"{start} {inner} {shlex.join(command)}"

@@ -39,10 +39,6 @@ class AndroidTarget(Target):
         """
 
     @abstractmethod
-    def words(self) -> Sequence[str]:
-        """Options that every run of the runner is given."""
-
-    @abstractmethod
     def op_times(self, report: Mapping[str, Any], runs: int) -> list[OpTime]:
         """Operators from a report of the runner with a profile."""
 
@@ -69,7 +65,11 @@ class AndroidTarget(Target):
 
     def start_runner(self) -> Runner:
         """A runner on the phone."""
-        return PhoneRunner(self.phone(), self, self._journal)
+        return self.runner()
+
+    def runner(self, *words: str) -> PhoneRunner:
+        """A runner on the phone; `words` are options that each of its runs is given."""
+        return PhoneRunner(self.phone(), self, self._journal, words)
 
     def runner_command(self) -> list[str]:
         """None here: the runner is on the phone."""
