@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,19 +9,17 @@ import torch
 from torch import Tensor, fx
 
 from mcc.analysis.pointwise import pointwise
-from mcc.interpret import observe
 from mcc.ir.graph import (
     Graph,
     add_call,
     add_constant,
     constant,
-    copy_graph,
-    inputs,
     operand,
     optional_operand,
     set_constant,
 )
 from mcc.ir.notes import annotate, note, shape_of
+from mcc.moments import input_moments
 from mcc.pass_api import Pass, PassContext
 
 
@@ -104,25 +101,6 @@ class Factorize1x1(Pass):
             ctx.refuse(node, f"a pair of rank {rank} has as many operations as the dense {width} to {out}")
             return 0
         return rank
-
-
-def input_moments(graph: Graph, nodes: list[fx.Node], batches: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Second moments [I, I] of the input pixels of 1x1 convolutions, by node name, in float64."""
-    sources = {operand(node, 0).name: node.name for node in nodes}
-    found: dict[str, Tensor] = {}
-    counts: Counter[str] = Counter()
-
-    def see(node: fx.Node, value: Tensor) -> None:
-        pixels = value.double().transpose(0, 1).reshape(value.shape[1], -1)
-        products = pixels @ pixels.T
-        found[node.name] = found[node.name] + products if node.name in found else products
-        counts[node.name] += pixels.shape[1]
-
-    # Calibration batches hold one tensor: a network of several inputs has no data here.
-    for batch in batches if len(inputs(graph)) == 1 else ():
-        observe(copy_graph(graph), (batch,), see, set(sources))
-    reads = {node.name: operand(node, 0).name for node in nodes}
-    return {name: found[source] / counts[source] for name, source in reads.items() if source in found}
 
 
 def factors(weight: Tensor, moment: Tensor | None, rank: int) -> tuple[Tensor, Tensor]:

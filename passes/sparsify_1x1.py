@@ -12,6 +12,7 @@ from mcc.analysis.pointwise import is_pointwise
 from mcc.errors import VerificationError
 from mcc.ir.graph import Graph, calls, constant, operand, set_constant
 from mcc.ir.notes import SparseNote, annotate, note
+from mcc.moments import input_moments, refit
 from mcc.pass_api import Pass, PassContext
 
 
@@ -22,6 +23,10 @@ class Sparsify1x1(Pass):
     Before and after: the same graph; of weight W [O, I, 1, 1] the share `sparsity` is zero. With `block` b, b
     neighbouring output channels share one pattern: entries (o*b .. o*b+b-1, i) are kept or dropped together,
     those with the smallest sum of squares first.
+
+    With calibration data, each square is weighed with the energy of the input that the weight reads (Sun
+    2023, "A Simple and Effective Pruning Approach for Large Language Models"), and the weights that stay are
+    fitted so that the layer's outputs on the data change as little as they can (`mcc.moments.refit`).
 
     Takes each node's sparsity and block from its note, or from the options where `sparsity` is given. The
     note stays on the node: the lowering stores its weight sparse, and the repair keeps its zeros.
@@ -34,17 +39,33 @@ class Sparsify1x1(Pass):
     Attributes:
         sparsity: share of zeros for nodes without a note; 0 leaves those dense.
         block: output channels that share a pattern: 1, 2 or 4.
+        refit: fit the weights that stay, where there is calibration data.
     """
 
     name: ClassVar[str] = "sparsify-1x1"
     sparsity: float = 0.0
     block: int = 1
+    refit: bool = True
 
     def __post_init__(self) -> None:
         SparseNote(self.block, self.sparsity)
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
         """Zero weights and note what was done."""
+        thinned = self._thinned(graph, ctx)
+        moments = input_moments(graph, list(thinned), ctx.calibration if self.refit else ())
+        for node, wanted in thinned.items():
+            name = str(operand(node, 1).target)
+            weight = constant(graph, name).detach()
+            changed = thin(weight, wanted, moments.get(node.name))
+            if not torch.equal(changed, weight):
+                set_constant(graph, name, changed)
+                ctx.count("weights zeroed", int((changed == 0).sum() - (weight == 0).sum()))
+            annotate(node, sparse=wanted)
+
+    def _thinned(self, graph: Graph, ctx: PassContext) -> dict[fx.Node, SparseNote]:
+        """The layers to thin, and how; the others lose their note, with a reason."""
+        found: dict[fx.Node, SparseNote] = {}
         for node in calls(graph, "conv2d"):
             # Half of a low-rank pair is thin enough unless a note says otherwise.
             by_option = self.sparsity > 0 and note(node).rank is None
@@ -56,13 +77,8 @@ class Sparsify1x1(Pass):
                 ctx.refuse(node, reason)
                 annotate(node, sparse=None)
                 continue
-            name = str(operand(node, 1).target)
-            weight = constant(graph, name).detach()
-            thinned = thin(weight, wanted)
-            if not torch.equal(thinned, weight):
-                set_constant(graph, name, thinned)
-                ctx.count("weights zeroed", int((thinned == 0).sum() - (weight == 0).sum()))
-            annotate(node, sparse=wanted)
+            found[node] = wanted
+        return found
 
     def reference(self, before: Graph, ctx: PassContext) -> None:
         """Numbers change by intent."""
@@ -95,11 +111,13 @@ def zero_count(weight: Tensor, wanted: SparseNote) -> int:
     return int(blocks * wanted.sparsity) * per_block
 
 
-def thin(weight: Tensor, wanted: SparseNote) -> Tensor:
+def thin(weight: Tensor, wanted: SparseNote, moment: Tensor | None = None) -> Tensor:
     """Zero the blocks with the smallest energy; ties go to the later block, so that the result is one.
 
     Args:
         weight: [O, I, 1, 1].
+        moment: second moment [I, I] of the inputs: its energies weigh the squares, and the weights that stay
+            are fitted to it. Without one, all inputs count alike and the others stay as they are.
 
     Returns:
         The thinned weight, same shape.
@@ -108,11 +126,18 @@ def thin(weight: Tensor, wanted: SparseNote) -> Tensor:
     rows = -(-out // wanted.block)
     energy = torch.zeros(rows * wanted.block, width, dtype=torch.float64)
     energy[:out] = weight.reshape(out, width).double().square()
-    score = energy.reshape(rows, wanted.block, width).sum(1).reshape(-1)
+    score = energy.reshape(rows, wanted.block, width).sum(1)
+    if moment is not None:
+        score = score * moment.diagonal().clamp_min(1e-12 * float(moment.diagonal().max()) + 1e-30)
+    score = score.reshape(-1)
     count = int(score.numel() * wanted.sparsity)
     # A stable ascending sort of the flipped scores puts later blocks first among equals.
     order = torch.argsort(score.flip(0), stable=True)[:count]
     keep = torch.ones(score.numel(), dtype=torch.bool)
     keep[score.numel() - 1 - order] = False
     mask = keep.reshape(rows, 1, width).expand(rows, wanted.block, width).reshape(-1, width)[:out]
-    return weight * mask.reshape(weight.shape).to(weight.dtype)
+    mask = mask.reshape(weight.shape)
+    thinned = weight * mask.to(weight.dtype)
+    if moment is None or torch.equal(thinned, weight):
+        return thinned
+    return refit(weight, mask & (weight != 0), moment)

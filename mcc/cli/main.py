@@ -23,6 +23,9 @@ COMMANDS = {
         "mcc.cli.compress:compress", "Compress a model under budgets, and report what it cost."
     ),
     "plan": Entry("mcc.cli.compress:plan", "Decide without training, and show the predicted Pareto front."),
+    "explain": Entry(
+        "mcc.cli.explain:explain", "Show the alternatives for one layer, and why a plan took one."
+    ),
     "inspect": Entry("mcc.cli.inspect:inspect", "Show a model's layers, their cost, and what can be done."),
     "opt": Entry("mcc.cli.opt:opt", "Run passes on a graph, verified one by one."),
     "diff": Entry("mcc.cli.diff:diff", "Compare two graphs: added, removed, reshaped, requantised."),

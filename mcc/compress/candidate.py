@@ -19,7 +19,9 @@ from mcc.ir.notes import SparseNote, annotate
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
 from mcc.runtime.target import Target
+from mcc.search.problem import FLOAT, Problem
 from mcc.search.sensitivity import Sensitivities, note_widths
+from mcc.search.solver import Solution
 from mcc.search.space import Regime
 
 DEPLOYMENT = "-O2"
@@ -33,11 +35,37 @@ class Structure:
         regime: precision of the network, and how its 1x1 convolutions are thinned.
         widths: channels kept, by group; groups left out keep all.
         ranks: inner channels of low-rank pairs, by node.
+        sparsities: share of zeros of layers that have more than the regime says, by node.
+        floats: nodes that stay float in a regime of integers.
     """
 
     regime: Regime = field(default_factory=Regime)
     widths: Mapping[str, int] = field(default_factory=lambda: {})
     ranks: Mapping[str, int] = field(default_factory=lambda: {})
+    sparsities: Mapping[str, float] = field(default_factory=lambda: {})
+    floats: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(problem: Problem, solution: Solution) -> Structure:
+        """What a solution says: only what differs from the network as it is, under the problem's regime."""
+        widths = {n: w for n, w in solution.widths.items() if w < problem.levels[n][0]}
+        regime, sparse = problem.regime, problem.regime.sparse
+        floats = tuple(
+            node
+            for region, nodes in problem.regions.items()
+            for node in (nodes if solution.forms[region] == FLOAT else ())
+        )
+        if problem.regions and all(form == FLOAT for form in solution.forms.values()):
+            regime, floats = Regime(), ()
+        thinner = {
+            n: s for n, s in solution.sparsities.items() if sparse is not None and s != sparse.sparsity
+        }
+        return Structure(regime, widths, solution.ranks, thinner, floats)
+
+    @property
+    def words(self) -> str:
+        """Its regime in words."""
+        return f"{self.regime}, in part" if self.floats else str(self.regime)
 
     @property
     def is_original(self) -> bool:
@@ -52,6 +80,8 @@ class Structure:
             "sparse": None if sparse is None else {"block": sparse.block, "sparsity": sparse.sparsity},
             "widths": dict(self.widths),
             "ranks": dict(self.ranks),
+            "sparsities": dict(self.sparsities),
+            "floats": list(self.floats),
         }
 
     @staticmethod
@@ -62,7 +92,9 @@ class Structure:
             note = None if sparse is None else SparseNote(int(sparse["block"]), float(sparse["sparsity"]))
             widths = {str(k): int(v) for k, v in raw["widths"].items()}
             ranks = {str(k): int(v) for k, v in raw["ranks"].items()}
-            return Structure(Regime(raw["precision"], note), widths, ranks)
+            zeros = {str(k): float(v) for k, v in raw.get("sparsities", {}).items()}
+            floats = tuple(str(name) for name in raw.get("floats", ()))
+            return Structure(Regime(raw["precision"], note), widths, ranks, zeros, floats)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 "holds no decisions of mcc", where=where, hint="use a plan.json that mcc wrote"
@@ -103,7 +135,7 @@ def restructure(
             raise UsageError(f"the plan names the channel group {min(unknown)}, which the network lacks")
         note_widths(private, sensitivities, dict(structure.widths))
     nodes = {node.name: node for node in calls(private)}
-    missing = set(structure.ranks) - set(nodes)
+    missing = (set(structure.ranks) | set(structure.sparsities)) - set(nodes)
     if missing:
         raise UsageError(f"the plan names the layer {min(missing)}, which the network does not have")
     for name, rank in structure.ranks.items():
@@ -111,7 +143,12 @@ def restructure(
     if structure.regime.sparse is not None:
         for name in sparse_layers(graph):
             if name not in structure.ranks:
-                annotate(nodes[name], sparse=structure.regime.sparse)
+                least = structure.regime.sparse
+                zeros = structure.sparsities.get(name, least.sparsity)
+                annotate(nodes[name], sparse=SparseNote(least.block, zeros))
+    for name in structure.floats:
+        if name in nodes:  # those that folding or fusing makes anew take the precision of their neighbours
+            annotate(nodes[name], precision="float")
     steps = [
         name
         for name, wanted in (

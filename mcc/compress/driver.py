@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mcc.analysis.sparse_cluster import find_sparse_cluster
+from mcc.compress.alternatives import Choice, explained
 from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, write_file
 from mcc.compress.costs import Costs
 from mcc.compress.job import Job, Progress, Request, open_job, save_json, silent
+from mcc.compress.losses import measured_sensitivities
 from mcc.compress.measured import MeasuredFiles
-from mcc.compress.planning import Planner, planned_integers
+from mcc.compress.planning import Planner, available_regimes, planned_integers
 from mcc.compress.strategies import Outcome, Strategies
 from mcc.compress.summary import check_file, decisions_of, result_of, tested, versions_of
 from mcc.compress.training import Trainer
-from mcc.cost_api import Precision
 from mcc.errors import ConstraintError, DataError
 from mcc.ir.diff import diff_graphs
 from mcc.ir.storage import save_graph, write_beside
@@ -29,9 +30,9 @@ from mcc.report.html import write_html
 from mcc.report.schema import Budget, Report, StrategyResult, TargetInfo
 from mcc.report.verdict import with_verdicts
 from mcc.search.problem import Setting
-from mcc.search.sensitivity import Sensitivities, measure_sensitivities
+from mcc.search.sensitivity import Sensitivities
 from mcc.search.size import file_format
-from mcc.search.space import Regime, regimes
+from mcc.search.space import Regime
 
 log = logging.getLogger(__name__)
 
@@ -141,11 +142,7 @@ class Run:
 
     def regimes(self) -> tuple[Regime, ...]:
         """What the target and the network allow."""
-        facts = self.job.target.facts()
-        precisions: tuple[Precision, ...] = ("float", "int8") if self.integer else ("float",)
-        return regimes(
-            self.cluster, sparse_block=facts.sparse_block if facts.sparse_1x1 else None, precisions=precisions
-        )
+        return available_regimes(self.cluster, self.integer, self.job.target.facts())
 
     def planner(self) -> Planner:
         """Measure what planning rests on: the baseline, the kernels, the sensitivities."""
@@ -172,19 +169,14 @@ class Run:
         path = self.job.state / "sensitivities.json"
         if path.exists():
             return Sensitivities.load(path)
-        job = self.job
-        found = measure_sensitivities(
-            job.graph,
-            job.labelled(),
-            lambda outputs, targets: job.task.loss(outputs, targets),
-            progress=lambda stage, share: job.progress(stage, share, 1.0),
-        )
+        found = measured_sensitivities(self.job, self.regimes(), self.integer)
         found.save(path)
         return found
 
     def compress(self, given: Structure | None) -> Report:
         """Run every strategy, choose, and write everything."""
-        strategies = Strategies(self.job, self.bench, self.planner(), self.regimes(), Trainer(self.job))
+        self.made = self.planner()
+        strategies = Strategies(self.job, self.bench, self.made, self.regimes(), Trainer(self.job))
         outcomes = strategies.run_all(given)
         results, share = self._measure_all(outcomes), 1.0
         for _ in range(RETRIES if given is None else 0):
@@ -276,14 +268,16 @@ class Run:
         save_graph(outcome.graph, folder / "after.mcc")
         model = folder / f"model{outcome.file.suffix}"
         write_beside(model, lambda p: shutil.copyfile(outcome.file, p))
-        save_json(folder / "plan.json", plan_content(self.job, outcome, report))
+        choices = explained(self.made, outcome.structure, self.regimes())
+        save_json(folder / "plan.json", plan_content(self.job, outcome, report, choices))
         write_html(report, folder / "report.html", diff_graphs(self.job.graph, outcome.graph))
         report.save(folder / "report.json")
         return report
 
 
-def plan_content(job: Job, outcome: Outcome, report: Report) -> dict[str, Any]:
-    """What plan.json holds: the structure, and each decision with its predicted cost and its source."""
+def plan_content(job: Job, outcome: Outcome, report: Report, choices: Mapping[str, Choice]) -> dict[str, Any]:
+    """What plan.json holds: the structure, each decision with its predicted cost and its source, and what
+    else could have been decided (`mcc explain`)."""
     return {
         "target": job.target.spec,
         "model": job.name,
@@ -291,6 +285,7 @@ def plan_content(job: Job, outcome: Outcome, report: Report) -> dict[str, Any]:
         "structure": outcome.structure.as_json(),
         "predicted_latency_us": outcome.predicted_us,
         "decisions": [decision.to_dict() for decision in report.decisions],
+        "alternatives": {name: choice.to_dict() for name, choice in choices.items()},
     }
 
 

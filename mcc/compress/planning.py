@@ -8,7 +8,7 @@ latency does not depend on the values of its weights, only on the places of zero
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mcc.analysis.sparse_cluster import find_sparse_cluster
+from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
 from mcc.compress.bench import Bench, Speed
 from mcc.compress.candidate import Structure, deployment_form, quantise, restructure, write_file
-from mcc.cost_api import Kernel, graph_kernels, predict
+from mcc.cost_api import Kernel, Precision, graph_kernels, predict
 from mcc.data import DataModule
 from mcc.ir.graph import Graph, inputs
 from mcc.ir.notes import shape_of
 from mcc.quant.regions import integer_nodes
 from mcc.report.schema import Budget
+from mcc.runtime.target import TargetFacts
 from mcc.search.problem import Problem, Setting, build_problem
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.solver import Limits, Solution, solve
-from mcc.search.space import Regime, Space
+from mcc.search.space import Regime, Space, regimes
 
 log = logging.getLogger(__name__)
 
@@ -157,14 +158,27 @@ class Planner:
         raw = self.predict(Structure(regime))
         return self.measure(Structure(regime), raw, raw, label)
 
-    def plan(self, space: Space, regime: Regime, label: str) -> Trial:
-        """The best structure of a regime that keeps the budgets when measured, or the nearest one."""
+    def plan(self, space: Space, regime: Regime, label: str, *, regions: bool = False) -> Trial:
+        """The best structure of a regime that keeps the budgets when measured, or the nearest one.
+
+        Args:
+            regions: whether regions of a regime of integers may stay float.
+        """
+        return _Search(self, self.tables(space, regime, label, regions=regions), regime, label).run(regions)
+
+    def tables(self, space: Space, regime: Regime, label: str, *, regions: bool) -> Callable[[], Problem]:
+        """What builds the problem of a regime from all that has been measured when it is called."""
         low_rank = space.low_rank and regime.sparse is None
+        mixed = regions or (space.mixed and regime.sparse is not None)
+        setting = self.setting
+        if regions:
+            pure = {r.precision: self.plan_whole(r, f"{label}-{r.precision}") for r in (Regime(), regime)}
+            setting = replace(setting, factors={name: trial.factor for name, trial in pure.items()})
 
-        def tables() -> Problem:
-            return build_problem(self.setting, regime, widths=space.widths, low_rank=low_rank)
+        def build() -> Problem:
+            return build_problem(setting, regime, widths=space.widths, low_rank=low_rank, mixed=mixed)
 
-        return _Search(self, tables, regime, label).run()
+        return build
 
 
 class _Search:
@@ -191,7 +205,9 @@ class _Search:
         constants = sum(layer_bytes(layer.options) for layer in self.problem.layers)
         return limit - max(0.0, self.whole.size_bytes - constants)
 
-    def run(self) -> Trial:
+    def run(self, regions: bool = False) -> Trial:
+        if regions:
+            self.factor = 1.0  # each precision's own is in the tables
         self._consider(self.whole)
         if not self.whole.keeps_all:
             for round_ in range(ROUNDS):
@@ -208,14 +224,14 @@ class _Search:
         latency = planner.latency_us
         limits = Limits(None if latency is None else latency * MARGIN / self.factor, self.size_limit)
         solution = self._settled(limits)
-        structure = Structure(self.regime, _narrowed(self.problem, solution), solution.ranks)
+        structure = Structure.of(self.problem, solution)
         before = self.tried.get(structure.key())
         if before is not None:
             if before.keeps_all:
                 return None
             self.factor *= NUDGE  # what was measured too slow is asked for once more, a little faster
             return before
-        raw = self._raw(solution)
+        raw = solution.latency_us  # with all that has been measured by now
         trial = planner.measure(structure, raw * self.factor, raw, f"{self.label}-{round_}")
         trial = replace(trial, loss=solution.loss, gap=solution.gap, solution=solution)
         log.info(
@@ -238,12 +254,6 @@ class _Search:
             self.problem = self.tables()
             solution = self._solve(limits)
         return solution
-
-    def _raw(self, solution: Solution) -> float:
-        """The sum of the kernels with what has been measured by now."""
-        model = self.planner.setting.model
-        raw = model.overhead(self.regime.precision).latency_us
-        return raw + sum(model.kernel(k).latency_us for o in solution.options.values() for k in o.kernels)
 
     def _solve(self, limits: Limits) -> Solution:
         found = solve(self.problem, limits, seed=self.planner.seed)
@@ -275,7 +285,7 @@ class _Search:
     def _consider(self, trial: Trial) -> None:
         if trial.keeps_all and (self.best is None or trial.loss < self.best.loss):
             self.best = trial
-        if self.nearest is None or _excess(trial, self.planner) < _excess(self.nearest, self.planner):
+        if self.nearest is None or excess(trial, self.planner) < excess(self.nearest, self.planner):
             self.nearest = trial
 
 
@@ -287,6 +297,16 @@ def structure_kernels(deployed: Graph, regime: Regime) -> dict[str, Kernel]:
     if regime.precision == "int7":
         return {n: replace(k, precision="int7") if n in integer else k for n, k in kernels.items()}
     return kernels
+
+
+def available_regimes(
+    cluster: SparseCluster, integer: Collection[str], facts: TargetFacts
+) -> tuple[Regime, ...]:
+    """What a target and a network allow together."""
+    precisions: tuple[Precision, ...] = ("float", "int8") if integer else ("float",)
+    return regimes(
+        cluster, sparse_block=facts.sparse_block if facts.sparse_1x1 else None, precisions=precisions
+    )
 
 
 def planned_integers(deployed: Graph) -> frozenset[str]:
@@ -302,11 +322,7 @@ def layer_bytes(options: Any) -> float:
     return float(options[widest][0].size_bytes)
 
 
-def _narrowed(problem: Problem, solution: Solution) -> dict[str, int]:
-    return {name: width for name, width in solution.widths.items() if width < problem.levels[name][0]}
-
-
-def _excess(trial: Trial, planner: Planner) -> float:
+def excess(trial: Trial, planner: Planner) -> float:
     """The factor by which a trial misses the budget that it misses most."""
     budget, worst = planner.budget, 0.0
     if planner.latency_us is not None:

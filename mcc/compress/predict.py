@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mcc.compress.alternatives import Choice, explained
 from mcc.compress.candidate import Structure
 from mcc.compress.driver import Run
 from mcc.compress.job import Progress, Request, open_job, save_json, silent
 from mcc.report.schema import Budget
 from mcc.report.words import bytes_words, time_words
-from mcc.search.problem import build_problem
 from mcc.search.solver import Limits, solve
-from mcc.search.space import Regime, strategy_space
+from mcc.search.space import strategy_space
 
 FRONT_SHARES = (0.9, 0.8, 0.65, 0.5, 0.4, 0.3)  # of the original's latency at which the front is sampled
 
@@ -68,11 +68,13 @@ class PlanResult:
         target: as given.
         front: predicted points, none beaten by another in latency and loss.
         structure: the decision that the budgets ask for; None where none keeps them by prediction.
+        choices: what else could be decided about each layer, around `structure`.
     """
 
     target: str
     front: tuple[FrontPoint, ...]
     structure: Structure | None
+    choices: Mapping[str, Choice] = field(default_factory=lambda: {})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `structure` feeds back as `--plan`."""
@@ -80,6 +82,7 @@ class PlanResult:
             "target": self.target,
             "structure": None if self.structure is None else self.structure.as_json(),
             "front": [point.to_dict() for point in self.front],
+            "alternatives": {name: choice.to_dict() for name, choice in self.choices.items()},
         }
 
 
@@ -126,28 +129,28 @@ def _decide(run: Run) -> PlanResult:
     space = strategy_space("joint", run.regimes())
     points: list[FrontPoint] = []
     wanted: list[FrontPoint] = []
-    for regime in space.regimes:
-        whole = planner.plan_whole(regime, f"whole-{len(points)}")
-        low_rank = space.low_rank and regime.sparse is None
-        problem = build_problem(planner.setting, regime, widths=True, low_rank=low_rank)
+    in_part = [(regime, True) for regime in space.regimes if regime.precision != "float"]
+    for regime, regions in [*((regime, False) for regime in space.regimes), *in_part]:
+        label = f"whole-{len(points)}"
+        factor = 1.0 if regions else planner.plan_whole(regime, label).factor
+        problem = planner.tables(space, regime, label, regions=regions)()
         goal = planner.latency_us
-        limits = [Limits(planner.baseline_us * share / whole.factor) for share in FRONT_SHARES]
-        asked = Limits(None if goal is None else goal / whole.factor, run.job.request.budget.size_bytes)
+        limits = [Limits(planner.baseline_us * share / factor) for share in FRONT_SHARES]
+        asked = Limits(None if goal is None else goal / factor, run.job.request.budget.size_bytes)
         for limit in (*limits, asked):
             solution = solve(problem, limit, seed=run.job.request.seed)
             if solution is None:
                 continue
-            narrowed = {n: w for n, w in solution.widths.items() if w < problem.levels[n][0]}
-            structure = Structure(Regime(regime.precision, regime.sparse), narrowed, solution.ranks)
-            point = FrontPoint(
-                solution.latency_us * whole.factor, solution.loss, solution.size_bytes, structure
-            )
+            latency_us = solution.latency_us * factor
+            structure = Structure.of(problem, solution)
+            point = FrontPoint(latency_us, solution.loss, solution.size_bytes, structure)
             (wanted if limit is asked else points).append(point)
     best = min(wanted, key=lambda p: (p.loss, p.latency_us), default=None)
     front = [p for p in (*points, *wanted) if not any(_beats(q, p) for q in (*points, *wanted))]
     unique = {p.structure.key(): p for p in sorted(front, key=lambda p: p.latency_us)}
     marked = tuple(dataclasses.replace(p, chosen=p is best) for p in unique.values())
-    return PlanResult(run.job.target.spec, marked, best.structure if best else None)
+    choices = {} if best is None else explained(planner, best.structure, space.regimes)
+    return PlanResult(run.job.target.spec, marked, best.structure if best else None, choices)
 
 
 def _beats(a: FrontPoint, b: FrontPoint) -> bool:

@@ -12,9 +12,11 @@ from typing import Any
 
 from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, quantise, restructure, write_file
+from mcc.compress.even import plan_evenly
 from mcc.compress.job import Job, save_json
 from mcc.compress.planning import Planner, Trial
 from mcc.compress.training import Trainer
+from mcc.compress.why import why_notes
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph, save_graph
 from mcc.report.schema import Budget
@@ -79,6 +81,7 @@ class Strategies:
             ("original", self.original),
             ("original-trained", self.original_trained),
             ("int8-ptq", self.int8_ptq),
+            ("uniform-width", self.uniform_width),
             ("channel-pruning", lambda: self.planned("channel-pruning")),
             ("sparse-1x1", lambda: self.planned("sparse-1x1")),
             ("low-rank", lambda: self.planned("low-rank")),
@@ -133,7 +136,20 @@ class Strategies:
         planner = replace(self.planner, budget=self.goals()[0])
         trials = self._plans(planner, space, name, first_that_keeps=True)
         chosen = next((t for t in trials if t.keeps_all), min(trials, key=lambda t: t.speed.latency_us))
-        return self._repaired(name, chosen)
+        return self._repaired(name, chosen, why_notes(name, self.planner, self.job.target.facts()))
+
+    def uniform_width(self) -> Outcome:
+        """A narrower network of the same family, which needs no plan: what planning has to beat."""
+        planner = replace(self.planner, budget=self.goals()[0])
+        trial = plan_evenly(planner, "uniform-width")
+        whole = {name: len(order) for name, order in self.planner.sensitivities.order.items()}
+        shares = [width / whole[name] for name, width in trial.structure.widths.items()]
+        said = (
+            f"Every group of channels at {min(shares):.0%} to {max(shares):.0%} of its width."
+            if shares
+            else ""
+        )
+        return self._repaired("uniform-width", trial, (said,) if said else ())
 
     def sequence(self) -> Outcome:
         """Prune for the budget as if nothing else came, then quantise: one technique after the other."""
@@ -164,7 +180,7 @@ class Strategies:
             return self._repaired(name, keeping[0])
         scores = {t.structure.key(): self._try_out(t) for t in keeping}
         best = max(keeping, key=lambda t: (scores[t.structure.key()], -t.speed.latency_us))
-        words = ", ".join(f"{t.structure.regime}: {scores[t.structure.key()]:.4f}" for t in keeping)
+        words = ", ".join(f"{t.structure.words}: {scores[t.structure.key()]:.4f}" for t in keeping)
         note = f"Regimes that keep the budgets, by validation accuracy after a short repair: {words}."
         return self._repaired(name, best, (note,))
 
@@ -198,6 +214,10 @@ class Strategies:
             found.append(planner.plan(space, regime, f"{label}-{index}"))
             if first_that_keeps and found[-1].keeps_all:
                 break
+            if space.mixed and regime.precision != "float":
+                in_part = planner.plan(space, regime, f"{label}-{index}-in-part", regions=True)
+                if in_part.structure.floats:  # else it is the one before, or the float one
+                    found.append(in_part)
         self.job.progress("plan", len(space.regimes), len(space.regimes), label)
         return found
 

@@ -18,6 +18,10 @@ from mcc.report.words import (
     time_words,
 )
 
+EVEN = "uniform-width"
+"""The strategy that narrows every layer alike."""
+
+
 NOTHING = 0.05
 """A speed-up within 5 % of one is called none: below that, a user notices nothing."""
 
@@ -65,7 +69,7 @@ def _price(report: Report) -> str:
 def verdicts(report: Report) -> tuple[str, ...]:
     """The verdict in sentences: headline, speed, size and memory, accuracy, budgets, prediction, the rest."""
     sentences = [headline(report), _speed(report), _size(report), _accuracy(report), _budgets(report)]
-    sentences.append(_prediction(report))
+    sentences += [_prediction(report), _family(report)]
     sentences += [_unhelpful(report, strategy) for strategy in report.strategies]
     return tuple(sentence for sentence in sentences if sentence)
 
@@ -140,6 +144,28 @@ def _prediction(report: Report) -> str:
     off = 100 * (predicted / measured - 1)
     side = "above" if off >= 0 else "below"
     return f"Before it was first timed, {words} had been predicted: {abs(off):.1f} % {side} what came out."
+
+
+def _family(report: Report) -> str:
+    """Whether a narrower network of the same family, which needs no plan, would have done as well."""
+    even = next((s for s in report.strategies if s.name == EVEN), None)
+    chosen = report.chosen
+    if even is None or chosen is None or chosen.name in (EVEN, "original", "original-trained"):
+        return ""
+    if not even.keeps_all:
+        return "No network narrowed evenly that was tried keeps the budgets." if even.keeps_budgets else ""
+    theirs, ours = even.validation_accuracy, chosen.validation_accuracy
+    if theirs is None or ours is None or not report.validation_images:
+        return ""
+    from mcc.data.interval import wilson
+
+    low = wilson(round(ours * report.validation_images), report.validation_images).low
+    figures = (
+        f"narrowed evenly and trained alike, it keeps the budgets at {percent_words(theirs)} of validation"
+    )
+    if theirs >= low:
+        return f"A narrower network of the same family would do as well: {figures} validation accuracy."
+    return f"A narrower network of the same family does less well: {figures}, not {percent_words(ours)}."
 
 
 def _unhelpful(report: Report, strategy: StrategyResult) -> str:

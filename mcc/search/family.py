@@ -98,6 +98,14 @@ class Families:
         output = self._value(node)
         return KernelFamily(whole, operands, output, _sides((*operands, output)))
 
+    def axes(self, node: fx.Node) -> Axes:
+        """The axes of a node's value that hold channels of groups."""
+        return self._value(node)
+
+    def shape(self, node: fx.Node, widths: Mapping[str, int]) -> tuple[int, ...]:
+        """Shape of a node's value at the given widths of groups."""
+        return _shape(shape_of(node), self._value(node), widths)
+
     def uneven(self) -> frozenset[str]:
         """Groups of which some channels lie more often in a value or constant than others do.
 

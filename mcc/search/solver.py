@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, floor, inf
 from typing import Any
 
@@ -36,6 +36,7 @@ class Solution:
 
     Attributes:
         widths: channels kept in each group.
+        forms: `INTEGER` or `FLOAT` of each region whose precision was open.
         options: the chosen option of each layer.
         latency_us, size_bytes, loss: predicted sums.
         gap: (objective - proved bound) / objective, 0 when optimal.
@@ -47,11 +48,18 @@ class Solution:
     size_bytes: float
     loss: float
     gap: float
+    forms: Mapping[str, int] = field(default_factory=lambda: {})
 
     @property
     def ranks(self) -> dict[str, int]:
         """Layers that become low-rank pairs, with their rank."""
         return {name: option.rank for name, option in self.options.items() if option.rank is not None}
+
+    @property
+    def sparsities(self) -> dict[str, float]:
+        """Layers with zeros, and their share."""
+        found = {name: option.sparsity for name, option in self.options.items()}
+        return {name: share for name, share in found.items() if share is not None}
 
 
 class _Model:
@@ -108,7 +116,7 @@ class _Model:
         members: list[dict[int, list[Any]]] = [{} for _ in layer.sides]
         for key, options in layer.options.items():
             for option in options:
-                literal = self.model.new_bool_var(f"{layer.node}:{key},{option.rank}")
+                literal = self.model.new_bool_var(f"{layer.node}:{key},{option.rank},{option.sparsity}")
                 literals.append((literal, option))
                 for value, side in zip(key, members, strict=True):
                     side.setdefault(value, []).append(literal)
@@ -207,10 +215,11 @@ def _read(problem: Problem, built: _Model, solver: Any) -> Solution:
     loss += sum(problem.losses[n][problem.levels[n].index(w)] for n, w in widths.items())
     value, bound = solver.objective_value, solver.best_objective_bound
     return Solution(
-        widths,
+        {name: width for name, width in widths.items() if name not in problem.regions},
         options,
         problem.overhead_us + sum(o.latency_us for o in options.values()),
         sum(o.size_bytes for o in options.values()),
         loss,
         max(0.0, (value - bound) / value) if value > 0 else 0.0,
+        {name: form for name, form in widths.items() if name in problem.regions},
     )

@@ -19,6 +19,7 @@ StrategyName = Literal[
     "original",
     "original-trained",
     "int8-ptq",
+    "uniform-width",
     "channel-pruning",
     "sparse-1x1",
     "low-rank",
@@ -29,7 +30,11 @@ StrategyName = Literal[
 
 @dataclass(frozen=True)
 class Regime:
-    """What holds for the whole network: its precision, and how the cluster's 1x1 convolutions are thinned."""
+    """What holds for the whole network: its precision, and how the cluster's 1x1 convolutions are thinned.
+
+    Within it, regions of an integer network may stay float, and single layers of a sparse cluster may have
+    more zeros than `sparse` says. A cluster is sparse as a whole or not at all.
+    """
 
     precision: Precision = "float"
     sparse: SparseNote | None = None
@@ -42,7 +47,7 @@ class Regime:
         if self.sparse is None:
             return self.precision
         blocks = f" in blocks of {self.sparse.block}" if self.sparse.block > 1 else ""
-        return f"{self.precision}, 1x1 at {self.sparse.sparsity:.0%} zeros{blocks}"
+        return f"{self.precision}, 1x1 at {self.sparse.sparsity:.0%} zeros or more{blocks}"
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,13 @@ class Space:
     Attributes:
         widths: whether channels may be removed.
         low_rank: whether 1x1 convolutions may become low-rank pairs.
+        mixed: whether regions may differ in precision, and layers in their share of zeros.
         regimes: of which exactly one is chosen.
     """
 
     widths: bool = False
     low_rank: bool = False
+    mixed: bool = False
     regimes: tuple[Regime, ...] = (Regime(),)
 
 
@@ -70,7 +77,7 @@ def regimes(
     """
     found = [Regime(precision) for precision in precisions]
     if sparse_block is not None and cluster.nodes:
-        found += [Regime("float", SparseNote(sparse_block, sparsity)) for sparsity in SPARSITIES]
+        found.append(Regime("float", SparseNote(sparse_block, SPARSITIES[0])))
     return tuple(found)
 
 
@@ -81,17 +88,22 @@ def strategy_space(name: StrategyName, available: tuple[Regime, ...]) -> Space:
     if name == "channel-pruning":
         return Space(widths=True, regimes=(dense,))
     if name == "sparse-1x1":
-        return Space(regimes=tuple(r for r in available if r.sparse) or useless)
+        return Space(mixed=True, regimes=tuple(r for r in available if r.sparse) or useless)
     if name == "low-rank":
         return Space(low_rank=True, regimes=(dense,))
     if name == "joint":
-        return Space(widths=True, low_rank=True, regimes=available)
+        return Space(widths=True, low_rank=True, mixed=True, regimes=available)
     return Space(regimes=(dense,))
+
+
+def level_step(width: int, multiple: int) -> int:
+    """Of which narrower widths of a group are multiples: what the target likes, less where that is coarse."""
+    return multiple if width >= 4 * multiple else min(multiple, FINE_MULTIPLE)
 
 
 def width_levels(group: ChannelGroup, multiple: int) -> tuple[int, ...]:
     """Widths a group may have, descending from its own: shares of it, rounded up to what the target likes."""
-    step = multiple if group.width >= 4 * multiple else min(multiple, FINE_MULTIPLE)
+    step = level_step(group.width, multiple)
     found = {group.width}
     for share in WIDTH_SHARES:
         found.add(min(group.width, max(1, -(-int(group.width * share + 0.5) // step)) * step))

@@ -27,7 +27,7 @@ LEFT = {
     "before.safetensors", "after.safetensors",
 }  # fmt: skip
 STRATEGIES = [
-    "original", "original-trained", "int8-ptq", "channel-pruning", "sparse-1x1", "low-rank",
+    "original", "original-trained", "int8-ptq", "uniform-width", "channel-pruning", "sparse-1x1", "low-rank",
     "prune-then-quantize", "joint",
 ]  # fmt: skip
 ASKED: dict[str, Any] = {"speedup": 1.5, "epochs": 0.1}

@@ -85,3 +85,23 @@ def test_verdicts_of_the_engine_are_kept_and_not_doubled() -> None:
     report = with_verdicts(examples.report(verdicts=("A narrower network would do as well.",)))
     assert report.verdicts[-1] == "A narrower network would do as well."
     assert with_verdicts(report).verdicts == report.verdicts
+
+
+def test_a_network_narrowed_evenly_is_compared() -> None:
+    report = examples.report()
+    chosen = report.chosen
+    assert chosen is not None
+    assert chosen.validation_accuracy is not None
+
+    def said(**figures: Any) -> str:
+        even = chosen.model_copy(update={"name": "uniform-width", "chosen": False, **figures})
+        return "\n".join(verdicts(report.model_copy(update={"strategies": (*report.strategies, even)})))
+
+    assert "A narrower network of the same family would do as well: narrowed evenly" in said()
+    worse = chosen.validation_accuracy - 0.03
+    assert f"does less well: narrowed evenly and trained alike, it keeps the budgets at {worse:.2%}".replace(
+        "%", " %"
+    ) in said(validation_accuracy=worse)
+    missed = said(keeps_budgets={"speedup": False})
+    assert "No network narrowed evenly that was tried keeps the budgets." in missed
+    assert "family" not in "\n".join(verdicts(report))

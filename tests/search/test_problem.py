@@ -22,7 +22,9 @@ from mcc.ir.notes import SparseNote, shape_of
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
 from mcc.search.problem import Problem, Setting, build_problem
+from mcc.search.regions import precision_regions
 from mcc.search.sensitivity import Sensitivities, note_widths
+from mcc.search.solver import Solution
 from mcc.search.space import Regime, rank_levels
 from tests.search.networks import NETWORKS
 
@@ -94,7 +96,10 @@ REGIMES = (Regime("int8"), Regime("int7"), Regime("float", SparseNote(1, 0.8)), 
 @pytest.mark.parametrize("regime", REGIMES, ids=str)
 @pytest.mark.parametrize("name", ["mobile", "residual", "gated"])
 def test_kernels_are_those_of_the_candidate(name: str, regime: Regime) -> None:
-    """The whole way that a plan takes: pruned, thinned, factorized, in deployment form, under its regime."""
+    """The whole way that a plan takes: pruned, thinned, factorized, in deployment form, under its regime.
+
+    Regions that stay float and layers with more zeros than others are drawn as well.
+    """
     graph, chance = network(name), random.Random(f"{name} {regime}")
     known, whole = sensitivities(graph), deployed(graph)
     thin = {n.name: rank_levels(*shape_of(operand(n, 1))[:2]) for n in pointwise(whole)}
@@ -102,19 +107,25 @@ def test_kernels_are_those_of_the_candidate(name: str, regime: Regime) -> None:
     cluster = find_sparse_cluster(whole)
     if regime.sparse and not cluster.nodes:
         regime = Regime()
-    made = Setting(
-        whole, planned_integers(whole), cluster, MacsModel(), replace(known, ranks=ranks), multiple=4
-    )
-    problem = build_problem(made, regime, widths=True, low_rank=regime.sparse is None)
+    integer = planned_integers(whole)
+    sparse = {node: {0.7: 0.1, 0.8: 0.2, 0.9: 0.3} for node in cluster.pointwise}
+    noise = {region.name: 0.1 for region in precision_regions(whole, integer)}
+    known = replace(known, ranks=ranks, sparse=sparse, noise=noise)
+    made = Setting(whole, integer, cluster, MacsModel(), known, multiple=4)
+    problem = build_problem(made, regime, widths=True, low_rank=regime.sparse is None, mixed=True)
+    assert bool(problem.regions) == (regime.precision != "float")
     pairs = 0
     for _ in range(3):
         widths = {group: chance.choice(levels) for group, levels in problem.levels.items()}
         keys = {layer.node: tuple(side.value(widths) for side in layer.sides) for layer in problem.layers}
         chosen = {layer.node: chance.choice(layer.options[keys[layer.node]]) for layer in problem.layers}
-        structure = Structure(regime, widths, {n: o.rank for n, o in chosen.items() if o.rank is not None})
+        forms = {name: widths.pop(name) for name in problem.regions}
+        structure = Structure.of(problem, Solution(widths, chosen, 0.0, 0.0, 0.0, 0.0, forms))
         built = restructure(graph, structure, known, (torch.randn(2, 3, 16, 16),), verify=False)
-        found = structure_kernels(deployment_form(built), regime)
+        found = structure_kernels(deployment_form(built), structure.regime)
         for node, option in chosen.items():
+            if not option.kernels:
+                continue  # a conversion between regions
             nodes = (node,) if option.rank is None else (f"{node}_v", node)
             assert tuple(found.pop(n) for n in nodes) == option.kernels
             pairs += option.rank is not None

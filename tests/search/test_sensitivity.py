@@ -20,7 +20,9 @@ from mcc.errors import DataError
 from mcc.ir.graph import copy_graph, run
 from mcc.ir.notes import note
 from mcc.ir.text import print_graph
-from mcc.search.sensitivity import Sensitivities, divergence, measure_sensitivities, note_widths
+from mcc.search.measuring import measure_sensitivities
+from mcc.search.probes import divergence
+from mcc.search.sensitivity import Sensitivities, note_widths
 from tests.search.networks import NETWORKS
 from tests.search.test_problem import network, pruned, sensitivities
 

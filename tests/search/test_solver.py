@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcc.search.family import Width
-from mcc.search.problem import Layer, Option, Problem, build_problem
+from mcc.search.problem import FLOAT, INTEGER, Layer, Option, Problem, build_problem
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.solver import Limits, Solution, solve
 from mcc.search.space import Regime, rank_levels
@@ -19,7 +19,7 @@ from tests.search.test_problem import sensitivities, setting
 
 GROUPS = ("a", "b", "c")
 COSTS = st.integers(0, 2000).map(lambda ns: ns / 1000)  # whole nanoseconds: sums are exact
-LOSSES = st.integers(0, 1000).map(lambda step: step / 1000)
+LOSSES = st.integers(-200, 1000).map(lambda step: step / 1000)  # two groups may lose less than the sum
 
 Choice = tuple[dict[str, int], dict[str, Option]]
 
@@ -46,6 +46,8 @@ def problems(draw: st.DrawFn) -> Problem:
         )
         for name in groups
     }
+    regions = {groups[-1]: ("inside",)} if draw(st.booleans()) else {}
+    levels.update(dict.fromkeys(regions, (INTEGER, FLOAT)))
     losses = {name: tuple(draw(LOSSES) for _ in choice) for name, choice in levels.items()}
     layers: list[Layer] = []
     for index in range(draw(st.integers(1, 4))):
@@ -59,7 +61,7 @@ def problems(draw: st.DrawFn) -> Problem:
             for key in sorted(keys)
         }
         layers.append(Layer(f"layer{index}", sides, options))
-    return Problem(levels, losses, tuple(layers), draw(COSTS), Regime())
+    return Problem(levels, losses, tuple(layers), draw(COSTS), Regime(), regions)
 
 
 def _widths(levels: dict[str, tuple[int, ...]]) -> Iterator[dict[str, int]]:
@@ -96,12 +98,14 @@ def _brute_force(problem: Problem, limits: Limits, minimise: str) -> float | Non
 
 def _consistent(problem: Problem, limits: Limits, solution: Solution) -> None:
     """What the solution says of itself holds, and its options belong to its widths."""
-    figures = _figures(problem, (dict(solution.widths), dict(solution.options)))
+    widths = {**solution.widths, **solution.forms}
+    assert solution.forms.keys() == problem.regions.keys()
+    figures = _figures(problem, (widths, dict(solution.options)))
     assert solution.loss == pytest.approx(figures["loss"], abs=1e-9)
     assert solution.latency_us == pytest.approx(figures["latency_us"], abs=1e-9)
     assert solution.size_bytes == figures["size_bytes"]
     for layer in problem.layers:
-        key = tuple(side.value(solution.widths) for side in layer.sides)
+        key = tuple(side.value(widths) for side in layer.sides)
         assert solution.options[layer.node] in layer.options[key]
     assert limits.latency_us is None or solution.latency_us <= limits.latency_us + 1e-7
     assert limits.size_bytes is None or solution.size_bytes <= limits.size_bytes

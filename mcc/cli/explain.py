@@ -1,0 +1,113 @@
+"""`mcc explain`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mcc.cli.models import deployment_form, get_target, load_model, model_options
+from mcc.cli.output import print_json, print_table
+from mcc.cli.settings import Settings, common_options
+from mcc.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mcc.compress.alternatives import Alternative, Choice
+
+
+@click.command(short_help="Show the alternatives for one layer, and why a plan took one.")
+@click.argument("node")
+@click.argument("where")
+@click.option("--target", metavar="T", help="With a MODEL: where it is to run; see mcc targets.")
+@model_options
+@common_options
+def explain(
+    node: str, where: str, target: str | None, input_shape: tuple[int, ...] | None, weights: Path | None,
+    settings: Settings,
+) -> None:  # fmt: skip
+    """Show the alternatives for the layer NODE with their cost, the loss each adds, and why a plan took one.
+
+    WHERE is the folder or the plan.json of mcc compress, the file of mcc plan, or a MODEL with --target: then
+    the costs are those of the table that mcc calibrate fills, and no losses are known.
+    """
+    plan = plan_file(where)
+    if plan is not None:
+        choice = planned_choice(node, plan)
+    elif target is None:
+        raise UsageError(
+            "is neither a folder of mcc compress nor a plan",
+            where=where,
+            hint="or give a MODEL with --target",
+        )
+    else:
+        choice = model_choice(node, where, target, input_shape, weights)
+    if settings.json:
+        return print_json(choice.to_dict())
+    return show(choice)
+
+
+def plan_file(where: str) -> Path | None:
+    """The plan that is meant; None where WHERE is something else. Raises UsageError for a folder without."""
+    path = Path(where)
+    if path.is_dir():
+        if not (path / "plan.json").exists():
+            raise UsageError(
+                "holds no plan.json", where=where, hint="mcc compress writes one when it ends well"
+            )
+        return path / "plan.json"
+    return path if path.suffix == ".json" else None
+
+
+def planned_choice(node: str, path: Path) -> Choice:
+    """What a plan says of a layer. Raises DataError where it says nothing of any."""
+    from mcc.compress.alternatives import Choice, unknown
+
+    try:
+        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+        found = raw["alternatives"]
+        entry = found.get(node)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError("holds no alternatives", where=str(path), hint="make the plan anew") from error
+    if entry is None:
+        raise unknown(node, list(found))
+    return Choice.from_dict(entry, str(path))
+
+
+def model_choice(
+    node: str, model: str, target: str, input_shape: tuple[int, ...] | None, weights: Path | None
+) -> Choice:
+    """What could be done to a layer of a model, by the table of measured kernels."""
+    from mcc.compress.alternatives import explainer_of
+
+    graph = deployment_form(load_model(model, input_shape, weights).graph)
+    return explainer_of(graph, get_target(target)).choice(node)
+
+
+def show(choice: Choice) -> None:
+    """Both tables on the terminal."""
+    click.echo(f"{choice.node}, {choice.kind}\n")
+    click.echo("How to run it, at the widths taken:")
+    _table(choice.forms)
+    if choice.widths:
+        click.echo(
+            f"\nHow wide to make its output (group {choice.group}; of all layers that read or make it):"
+        )
+        _table(choice.widths)
+    if any(one.loss is None for one in choice.forms):
+        click.echo("\nA dash: no loss of this layer by itself was measured.")
+
+
+def _table(found: Sequence[Alternative]) -> None:
+    from mcc.report.words import bytes_words
+
+    headers = ["", "alternative", "us", "+-", "source", "size", "loss added", "why"]
+    rows = [
+        ["*" if one.taken else "", one.what, f"{one.latency_us:.1f}", f"{one.error_us:.1f}", one.source,
+         bytes_words(round(one.size_bytes)), "-" if one.loss is None else f"{one.loss:.4f}", one.why]
+        for one in found
+    ]  # fmt: skip
+    print_table(headers, rows, right=["us", "+-", "size", "loss added"])

@@ -1,0 +1,63 @@
+"""A narrower network of the same family: every group of channels at the same share of its width.
+
+What anybody can do without a plan, and therefore what a plan has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+
+from mcc.compress.candidate import Structure
+from mcc.compress.planning import MARGIN, ROUNDS, Planner, Trial, excess
+from mcc.ir.graph import calls
+from mcc.search.problem import Tables
+from mcc.search.space import Regime, level_step
+
+SHARES = tuple(step / 20 for step in range(19, 1, -1))  # of the width, from 0.95 to 0.1
+
+
+def narrowed_evenly(widths: Mapping[str, int], share: float, multiple: int) -> dict[str, int]:
+    """Each width at that share, rounded up to what the target likes; groups that keep all are left out."""
+    found: dict[str, int] = {}
+    for name, width in widths.items():
+        step = level_step(width, multiple)
+        narrow = min(width, ceil(max(1.0, share * width) / step) * step)
+        if narrow < width:
+            found[name] = narrow
+    return found
+
+
+def plan_evenly(planner: Planner, label: str) -> Trial:
+    """The widest even narrowing that keeps the budgets when measured, or the nearest one.
+
+    Predicted sums say where to begin; each measurement corrects them, as it does for a plan.
+    """
+    setting, budget = planner.setting, planner.budget
+    tables = Tables(setting, Regime(), widths=True, low_rank=False)
+    whole = planner.plan_whole(Regime(), f"{label}-whole")
+    best = whole
+    if whole.keeps_all:
+        return whole
+    widths = {name: levels[0] for name, levels in tables.levels.items()}
+    nodes = [node for node in calls(setting.graph) if node.name in tables.kernels]
+    factor, tried = whole.factor, 0
+    for share in SHARES:
+        structure = Structure(widths=narrowed_evenly(widths, share, setting.multiple))
+        at = {**widths, **structure.widths}
+        chosen = [tables.options(node, at)[0] for node in nodes]
+        raw = setting.model.overhead("float").latency_us + sum(option.latency_us for option in chosen)
+        saved = sum(tables.options(n, widths)[0].size_bytes for n in nodes) - sum(
+            o.size_bytes for o in chosen
+        )
+        if planner.latency_us is not None and raw * factor > MARGIN * planner.latency_us:
+            continue
+        if budget.size_bytes is not None and whole.size_bytes - saved > budget.size_bytes:
+            continue
+        trial = planner.measure(structure, raw * factor, raw, f"{label}-{share:g}")
+        tried, factor = tried + 1, trial.factor
+        if excess(trial, planner) < excess(best, planner):
+            best = trial
+        if trial.keeps_all or tried == ROUNDS:
+            break
+    return best

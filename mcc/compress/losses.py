@@ -1,0 +1,57 @@
+"""The sensitivities of a job; of one network and the same images, nothing is measured twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from mcc.calibrate.store import default_path
+from mcc.compress.candidate import sparse_layers
+from mcc.compress.job import Job
+from mcc.ir.graph import Graph, constants
+from mcc.ir.text import print_graph
+from mcc.search.measuring import Wanted, measure_sensitivities
+from mcc.search.sensitivity import Sensitivities
+from mcc.search.space import Regime
+
+FORMAT = 1  # of what a probe does: another one, and files of earlier versions are left alone
+
+
+def measured_sensitivities(job: Job, regimes: Sequence[Regime], integer: Collection[str]) -> Sensitivities:
+    """Measure what the regimes need to know of the job's network.
+
+    Results lie beside the table of kernels (`MCC_CACHE_DIR`), a line for each as it is made: they belong to
+    network and images, not to a target, and a run that was stopped goes on from them.
+
+    Args:
+        integer: nodes of the deployment form that can run on integers.
+    """
+    sparse = next((regime.sparse for regime in regimes if regime.sparse is not None), None)
+    wanted = Wanted(
+        sparse=() if sparse is None else sparse_layers(job.graph),
+        block=1 if sparse is None else sparse.block,
+        integer=tuple(sorted(integer)) if any(r.precision != "float" for r in regimes) else (),
+    )
+    batches = job.labelled()
+    job.progress("sensitivities", 0.0, 1.0)
+    return measure_sensitivities(
+        job.graph,
+        batches,
+        lambda outputs, targets: job.task.loss(outputs, targets),
+        wanted=wanted,
+        known=_file_of(job.graph, batches, wanted.block),
+        progress=lambda stage, share: job.progress(stage, share, 1.0),
+    )
+
+
+def _file_of(graph: Graph, batches: Sequence[tuple[Tensor, Tensor]], block: int) -> Path:
+    """Where results for this very network and these images lie."""
+    found = hashlib.sha256(f"{FORMAT} {block} {print_graph(graph)}".encode())
+    for name, value in sorted(constants(graph).items()):
+        found.update(name.encode() + value.detach().contiguous().numpy().tobytes())
+    for x, target in batches:
+        found.update(x.contiguous().numpy().tobytes() + target.contiguous().numpy().tobytes())
+    return default_path().with_name("sensitivities") / f"{found.hexdigest()[:32]}.jsonl"

@@ -1,0 +1,212 @@
+"""Measuring what single decisions cost: one probe for each, independent of all others.
+
+    width   a group at half and at a quarter of its channels, the least important ones gone
+    rank    a 1x1 convolution as the product of its low-rank pair
+    sparse  a 1x1 convolution with that share of zeros, the weights that stay fitted to the data
+    noise   a region of the network on integers, ranges from the same images
+    pair    two groups that meet in a layer, both at half of their channels
+
+Each changes a copy of the network and compares its outputs with the original's, on images of the training
+data, before any repair: the mean Kullback-Leibler divergence in nats.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mcc.analysis.channel_groups import analyse_channels
+from mcc.analysis.pointwise import pointwise
+from mcc.analysis.shrink import zero_readers
+from mcc.ir.graph import Graph, calls, constant, copy_graph, operand, run, set_constant
+from mcc.ir.notes import SparseNote, annotate
+from mcc.ir.storage import load_graph, save_graph, write_beside
+from mcc.moments import input_moments
+from mcc.pass_api import PassContext
+from mcc.pipeline import Pipeline, RunOptions
+from mcc.search.regions import Region, precision_regions
+from mcc.search.sensitivity import REFERENCE_SHARE, kept
+from passes.factorize_1x1 import factors
+from passes.sparsify_1x1 import thin
+
+Kind = Literal["width", "rank", "sparse", "noise", "pair"]
+LEAST = 1e-9  # nats: what a probe that changes nothing costs, so that nothing is free
+RANGE_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One decision to measure.
+
+    Attributes:
+        kind: see the module.
+        names: of the group, layer or region; two of a pair.
+        level: channels that stay, rank, or share of zeros; 0 where the kind says all.
+    """
+
+    kind: Kind
+    names: tuple[str, ...]
+    level: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.kind} {' '.join(self.names)} {self.level:g}"
+
+
+def divergence(outputs: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+    """Mean KL(reference || outputs) of the softmax over axis 1, in nats, of the first output."""
+    left, right = F.log_softmax(outputs[0].double(), 1), F.log_softmax(reference[0].double(), 1)
+    return float(F.kl_div(left, right, log_target=True, reduction="batchmean"))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The network under test, and the images it is tested on.
+
+    Attributes:
+        graph: as captured.
+        x: inputs [N, ...].
+        order: for each group, its channels from the least to the most important, as places in its classes.
+        block: output channels that share a pattern of zeros.
+        integer: nodes of the deployment form that can run on integers, where that is asked.
+    """
+
+    graph: Graph
+    x: Tensor
+    order: dict[str, tuple[int, ...]]
+    block: int = 1
+    integer: tuple[str, ...] = ()
+
+    @cached_property
+    def _analysis(self) -> Any:
+        return analyse_channels(self.graph)
+
+    @cached_property
+    def _reference(self) -> tuple[Tensor, ...]:
+        return run(self.graph, self.x)
+
+    @cached_property
+    def _deployed(self) -> Graph:
+        return Pipeline.parse("-O2").run(self.graph, options=RunOptions(verify=False)).graph
+
+    @cached_property
+    def _moments(self) -> dict[str, Tensor]:
+        return input_moments(self.graph, pointwise(self.graph), (self.x,))
+
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        """The regions whose precision is open."""
+        return precision_regions(self._deployed, self.integer)
+
+    def measure(self, probe: Probe) -> float:
+        """Divergence of the network with that one decision taken, in nats; at least `LEAST`."""
+        changed = self._quantised(probe) if probe.kind == "noise" else self._changed(probe)
+        return max(divergence(run(changed, self.x), self._reference), LEAST)
+
+    def _changed(self, probe: Probe) -> Graph:
+        private = copy_graph(self.graph)
+        if probe.kind in ("width", "pair"):
+            zero_readers(private, self._analysis, self._removed(probe))
+            return private
+        (name,) = probe.names
+        layer = operand(next(node for node in calls(private) if node.name == name), 1)
+        weight, moment = constant(private, layer).detach(), self._moments.get(name)
+        if probe.kind == "sparse":
+            replaced = thin(weight, SparseNote(self.block, probe.level), moment)
+        else:
+            u, v = factors(weight, moment, round(probe.level))
+            replaced = (u[:, :, 0, 0] @ v[:, :, 0, 0]).reshape(weight.shape)
+        set_constant(private, str(layer.target), replaced)
+        return private
+
+    def _removed(self, probe: Probe) -> frozenset[int]:
+        removed: set[int] = set()
+        for name in probe.names:
+            group = self._analysis.group(name)
+            stay = round(probe.level) if probe.kind == "width" else kept(group.width, REFERENCE_SHARE)
+            removed |= {group.classes[i] for i in self.order[name][: group.width - stay]}
+        return frozenset(removed)
+
+    def _quantised(self, probe: Probe) -> Graph:
+        """The deployment form with quantisers in one region."""
+        inside = next(region for region in self.regions if (region.name,) == probe.names).nodes
+        private = copy_graph(self._deployed)
+        for node in calls(private):
+            if node.name not in inside:
+                annotate(node, precision="float")
+        ctx = PassContext(tuple(self.x.split(RANGE_BATCH)))
+        return Pipeline.parse("insert-qdq").run(private, ctx, RunOptions(verify=False)).graph
+
+    def save(self, folder: Path) -> None:
+        """Write everything into a folder, for `measure_there`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_graph(self.graph, folder / "graph.mcc")
+        save_file({"x": self.x.contiguous()}, folder / "images.safetensors")
+        content = {"order": self.order, "block": self.block, "integer": self.integer}
+        write_beside(folder / "subject.json", lambda p: p.write_text(json.dumps(content), encoding="utf-8"))
+
+    @staticmethod
+    def load(folder: Path) -> Subject:
+        """Read what `save` wrote."""
+        raw: dict[str, Any] = json.loads((folder / "subject.json").read_text(encoding="utf-8"))
+        order = {name: tuple(places) for name, places in raw["order"].items()}
+        x = load_file(folder / "images.safetensors")["x"]
+        return Subject(load_graph(folder / "graph.mcc"), x, order, raw["block"], tuple(raw["integer"]))
+
+
+@cache
+def _subject_in(folder: Path) -> Subject:
+    return Subject.load(folder)
+
+
+def measure_there(folder: Path, piece: dict[str, Any]) -> dict[str, Any]:
+    """One probe in a worker: `piece` holds the fields of a `Probe`; the result is under `loss`."""
+    return {"loss": _subject_in(folder).measure(Probe(piece["kind"], tuple(piece["names"]), piece["level"]))}
+
+
+class ProbeFile:
+    """Results of probes in a file of one line each, which grows by a line with every probe.
+
+    A line that a kill cut off is not read, and measured again.
+
+    Args:
+        path: of the file; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.known: dict[str, float] = {}
+        if path is not None and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                self._read(line)
+
+    def _read(self, line: str) -> None:
+        try:
+            key, value = json.loads(line)
+        except (ValueError, TypeError):
+            return
+        self.known[str(key)] = float(value)
+
+    def add(self, probe: Probe, loss: float) -> None:
+        """Keep a result, on disk when the call returns."""
+        self.known[str(probe)] = loss
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write("\n" + json.dumps([str(probe), loss]))  # a line cut off before stays by itself
+
+
+Runner = Callable[[Subject, Sequence[Probe], Callable[[Probe, float], None]], None]
+
+
+def one_by_one(subject: Subject, probes: Sequence[Probe], done: Callable[[Probe, float], None]) -> None:
+    """Measure probes here, one after the other."""
+    for probe in probes:
+        done(probe, subject.measure(probe))
