@@ -24,6 +24,13 @@ from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Target
 
 TRIAL_SECONDS = 3.0  # of measuring a candidate and the baseline; what is delivered is measured longer
+AGAIN = 2  # how often a disturbed measurement is made anew
+DISTURBED = 1.3
+"""A median that far above the fastest tenth of its samples: others had the processor for half of them.
+
+Undisturbed, the two are within 10 % of each other. On a machine with 15 programs waiting for two cores, one
+of 15 measurements in LiteRT.js of a file against itself came out 3.8 to 1, and a plan rested on it (2026-11).
+"""
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,14 @@ class Bench:
         return [Speed(**speed) for speed in found]
 
     def _together(self, paths: Sequence[Path], budget_s: float) -> list[Speed]:
-        samples = self.target.time([self.baseline, *paths], threads=self.threads, budget_s=budget_s)
-        return [_speed(one, samples[0]) for one in samples[1:]]
+        """Measured until nothing disturbs it, at most `1 + AGAIN` times; the least disturbed counts."""
+        best: list[LatencySamples] = []
+        for _ in range(1 + AGAIN):
+            found = self.target.time([self.baseline, *paths], threads=self.threads, budget_s=budget_s)
+            best = min((best, found), key=_disturbance) if best else found
+            if _disturbance(best) <= DISTURBED:
+                break
+        return [_speed(one, best[0]) for one in best[1:]]
 
     def memory_bytes(self, path: Path) -> int:
         """Peak memory of a fresh runner, see `mcc.runtime.target.Target.peak_memory`."""
@@ -138,6 +151,11 @@ def _stored(path: Path) -> dict[str, Any]:
             "holds no measurements", where=str(path), hint="remove it; what it held is measured anew"
         ) from error
     return dict(found)
+
+
+def _disturbance(measured: Sequence[LatencySamples]) -> float:
+    """The largest ratio of a median to the fastest tenth of its samples."""
+    return max(one.median_us / one.p10_us for one in measured)
 
 
 def _speed(one: LatencySamples, baseline: LatencySamples) -> Speed:

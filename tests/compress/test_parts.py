@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from mcc.errors import DataError, UsageError
 from mcc.frontend import load
 from mcc.ir.notes import SparseNote
 from mcc.report.schema import Budget
+from mcc.runtime.samples import LatencySamples
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.space import Regime
 from tests.compress.stand_ins import MODEL, StandIn
@@ -126,6 +128,29 @@ def test_measurements_of_another_machine_are_never_taken(files: list[Path]) -> N
     _bench(files, "run")[0].speed(files[1])
     other, target = _bench(files, "another run", fingerprint="b")
     other.speed(files[1])
+    assert len(target.timed) == 1
+
+
+def test_a_disturbed_measurement_is_made_anew_and_the_least_disturbed_counts(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, target = _bench(files, "run")
+    calm = target.time([files[0]])[0]
+    medians = [4.0, 2.0, 3.0]  # of the baseline, in units of what it is undisturbed
+    served: list[float] = []
+
+    def disturbed(paths: Sequence[Path], **_: Any) -> list[LatencySamples]:
+        served.append(medians[len(served)])
+        return [replace(calm, median_us=served[-1] * calm.median_us), *[calm] * (len(paths) - 1)]
+
+    monkeypatch.setattr(target, "time", disturbed)
+    assert bench.speed(files[1]).speedup == 2.0
+    assert served == medians
+
+
+def test_an_undisturbed_measurement_is_made_once(files: list[Path]) -> None:
+    bench, target = _bench(files, "run")
+    bench.speed(files[1])
     assert len(target.timed) == 1
 
 
