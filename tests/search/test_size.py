@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
-from mcc.ir.graph import Graph, calls, copy_graph, inputs
+from mcc.ir.graph import Graph, calls, constants, copy_graph, inputs, set_constant
 from mcc.ir.notes import SparseNote, annotate, shape_of
 from mcc.lower.onnx.writer import to_onnx
 from mcc.lower.tflite.writer import to_tflite
@@ -115,3 +117,17 @@ def test_a_low_rank_pair_takes_what_its_option_says() -> None:
     after = Pipeline.parse("factorize-1x1").run(private, PassContext(), RunOptions(verify=False)).graph
     saved = len(to_tflite(setting.graph)) - len(to_tflite(after))
     assert dense.size_bytes - pair.size_bytes == pytest.approx(saved, abs=SLACK)
+
+
+@pytest.mark.parametrize("precision", ["float", "int8"])
+@pytest.mark.parametrize("lower", [to_tflite, to_onnx])
+def test_the_size_of_a_file_does_not_depend_on_what_training_made_of_its_weights(
+    precision: str, lower: Callable[[Graph], bytes]
+) -> None:
+    graph = deployed(network("mobile"))
+    graph = graph if precision == "float" else _quantised(graph)
+    equal = copy_graph(graph)
+    for name, value in constants(equal).items():
+        if value.is_floating_point() and value.ndim > 0:
+            set_constant(equal, name, torch.full_like(value, 0.01))
+    assert len(lower(graph)) == len(lower(equal))

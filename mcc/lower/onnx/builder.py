@@ -43,7 +43,7 @@ class OnnxGraph:
         self.opset = opset
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
-        self._stored: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._stored: dict[tuple[str, str, tuple[int, ...], bytes], str] = {}
         self._names: set[str] = set()
 
     def fresh(self, wished: str) -> str:
@@ -54,10 +54,15 @@ class OnnxGraph:
         self._names.add(name)
         return name
 
-    def constant(self, value: Array, wished: str) -> str:
-        """Store a constant and return its name; the same array gives the same name."""
+    def constant(self, value: Array, wished: str, *, owner: str = "") -> str:
+        """Store a constant and return its name; the same array of the same owner gives the same name.
+
+        Args:
+            owner: what it is in the graph, for trained values: weights or scales that happen to be equal are
+                stored twice, so that the size of a file never depends on what training made of them.
+        """
         value = np.ascontiguousarray(value).reshape(value.shape)
-        key = (value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest())
+        key = (owner, value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest())
         if key not in self._stored:
             self._stored[key] = self.own_constant(value, wished)
         return self._stored[key]

@@ -76,7 +76,7 @@ def elu(low: Lowering, node: fx.Node) -> str:
 def prelu(low: Lowering, node: fx.Node) -> str:
     """PRelu, its slope along axis 1."""
     slope, rank = low.array(operand(node, 1)), len(low.shape(node))
-    shaped = low.model.constant(slope.reshape(-1, *[1] * (rank - 2)), f"{node.name}/slope")
+    shaped = low.model.constant(slope.reshape(-1, *[1] * (rank - 2)), f"{node.name}/slope", owner=node.name)
     return low.add(node, "PRelu", [low.value(operand(node, 0)), shaped])
 
 
@@ -189,7 +189,9 @@ def affine(low: Lowering, node: fx.Node, x: str, shape: list[int]) -> str:
     for index, op in ((1, "Mul"), (2, "Add")):
         source = optional_operand(node, index)
         if source is not None:
-            term = low.model.constant(low.array(source).reshape(shape), f"{node.name}/{op.lower()}_term")
+            term = low.model.constant(
+                low.array(source).reshape(shape), f"{node.name}/{op.lower()}_term", owner=node.name
+            )
             x = low.add(node, op, [x, term], op.lower())
     return x
 

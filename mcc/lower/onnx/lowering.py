@@ -68,7 +68,8 @@ class Lowering:
     def value(self, node: fx.Node) -> str:
         """The ONNX value of a graph value."""
         if node not in self._values and is_constant(node):
-            self._values[node] = self.model.constant(self.array(node), str(node.target))
+            name = str(node.target)
+            self._values[node] = self.model.constant(self.array(node), name, owner=name)
         return self._values[node]
 
     def weight(self, node: fx.Node) -> str:
@@ -86,7 +87,7 @@ class Lowering:
         scales = params.scale_vector
         if params.axis is None:
             zeros, scales = zeros.reshape(()), scales.reshape(())
-        scale = self.model.constant(scales, f"{source.name}/scale")
+        scale = self.model.constant(scales, f"{source.name}/scale", owner=source.name)
         zero = self.model.own_constant(zeros, f"{source.name}/zero_point")
         return self.add(source, "DequantizeLinear", [integers, scale, zero], **along(params))
 
@@ -131,8 +132,8 @@ class Lowering:
         if entry is None:
             return [self.value(source)]
         weights = integer_weights(self.graph, entry)
-        steps = self.model.constant(weights.bias, f"{node.name}/bias")
-        scale = self.model.constant(weights.bias_scale, f"{node.name}/bias_scale")
+        steps = self.model.constant(weights.bias, f"{node.name}/bias", owner=node.name)
+        scale = self.model.constant(weights.bias_scale, f"{node.name}/bias_scale", owner=node.name)
         zero = self.model.constant(np.zeros(len(weights.bias), np.int32), f"{node.name}/bias_zero")
         return [self.add(node, "DequantizeLinear", [steps, scale, zero], "bias_real", axis=0)]
 
@@ -141,8 +142,9 @@ class Lowering:
         zeros, scales = np.asarray(params.zero_points), params.scale_vector
         if params.axis is None:
             zeros, scales = zeros.reshape(()), scales.reshape(())
-        scale = self.model.constant(scales, f"{wished}/scale")
-        zero = self.model.constant((zeros + UINT8_SHIFT).astype(np.uint8), f"{wished}/zero_point")
+        codes = (zeros + UINT8_SHIFT).astype(np.uint8)
+        scale = self.model.constant(scales, f"{wished}/scale", owner=wished)
+        zero = self.model.constant(codes, f"{wished}/zero_point", owner=wished)
         return scale, zero
 
     def quantized(
@@ -187,7 +189,7 @@ def fake_quantize(low: Lowering, node: fx.Node) -> str:
     source, params = operand(node, 0), eight_bits(low.graph, node)
     if is_constant(source):
         codes = quantized_constant(low.graph, node).astype(np.int16) + UINT8_SHIFT
-        stored = low.model.constant(codes.astype(np.uint8), f"{node.name}/codes")
+        stored = low.model.constant(codes.astype(np.uint8), f"{node.name}/codes", owner=node.name)
         return low.add(node, "DequantizeLinear", [stored, *low.grid(params, node.name)], **along(params))
     entry = low.integer.get(source)
     value = low.value(source)

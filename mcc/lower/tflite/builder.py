@@ -75,7 +75,7 @@ class FlatModel:
         self._codes: dict[tuple[int, int], int] = {}
         self._used: list[tuple[str, int]] = []
         self._buffers: list[Any] = [schema.BufferT()]
-        self._buffer_of: dict[bytes, int] = {}
+        self._buffer_of: dict[tuple[str, bytes], int] = {}
         self._constant_of: dict[tuple[object, ...], int] = {}
         self._metadata: dict[str, bytes] = {}
         self._taken: set[str] = set()
@@ -86,14 +86,21 @@ class FlatModel:
         """Add a tensor that an operator will write (or the caller feeds); returns its index."""
         return self._add(name, tuple(shape), dtype, quantisation, buffer=0)
 
-    def constant(self, name: str, value: Array, quantisation: Quantisation | None = None) -> int:
-        """Add a constant; the same values, shape and quantisation give the same tensor."""
+    def constant(
+        self, name: str, value: Array, quantisation: Quantisation | None = None, *, owner: str = ""
+    ) -> int:
+        """Add a constant; the same owner, values, shape and quantisation give the same tensor.
+
+        Args:
+            owner: what it is in the graph, for trained values: weights that happen to be equal are stored
+                twice, so that the size of a file never depends on what training made of its weights.
+        """
         value = np.ascontiguousarray(value)
         raw = value.tobytes()
         quant_key = quantisation.key() if quantisation else None
-        key = (value.dtype.name, value.shape, quant_key, hashlib.sha256(raw).digest())
+        key = (owner, value.dtype.name, value.shape, quant_key, hashlib.sha256(raw).digest())
         if key not in self._constant_of:
-            buffer = self._buffer(raw)
+            buffer = self._buffer(raw, owner)
             index = self._add(name, value.shape, value.dtype.name, quantisation, buffer)
             self._constant_of[key] = index
         return self._constant_of[key]
@@ -101,7 +108,7 @@ class FlatModel:
     def sparse_constant(self, name: str, weight: SparseWeight) -> int:
         """Add a constant in TFLite's sparse encoding; only DENSIFY may read it."""
         index = self._add(
-            name, weight.shape, weight.values.dtype.name, None, self._buffer(weight.values.tobytes())
+            name, weight.shape, weight.values.dtype.name, None, self._buffer(weight.values.tobytes(), name)
         )
         self._tensors[index].sparsity = _sparsity(weight)
         return index
@@ -186,12 +193,12 @@ class FlatModel:
         self._taken.add(unique)
         return unique
 
-    def _buffer(self, raw: bytes) -> int:
-        digest = hashlib.sha256(raw).digest()
-        if digest not in self._buffer_of:
+    def _buffer(self, raw: bytes, owner: str = "") -> int:
+        key = (owner, hashlib.sha256(raw).digest())
+        if key not in self._buffer_of:
             self._buffers.append(_AlignedBuffer(raw))
-            self._buffer_of[digest] = len(self._buffers) - 1
-        return self._buffer_of[digest]
+            self._buffer_of[key] = len(self._buffers) - 1
+        return self._buffer_of[key]
 
     def _opcode(self, code: str, version: int) -> int:
         key = (int(getattr(schema.BuiltinOperator, code)), version)

@@ -47,13 +47,14 @@ def weight_and_bias(low: Lowering, node: fx.Node) -> tuple[Weight, Weight]:
     if entry is not None:
         held = integer_weights(low.graph, entry)
         _check_bias(low, node, held)
-        weight = Weight(held.weight, regions.per_channel(held.weight_scale))
-        return weight, Weight(held.bias, regions.per_channel(held.bias_scale))
+        scales = regions.per_channel(held.weight_scale)
+        weight = Weight(held.weight, scales, operand(node, 1).name)
+        return weight, Weight(held.bias, regions.per_channel(held.bias_scale), _bias_name(node))
     weight = low.weight(node, 1)
     channels = output_channels(node, weight.value)
     source = optional_operand(node, 2)
     bias = np.zeros(channels, np.float32) if source is None else low.weight(node, 2).value
-    return weight, Weight(bias, None)
+    return weight, Weight(bias, None, _bias_name(node))
 
 
 def _check_bias(low: Lowering, node: fx.Node, held: IntegerWeights) -> None:
@@ -82,7 +83,7 @@ def _ordered(constant: Weight, order: npt.NDArray[np.int64] | None) -> Weight:
     if order is None:
         return constant
     quantisation = constant.quantisation.take(order) if constant.quantisation else None
-    return Weight(constant.value[order], quantisation)
+    return replace(constant, value=constant.value[order], quantisation=quantisation)
 
 
 @emits("conv2d")
@@ -126,8 +127,9 @@ def _filters(low: Lowering, node: fx.Node, weight: Weight, *, depthwise: bool) -
     name = f"{node.name}/weight"
     if depthwise:
         quantisation = weight.quantisation.along(3) if weight.quantisation else None
-        return low.store_weight(name, Weight(weight.value[:, 0].transpose(1, 2, 0)[None], quantisation))
-    filters = Weight(weight.value.transpose(0, 2, 3, 1), weight.quantisation)
+        across = weight.value[:, 0].transpose(1, 2, 0)[None]
+        return low.store_weight(name, replace(weight, value=across, quantisation=quantisation))
+    filters = replace(weight, value=weight.value.transpose(0, 2, 3, 1))
     sparse = note(node).sparse
     pointwise = filters.value.shape[1:3] == (1, 1) and attributes(node)["groups"] == 1
     if sparse is None or not pointwise or filters.quantisation is not None:
@@ -188,7 +190,7 @@ def _dense_transposed(weight: Weight, groups: int, dilation: tuple[int, int]) ->
     for group in range(groups):
         i, o = slice(group * rows, (group + 1) * rows), slice(group * per_group, (group + 1) * per_group)
         dense[o, :: dilation[0], :: dilation[1], i] = value[i].transpose(1, 2, 3, 0)
-    return Weight(dense, weight.quantisation)
+    return replace(weight, value=dense)
 
 
 def _transposed_padding(at: Any, x: Shape, kernel: tuple[int, ...], out: Shape) -> Quad:

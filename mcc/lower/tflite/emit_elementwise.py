@@ -208,7 +208,9 @@ def prelu(low: Lowering, node: fx.Node) -> None:
     alpha = stored(slope.reshape(shape), x.layout)[0]  # TFLite's alpha leaves out the batch axis
     if slope.size == 1:
         alpha = np.broadcast_to(alpha, [1] * (len(x.shape) - 2) + [x.stored_shape[-1]])
-    low.bind(node, step(low, node, "PRELU", [x, low.model.constant(f"{node.name}/slope", alpha)]))
+    low.bind(
+        node, step(low, node, "PRELU", [x, low.model.constant(f"{node.name}/slope", alpha, owner=node.name)])
+    )
 
 
 @emits("batch_norm")
@@ -221,7 +223,9 @@ def batch_norm(low: Lowering, node: fx.Node) -> None:
     scale = weight / np.sqrt(var + attributes(node)["eps"])
     shape = [-1 if axis == 1 else 1 for axis in range(len(x.shape))]
     factors = [
-        low.model.constant(f"{node.name}/{name}", stored(value.reshape(shape), x.layout).astype(np.float32))
+        low.model.constant(
+            f"{node.name}/{name}", stored(value.reshape(shape), x.layout).astype(np.float32), owner=node.name
+        )
         for name, value in (("scale", scale), ("shift", bias - mean * scale))
     ]
     scaled = step(low, node, "MUL", [x, factors[0]], MUL, "scaled")

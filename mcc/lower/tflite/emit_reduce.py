@@ -100,7 +100,8 @@ def _affine(low: Lowering, node: fx.Node, x: Value, shape: Shape) -> Value:
     for index, code, options in ((1, "MUL", MUL), (2, "ADD", ADD)):
         if optional_operand(node, index) is not None:
             value = stored(low.weight(node, index).value.reshape(shape), x.layout)
-            constant = low.model.constant(f"{node.name}/{code.lower()}", np.ascontiguousarray(value))
+            name = f"{node.name}/{code.lower()}"
+            constant = low.model.constant(name, np.ascontiguousarray(value), owner=node.name)
             x = step(low, node, code, [x, constant], options, code.lower())
     return x
 

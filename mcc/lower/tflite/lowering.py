@@ -61,10 +61,11 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A weight in the graph's axes: float32, or int8 with its parameters."""
+    """A weight in the graph's axes: float32, or int8 with its parameters; `owner` names it in the graph."""
 
     value: Array
     quantisation: Quantisation | None
+    owner: str
 
 
 class Lowering:
@@ -158,7 +159,7 @@ class Lowering:
         layout = layout or plain(len(shape))
         array, quantisation = self._constant_array(node, integer)
         name = str(node.target) if is_constant(node) else node.name
-        index = self.model.constant(name, stored(array.reshape(shape), layout), quantisation)
+        index = self.model.constant(name, stored(array.reshape(shape), layout), quantisation, owner=name)
         return Value(index, shape, layout, quantisation)
 
     def _constant_array(self, node: fx.Node, integer: bool) -> tuple[Array, Quantisation | None]:
@@ -183,13 +184,13 @@ class Lowering:
                 where=node.name,
                 hint="use matmul for a product of two computed values",
             )
-        return Weight(self._constant_array(source, integer=False)[0], None)
+        return Weight(self._constant_array(source, integer=False)[0], None, source.name)
 
     def store_weight(self, name: str, weight: Weight) -> int:
         """Add a weight to the file, in half precision behind a DEQUANTIZE if so asked; its tensor index."""
         if weight.quantisation is not None or not self.half_weights:
-            return self.model.constant(name, weight.value, weight.quantisation)
-        half = self.model.constant(f"{name}/half", weight.value.astype(np.float16))
+            return self.model.constant(name, weight.value, weight.quantisation, owner=weight.owner)
+        half = self.model.constant(f"{name}/half", weight.value.astype(np.float16), owner=weight.owner)
         single = self.model.tensor(name, weight.value.shape, "float32")
         self.model.operator("DEQUANTIZE", [half], [single], Options("DequantizeOptions"))
         return single
