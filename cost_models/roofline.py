@@ -53,8 +53,8 @@ class RooflineCostModel:
         if int(dict(kernel.attributes).get("groups", 1)) > 1:
             macs /= DEPTHWISE_EFFICIENCY
         latency = self.call_us + max(macs / rate, kernel.bytes_moved / (self.gbytes * 1e3))
-        return Estimate(latency, RELATIVE_ERROR * latency, "fitted")
+        return Estimate(latency, RELATIVE_ERROR * latency, "roofline")
 
     def overhead(self, precision: Precision) -> Estimate:
         """Latency that belongs to no kernel."""
-        return Estimate(self.overhead_us, RELATIVE_ERROR * self.overhead_us, "fitted")
+        return Estimate(self.overhead_us, RELATIVE_ERROR * self.overhead_us, "roofline")

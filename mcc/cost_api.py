@@ -20,7 +20,7 @@ from mcc.ir.channels import channel_axis
 from mcc.ir.graph import Graph, GraphBuilder, calls, is_constant, op_name
 from mcc.ir.notes import SparseNote, note, shape_of, type_of
 
-Source = Literal["measured", "fitted"]
+Source = Literal["measured", "fitted", "roofline"]
 Layout = Literal["nhwc", "nchw"]
 Precision = Literal["float", "int8", "int7"]
 
@@ -248,7 +248,8 @@ class Estimate:
     Attributes:
         latency_us: microseconds, or model cycles on a simulated core.
         error_us: one standard deviation of the prediction.
-        source: whether this very kernel was measured, or the value is fitted between measured ones.
+        source: whether this very kernel was measured, the value is fitted between measured ones, or comes from
+            a few figures of the device alone.
     """
 
     latency_us: float

@@ -31,14 +31,14 @@ from mcc.runtime.target import Runner, Target
 
 log = logging.getLogger(__name__)
 
-WANTED_US = 1000.0  # of all copies together: well above what the runtime itself takes
+WANTED_US = 500.0  # of all copies together: well above what the runtime itself takes
 FEWEST, MOST = 4, 24  # copies
-SAMPLE_US = 1_200.0  # short against the time slices of other processes, long against the clock's steps
+SAMPLE_US = 500.0  # short against the time slices of other processes, long against the clock's steps
 SAMPLES = 8  # in a turn; its lower quartile counts, which leaves out those that had to wait for the processor
 ROUNDS = 5
 ATTEMPTS = 3  # series of rounds, while...
 UNSURE = 0.3  # ...10th and 90th percentile lie farther apart than this share of the median
-WARM_US = 20_000.0  # until a file's code and data are where they stay
+WARM_US = 6_000.0  # until a file's code and data are where they stay
 LEAST_US = 0.02
 GMACS, GBYTES = 8.0, 4.0  # rough speed of a runtime without a profile (WebAssembly on one core)
 

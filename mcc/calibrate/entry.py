@@ -15,7 +15,7 @@ from mcc.calibrate import campaign
 from mcc.calibrate.campaign import CalibrationReport
 from mcc.calibrate.measure import Progress, input_name, silent
 from mcc.calibrate.store import Store
-from mcc.cost_api import GraphCost, Precision, graph_kernels, predict
+from mcc.cost_api import CostModel, GraphCost, Precision, graph_kernels, predict
 from mcc.errors import UsageError
 from mcc.ir.graph import Graph, GraphBuilder, calls, inputs, operand
 from mcc.ir.notes import note, shape_of
@@ -67,31 +67,51 @@ def _joined(reports: Sequence[CalibrationReport]) -> CalibrationReport:
     )
 
 
-def predict_graph(graph: Graph, target: Target, *, threads: int = 1, table: Path | None = None) -> GraphCost:
+def predict_graph(
+    graph: Graph,
+    target: Target,
+    *,
+    threads: int = 1,
+    table: Path | None = None,
+    model: CostModel | None = None,
+) -> GraphCost:
     """Predicted cost of a graph in deployment form, float or quantised, from what the table holds.
 
     Args:
         table: the SQLite file; the user's own if None.
+        model: predicts instead of the table.
 
     Raises:
         UsageError: nothing was measured for the target yet.
         DataError: the table cannot be read.
     """
+    model = model or measured_model(graph, target, threads=threads, table=table)
+    integer = {node.name for node in integer_nodes(graph)}
+    kernels = graph_kernels(graph, integer, active_cluster(graph) if target.facts().sparse_1x1 else ())
+    first: Precision = "int8" if integer else "float"
+    return predict(model, kernels, first)
+
+
+def measured_model(
+    graph: Graph, target: Target, *, threads: int = 1, table: Path | None = None
+) -> LookupCostModel:
+    """The cost model of what was measured for a target, with the overhead of this network's input.
+
+    Raises:
+        UsageError: nothing was measured for the target yet; says so where it was for another version of it.
+        DataError: the table cannot be read.
+    """
     fingerprint = target.fingerprint(threads).key()
-    shape = shape_of(inputs(graph)[0])
     with Store(table) as store:
         stale = store.others(fingerprint)
-        model = LookupCostModel.from_store(store, fingerprint, input_name(shape))
+        model = LookupCostModel.from_store(store, fingerprint, input_name(shape_of(inputs(graph)[0])))
     if not model.rows:
         why = f"; {sum(stale.values())} rows of another version or device do not count" if stale else ""
         raise UsageError(
             f"no operator was measured for {target.spec}{why}",
             hint=f"mcc calibrate --target {target.spec} --model MODEL",
         )
-    integer = {node.name for node in integer_nodes(graph)}
-    kernels = graph_kernels(graph, integer, active_cluster(graph) if target.facts().sparse_1x1 else ())
-    first: Precision = "int8" if integer else "float"
-    return predict(model, kernels, first)
+    return model
 
 
 def active_cluster(graph: Graph) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from tools.results.prediction_runs import Bench, Notebook, Subject, subjects_of
 
 TARGETS = ("litert-host", "ort-host", "litert-web")
 PRECISIONS: tuple[Precision, ...] = ("float", "int8")
-LEARNT = range(101, 125)  # seeds of the networks whose kernels make the table
+LEARNT = range(101, 113)  # seeds of the networks whose kernels make the table
 GROUP = 12  # networks whose kernels are measured at a time
 ASKED = range(1, 21)  # seeds of the networks that are predicted
 

@@ -1,0 +1,83 @@
+"""What each layer of a network would cost in each form: as it is, in integers, thinned, as a low-rank pair.
+
+Forms are compared one layer at a time, the rest of the network staying as it is. A sparse layer saves what it
+says only where its whole cluster runs sparse, and neighbours in another precision convert between the two:
+a plan counts both, this view does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mcc.analysis.pointwise import pointwise
+from mcc.analysis.sparse_cluster import find_sparse_cluster
+from mcc.cost_api import CostModel, Estimate, Kernel, graph_kernels
+from mcc.ir.graph import Graph
+from mcc.ir.notes import SparseNote
+from mcc.quant.placement import place
+from mcc.quant.regions import integer_nodes
+from mcc.runtime.target import Target
+from mcc.search.problem import low_rank_pair
+
+SPARSITY = 0.8  # of the sparse form: the middle of those that a plan chooses from
+RANK_SHARE = 0.25  # of the smaller side: a 1x1 between equal widths then has half of its products
+
+
+@dataclass(frozen=True)
+class LayerForms:
+    """Predicted cost of one layer in each form that it can take on the target.
+
+    Attributes:
+        node: its name.
+        forms: by the form's name, the present one first: `float`, `int8`, `sparse 80 %`, `rank 24`.
+    """
+
+    node: str
+    forms: Mapping[str, Estimate]
+
+
+def layer_forms(graph: Graph, target: Target, model: CostModel) -> tuple[LayerForms, ...]:
+    """Each layer with weights in each form that is possible for it.
+
+    Args:
+        graph: in deployment form; layers that are quantised already have no other form.
+    """
+    held = {node.name for node in integer_nodes(graph)}
+    kernels = graph_kernels(graph, held)
+    integer = set[str]() if held else {node.name for node in place(graph, "int8").precision}
+    thin = find_sparse_cluster(graph).pointwise if target.facts().sparse_1x1 and not held else ()
+    plain = {node.name for node in pointwise(graph)}
+    found: list[LayerForms] = []
+    for name, kernel in kernels.items():
+        if len(kernel.operands) < 2 or kernel.operands[1] is None or not kernel.operands[1].constant:
+            continue
+        forms = {kernel.precision if name in held else "float": model.kernel(kernel)}
+        if name in integer:
+            forms["int8"] = model.kernel(replace(kernel, precision="int8"))
+        if name in thin:
+            sparse = SparseNote(target.facts().sparse_block, SPARSITY)
+            forms[f"sparse {SPARSITY:.0%}"] = model.kernel(replace(kernel, sparse=sparse, layout="nchw"))
+        if name in plain and name not in held:
+            rank = shown_rank(kernel)
+            forms[f"rank {rank}"] = _pair(kernel, rank, model)
+        found.append(LayerForms(name, forms))
+    return tuple(found)
+
+
+def shown_rank(kernel: Kernel) -> int:
+    """The rank at which a 1x1 convolution is shown: a quarter of its smaller side, a multiple of 8."""
+    weight = kernel.operands[1]
+    assert weight is not None
+    return max(8, round(RANK_SHARE * min(weight.shape[:2]) / 8) * 8)
+
+
+def _pair(kernel: Kernel, rank: int, model: CostModel) -> Estimate:
+    """A 1x1 convolution as a pair of two."""
+    parts = [model.kernel(part) for part in low_rank_pair(kernel, rank)]
+    sources = [part.source for part in parts]
+    return Estimate(
+        sum(part.latency_us for part in parts),
+        sum(part.error_us**2 for part in parts) ** 0.5,
+        parts[0].source if len(set(sources)) == 1 else "fitted",
+    )
