@@ -248,8 +248,8 @@ class Estimate:
     Attributes:
         latency_us: microseconds, or model cycles on a simulated core.
         error_us: one standard deviation of the prediction.
-        source: whether this very kernel was measured, the value is fitted between measured ones, or comes from
-            a few figures of the device alone.
+        source: whether this very kernel was measured, the value is fitted between measured ones, or it comes
+            from a few figures of the device alone.
     """
 
     latency_us: float
@@ -286,7 +286,10 @@ class Measurement:
 class CostModel(Protocol):
     """Predicts what one kernel costs on one target."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Of the kind of model."""
+        ...
 
     def kernel(self, kernel: Kernel) -> Estimate:
         """Latency of a kernel inside a network."""

@@ -18,7 +18,7 @@ from mcc.calibrate.micro import single
 from mcc.calibrate.profiled import files_of, measure_profiled
 from mcc.calibrate.store import Store, Whole
 from mcc.cost_api import Kernel, Measurement, Precision, kernel_of
-from mcc.errors import TargetError, UnsupportedError
+from mcc.errors import MccError, TargetError, UnsupportedError
 from mcc.ir.graph import Graph, GraphBuilder
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Target
@@ -112,6 +112,7 @@ class _Run:
         self.folder = Path()
         self.profiled = False
         self.bare_us = 0.0
+        self.odd: set[tuple[str, str]] = set()  # kinds of kernels of which the profile cannot tell
 
     def begin(self, folder: Path, kernels: list[Kernel]) -> list[list[Kernel]]:
         """Look at the runtime, and say which kernels are measured together. Raises TargetError."""
@@ -136,23 +137,42 @@ class _Run:
         """
         weight = kernel.operands[1] if len(kernel.operands) > 1 else None
         weighted = weight is not None and weight.constant and len(weight.shape) > 1
-        return not self.profiled or (self.target.format == "onnx" and weighted)
+        odd = _kind(kernel) in self.odd
+        return not self.profiled or odd or (self.target.format == "onnx" and weighted)
 
     def file(self, kernels: list[Kernel]) -> None:
-        """Measure kernels together; where that fails, those of both halves."""
+        """Measure kernels together.
+
+        Where that fails, usually one kind of operator is at fault: each kind has a file of its own then. What
+        the profile cannot tell is measured by difference, and such kinds at once from then on.
+        """
+        odd = [kernel for kernel in kernels if _kind(kernel) in self.odd]
+        if odd and len(odd) < len(kernels):
+            self.file([kernel for kernel in kernels if _kind(kernel) not in self.odd])
+            return self.file(odd)
         try:
             rows = self._measured(kernels)
         except (TargetError, UnsupportedError) as error:
-            if len(kernels) == 1:
-                log.info("%s cannot be measured: %s", kernels[0], error)
-                self.failed.append((str(kernels[0]), str(error)))
-                return
-            middle = len(kernels) // 2
-            self.file(kernels[:middle])
-            self.file(kernels[middle:])
-            return
+            return self._failed(kernels, error)
         self.store.add(self.fingerprint, rows)
         self.measured += len(rows)
+        return None
+
+    def _failed(self, kernels: list[Kernel], error: MccError) -> None:
+        kinds = {_kind(kernel) for kernel in kernels}
+        if len(kinds) > 1:
+            for kind in sorted(kinds):
+                self.file([kernel for kernel in kernels if _kind(kernel) == kind])
+        elif not self._by_difference(kernels[0]):
+            log.info("%s by difference: %s", ", ".join(map(str, kernels)), error)
+            self.odd |= kinds
+            self.file(kernels)
+        elif len(kernels) > 1:
+            for kernel in kernels:
+                self.file([kernel])
+        else:
+            log.info("%s cannot be measured: %s", kernels[0], error)
+            self.failed.append((str(kernels[0]), str(error)))
 
     def _measured(self, kernels: list[Kernel]) -> list[Measurement]:
         if self._by_difference(kernels[0]):
@@ -163,6 +183,10 @@ class _Run:
         return measure_profiled(
             kernels, self.target, self.folder, threads=self.threads, bare_us=self.bare_us, excess=excess
         )
+
+
+def _kind(kernel: Kernel) -> tuple[str, str]:
+    return kernel.op, kernel.precision
 
 
 def has_profile(target: Target, file: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,15 @@ import click
 
 from mcc.cli.models import deployment_form, get_target, load_model, model_options
 from mcc.cli.output import print_json, print_table
+from mcc.cli.quantities import ROOFLINE
 from mcc.cli.settings import Settings, common_options
+from mcc.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
+    from mcc.cost_api import CostModel, Estimate
     from mcc.ir.graph import Graph
     from mcc.report.layers import Layer, Move
+    from mcc.runtime.target import Target
 
 TFLITE = ".tflite"
 
@@ -21,17 +26,26 @@ TFLITE = ".tflite"
 @click.command(short_help="Show a model's layers, their cost, and what can be done.")
 @click.argument("model")
 @click.option("--target", metavar="T", help="Also the predicted cost there, and what its runtime allows.")
+@click.option(
+    "--roofline",
+    type=ROOFLINE,
+    metavar="GMACS,GBYTES",
+    help="Cost on a device never measured, from its peak float32 rate and its memory bandwidth, as 20,10.",
+)
 @click.option("--why", is_flag=True, help="Why each layer cannot be pruned, sparse, low-rank or int8.")
 @model_options
 @common_options
 def inspect(
-    model: str, target: str | None, why: bool, input_shape: tuple[int, ...] | None, weights: Path | None,
-    settings: Settings,
+    model: str, target: str | None, roofline: tuple[float, float] | None, why: bool,
+    input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Show a model's operators, shapes, multiply-accumulates and bytes, and what can be done to each layer.
 
     The model is shown as it is lowered: batch norms folded, activations fused. Of a .tflite file, the
     operators and tensors as they are.
+
+    With a target, a second table says what each layer would cost there in each form: as it is, as int8,
+    sparse, as a low-rank pair; measured, or fitted between what was measured, with one standard deviation.
     """
     if model.endswith(TFLITE):
         return _inspect_tflite(model, settings)
@@ -40,20 +54,43 @@ def inspect(
     graph = deployment_form(load_model(model, input_shape, weights).graph)
     found = None if target is None else get_target(target)
     layers = inspect_layers(graph, None if found is None else found.facts())
-    costs = {} if target is None else predicted(graph, target)
+    if roofline is not None and found is None:
+        raise UsageError("--roofline needs a --target", hint="it says which forms a layer can take")
+    costs = {} if found is None else predicted(graph, found, roofline)
     if settings.json:
         return print_json(_json(model, target, layers, costs))
     _show(layers, costs, why)
     return None
 
 
-def predicted(graph: Graph, target: str) -> dict[str, Any]:
-    """Predicted cost in microseconds: `layers` by node name, `total` and `overhead`."""
-    from mcc.calibrate import predict_graph
+def predicted(graph: Graph, target: Target, roofline: tuple[float, float] | None = None) -> dict[str, Any]:
+    """Predicted cost in microseconds: `layers` by node name, `forms` of each, `total` and `overhead`."""
+    from cost_models.roofline import RooflineCostModel
+    from mcc.calibrate.entry import measured_model, predict_graph
+    from mcc.search.forms import layer_forms
 
-    cost = predict_graph(graph, get_target(target))
-    layers = {layer.node: layer.estimate for layer in cost.layers}
-    return {"layers": layers, "total": cost.latency_us, "overhead": cost.overhead_us}
+    model: CostModel = RooflineCostModel(*roofline) if roofline else measured_model(graph, target)
+    cost = predict_graph(graph, target, model=model)
+    return {
+        "layers": {layer.node: layer.estimate for layer in cost.layers},
+        "forms": {found.node: found.forms for found in layer_forms(graph, target, model)},
+        "total": cost.latency_us,
+        "error": cost.error_us,
+        "overhead": cost.overhead_us,
+        "footprint": _footprint(graph, target),
+    }
+
+
+def _footprint(graph: Graph, target: Target) -> dict[str, int]:
+    """Bytes of the file, exact, and of peak memory, predicted; without what is not known of the target."""
+    from mcc.search.footprint import footprint
+
+    try:
+        found = footprint(graph, target)
+    except (UnsupportedError, UsageError):  # lowering says so, and why, when it is asked for
+        return {}
+    peak = {} if found.peak_bytes is None else {"predicted_peak_memory_bytes": found.peak_bytes}
+    return {"file_bytes": found.file_bytes, **peak}
 
 
 def _json(model: str, target: str | None, layers: tuple[Layer, ...], costs: dict[str, Any]) -> dict[str, Any]:
@@ -65,11 +102,18 @@ def _json(model: str, target: str | None, layers: tuple[Layer, ...], costs: dict
             entry["predicted_latency_us"] = round(estimate.latency_us, 3)
             entry["predicted_error_us"] = round(estimate.error_us, 3)
             entry["source"] = estimate.source
+            entry["forms"] = {
+                name: {"latency_us": round(form.latency_us, 3), "error_us": round(form.error_us, 3),
+                       "source": form.source}
+                for name, form in costs["forms"].get(layer.node, {}).items()
+            }  # fmt: skip
         entries.append(entry)
     total: dict[str, Any] = {"model": model, **totals(layers), "layers": entries}
     if costs:
         total["target"] = target
         total["predicted_latency_us"] = round(costs["total"], 3)
+        total |= costs["footprint"]
+        total["predicted_error_us"] = round(costs["error"], 3)
         total["predicted_overhead_us"] = round(costs["overhead"], 3)
     return total
 
@@ -110,7 +154,7 @@ def _show(layers: tuple[Layer, ...], costs: dict[str, Any], why: bool) -> None:
             row += ["", "", ""] if estimate is None else [
                 f"{estimate.latency_us:.1f}",
                 f"{100 * estimate.latency_us / costs['total']:.1f} %",
-                estimate.source,
+                _source(estimate),
             ]  # fmt: skip
         rows.append(row)
     print_table(headers, rows, right=["shape", "MACs", "params", "us", "share"])
@@ -120,11 +164,41 @@ def _show(layers: tuple[Layer, ...], costs: dict[str, Any], why: bool) -> None:
     click.echo(f"\n{counts}, weights {weights}, largest activation {largest}")
     if costs:
         click.echo(
-            f"predicted {costs['total']:.1f} us, of which {costs['overhead']:.1f} us belong to no layer"
+            f"predicted {costs['total']:.1f} us ± {costs['error']:.1f} us, of which "
+            f"{costs['overhead']:.1f} us belong to no layer"
         )
+        bytes_of = costs["footprint"]
+        if bytes_of:
+            click.echo(f"file {bytes_of['file_bytes']:,} bytes")
+        if "predicted_peak_memory_bytes" in bytes_of:
+            click.echo(f"peak memory about {bytes_words(bytes_of['predicted_peak_memory_bytes'])}")
+        _show_forms(costs["forms"])
     if why:
         click.echo("")
         print_table(["layer", "cannot be", "because it"], _reasons(layers))
+
+
+def _show_forms(forms: dict[str, Mapping[str, Estimate]]) -> None:
+    """Each layer in each form, by what was predicted of it."""
+    kinds = list(dict.fromkeys(name.split()[0] for each in forms.values() for name in each))
+    rows: list[list[str]] = []
+    for node, each in forms.items():
+        cells = {name.split()[0]: _form(name, form) for name, form in each.items()}
+        rows.append([node, *[cells.get(kind, "–") for kind in kinds]])
+    click.echo("")
+    print_table(["layer", *kinds], rows, title="cost of each layer in each form, us")
+
+
+def _form(name: str, form: Estimate) -> str:
+    detail = name.partition(" ")[2]
+    return f"{form.latency_us:.1f} {_source(form)}" + (f" ({detail})" if detail else "")
+
+
+def _source(estimate: Estimate) -> str:
+    """Where a figure came from; one standard deviation where it was not measured itself."""
+    if estimate.source == "measured":
+        return estimate.source
+    return f"{estimate.source} ± {100 * estimate.error_us / max(estimate.latency_us, 1e-9):.0f} %"
 
 
 def _reasons(layers: tuple[Layer, ...]) -> list[tuple[str, str, str | None]]:

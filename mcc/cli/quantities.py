@@ -107,6 +107,20 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
+def parse_roofline(text: str) -> tuple[float, float]:
+    """`20,10`: 10^9 multiply-accumulates and 10^9 bytes a second. Raises UsageError."""
+    try:
+        gmacs, gbytes = (float(word) for word in text.split(","))
+    except ValueError:
+        gmacs = gbytes = 0.0
+    if not (0 < gmacs < math.inf and 0 < gbytes < math.inf):
+        raise UsageError(
+            f"{text!r} is no pair of rates above zero",
+            hint="write 10^9 multiply-accumulates and 10^9 bytes a second, as for example 20,10",
+        )
+    return gmacs, gbytes
+
+
 class Quantity(click.ParamType[Any]):
     """A click type from one of the parsers above; its complaint becomes click's own."""
 
@@ -129,4 +143,5 @@ RATIO = Quantity("ratio", parse_ratio)
 SIZE = Quantity("size", parse_size)
 DURATION = Quantity("duration", parse_duration)
 POINTS = Quantity("points", parse_points)
+ROOFLINE = Quantity("roofline", parse_roofline)
 SHAPE = Quantity("shape", parse_shape)

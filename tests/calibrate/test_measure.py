@@ -70,12 +70,45 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Kernel]]:
     return calls
 
 
-def test_a_kernel_that_fails_costs_only_itself(tmp_path: Path, quick: list[Sequence[Kernel]]) -> None:
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Kernel]]:
+    """Measuring by difference replaced, too; gives the calls."""
+    calls: list[Sequence[Kernel]] = []
+
+    def measured(kernels: Sequence[Kernel], *_: object, **__: object) -> list[Measurement]:
+        calls.append(kernels)
+        if any(kernel.output[1] == 13 for kernel in kernels):
+            raise TargetError("13 brings bad luck here, too")
+        return [Measurement(k, surface_us(k), surface_us(k), surface_us(k), 10, "2026", 0.0) for k in kernels]
+
+    monkeypatch.setattr(measuring, "measure_differenced", measured)
+    return calls
+
+
+def test_a_kernel_that_fails_costs_only_itself(
+    tmp_path: Path, quick: list[Sequence[Kernel]], apart: list[Sequence[Kernel]]
+) -> None:
     asked = [conv(8, made) for made in range(9, 17)]
     with Store(tmp_path / "t.sqlite") as store:
         report = measure(asked, TARGET, store)
         assert report.measured == 7
-        assert report.failed == ((str(conv(8, 13)), "13 brings bad luck"),)
+        assert report.failed == ((str(conv(8, 13)), "13 brings bad luck here, too"),)
+
+
+def test_what_the_profile_cannot_tell_is_measured_by_difference(
+    tmp_path: Path,
+    quick: list[Sequence[Kernel]],
+    apart: list[Sequence[Kernel]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kind at fault alone, and without a further try of the profile in later files."""
+    monkeypatch.setattr(measuring, "files_of", lambda kernels: [kernels[:4], kernels[4:]])
+    first = [conv(8, 13), conv(8, 16), add(8), add(16)]
+    with Store(tmp_path / "t.sqlite") as store:
+        report = measure([*first, conv(8, 24), add(24)], TARGET, store)
+        assert (report.measured, len(report.failed)) == (5, 1)
+    assert list(quick) == [first, [add(8), add(16)], [conv(8, 13), conv(8, 16)], [add(24)]]
+    assert [conv(8, 24)] in apart
 
 
 def test_a_spent_budget_leaves_the_rest_for_later(tmp_path: Path, quick: list[Sequence[Kernel]]) -> None:

@@ -174,6 +174,26 @@ def test_inspect(mcc: Any) -> None:
     assert "operators" in mcc("inspect", "net.tflite")
 
 
+def test_inspect_of_a_device_never_seen(mcc: Any) -> None:
+    model = stored(classifier(), "net.mcc")
+    found = json.loads(mcc("inspect", model, "--target", "litert-host", "--roofline", "10,8", "--json"))
+    layers = {layer["kind"]: layer for layer in found["layers"]}
+    forms = layers["conv2d 1x1"]["forms"]
+    assert [name.split()[0] for name in forms] == ["float", "int8", "rank"]
+    assert {form["source"] for form in forms.values()} == {"roofline"}
+    assert forms["float"]["latency_us"] == layers["conv2d 1x1"]["predicted_latency_us"]
+    mcc("lower", model, "--to", "tflite", "-o", "net.tflite")
+    assert found["file_bytes"] == Path("net.tflite").stat().st_size
+    text = mcc("inspect", model, "--target", "litert-host", "--roofline", "10,8")
+    assert "cost of each layer in each form" in text
+    assert "roofline ± 50 %" in text
+    for bad in ("10", "0,8", "10,inf", "a,b"):
+        assert "no pair of rates" in mcc(
+            "inspect", model, "--target", "litert-host", "--roofline", bad, status=2
+        )
+    assert "needs a --target" in mcc("inspect", model, "--roofline", "10,8", status=2)
+
+
 @pytest.mark.slow
 def test_calibrate_then_inspect_predicts(mcc: Any, cache_dir: Path) -> None:
     model = stored(classifier(), "net.mcc")

@@ -1,0 +1,181 @@
+"""Peak memory of a runtime: what it maps, packs, plans and points to.
+
+    peak = base + a * file + b * packed weights + c * largest + d * arena + e * indirection + f * operators
+
+The file is mapped or read; XNNPACK and onnxruntime keep weights once more, in the order of their tiles
+(sparse ones decoded); the arena holds the values that live at the same time; convolutions of windows beyond
+1x1 read their input through a table of pointers, eight bytes for each tap of each output pixel (Dukhan 2019,
+"The Indirect Convolution Algorithm"). The coefficients are those of a runtime's release, fitted once to
+networks that were measured, and kept in `memory.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from scipy.optimize import nnls
+from torch import fx
+
+from mcc.cost_api import Kernel, graph_kernels
+from mcc.errors import DataError
+from mcc.ir.graph import Graph, calls, is_constant, op_name, operand
+from mcc.ir.notes import shape_of
+
+STORED = Path(__file__).with_name("memory.json")
+POINTER_BYTES = 8
+FLOAT_BYTES = 4
+TOLERANCE, TOLERANCE_BYTES = 0.1, 500_000  # what an error weighs against: a share, and no less than that
+WEIGHTED = ("conv2d", "conv_transpose2d", "linear")
+
+
+@dataclass(frozen=True)
+class MemoryFacts:
+    """What of a network takes memory, in bytes but for the last three.
+
+    Attributes:
+        file: size of the lowered file.
+        weights: constants of weighted operators as they are packed, zeros included.
+        largest: the largest of them.
+        arena: values that live at the same time, at most.
+        indirection: tables of pointers of dense convolutions.
+        operators: how many there are.
+        integer: 1 for a network with integer kernels, else 0.
+        one: 1.
+    """
+
+    file: float
+    weights: float
+    largest: float
+    arena: float
+    indirection: float
+    operators: float
+    integer: float
+    one: float = 1.0
+
+
+def memory_facts(graph: Graph, file_bytes: int, integer: Iterable[str] = ()) -> MemoryFacts:
+    """Facts of a graph in deployment form.
+
+    Args:
+        file_bytes: size of the file that it is lowered to.
+        integer: nodes that run as integer kernels.
+    """
+    whole = frozenset(integer)
+    kernels = graph_kernels(graph, whole)
+    weights = [_weight_bytes(kernel) for kernel in kernels.values()]
+    return MemoryFacts(
+        float(file_bytes),
+        float(sum(weights)),
+        float(max(weights, default=0)),
+        float(arena_bytes(graph, whole)),
+        float(sum(map(_indirection_bytes, kernels.values()))),
+        float(len(kernels)),
+        float(bool(whole)),
+    )
+
+
+def _width(kernel: Kernel) -> int:
+    return FLOAT_BYTES if kernel.precision == "float" else 1
+
+
+def _weight_bytes(kernel: Kernel) -> int:
+    weight = kernel.operands[1] if kernel.op in WEIGHTED else None
+    return 0 if weight is None or not weight.constant else math.prod(weight.shape) * _width(kernel)
+
+
+def _indirection_bytes(kernel: Kernel) -> int:
+    weight = kernel.operands[1] if kernel.op == "conv2d" else None
+    if weight is None or weight.shape[2:] == (1, 1) or dict(kernel.attributes)["groups"] != 1:
+        return 0
+    return POINTER_BYTES * math.prod(weight.shape[2:]) * math.prod(kernel.output[2:])
+
+
+def arena_bytes(graph: Graph, integer: frozenset[str] = frozenset()) -> int:
+    """Bytes of the values that live at the same time, at most; quantisers hold none of their own."""
+    made = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    made += [n for n in calls(graph) if not _is_alias(n) and not all(map(is_constant, n.all_input_nodes))]
+    order = {node: place for place, node in enumerate(graph.graph.nodes)}
+    last = dict.fromkeys(made, 0)
+    for node in graph.graph.nodes:
+        for source in map(_source, node.all_input_nodes):
+            if source in last:
+                last[source] = order[node]
+    changes: dict[int, int] = {}
+    for node in made:
+        size = math.prod(shape_of(node)) * (1 if _is_integer(node, integer) else FLOAT_BYTES)
+        changes[order[node]] = changes.get(order[node], 0) + size
+        end = max(last[node], order[node]) + 1
+        changes[end] = changes.get(end, 0) - size
+    live = peak = 0
+    for place in sorted(changes):
+        live += changes[place]
+        peak = max(peak, live)
+    return peak
+
+
+def _is_alias(node: fx.Node) -> bool:
+    return node.op == "call_function" and op_name(node) == "fake_quantize"
+
+
+def _source(node: fx.Node) -> fx.Node:
+    while _is_alias(node):
+        node = operand(node, 0)
+    return node
+
+
+def _is_integer(node: fx.Node, integer: frozenset[str]) -> bool:
+    return node.name in integer or (bool(node.users) and all(map(_is_alias, node.users)))
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """Peak memory of networks in one release of a runtime.
+
+    Attributes:
+        weights: bytes for one unit of each fact.
+        fitted_to: runtime and version, machine, date, networks.
+    """
+
+    weights: MemoryFacts
+    fitted_to: str
+
+    @staticmethod
+    def fit(rows: Sequence[tuple[MemoryFacts, int]], fitted_to: str) -> MemoryModel:
+        """Non-negative least squares over measured networks. Raises DataError for fewer than coefficients."""
+        if len(rows) < len(fields(MemoryFacts)):
+            raise DataError(f"{len(rows)} networks are too few for a fit of memory")
+        matrix = np.array([astuple(facts) for facts, _ in rows])
+        peaks = np.array([float(peak) for _, peak in rows])
+        trust = 1.0 / np.maximum(TOLERANCE * peaks, TOLERANCE_BYTES)
+        scale = np.maximum(matrix.max(axis=0), 1e-12)
+        solved, _ = nnls(matrix / scale * trust[:, None], peaks * trust)
+        return MemoryModel(MemoryFacts(*(float(w) for w in solved / scale)), fitted_to)
+
+    def peak_bytes(self, facts: MemoryFacts) -> int:
+        """Predicted growth of the peak resident memory of a fresh runner."""
+        pairs = zip(astuple(self.weights), astuple(facts), strict=True)
+        return round(sum(weight * fact for weight, fact in pairs))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `memory.json` holds them."""
+        return {"fitted_to": self.fitted_to, **asdict(self.weights)}
+
+
+def stored_models(path: Path = STORED) -> Mapping[str, MemoryModel]:
+    """The models that are kept, by name of the target. Raises DataError for a file that holds others."""
+    try:
+        held = cast(dict[str, dict[str, Any]], json.loads(path.read_text("utf-8")))
+        return {
+            target: MemoryModel(
+                MemoryFacts(*(float(values[f.name]) for f in fields(MemoryFacts))), str(values["fitted_to"])
+            )
+            for target, values in held.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"holds no memory models: {error}", where=str(path)) from error

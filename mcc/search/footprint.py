@@ -1,0 +1,58 @@
+"""What a network takes on a target before it is run there: its file to the byte, and its peak memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cost_models.memory import memory_facts, stored_models
+from mcc.errors import UsageError
+from mcc.ir.graph import Graph
+from mcc.quant.regions import integer_nodes
+from mcc.runtime.target import Target
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of a network on a target.
+
+    Attributes:
+        file_bytes: exact: that of the lowered file, whatever the values of its weights.
+        peak_bytes: predicted growth of the peak resident memory; None where no model of the target is kept.
+        fitted_to: what the prediction rests on.
+    """
+
+    file_bytes: int
+    peak_bytes: int | None
+    fitted_to: str
+
+
+def footprint(graph: Graph, target: Target, **options: Any) -> Footprint:
+    """The footprint of a graph in deployment form, float or quantised.
+
+    Args:
+        options: of the writer of the target's format: labels, normalisation and so on, which take bytes, too.
+
+    Raises:
+        UsageError: the target's format is not written in memory.
+        UnsupportedError: an operator that the format lacks.
+    """
+    size = len(lowered(graph, target.format, **options))
+    model = stored_models().get(target.name)
+    if model is None:
+        return Footprint(size, None, "")
+    facts = memory_facts(graph, size, [node.name for node in integer_nodes(graph)])
+    return Footprint(size, model.peak_bytes(facts), model.fitted_to)
+
+
+def lowered(graph: Graph, format_: str, **options: Any) -> bytes:
+    """The file's bytes. Raises UsageError for a format that is not written in memory."""
+    if format_ == "tflite":
+        from mcc.lower.tflite.writer import to_tflite
+
+        return to_tflite(graph, **options)
+    if format_ == "onnx":
+        from mcc.lower.onnx.writer import to_onnx
+
+        return to_onnx(graph, **options)
+    raise UsageError(f"the size of a {format_} file is not known before it is written")

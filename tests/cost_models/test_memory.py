@@ -1,0 +1,61 @@
+"""Peak memory: what a network's facts are, and that a fit finds what they weigh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cost_models.memory import MemoryFacts, MemoryModel, arena_bytes, memory_facts, stored_models
+from mcc.errors import DataError
+from mcc.ir.graph import Graph, GraphBuilder
+
+NAMES = ("file", "weights", "largest", "arena", "indirection", "operators", "integer", "one")
+
+
+def branched() -> Graph:
+    """[1,4,8,8] twice through convolutions, then added: three values of 1 KiB live at a time."""
+    b = GraphBuilder()
+    x = b.input("x", (1, 4, 8, 8))
+    wide = b.conv2d(x, b.constant("w", torch.ones(4, 4, 3, 3)), None, padding=(1,) * 4, name="wide")
+    thin = b.conv2d(x, b.constant("v", torch.ones(4, 4, 1, 1)), None, name="thin")
+    return b.finish(b.mean(b.add(wide, thin, name="sum"), axes=(2, 3), keepdim=False))
+
+
+def test_facts_of_a_network() -> None:
+    facts = memory_facts(branched(), 5000)
+    value = 4 * 8 * 8 * 4
+    assert facts.arena == 3 * value  # the input and one result, then both results and the sum
+    assert (facts.weights, facts.largest) == (4 * 4 * 10 * 4, 4 * 4 * 9 * 4)
+    assert facts.indirection == 8 * 9 * 8 * 8
+    assert (facts.file, facts.operators, facts.integer) == (5000, 4, 0)
+    whole = memory_facts(branched(), 5000, ["wide", "thin", "sum", "mean"])
+    assert (whole.weights, whole.integer) == (facts.weights / 4, 1)
+    assert arena_bytes(branched(), frozenset(["wide", "thin", "sum"])) < facts.arena
+
+
+def test_a_fit_finds_the_coefficients() -> None:
+    true = MemoryFacts(1.0, 1.1, 0.5, 1.4, 1.0, 2000.0, 3e5, 6e6)
+    random = np.random.default_rng(0)
+    rows: list[tuple[MemoryFacts, int]] = []
+    for _ in range(30):
+        sizes = random.uniform(1e5, 1e7, 5)
+        facts = MemoryFacts(*map(float, sizes), float(random.integers(5, 60)), float(random.integers(2)))
+        rows.append((facts, MemoryModel(true, "").peak_bytes(facts)))
+    found = MemoryModel.fit(rows, "made up")
+    for name in NAMES:
+        assert getattr(found.weights, name) == pytest.approx(getattr(true, name), rel=1e-3), name
+    with pytest.raises(DataError, match="too few"):
+        MemoryModel.fit(rows[:3], "")
+
+
+def test_models_are_kept_with_the_package(tmp_path: Path) -> None:
+    for name, model in stored_models().items():
+        assert model.weights.one > 1e6, name
+        assert model.fitted_to
+    bad = tmp_path / "memory.json"
+    bad.write_text('{"litert-host": {"one": 1}}')
+    with pytest.raises(DataError, match="holds no memory models"):
+        stored_models(bad)

@@ -1,0 +1,156 @@
+"""Size of the file and peak memory, predicted and measured, for 20 networks on every host target.
+
+    python -m tools.results.footprint -o out/footprint [--target ort-host] [--fit]
+
+`--fit` measures other networks first and writes what they say to cost_models/memory.json. Resumable; writes
+docs/results/footprint.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import click
+
+from cost_models.memory import STORED, MemoryFacts, MemoryModel, memory_facts, stored_models
+from mcc.calibrate.entry import common_networks
+from mcc.calibrate.files import write_graph
+from mcc.cost_api import Precision
+from mcc.ir.graph import Graph
+from mcc.quant.regions import integer_nodes
+from mcc.report.words import bytes_words
+from mcc.runtime.registry import get_target
+from mcc.runtime.target import Target
+from mcc.search.footprint import footprint
+from tools.results.architectures import random_network
+from tools.results.prediction_runs import Notebook, Subject, subjects_of
+
+PAGE = Path(__file__).parents[2] / "docs" / "results" / "footprint.md"
+TARGETS = ("litert-host", "ort-host", "litert-web")
+BOTH: tuple[Precision, ...] = ("float", "int8")
+FITTED = (*range(1, 14), 17, 37)  # seeds
+ASKED = range(41, 61)  # seeds, every other one as int8
+SHARE, LEAST_BYTES = 0.1, 500_000  # of an error that is allowed: the larger of the two
+
+PAGE_TEXT = """\
+# Size and peak memory
+
+The file's size is known to the byte before it is written: writing it costs some milliseconds, and no value of
+a weight changes it. Peak memory, the growth of the peak resident memory of a fresh runner from before loading
+to after the tenth inference (largest of three), is predicted by `cost_models/memory.py`, whose coefficients
+were fitted to other networks than these. Allowed: 10 % or 0.5 MB. Written by
+
+    python -m tools.results.footprint -o out/footprint
+
+{tables}"""
+
+
+def fitted_subjects() -> list[Subject]:
+    """Networks that the coefficients come from."""
+    found = [s for seed in FITTED for s in subjects_of(f"net{seed}", partial(random_network, seed), BOTH)]
+    for index in range(len(common_networks())):
+        found += subjects_of(f"common{index}", partial(_common, index), BOTH)
+    return found
+
+
+def _common(index: int) -> Graph:
+    return common_networks()[index]
+
+
+def asked_subjects() -> list[Subject]:
+    """Networks that are predicted."""
+    return [
+        subject
+        for seed in ASKED
+        for subject in subjects_of(f"net{seed}", partial(random_network, seed), (BOTH[seed % 2],))
+    ]
+
+
+def measured(subject: Subject, target: Target, notes: Notebook, folder: Path) -> tuple[int, int]:
+    """Bytes of the file, and of peak memory."""
+    key = f"memory {subject.name}"
+    if key not in notes.known:
+        path = write_graph(subject.make(), target, folder / subject.name)
+        notes.keep(key, {"size": path.stat().st_size, "peak": target.peak_memory(path)})
+        click.echo(f"{target.spec}: {subject.name}")
+    found = notes.known[key]
+    return int(found["size"]), int(found["peak"])
+
+
+def fit(target: Target, notes: Notebook, folder: Path) -> MemoryModel:
+    """Coefficients from the networks that are for that."""
+    rows: list[tuple[MemoryFacts, int]] = []
+    for subject in fitted_subjects():
+        size, peak = measured(subject, target, notes, folder)
+        graph = subject.make()
+        rows.append((memory_facts(graph, size, [n.name for n in integer_nodes(graph)]), peak))
+    known = target.fingerprint()
+    date = datetime.now(UTC).date().isoformat()
+    return MemoryModel.fit(
+        rows, f"{known.runtime} {known.version}, {len(rows)} networks, {known.device}, {date}"
+    )
+
+
+def keep(target: Target, model: MemoryModel) -> None:
+    """Replace a target's coefficients in the stored file."""
+    held = {name: other.to_json() for name, other in stored_models().items()}
+    held[target.name] = model.to_json()
+    STORED.write_text(json.dumps(dict(sorted(held.items())), indent=1) + "\n", encoding="utf-8")
+
+
+def table(target: Target, notes: Notebook, folder: Path) -> str:
+    """One target's part of the page; predictions come before measuring."""
+    lines = [
+        "| network | file | predicted | peak memory | predicted | off |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    exact = kept = 0
+    subjects = asked_subjects()
+    for subject in subjects:
+        graph = subject.make()
+        known = footprint(graph, target, **_options(target))
+        size, peak = measured(subject, target, notes, folder)
+        guess = known.peak_bytes or 0
+        exact += size == known.file_bytes
+        kept += abs(guess - peak) <= max(SHARE * peak, LEAST_BYTES)
+        lines.append(
+            f"| {subject.name} | {size} | {known.file_bytes} | {bytes_words(peak)} | {bytes_words(guess)} "
+            f"| {100 * (guess / peak - 1):+.1f} % |"
+        )
+    count = len(subjects)
+    said = f"File exact: {exact} of {count}. Peak memory within what is allowed: {kept} of {count}."
+    fitted_to = stored_models()[target.name].fitted_to
+    return "\n".join([f"## {target.spec}", "", said, f"Coefficients: {fitted_to}.", "", *lines, "", ""])
+
+
+def _options(target: Target) -> dict[str, object]:
+    """Those with which `write_graph` writes."""
+    if target.format == "onnx":
+        return {"simplify": False}
+    return {"io": "int8" if target.facts().int8_io else "float"}
+
+
+@click.command()
+@click.option("-o", "--output", default="out/footprint", show_default=True, type=click.Path(path_type=Path))
+@click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True)
+@click.option("--fit", "wanted", is_flag=True, help="Measure the coefficients anew.")
+def main(output: Path, targets: Sequence[str], wanted: bool) -> None:
+    """Measure what is missing, then write the page."""
+    tables: list[str] = []
+    for name in targets:
+        target, folder = get_target(name), output / name
+        folder.mkdir(parents=True, exist_ok=True)
+        notes = Notebook(folder / "notes.json")
+        if wanted:
+            keep(target, fit(target, notes, folder))
+        tables.append(table(target, notes, folder))
+    PAGE.write_text(PAGE_TEXT.format(tables="".join(tables).rstrip() + "\n"), encoding="utf-8")
+    click.echo(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
