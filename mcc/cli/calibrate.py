@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,19 +26,38 @@ if TYPE_CHECKING:
 @click.option("--model", metavar="MODEL", help="Measure the operators of this model, and narrower ones.")
 @click.option("--budget", type=DURATION, default=BUDGET_S, metavar="TIME",
               help="How long at most, as 5min.  [default: 5min]")  # fmt: skip
+@click.option(
+    "--merge",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="First take over what others measured: an exported table, or an SQLite one.",
+)
+@click.option(
+    "--export",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write what the table holds of this target as JSON, for others to merge.",
+)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N")
 @model_options
 @common_options
 def calibrate(
-    target: str, model: str | None, budget: float, threads: int, input_shape: tuple[int, ...] | None,
-    weights: Path | None, settings: Settings,
+    target: str, model: str | None, budget: float, merge: tuple[Path, ...], export: Path | None, threads: int,
+    input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Measure the operators that the cost model rests on; what was measured before is kept.
 
-    Ctrl-C ends it at any time: every row is stored when it is measured.
+    Ctrl-C ends it at any time: every row is stored when it is measured. With --merge or --export and without
+    --model, nothing is measured. Rows count only where target, device, runtime, version and threads are the
+    same; others stay in the table and are named.
     """
     from mcc.calibrate import calibrate as measure
 
+    if (merge or export) and model is None:
+        return _shared(target, merge, export, threads, settings)
+    for path in merge:
+        _merged(path)
     graph = None
     if model is not None:
         graph = deployment_form(load_model(model, input_shape, weights).graph)
@@ -45,9 +65,58 @@ def calibrate(
         result = measure(
             get_target(target), graph, budget_s=budget, threads=threads, progress=progress, seed=settings.seed
         )
+    if export is not None:
+        _exported(target, export, threads)
     if settings.json:
         return print_json(result.to_dict())
     return _show(result, target)
+
+
+def _merged(path: Path) -> int:
+    from mcc.calibrate.store import Store
+
+    with Store() as store:
+        return store.merge(path)
+
+
+def _exported(target: str, path: Path, threads: int) -> int:
+    from mcc.calibrate.store import Store
+
+    with Store() as store:
+        return store.export(path, get_target(target).fingerprint(threads).key())
+
+
+def _shared(
+    target: str, merge: tuple[Path, ...], export: Path | None, threads: int, settings: Settings
+) -> None:
+    """Merge and export without measuring."""
+    from mcc.calibrate.store import Store
+
+    merged = sum(_merged(path) for path in merge)
+    exported = 0 if export is None else _exported(target, export, threads)
+    fingerprint = get_target(target).fingerprint(threads).key()
+    with Store() as store:
+        usable, stale, path = len(store.known(fingerprint)), store.others(fingerprint), store.path
+    if settings.json:
+        return print_json(
+            {"merged": merged, "exported": exported, "usable": usable, "stale": stale, "path": str(path)}
+        )
+    if merge:
+        click.echo(f"{merged} operators taken over")
+    if export is not None:
+        click.echo(f"{exported} operators written to {export}")
+    click.echo(f"{usable} operators of {target} are known for this device and version")
+    _show_stale(stale, target)
+    click.echo(f"table: {path}")
+    return None
+
+
+def _show_stale(stale: Mapping[str, int], target: str) -> None:
+    """Say which rows do not count, and for which device and version they were measured."""
+    for fingerprint, rows in stale.items():
+        click.echo(
+            f"{rows} rows of {target} belong to another version or device, and are not used: {fingerprint}"
+        )
 
 
 def _show(result: CalibrationReport, target: str) -> None:
@@ -58,7 +127,5 @@ def _show(result: CalibrationReport, target: str) -> None:
         click.echo(f"{result.left} operators are left: run it again, or give a longer --budget")
     for kernel, reason in result.failed:
         click.echo(f"cannot be measured: {kernel}: {reason}")
-    if result.stale:
-        rows = sum(result.stale.values())
-        click.echo(f"{rows} rows of {target} belong to another version or device, and are not used")
+    _show_stale(result.stale, target)
     click.echo(f"table: {result.path}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mcc.ir.graph import Graph
     from mcc.report.layers import Layer, Move
     from mcc.runtime.target import Target
+    from mcc.runtime.units import Unit
 
 TFLITE = ".tflite"
 
@@ -64,7 +65,7 @@ def inspect(
 
 
 def predicted(graph: Graph, target: Target, roofline: tuple[float, float] | None = None) -> dict[str, Any]:
-    """Predicted cost in microseconds: `layers` by node name, `forms` of each, `total` and `overhead`."""
+    """Predicted cost in the target's unit: `layers` by node name, `forms` of each, `total` and `overhead`."""
     from cost_models.roofline import RooflineCostModel
     from mcc.calibrate.entry import measured_model, predict_graph
     from mcc.search.forms import layer_forms
@@ -78,6 +79,7 @@ def predicted(graph: Graph, target: Target, roofline: tuple[float, float] | None
         "error": cost.error_us,
         "overhead": cost.overhead_us,
         "footprint": _footprint(graph, target),
+        "unit": target.unit,
     }
 
 
@@ -99,23 +101,30 @@ def _json(model: str, target: str | None, layers: tuple[Layer, ...], costs: dict
         entry = layer.to_dict()
         estimate = costs.get("layers", {}).get(layer.node)
         if estimate is not None:
-            entry["predicted_latency_us"] = round(estimate.latency_us, 3)
-            entry["predicted_error_us"] = round(estimate.error_us, 3)
+            entry |= {f"predicted_{key}": value for key, value in _figures(estimate, costs["unit"]).items()}
             entry["source"] = estimate.source
             entry["forms"] = {
-                name: {"latency_us": round(form.latency_us, 3), "error_us": round(form.error_us, 3),
-                       "source": form.source}
+                name: {**_figures(form, costs["unit"]), "source": form.source}
                 for name, form in costs["forms"].get(layer.node, {}).items()
-            }  # fmt: skip
+            }
         entries.append(entry)
     total: dict[str, Any] = {"model": model, **totals(layers), "layers": entries}
     if costs:
+        unit: Unit = costs["unit"]
         total["target"] = target
-        total["predicted_latency_us"] = round(costs["total"], 3)
+        total[f"predicted_{unit.key}"] = round(unit.raw(costs["total"]), 3)
+        total[f"predicted_error_{unit.name}"] = round(unit.raw(costs["error"]), 3)
+        total[f"predicted_overhead_{unit.name}"] = round(unit.raw(costs["overhead"]), 3)
         total |= costs["footprint"]
-        total["predicted_error_us"] = round(costs["error"], 3)
-        total["predicted_overhead_us"] = round(costs["overhead"], 3)
     return total
+
+
+def _figures(estimate: Estimate, unit: Unit) -> dict[str, float]:
+    """An estimate and its error under the keys of the unit: `latency_us`, `error_us`."""
+    return {
+        unit.key: round(unit.raw(estimate.latency_us), 3),
+        f"error_{unit.name}": round(unit.raw(estimate.error_us), 3),
+    }
 
 
 def totals(layers: tuple[Layer, ...]) -> dict[str, int]:
@@ -137,7 +146,7 @@ def _show(layers: tuple[Layer, ...], costs: dict[str, Any], why: bool) -> None:
 
     headers = ["layer", "operator", "shape", "MACs", "params", "prune", "sparse", "low-rank", "int8"]
     if costs:
-        headers += ["us", "share", "source"]
+        headers += ["cost", "share", "source"]
     rows: list[list[object]] = []
     for layer in layers:
         shape = "x".join(map(str, layer.shape[1:]))
@@ -152,46 +161,47 @@ def _show(layers: tuple[Layer, ...], costs: dict[str, Any], why: bool) -> None:
         if costs:
             estimate = costs["layers"].get(layer.node)
             row += ["", "", ""] if estimate is None else [
-                f"{estimate.latency_us:.1f}",
+                costs["unit"].words(estimate.latency_us),
                 f"{100 * estimate.latency_us / costs['total']:.1f} %",
                 _source(estimate),
             ]  # fmt: skip
         rows.append(row)
-    print_table(headers, rows, right=["shape", "MACs", "params", "us", "share"])
+    print_table(headers, rows, right=["shape", "MACs", "params", "cost", "share"])
     sums = totals(layers)
     weights, largest = bytes_words(sums["weight_bytes"]), bytes_words(sums["largest_activation_bytes"])
     counts = f"{count_words(sums['macs'])} MACs, {count_words(sums['params'])} parameters"
     click.echo(f"\n{counts}, weights {weights}, largest activation {largest}")
     if costs:
+        words = costs["unit"].words
         click.echo(
-            f"predicted {costs['total']:.1f} us ± {costs['error']:.1f} us, of which "
-            f"{costs['overhead']:.1f} us belong to no layer"
+            f"predicted {words(costs['total'])} ± {words(costs['error'])}, of which "
+            f"{words(costs['overhead'])} belong to no layer"
         )
         bytes_of = costs["footprint"]
         if bytes_of:
             click.echo(f"file {bytes_of['file_bytes']:,} bytes")
         if "predicted_peak_memory_bytes" in bytes_of:
             click.echo(f"peak memory about {bytes_words(bytes_of['predicted_peak_memory_bytes'])}")
-        _show_forms(costs["forms"])
+        _show_forms(costs["forms"], costs["unit"])
     if why:
         click.echo("")
         print_table(["layer", "cannot be", "because it"], _reasons(layers))
 
 
-def _show_forms(forms: dict[str, Mapping[str, Estimate]]) -> None:
+def _show_forms(forms: dict[str, Mapping[str, Estimate]], unit: Unit) -> None:
     """Each layer in each form, by what was predicted of it."""
     kinds = list(dict.fromkeys(name.split()[0] for each in forms.values() for name in each))
     rows: list[list[str]] = []
     for node, each in forms.items():
-        cells = {name.split()[0]: _form(name, form) for name, form in each.items()}
+        cells = {name.split()[0]: _form(name, form, unit) for name, form in each.items()}
         rows.append([node, *[cells.get(kind, "–") for kind in kinds]])
     click.echo("")
-    print_table(["layer", *kinds], rows, title="cost of each layer in each form, us")
+    print_table(["layer", *kinds], rows, title="cost of each layer in each form")
 
 
-def _form(name: str, form: Estimate) -> str:
+def _form(name: str, form: Estimate, unit: Unit) -> str:
     detail = name.partition(" ")[2]
-    return f"{form.latency_us:.1f} {_source(form)}" + (f" ({detail})" if detail else "")
+    return f"{unit.words(form.latency_us)} {_source(form)}" + (f" ({detail})" if detail else "")
 
 
 def _source(estimate: Estimate) -> str:

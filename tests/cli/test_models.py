@@ -1,15 +1,20 @@
 """Commands that read models and files, on a small network, from end to end in this process."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from mcc.calibrate.store import Store
 from mcc.cli import main
+from mcc.cost_api import Measurement
 from mcc.ir.graph import Graph, copy_graph, set_constant
 from mcc.ir.storage import load_graph, save_graph
+from mcc.runtime.registry import get_target
+from tests.calibrate.kernels import pool
 from tests.report.networks import classifier
 
 
@@ -192,6 +197,24 @@ def test_inspect_of_a_device_never_seen(mcc: Any) -> None:
             "inspect", model, "--target", "litert-host", "--roofline", bad, status=2
         )
     assert "needs a --target" in mcc("inspect", model, "--roofline", "10,8", status=2)
+
+
+def test_tables_are_shared(mcc: Any, tmp_path: Path, cache_dir: Path) -> None:
+    """Rows of this device count on this device, those of another are named and do not."""
+    here = get_target("litert-host").fingerprint()
+    row = Measurement(pool(16), 3.0, 2.9, 3.1, 10, "2026-01-01", 0.0)
+    with Store(tmp_path / "theirs.sqlite") as store:
+        store.add(here.key(), [row])
+        store.add(replace(here, device="a phone").key(), [row])
+        store.export(tmp_path / "theirs.json")
+    asked = ["calibrate", "--target", "litert-host", "--merge", str(tmp_path / "theirs.json")]
+    found = json.loads(mcc(*asked, "--export", "ours.json", "--json"))
+    assert (found["merged"], found["exported"], found["usable"]) == (2, 1, 1)
+    assert [key.split("|")[1] for key in found["stale"]] == ["a phone"]
+    assert len(json.loads(Path("ours.json").read_text())["kernels"]) == 1
+    assert "belong to another version or device" in mcc(*asked)
+    Path("bad.json").write_text("[]")
+    assert "is no table" in mcc("calibrate", "--target", "litert-host", "--merge", "bad.json", status=2)
 
 
 @pytest.mark.slow
