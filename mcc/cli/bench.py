@@ -14,7 +14,7 @@ from mcc.cli.output import print_json, print_table
 from mcc.cli.progress import progress_for
 from mcc.cli.quantities import DURATION
 from mcc.cli.settings import Settings, common_options
-from mcc.errors import TargetError
+from mcc.errors import TargetError, UsageError
 
 if TYPE_CHECKING:
     from mcc.runtime.samples import LatencySamples
@@ -31,10 +31,14 @@ BUDGET_S = 20.0
               help="Time for all rounds together, as 30s or 2min.  [default: 20s]")  # fmt: skip
 @click.option("--ops", is_flag=True, help="Also the time of each operator, where the runtime tells.")
 @click.option("--samples", is_flag=True, help="With --json, every sample and the machine's load.")
+@click.option("--show", is_flag=True, help="Also a page for people; a browser that opens it can repeat it.")
+@click.option("-o", "out", type=click.Path(path_type=Path), default=Path("mcc-bench"), metavar="DIR",
+              help="Folder of that page.  [default: mcc-bench]")  # fmt: skip
 @model_options
 @common_options
 def bench(
     files: tuple[str, ...], target: str, threads: int, budget: float, ops: bool, samples: bool,
+    show: bool, out: Path,
     input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Measure lowered models on a target: they take turns, so that drifts of the machine meet all alike.
@@ -44,6 +48,9 @@ def bench(
     from mcc.runtime.simulated import SimulatedTarget
 
     found = get_target(target)
+    if show and isinstance(found, SimulatedTarget):
+        raise UsageError(f"--show draws times, and {found.spec} counts model cycles", hint="leave it out")
+    page: Path | None = None
     with tempfile.TemporaryDirectory(prefix="mcc-bench-") as folder, progress_for(settings) as progress:
         paths = [
             lowered_file(spec, found, Path(folder), input_shape=input_shape, weights=weights)
@@ -58,6 +65,8 @@ def bench(
             progress("latency", 0, 0, f"{len(paths)} in turns, about {budget:.0f} s")
             measured = found.time(paths, threads=threads, budget_s=budget)
             costs = [{"latency_us": _figures(latency, samples)} for latency in measured]
+            if show:
+                page = _write_page(out, found, threads, list(zip(files, paths, measured, strict=True)))
         entries: list[dict[str, Any]] = []
         for index, (name, path, cost) in enumerate(zip(files, paths, costs, strict=True)):
             progress("memory and operators", index, len(paths), name)
@@ -72,7 +81,21 @@ def bench(
         progress("memory and operators", len(paths), len(paths))
     if settings.json:
         return print_json(entries)
-    return _show_counts(entries, ops) if isinstance(found, SimulatedTarget) else _show(entries, ops)
+    if isinstance(found, SimulatedTarget):
+        return _show_counts(entries, ops)
+    _show(entries, ops)
+    if page is not None:
+        click.echo(f"\n{page}; to repeat it in a browser: python3 -m http.server -d {page.parent}")
+    return None
+
+
+def _write_page(
+    out: Path, target: Target, threads: int, timed: list[tuple[str, Path, LatencySamples]]
+) -> Path:
+    from mcc.report.bench_page import Timed, write_bench_page
+
+    named = [Timed(Path(name).name, path, latency) for name, path, latency in timed]
+    return write_bench_page(out, named, target.fingerprint(threads))
 
 
 def _figures(latency: LatencySamples, samples: bool) -> dict[str, Any]:

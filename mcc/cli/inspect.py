@@ -51,6 +51,7 @@ def inspect(
     if model.endswith(TFLITE):
         return _inspect_tflite(model, settings)
     from mcc.report.layers import inspect_layers
+    from mcc.report.sparse_path import sparse_path
 
     graph = deployment_form(load_model(model, input_shape, weights).graph)
     found = None if target is None else get_target(target)
@@ -58,9 +59,13 @@ def inspect(
     if roofline is not None and found is None:
         raise UsageError("--roofline needs a --target", hint="it says which forms a layer can take")
     costs = {} if found is None else predicted(graph, found, roofline)
+    sparse = None if found is None else sparse_path(graph, found.facts())
     if settings.json:
-        return print_json(_json(model, target, layers, costs))
+        report = _json(model, target, layers, costs)
+        return print_json(report if sparse is None else {**report, "sparse_path": sparse.to_dict()})
     _show(layers, costs, why)
+    for sentence in () if sparse is None else sparse.sentences():
+        click.echo(sentence)
     return None
 
 

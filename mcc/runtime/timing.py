@@ -63,7 +63,7 @@ class Contender:
         while time.monotonic() - begin < WARM_LIMIT_S:
             medians.append(median(self.take_turn()))
             self.warmup_runs += self.settle + self.samples * self.per_sample
-            self._size_turns(medians[-1], sample_us)
+            self._size_turns(min(medians), sample_us)  # a turn that was disturbed must not make it short
             last = medians[-WARM_TURNS:]
             if len(last) == WARM_TURNS and max(last) <= min(last) * (1 + WARM_SPREAD):
                 return

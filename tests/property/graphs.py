@@ -517,7 +517,22 @@ def _normalised(m: Maker) -> None:
     m.pool = [v for v in m.pool if not v.users] or m.pool  # mostly nobody else reads what is in between
 
 
-STRUCTURES = (_residual, _squeeze_excite, _shuffle, _normalised, _normalised)
+def _same_padding(m: Maker) -> None:
+    """TensorFlow's `SAME` at stride 2 and even sizes: more below and right than above and left."""
+    x = m.value((4,))
+    if x is None or any(length % 2 for length in shape_of(x)[2:]):
+        return
+    width, side = shape_of(x)[1], m.pick((3, 3, 5))
+    groups = m.pick((1, width))
+    weight = m.weight((width, width // groups, side, side))
+    small, large = side // 2 - 1, side // 2
+    m.call(
+        "conv2d", x, weight, m.bias(width), stride=(2, 2), padding=(small, large, small, large),
+        dilation=(1, 1), groups=groups, activation=m.activation(),
+    )  # fmt: skip
+
+
+STRUCTURES = (_residual, _squeeze_excite, _shuffle, _normalised, _normalised, _same_padding)
 FREQUENT = ("conv2d", "conv2d", "linear", "add", "concat", "slice", "batch_norm", "relu", "mul", "reshape")
 
 

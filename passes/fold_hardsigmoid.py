@@ -1,0 +1,116 @@
+"""fold-hardsigmoid: write a gate of hardsigmoid as relu6, its constants folded into its neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import fx
+
+from mcc.errors import VerificationError
+from mcc.ir.graph import (
+    Graph,
+    add_constant,
+    calls,
+    constant,
+    is_constant,
+    op_name,
+    operand,
+    optional_operand,
+    outputs,
+)
+from mcc.ir.notes import annotate, note, shape_of
+from mcc.pass_api import Pass, PassContext
+
+
+@dataclass(frozen=True)
+class FoldHardsigmoid(Pass):
+    """Spell the gates of squeeze-and-excitation without constants (MobileNetV3, Howard 2019).
+
+    hardsigmoid(s) = relu6(s + 3) / 6. Before and after:
+
+        %s = conv2d(%p, @w, @b)                        %s = conv2d(%p, @w, @b+3) {activation='relu6'}
+        %g = hardsigmoid(%s)
+        %m = mul(%x, %g)                               %m = mul(%x, %s)
+        %y = conv2d(%m, @v, @c)                        %y = conv2d(%m, @v/6, @c)
+
+    XNNPACK's sparse path knows relu6, but no constants, with which TFLite spells hardsigmoid.
+
+    Exact twin: the graph as it was (division by six rounds, so to 1e-9). Skips, with the reason: frozen
+    nodes, a gate that is not made by one convolution or read by one product, a product that is activated or
+    read by anything but convolutions and linear layers, and weights that are no constants.
+    """
+
+    name: ClassVar[str] = "fold-hardsigmoid"
+
+    def run(self, graph: Graph, ctx: PassContext) -> None:
+        """Fold three into the bias before, and a sixth into the weights behind."""
+        for node in calls(graph, "hardsigmoid"):
+            reason = refusal(graph, node)
+            if reason is not None:
+                ctx.refuse(node, reason)
+                continue
+            source, product = operand(node, 0), next(iter(node.users))
+            _raise_bias(graph, source)
+            source.kwargs = {**source.kwargs, "activation": "relu6"}
+            annotate(source, origin=tuple(dict.fromkeys((*note(source).origin, *note(node).origin))))
+            for reader in list(product.users):
+                weight = operand(reader, 1)
+                sixth = constant(graph, weight).detach() / 6
+                held = add_constant(graph, reader, f"{weight.target}_sixth", sixth)
+                reader.args = (reader.args[0], held, *reader.args[2:])
+            node.replace_all_uses_with(source)
+            ctx.count("gates respelled")
+
+    def ensures(self, graph: Graph) -> None:
+        """No gate is left that could be respelled."""
+        for node in calls(graph, "hardsigmoid"):
+            if refusal(graph, node) is None:
+                raise VerificationError("was not folded", where=node.name)
+
+
+def _raise_bias(graph: Graph, source: fx.Node) -> None:
+    """Add three to the bias of a convolution or linear layer; one without gets one."""
+    weight, bias = operand(source, 1), optional_operand(source, 2)
+    width = shape_of(weight)[0]
+    kernel = constant(graph, weight)
+    old = torch.zeros(width, dtype=kernel.dtype) if bias is None else constant(graph, bias).detach()
+    name = f"{weight.target}_bias" if bias is None else f"{bias.target}_raised"
+    source.args = (source.args[0], weight, add_constant(graph, source, name, old + 3))
+
+
+def refusal(graph: Graph, node: fx.Node) -> str | None:
+    """Why a hardsigmoid is not folded, or None when it is."""
+    source = operand(node, 0)
+    if source.op != "call_function" or op_name(source) not in ("conv2d", "linear"):
+        return "it is not made by a convolution"
+    if source.kwargs["activation"] != "none" or len(source.users) > 1 or source in outputs(graph):
+        return f"{source.name} is activated or read elsewhere, too"
+    bias = optional_operand(source, 2)
+    if not is_constant(operand(source, 1)) or (bias is not None and not is_constant(bias)):
+        return f"weight or bias of {source.name} is no constant"
+    products = list(node.users)
+    if len(products) != 1 or op_name(products[0]) != "mul" or node in outputs(graph):
+        return "it is not read by one product alone"
+    return _frozen(source, node, products[0]) or _unfit_reader(graph, node, products[0])
+
+
+def _frozen(*nodes: fx.Node) -> str | None:
+    return next((note(node).frozen for node in nodes if note(node).frozen is not None), None)
+
+
+def _unfit_reader(graph: Graph, node: fx.Node, product: fx.Node) -> str | None:
+    """Why the sixth cannot go into what reads the product."""
+    if product.kwargs["activation"] != "none" or product in outputs(graph):
+        return f"{product.name} is activated, or an output"
+    if product.args[0] is product.args[1]:
+        return f"{product.name} reads it twice"
+    for reader in product.users:
+        if reader.op != "call_function" or op_name(reader) not in ("conv2d", "linear"):
+            return f"{product.name} is read by {reader.name}, which is neither convolution nor linear"
+        if not is_constant(operand(reader, 1)) or product in reader.args[1:]:
+            return f"the weight of {reader.name} is no constant"
+        if note(reader).frozen is not None:
+            return note(reader).frozen
+    return None

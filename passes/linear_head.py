@@ -1,0 +1,146 @@
+"""linear-head: turn 1x1 convolutions behind the global pool into linear layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import fx
+
+from mcc.analysis.pointwise import is_pointwise
+from mcc.errors import VerificationError
+from mcc.ir import table
+from mcc.ir.graph import (
+    Graph,
+    add_call,
+    add_constant,
+    calls,
+    constant,
+    is_constant,
+    op_name,
+    operand,
+    outputs,
+)
+from mcc.ir.notes import annotate, note, shape_of
+from mcc.pass_api import Pass, PassContext
+
+
+@dataclass(frozen=True)
+class LinearHead(Pass):
+    """Compute what follows the global pool on vectors in place of maps of one pixel.
+
+    Before and after:
+
+        %p = mean(%x) {axes=(2, 3), keepdim=True} : [1, C, 1, 1]       %p = mean(...) {keepdim=False} : [1, C]
+        %y = conv2d(%p, @w[O,C,1,1], @b) : [1, O, 1, 1]                %y = linear(%p, @w[O,C], @b)   : [1, O]
+        %z = reshape(%y) {shape=(O,)}                                  (drop-identity takes the reshape away)
+
+    XNNPACK's sparse path ends in the pool, and a 1x1 convolution behind it switches the path off.
+
+    Exact twin: the graph as it was: a 1x1 convolution of one pixel is a product of a matrix and a vector.
+    Several convolutions in a row and functions of one value between them (the head of MobileNetV3) go
+    together; behind the last of them a reshape restores the map where something wants it.
+
+    Skips, with the reason: frozen nodes, and gates of squeeze-and-excitation, whose pool is multiplied back
+    onto a map. Pools that no 1x1 convolution reads are left alone.
+    """
+
+    name: ClassVar[str] = "linear-head"
+
+    def run(self, graph: Graph, ctx: PassContext) -> None:
+        """Rewrite each head from its pool on."""
+        for pool in _pools(graph):
+            chain = _chain(pool)
+            reason = refusal(graph, pool, chain)
+            if reason is not None:
+                ctx.refuse(pool, reason)
+                continue
+            value = add_call(
+                graph, pool, "mean", operand(pool, 0), name=f"{pool.name}_flat", axes=(2, 3), keepdim=False
+            )
+            _take_over(value, pool)
+            for node in chain:
+                value = _on_vectors(graph, node, value)
+                ctx.count("operators moved to vectors")
+            last = chain[-1]
+            map_again = add_call(graph, last, "reshape", value, shape=shape_of(last)[1:])
+            annotate(map_again, origin=note(last).origin)
+            last.replace_all_uses_with(map_again)
+
+    def ensures(self, graph: Graph) -> None:
+        """No head is left that could be linear."""
+        for pool in _pools(graph):
+            if refusal(graph, pool, _chain(pool)) is None:
+                raise VerificationError("is still followed by a 1x1 convolution", where=pool.name)
+
+
+def _pools(graph: Graph) -> list[fx.Node]:
+    """Global pools that stay maps and are read by nothing but one plain 1x1 convolution."""
+    found: list[fx.Node] = []
+    for node in calls(graph, "mean"):
+        if node.kwargs["axes"] == (2, 3) and node.kwargs["keepdim"] and len(_chain(node)) > 0:
+            found.append(node)
+    return found
+
+
+def _chain(pool: fx.Node) -> list[fx.Node]:
+    """The 1x1 convolutions and functions of one value behind a pool, each the only reader of the one before.
+
+    It ends in a convolution; functions behind the last one work on a map as well.
+    """
+    chain: list[fx.Node] = []
+    node = pool
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        if node.op != "call_function":
+            break
+        convolution = op_name(node) == "conv2d" and is_pointwise(node)
+        if not convolution and not table.row_of(node).unary:
+            break
+        chain.append(node)
+    while chain and op_name(chain[-1]) != "conv2d":
+        chain.pop()
+    return chain
+
+
+def _on_vectors(graph: Graph, node: fx.Node, value: fx.Node) -> fx.Node:
+    """The same operator on a vector [N, C]."""
+    name = f"{node.name}_flat"
+    if op_name(node) != "conv2d":
+        moved = add_call(graph, node, op_name(node), value, name=name, **node.kwargs)
+    else:
+        weight = operand(node, 1)
+        matrix = constant(graph, weight).detach().flatten(1)
+        held = add_constant(graph, node, f"{weight.target}_matrix", matrix)
+        bias = node.args[2]
+        assert bias is None or isinstance(bias, fx.Node)
+        activation = node.kwargs["activation"]
+        moved = add_call(graph, node, "linear", value, held, bias, name=name, activation=activation)
+    _take_over(moved, node)
+    return moved
+
+
+def _take_over(node: fx.Node, old: fx.Node) -> None:
+    """Origin and decisions of the node that another replaces; patterns of 1x1 weights mean nothing here."""
+    annotate(node, origin=note(old).origin, keep=note(old).keep, pruned_from=note(old).pruned_from)
+
+
+def refusal(graph: Graph, pool: fx.Node, chain: list[fx.Node]) -> str | None:
+    """Why a head stays as it is, or None when it becomes linear."""
+    frozen = next((note(node).frozen for node in (pool, *chain) if note(node).frozen is not None), None)
+    if frozen is not None:
+        return frozen
+    last = chain[-1]
+    while len(last.users) == 1 and last not in outputs(graph):
+        reader = next(iter(last.users))
+        if reader.op != "call_function" or not table.row_of(reader).unary:
+            break
+        last = reader
+    if any(_is_map(arg) for reader in last.users for arg in reader.all_input_nodes):
+        return "its result is a gate for a map"
+    return None
+
+
+def _is_map(node: fx.Node) -> bool:
+    """Whether a value, not a constant, has more than one pixel."""
+    return not is_constant(node) and len(shape_of(node)) == 4 and shape_of(node)[2:] != (1, 1)

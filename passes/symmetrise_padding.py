@@ -1,0 +1,105 @@
+"""symmetrise-padding: pad strided convolutions alike on all sides, where TensorFlow's `SAME` does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import fx
+
+from mcc.errors import VerificationError
+from mcc.ir.graph import Graph, add_call, calls, clean, infer, operand
+from mcc.ir.notes import note, shape_of
+from mcc.pass_api import Pass, PassContext
+
+
+@dataclass(frozen=True)
+class SymmetrisePadding(Pass):
+    """Give convolutions of stride 2 the padding k // 2 on every side that XNNPACK's sparse path asks for.
+
+    Before and after, for a map [1, C, 8, 8]:
+
+        %y = conv2d(%x, @w[O,I,3,3]) {stride=(2, 2), padding=(0, 1, 0, 1)}
+        %y = conv2d(%x, @w[O,I,3,3]) {stride=(2, 2), padding=(1, 1, 1, 1)}
+
+    This changes the function: at even sizes `SAME` looks at pixels 0 1 2, 2 3 4, ... and the result at
+    -1 0 1, 1 2 3, ...: all is seen from one pixel further up and left. A network all of whose strided layers
+    are changed so computes what it did for an image moved down and right by the sum of their steps (1 + 2 + 4
+    + ... input pixels), but for what comes in over the border. Training repairs it; what it costs without is
+    measured in docs/results/sparse.md.
+
+    Exact twin: the graph as it was, with each such input moved down and right by a row and a column of zeros
+    (a `pad` node), what falls off the far side being what the window no longer reaches.
+
+    Skips, with the reason: frozen nodes, kernels that are even or not square, padding that is more than
+    k // 2 on a side, and sizes at which the result would have another size. Convolutions of another stride
+    are left alone: there `SAME` is symmetric.
+    """
+
+    name: ClassVar[str] = "symmetrise-padding"
+
+    def run(self, graph: Graph, ctx: PassContext) -> None:
+        """Replace the paddings."""
+        for node in _asymmetric(graph):
+            reason = refusal(node)
+            if reason is not None:
+                ctx.refuse(node, reason)
+                continue
+            half = shape_of(operand(node, 1))[2] // 2
+            node.kwargs = {**node.kwargs, "padding": (half,) * 4}
+            ctx.count("paddings made symmetric")
+
+    def reference(self, before: Graph, ctx: PassContext) -> Graph:
+        """The graph as it was, with a pad node of its own in front of each such convolution."""
+        for node in _asymmetric(before):
+            if refusal(node) is not None:
+                continue
+            half, given = shape_of(operand(node, 1))[2] // 2, _padding(node)
+            more = tuple(half - side for side in given)
+            rows, columns = (more[0], more[1]), (more[2], more[3])
+            source = operand(node, 0)
+            moved = add_call(
+                before, node, "pad", source,
+                padding=((0, 0), (0, 0), rows, columns), mode="constant", value=0.0,
+            )  # fmt: skip
+            node.args = (moved, *node.args[1:])
+        return infer(clean(before))
+
+    def ensures(self, graph: Graph) -> None:
+        """No such padding is left."""
+        for node in _asymmetric(graph):
+            if refusal(node) is None:
+                raise VerificationError("is still padded unlike on opposite sides", where=node.name)
+
+
+def _padding(node: fx.Node) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right."""
+    given: Any = node.kwargs["padding"]
+    return tuple(given)
+
+
+def _asymmetric(graph: Graph) -> list[fx.Node]:
+    """Convolutions of stride 2 with unlike padding on opposite sides."""
+    found: list[fx.Node] = []
+    for node in calls(graph, "conv2d"):
+        top, bottom, left, right = _padding(node)
+        if node.kwargs["stride"] == (2, 2) and (top, left) != (bottom, right):
+            found.append(node)
+    return found
+
+
+def refusal(node: fx.Node) -> str | None:
+    """Why the padding of a convolution stays as it is, or None."""
+    frozen = note(node).frozen
+    if frozen is not None:
+        return frozen
+    height, width = shape_of(operand(node, 1))[2:]
+    if height != width or height % 2 == 0 or node.kwargs["dilation"] != (1, 1):
+        return "its kernel is not square and odd, without dilation"
+    half = height // 2
+    if max(_padding(node)) > half:
+        return f"it is padded by more than {half} on a side"
+    sizes = shape_of(operand(node, 0))[2:]
+    if tuple((size + 2 * half - height) // 2 + 1 for size in sizes) != shape_of(node)[2:]:
+        return "its result would have another size"
+    return None
