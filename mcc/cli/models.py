@@ -128,7 +128,7 @@ def lower_graph(graph: Graph, to: str, **options: Any) -> bytes:
     """The bytes of a graph in a mobile format.
 
     Args:
-        to: `tflite`, `onnx` or `pte`.
+        to: `tflite`, `onnx`, `ort` or `pte`.
         options: of that format's writer.
 
     Raises:
@@ -139,10 +139,13 @@ def lower_graph(graph: Graph, to: str, **options: Any) -> bytes:
         from mcc.lower.tflite.writer import to_tflite
 
         return to_tflite(graph, **options)
-    if to == "onnx":
+    if to in ("onnx", "ort"):
+        from mcc.lower.onnx.ort_format import to_ort
         from mcc.lower.onnx.writer import to_onnx
 
-        return to_onnx(graph, **options)
+        processor = options.pop("processor", None)
+        raw = to_onnx(graph, **options)
+        return raw if to == "onnx" else to_ort(raw, platform=processor or "arm")
     if to == "pte":
         from mcc.lower.pte.writer import to_pte
 

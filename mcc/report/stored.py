@@ -11,19 +11,20 @@ from typing import Any
 from mcc.data.preprocessing import Preprocessing
 from mcc.errors import DataError
 
+Stated = tuple[Sequence[float], Sequence[float]] | None
 SLOT_BYTES = 2  # of a vtable entry; the first two hold sizes
 NORMALISATION = 1  # `ProcessUnitOptions.NormalizationOptions` of TFLite's metadata schema
 
 
 def stored_preprocessing(file: Path | str) -> Preprocessing | None:
-    """The normalisation that a .tflite or .onnx file states; None where it states none that can be read.
+    """The normalisation that a .tflite, .onnx or .pte file states; None where it states none to be read.
 
     Raises:
         DataError: the file itself cannot be read.
     """
     path = Path(file)
     try:
-        stated = _in_tflite(path) if path.suffix == ".tflite" else _in_onnx(path)
+        stated = READERS.get(path.suffix, _nothing)(path)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error):
         return None  # metadata of somebody else's, in a form of their own
     try:
@@ -32,9 +33,7 @@ def stored_preprocessing(file: Path | str) -> Preprocessing | None:
         return None  # no normalisation that could be meant
 
 
-def _in_onnx(path: Path) -> tuple[Sequence[float], Sequence[float]] | None:
-    if path.suffix != ".onnx":
-        return None
+def _in_onnx(path: Path) -> Stated:
     import onnx
 
     try:
@@ -48,7 +47,20 @@ def _in_onnx(path: Path) -> tuple[Sequence[float], Sequence[float]] | None:
     return values["mean"], values["deviation"]
 
 
-def _in_tflite(path: Path) -> tuple[Sequence[float], Sequence[float]] | None:
+def _in_pte(path: Path) -> Stated:
+    """Constant methods of the program; see `mcc.lower.pte.writer`."""
+    from mcc.lower.pte.program import read_answers
+
+    answers = read_answers(path.read_bytes())
+    mean, deviation = answers["normalisation_mean"], answers["normalisation_deviation"]
+    return None if isinstance(mean, str) or isinstance(deviation, str) else (mean, deviation)
+
+
+def _nothing(path: Path) -> Stated:
+    return None
+
+
+def _in_tflite(path: Path) -> Stated:
     """Root 3: subgraphs; 2: inputs; 4: process units; 0: their kind, 1: options; 0: mean, 1: deviation."""
     from mcc.lower.tflite.metadata import METADATA_NAME
     from mcc.lower.tflite.reader import read_tflite
@@ -62,6 +74,9 @@ def _in_tflite(path: Path) -> tuple[Sequence[float], Sequence[float]] | None:
         if unit.byte(0) == NORMALISATION and options is not None:
             return options.floats(0), options.floats(1)
     return None
+
+
+READERS = {".tflite": _in_tflite, ".onnx": _in_onnx, ".pte": _in_pte}
 
 
 class _Table:

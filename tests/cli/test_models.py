@@ -118,7 +118,10 @@ def test_bad_models_are_one_sentence(mcc: Any) -> None:
         assert text.count("\n") == 1
 
 
-@pytest.mark.parametrize(("to", "target"), [("tflite", "litert-host"), ("onnx", "ort-host")])
+@pytest.mark.parametrize(
+    ("to", "target"),
+    [("tflite", "litert-host"), ("onnx", "ort-host"), ("ort", "ort-host"), ("pte", "executorch-host")],
+)
 def test_lower_verify_evaluate_and_bench(mcc: Any, to: str, target: str) -> None:
     model = stored(classifier(batch_norm=True), "net.mcc")
     file = f"net.{to}"
@@ -141,7 +144,33 @@ def test_lower_verify_evaluate_and_bench(mcc: Any, to: str, target: str) -> None
         assert isinstance(entry["ops"], list)
 
 
-@pytest.mark.parametrize("to", ["tflite", "onnx"])
+def test_options_of_lower_reach_the_writers(mcc: Any) -> None:
+    import onnx
+
+    model = stored(classifier(), "net.mcc")
+    sizes = {
+        flags: json.loads(
+            mcc("lower", model, "--to", "tflite", "-o", f"n{len(flags)}.tflite", *flags, "--json")
+        )
+        for flags in ((), ("--fp16",))
+    }
+    assert sizes[("--fp16",)]["size_bytes"] < sizes[()]["size_bytes"]
+    mcc("lower", model, "--to", "onnx", "--opset", "21")
+    assert onnx.load("net.onnx").opset_import[0].version == 21
+    found = json.loads(mcc("lower", model, "--to", "onnx", "-o", "net.ort", "--processor", "amd64", "--json"))
+    assert (found["format"], Path("net.ort").read_bytes()[4:8]) == ("ort", b"ORTM")
+    for flags, said in (
+        (("--to", "onnx", "--fp16"), "--fp16: onnx files have no such option"),
+        (("--to", "pte", "--opset", "17"), "--opset: pte files have no such option"),
+        (
+            ("--to", "pte", "--via", "tensorflow"),
+            "--via: no such way to pte; choose auto or direct or export",
+        ),
+    ):
+        assert said in mcc("lower", model, *flags, status=2)
+
+
+@pytest.mark.parametrize("to", ["tflite", "onnx", "pte"])
 def test_a_quantised_graph_is_verified_against_the_simulator(
     mcc: Any, to: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

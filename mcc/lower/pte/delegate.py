@@ -2,14 +2,17 @@
 
 The format is that of `executorch/backends/xnnpack/serialization/schema.fbs`, which the wheel ships:
 
-    header (30 bytes, padded to 32) | flatbuffer, padded to 16 | constants, 16 bytes aligned
+    header (30 bytes, padded to 32) | flatbuffer
 
+Constants stand in the program beside the delegate, under names: the runtime frees the delegate's bytes once
+it has compiled them, but XNNPACK goes on reading constants that it does not pack (operands of additions).
 Values lie in memory as XNNPACK reads them (NHWC). Only the schema and the `flatc` of the wheel are used: to
 import `executorch` itself takes seconds.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 SCHEMA = "backends/xnnpack/serialization/schema.fbs"
-ALIGNMENT = 16
+ELSEWHERE = 2**64 - 1  # the offset of a constant that stands in the program, under its name
 HEADER_BYTES, PADDED_HEADER = 30, 32
 HEADER_MAGIC = b"XH00"
 EXTERNAL_INPUT, EXTERNAL_OUTPUT = 1, 2
@@ -58,8 +61,8 @@ class XnnGraph:
     def __init__(self) -> None:
         self._values: list[dict[str, Any]] = []
         self._nodes: list[dict[str, Any]] = []
-        self._constants: list[bytes] = []
-        self._stored: dict[bytes, int] = {}
+        self.constants: dict[str, bytes] = {}  # by name, in the order of first use
+        self._places: dict[str, int] = {}
 
     def value(
         self, shape: Shape, dtype: str = "float32", quantisation: Quantisation | None = None
@@ -71,10 +74,10 @@ class XnnGraph:
         """A constant: float32, or int8 and int32 with their quantisation, per tensor or per channel."""
         array = np.ascontiguousarray(array).reshape(array.shape)
         raw = array.tobytes()
-        if raw not in self._stored:
-            self._constants.append(raw)
-            self._stored[raw] = len(self._constants)
-        return self._add(array.shape, array.dtype.name, quantisation, self._stored[raw])
+        name = hashlib.sha256(raw).hexdigest()
+        self.constants.setdefault(name, raw)
+        place = self._places.setdefault(name, len(self._places) + 1)  # 0 stands for "no constant"
+        return self._add(array.shape, array.dtype.name, quantisation, place)
 
     def node(self, kind: str, clamp: tuple[float, float] | None = None, **fields: Any) -> None:
         """A node of a kind that the schema knows; `clamp` limits its result, in real numbers."""
@@ -88,7 +91,7 @@ class XnnGraph:
         self._nodes.append(entry)
 
     def finish(self, inputs: Sequence[XnnValue], outputs: Sequence[XnnValue]) -> bytes:
-        """The delegate's bytes; inputs and outputs are all different values, none of them constant.
+        """The delegate's bytes, without `constants`; inputs and outputs are different values, none constant.
 
         Raises:
             TargetError: `flatc` of the wheel is missing or refuses the graph.
@@ -97,7 +100,9 @@ class XnnGraph:
             tensor = _tensor(self._values[value.index])
             tensor["external_id"] = number
             tensor["flags"] = EXTERNAL_INPUT if number < len(inputs) else EXTERNAL_OUTPUT
-        places, data = _laid_out(self._constants)
+        named = [
+            {"offset": ELSEWHERE, "size": len(raw), "named_key": name} for name, raw in self.constants.items()
+        ]
         content = {
             "version": "0",
             "xnodes": self._nodes,
@@ -105,11 +110,10 @@ class XnnGraph:
             "num_externs": len(inputs) + len(outputs),
             "input_ids": [value.index for value in inputs],
             "output_ids": [value.index for value in outputs],
-            "constant_data": [{"offset": 0, "size": 0}, *places],
+            "constant_data": [{"offset": 0, "size": 0}, *named],
         }
         flat = compile_json(SCHEMA, content)
-        padded = flat.ljust(-(-len(flat) // ALIGNMENT) * ALIGNMENT, b"\0")
-        return _header(len(flat), PADDED_HEADER + len(padded), len(data)) + padded + data
+        return _header(len(flat)) + flat
 
     def _add(self, shape: Shape, dtype: str, quantisation: Quantisation | None, buffer: int) -> XnnValue:
         index = len(self._values)
@@ -153,24 +157,14 @@ def _number(value: float) -> float | str:
     return value if math.isfinite(value) else "inf" if value > 0 else "-inf"
 
 
-def _laid_out(constants: Sequence[bytes]) -> tuple[list[dict[str, int]], bytes]:
-    places: list[dict[str, int]] = []
-    data = bytearray()
-    for raw in constants:
-        data += b"\0" * (-len(data) % ALIGNMENT)
-        places.append({"offset": len(data), "size": len(raw)})
-        data += raw
-    return places, bytes(data)
-
-
-def _header(flat_bytes: int, constants_at: int, constant_bytes: int) -> bytes:
+def _header(flat_bytes: int) -> bytes:
     parts = [
         bytes(4),
         HEADER_MAGIC,
         HEADER_BYTES.to_bytes(2, "little"),
         PADDED_HEADER.to_bytes(4, "little"),
         flat_bytes.to_bytes(4, "little"),
-        constants_at.to_bytes(4, "little"),
-        constant_bytes.to_bytes(8, "little"),
+        (PADDED_HEADER + flat_bytes).to_bytes(4, "little"),  # where constants would stand: none do
+        bytes(8),
     ]
     return b"".join(parts).ljust(PADDED_HEADER, b"\0")

@@ -1,6 +1,6 @@
 """An ExecuTorch program around one delegate: one method that hands its inputs to XNNPACK.
 
-    flatbuffer (`schema/program.fbs`), an extended header behind its first 8 bytes | segment: the delegate
+    flatbuffer (`schema/program.fbs`), an extended header behind its first 8 bytes | segments
 
 Constant methods answer what an app needs to know (labels, normalisation). ExecuTorch's own `exir` writes the
 same; this needs no more of it than its schema.
@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mcc.flatc import compile_json
+from mcc.flatc import compile_json, read_json
 
 SCHEMA = "schema/program.fbs"
-SEGMENT_ALIGNMENT = 128
+SEGMENT_ALIGNMENT = 16  # as XNNPACK asks of constants
 MEMORY_ALIGNMENT = 16
 HEADER_MAGIC, HEADER_BYTES = b"eh00", 32
 SCALAR_TYPES = {"float32": "FLOAT", "int8": "CHAR", "int32": "INT", "int64": "LONG", "bool": "BOOL"}
@@ -32,26 +32,33 @@ class Port:
 
 
 def write_program(
-    delegate: bytes, inputs: Sequence[Port], outputs: Sequence[Port], answers: Mapping[str, str | list[float]]
+    delegate: bytes,
+    constants: Mapping[str, bytes],
+    inputs: Sequence[Port],
+    outputs: Sequence[Port],
+    answers: Mapping[str, str | list[float]],
 ) -> bytes:
     """The bytes of a `.pte` program.
 
     Args:
         delegate: what `XnnGraph.finish` gave; it takes the inputs and outputs in this order.
+        constants: what the delegate reads under these names.
         answers: constant methods by name: a text, or a list of numbers.
 
     Raises:
         TargetError: the wheel is missing.
     """
     plans = [_forward(inputs, outputs), *(_constant_method(name, value) for name, value in answers.items())]
+    places, data = _laid_out([delegate, *constants.values()])
     program = {
         "version": 0,
         "execution_plan": plans,
         "constant_buffer": [],
         "backend_delegate_data": [],
         # The runtime wants a segment of constants, whose first entry stands for "none", even an empty one.
-        "segments": [{"offset": 0, "size": 0}, {"offset": 0, "size": len(delegate)}],
+        "segments": [{"offset": 0, "size": 0}, *places],
         "constant_segment": {"segment_index": 0, "offsets": [0]},
+        "named_data": [{"key": name, "segment_index": 2 + i} for i, name in enumerate(constants)],
     }
     flat = compile_json(SCHEMA, program)
     program_bytes = len(flat) + HEADER_BYTES
@@ -60,12 +67,41 @@ def write_program(
         [
             HEADER_MAGIC,
             HEADER_BYTES.to_bytes(4, "little"),
-            *(value.to_bytes(8, "little") for value in (program_bytes, base, len(delegate))),
+            *(value.to_bytes(8, "little") for value in (program_bytes, base, len(data))),
         ]
     )
     root = int.from_bytes(flat[:4], "little") + HEADER_BYTES
     whole = root.to_bytes(4, "little") + flat[4:8] + header + flat[8:]
-    return whole.ljust(base, b"\0") + delegate
+    return whole.ljust(base, b"\0") + data
+
+
+def _laid_out(parts: Sequence[bytes]) -> tuple[list[dict[str, int]], bytes]:
+    """Where each part stands, and all of them together."""
+    places: list[dict[str, int]] = []
+    data = bytearray()
+    for part in parts:
+        data += b"\0" * (-len(data) % SEGMENT_ALIGNMENT)
+        places.append({"offset": len(data), "size": len(part)})
+        data += part
+    return places, bytes(data)
+
+
+def read_answers(raw: bytes) -> dict[str, str | list[float]]:
+    """The constant methods of a program, by name: those that answer a text or a list of numbers.
+
+    Raises:
+        TargetError: the wheel is missing, or this is no program.
+    """
+    found: dict[str, str | list[float]] = {}
+    for plan in read_json(SCHEMA, raw)["execution_plan"]:
+        if plan["inputs"] or len(plan["outputs"]) != 1:
+            continue
+        answer = plan["values"][plan["outputs"][0]]
+        if answer["val_type"] == "String":
+            found[plan["name"]] = str(answer["val"]["string_val"])
+        elif answer["val_type"] == "DoubleList":
+            found[plan["name"]] = [float(value) for value in answer["val"]["items"]]
+    return found
 
 
 def _forward(inputs: Sequence[Port], outputs: Sequence[Port]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def translate(model: TfliteModel, answers: Answers, *, images: bool) -> bytes:
     returned = _returned(t, model, given, images)
     delegate = t.xnn.finish(given, returned)
     inputs, outputs = ([Port(v.shape, v.dtype) for v in values] for values in (given, returned))
-    return write_program(delegate, inputs, outputs, answers)
+    return write_program(delegate, t.xnn.constants, inputs, outputs, answers)
 
 
 def _returned(t: Translation, model: TfliteModel, given: list[XnnValue], images: bool) -> list[XnnValue]:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mcc.ir import table
 from mcc.ir.graph import Graph, calls, outputs, run
 from mcc.lower.onnx.writer import to_onnx
 from mcc.quant.params import quant_params
@@ -60,6 +61,10 @@ def steps_between(graph: Graph, a: NDArray[np.float32], b: NDArray[np.float32]) 
 
 def sample(name: str) -> Tensor:
     return torch.randn(3, *CASES[name][1][1:]) * 2
+
+
+def test_every_operator_has_a_case() -> None:
+    assert {op for op, _, _ in CASES.values()} | {"fake_quantize"} == set(table.TABLE)
 
 
 @pytest.mark.parametrize(("opset", "simplify"), [(13, False), (17, True), (23, True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ Floats = NDArray[np.float32]
 
 
 def program(raw: bytes):
-    """A loaded program; the bytes must outlive it."""
+    """A loaded program, from a file as everywhere: one in memory keeps what the loader of a file frees."""
     from executorch.extension.pybindings import _C
 
-    return _C._load_for_executorch_from_buffer(raw)
+    with tempfile.TemporaryDirectory() as folder:
+        return _C._load_for_executorch(str(written(raw, Path(folder))))
 
 
 def infer(raw: bytes, *values: Tensor) -> list[Floats]:
