@@ -34,7 +34,7 @@ OWNERS = {"opset": ("onnx", "ort"), "processor": ("ort",), "fp16": ("tflite",), 
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Where to write; the model's name with the format's suffix if left out.")  # fmt: skip
 @click.option("--via", type=click.Choice(["auto", "direct", "export"]),
-              help="pte: auto (usual), direct, or export: ExecuTorch's own exporter and partitioner.")  # fmt: skip
+              help="pte: auto (usual), direct, or export, by ExecuTorch's own exporter.")  # fmt: skip
 @click.option("--opset", type=click.IntRange(1), metavar="N", help="onnx, ort: version of the operators.")
 @click.option("--processor", type=click.Choice(["arm", "amd64"]),
               help="ort: whose kernels the file is prepared for; arm if left out.")  # fmt: skip
