@@ -29,6 +29,9 @@ AT_A_TIME = 8  # kernels in a runner that are measured by difference: it holds t
 OVERHEAD_S = 0.5  # budget of timing the files that give the overhead
 
 
+_bare_facts: dict[str, tuple[bool, float]] = {}  # by fingerprint: starting a runner costs half a second
+
+
 class Progress(Protocol):
     """What measuring is given to say how far it is."""
 
@@ -119,16 +122,24 @@ class _Run:
         self.folder = folder
         if not kernels:
             return []
-        bare = write_graph(_bare(), self.target, folder / "bare")
-        self.profiled = has_profile(self.target, bare)
+        self.profiled, self.bare_us = self._bare(folder)
         apart = [kernel for kernel in kernels if self._by_difference(kernel)]
         together = [kernel for kernel in kernels if not self._by_difference(kernel)]
-        if together:
-            (samples,) = self.target.time([bare], threads=self.threads, budget_s=OVERHEAD_S)
-            self.bare_us = samples.median_us
         pieces = [apart[at : at + AT_A_TIME] for at in range(0, len(apart), AT_A_TIME)]
         order = {kernel: place for place, kernel in enumerate(kernels)}
         return sorted([*files_of(together), *pieces], key=lambda file: min(order[kernel] for kernel in file))
+
+    def _bare(self, folder: Path) -> tuple[bool, float]:
+        """Whether the runtime has a profile, and the latency of next to nothing; found once in a process."""
+        found = _bare_facts.get(self.fingerprint)
+        if found is None:
+            bare = write_graph(_bare(), self.target, folder / "bare")
+            profiled, bare_us = has_profile(self.target, bare), 0.0
+            if profiled:
+                (samples,) = self.target.time([bare], threads=self.threads, budget_s=OVERHEAD_S)
+                bare_us = samples.median_us
+            found = _bare_facts[self.fingerprint] = profiled, bare_us
+        return found
 
     def _by_difference(self, kernel: Kernel) -> bool:
         """Whether a kernel is measured by difference: onnxruntime's profile is too coarse for convolutions.

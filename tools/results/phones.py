@@ -1,10 +1,10 @@
-"""Real phones: published tables of blocks against the stated latency of whole networks.
+"""Real phones: published tables of blocks against whole networks, and against a simulated core.
 
-    python -m tools.results.phones --tables DIR
+    python -m tools.results.phones --tables DIR -o out/phones
 
 DIR holds `pixel1_blocks.yaml`, `note10/*_lookup_table.yaml` and `networks/*.json`: files that the authors of
 ProxylessNAS and Once-for-all published under the MIT licence (github.com/han-cai/files). They are no part of
-this project. Writes docs/results/phones.md and its plot.
+this project. Resumable; writes docs/results/phones.md and its plots.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import click
 
 from cost_models.phones.blocks import Block, PhoneNetwork, read_network
 from cost_models.phones.model import PhoneCostModel, Row, read_table
-from tools.results import phones_plot
+from tools.results import phones_plot, phones_sim
+from tools.results.prediction_runs import Notebook
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "phones.md"
 WANTED = 0.1  # relative error at most, of a sum against a stated latency
@@ -55,7 +56,7 @@ core, that others measured on a Pixel 1 (72 blocks, one input size) and a Note10
 blocks); the networks' names state the latency of the whole on that phone. Question: does a sum of blocks, as
 mcc's cost models are, meet the whole? Written by
 
-    python -m tools.results.phones --tables DIR
+    python -m tools.results.phones --tables DIR -o out/phones
 
 where DIR holds `pixel1_blocks.yaml`, `note10/`, `networks/` from github.com/han-cai/files (MIT).
 
@@ -161,11 +162,30 @@ def page(found: list[Checked], models: dict[str, PhoneCostModel]) -> str:
 
 @click.command()
 @click.option("--tables", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-def main(tables: Path) -> None:
-    """Check and write the page."""
+@click.option("-o", "--output", default="out/phones", show_default=True, type=click.Path(path_type=Path))
+def main(tables: Path, output: Path) -> None:
+    """Check, simulate what is missing, and write the page."""
+    output.mkdir(parents=True, exist_ok=True)
     found, models = check(tables)
+    notes = Notebook(output / "notes.json")
+    ranked = [
+        one
+        for phone, held in tables_of(tables).items()
+        for one in phones_sim.rank(phone, held[-1], notes, output)
+    ]
     PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(page(found, models), encoding="utf-8")
+    PAGE.write_text(page(found, models) + phones_sim.section(ranked), encoding="utf-8")
+    phones_plot.simulated(
+        {
+            name: points
+            for one in ranked
+            for name, points in (
+                (f"{one.phone} on {one.core}", one.chosen(wide=False)),
+                (f"{one.phone} on {one.core}, 7x7", [(m, c) for b, m, c in one.points if b.window == 7]),
+            )
+        },
+        PAGE.with_name("phones-simulated.svg"),
+    )
     phones_plot.stated(
         [(c.network.phone, c.network.stated_ms, c.summed_ms) for c in found], PAGE.with_suffix(".svg")
     )

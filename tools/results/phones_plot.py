@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -26,6 +26,21 @@ def stated(points: Sequence[tuple[str, float, float]], path: Path) -> None:
         own = [(x, y) for name, x, y in points if name == phone]
         axes.plot(*zip(*own, strict=True), mark, markersize=5, label=phone)
     axes.set(xlabel="stated latency, ms", ylabel="sum of the table, ms", xlim=(0, top), ylim=(0, top))
+    axes.legend(frameon=False)
+    save(figure, path)
+
+
+def simulated(series: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
+    """Milliseconds over simulated model cycles, both logarithmic.
+
+    Args:
+        series: milliseconds and cycles of each block, by what they belong to.
+    """
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    for name, points in series.items():
+        axes.loglog([cycles / 1e6 for _, cycles in points], [ms for ms, _ in points], ".", label=name)
+    axes.set(xlabel="simulated, million model cycles", ylabel="phone, ms")
     axes.legend(frameon=False)
     save(figure, path)
 

@@ -1,0 +1,61 @@
+"""Measuring by the profile: what it leaves out comes from the whole file, if that was not disturbed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+from mcc.calibrate.profiled import ATTEMPTS, measure_profiled
+from mcc.runtime.registry import get_target
+from mcc.runtime.target import OpTime
+from tests.calibrate.kernels import conv
+
+OWN_US, BARE_US, MISSING_US = 7.0, 1.0, 0.5
+
+
+class Device:
+    """A made-up LiteRT: three operators for each kernel, whole microseconds in its profile."""
+
+    format: ClassVar[str] = "tflite"
+
+    def __init__(self, kernels: int, disturbed_us: Sequence[float]) -> None:
+        self.kernels = kernels
+        self.disturbed_us = list(disturbed_us)
+        self.timed = 0
+
+    def facts(self) -> Any:
+        return get_target("litert-host").facts()
+
+    def profile(self, file: Path, **_: object) -> list[OpTime]:
+        branch = [OpTime("", "Add", 2.0), OpTime("", "Convolution", OWN_US), OpTime("", "Mean", 1.0)]
+        return branch * self.kernels
+
+    def time(self, files: Sequence[Path], **_: object) -> list[Any]:
+        self.timed += 1
+        true = BARE_US + self.kernels * (2.0 + OWN_US + 1.0 + 3 * MISSING_US)
+        whole = true + self.disturbed_us.pop(0)
+        load = SimpleNamespace(others_cores=0.0)
+        return [SimpleNamespace(median_us=10 * whole, p10_us=whole, load=load)]
+
+
+@pytest.mark.parametrize(
+    ("disturbed_us", "timed"), [([0.0], 1), ([900.0, 0.0], 2), ([900.0, 500.0, 0.0], ATTEMPTS)]
+)
+def test_a_whole_that_was_disturbed_is_timed_again(
+    tmp_path: Path, disturbed_us: list[float], timed: int
+) -> None:
+    kernels = [conv(8, made) for made in (8, 16, 24)]
+    device: Any = Device(len(kernels), disturbed_us)
+    rows = measure_profiled(kernels, device, tmp_path, threads=1, bare_us=BARE_US)
+    assert [row.latency_us for row in rows] == pytest.approx([OWN_US + MISSING_US] * 3)
+    assert device.timed == timed
+
+
+def test_the_least_disturbed_of_all_counts(tmp_path: Path) -> None:
+    device: Any = Device(1, [900.0, 60.0, 300.0])
+    (row,) = measure_profiled([conv(8, 8)], device, tmp_path, threads=1, bare_us=BARE_US)
+    assert row.latency_us == pytest.approx(OWN_US + MISSING_US + 60.0 / 3)
