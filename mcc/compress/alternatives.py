@@ -11,11 +11,10 @@ from torch import fx
 from cost_models.lookup import LookupCostModel
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
-from mcc.analysis.sparse_cluster import find_sparse_cluster
 from mcc.calibrate.measure import input_name
 from mcc.calibrate.store import Store
 from mcc.compress.candidate import Structure
-from mcc.compress.planning import Planner, available_regimes, planned_integers
+from mcc.compress.planning import Planner, available_regimes, planned_integers, target_cluster
 from mcc.cost_api import Source
 from mcc.errors import DataError, UsageError
 from mcc.ir import table
@@ -145,7 +144,8 @@ def explainer_of(deployed: Graph, target: Target, *, threads: int = 1) -> Explai
             f"no operator was measured for {target.spec}",
             hint=f"mcc calibrate --target {target.spec} --model MODEL",
         )
-    facts, integer, cluster = target.facts(), planned_integers(deployed), find_sparse_cluster(deployed)
+    facts, integer = target.facts(), planned_integers(deployed)
+    cluster = target_cluster(deployed, facts)
     known = unmeasured(deployed, cluster.pointwise)
     form = file_format(target.format)
     setting = Setting(deployed, integer, cluster, model, known, facts.channel_multiple, form)

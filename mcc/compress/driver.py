@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mcc.analysis.sparse_cluster import find_sparse_cluster
 from mcc.compress.alternatives import Choice, explained
 from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, write_file
@@ -17,7 +16,7 @@ from mcc.compress.costs import Costs
 from mcc.compress.job import Job, Progress, Request, open_job, save_json, silent
 from mcc.compress.losses import measured_sensitivities
 from mcc.compress.measured import MeasuredFiles
-from mcc.compress.planning import Planner, available_regimes, planned_integers
+from mcc.compress.planning import Planner, available_regimes, planned_integers, target_cluster
 from mcc.compress.strategies import Outcome, Strategies
 from mcc.compress.summary import check_file, decisions_of, result_of, tested, versions_of
 from mcc.compress.training import Trainer
@@ -130,7 +129,7 @@ class Run:
         self.calibration = job.calibration()
         self.deployed = deployment_form(job.graph)
         self.integer = planned_integers(self.deployed)
-        self.cluster = find_sparse_cluster(self.deployed)
+        self.cluster = target_cluster(self.deployed, job.target.facts())
         with job.stage("lower the original"):
             self.baseline = write_file(self.deployed, job.target, job.folder / "baseline", job.data)
             save_graph(job.graph, job.folder / "before.mcc")

@@ -149,7 +149,7 @@ class Planner:
     def predict(self, structure: Structure) -> float:
         """Sum of the kernels of a structure and the overhead, without correction, in microseconds."""
         built = restructure(self.graph, structure, self.sensitivities, self.calibration[:1], verify=False)
-        kernels = structure_kernels(deployment_form(built), structure.regime)
+        kernels = structure_kernels(deployment_form(built), structure.regime, self.bench.target.facts())
         self.ask(list(kernels.values()))
         return predict(self.setting.model, kernels, structure.regime.precision).latency_us
 
@@ -289,10 +289,17 @@ class _Search:
             self.nearest = trial
 
 
-def structure_kernels(deployed: Graph, regime: Regime) -> dict[str, Kernel]:
-    """Kernels of a float graph in deployment form, as they will be under a regime."""
+def target_cluster(graph: Graph, facts: TargetFacts) -> SparseCluster:
+    """The sparse cluster of a graph on a target; an empty one where the target has no sparse kernels."""
+    if not facts.sparse_1x1:
+        return SparseCluster((), (), facts.sparse_why)
+    return find_sparse_cluster(graph)
+
+
+def structure_kernels(deployed: Graph, regime: Regime, facts: TargetFacts) -> dict[str, Kernel]:
+    """Kernels of a float graph in deployment form, as they will be under a regime on a target."""
     integer = planned_integers(deployed) if regime.precision != "float" else frozenset[str]()
-    cluster = find_sparse_cluster(deployed).nodes if regime.sparse else ()
+    cluster = target_cluster(deployed, facts).nodes if regime.sparse else ()
     kernels = graph_kernels(deployed, integer, cluster)
     if regime.precision == "int7":
         return {n: replace(k, precision="int7") if n in integer else k for n, k in kernels.items()}

@@ -13,9 +13,9 @@ import torch
 from mcc.compress.bench import Bench, Speed
 from mcc.compress.candidate import deployment_form
 from mcc.compress.job import Job
-from mcc.compress.planning import structure_kernels
+from mcc.compress.planning import structure_kernels, target_cluster
 from mcc.compress.strategies import Outcome
-from mcc.cost_api import CostModel, Kernel
+from mcc.cost_api import CostModel, Kernel, graph_kernels
 from mcc.data.module import SplitName
 from mcc.errors import VerificationError
 from mcc.ir import table
@@ -27,6 +27,7 @@ from mcc.report.compare import compare_outputs
 from mcc.report.layers import kind_words
 from mcc.report.measure import run_file
 from mcc.report.schema import Cost, Decision, Latency, Precision, StrategyResult
+from mcc.runtime.target import TargetFacts
 from mcc.search.space import Regime
 
 CHECK_IMAGES = 64
@@ -87,9 +88,10 @@ def decisions_of(
         integer: nodes of the delivered graph that run as integer kernels.
     """
     before = deployment_form(job.graph)
-    kernels = structure_kernels(before, Regime())
+    facts = job.target.facts()
+    kernels = structure_kernels(before, Regime(), facts)
     after = {node.name: node for node in calls(outcome.graph) if not is_fake_quantize(node)}
-    changed = final_kernels(outcome.graph, outcome.structure.regime, integer)
+    changed = final_kernels(outcome.graph, outcome.structure.regime, integer, facts)
     found: list[Decision] = []
     for node in calls(before):
         if table.row_of(node).scales != "weighted" or node.name not in after:
@@ -116,12 +118,11 @@ def decisions_of(
     return tuple(found)
 
 
-def final_kernels(graph: Graph, regime: Regime, integer: frozenset[str]) -> dict[str, Kernel]:
-    """Kernels of a delivered graph, quantised or not."""
-    from mcc.analysis.sparse_cluster import find_sparse_cluster
-    from mcc.cost_api import graph_kernels
-
-    return graph_kernels(graph, integer, find_sparse_cluster(graph).nodes if regime.sparse else ())
+def final_kernels(
+    graph: Graph, regime: Regime, integer: frozenset[str], facts: TargetFacts
+) -> dict[str, Kernel]:
+    """Kernels of a delivered graph on a target, quantised or not."""
+    return graph_kernels(graph, integer, target_cluster(graph, facts).nodes if regime.sparse else ())
 
 
 def _cost(model: CostModel, kernels: Sequence[Kernel]) -> Cost:

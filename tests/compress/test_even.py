@@ -26,6 +26,9 @@ def test_widths_are_shares_rounded_up_to_what_the_target_likes() -> None:
     assert narrowed_evenly(widths, 0.1, 1) == {"wide": 7, "narrow": 2, "tiny": 1}
 
 
+DENSE = TargetFacts(False, "its kernels are dense", 1, 8, "int8", True)
+
+
 class Plans:
     """A planner whose measured latencies are the predicted ones times a factor that nobody knows before."""
 
@@ -48,7 +51,7 @@ class Plans:
         from mcc.cost_api import predict
         from mcc.search.space import Regime
 
-        raw = predict(self.setting.model, structure_kernels(self.setting.graph, Regime())).latency_us
+        raw = predict(self.setting.model, structure_kernels(self.setting.graph, Regime(), DENSE)).latency_us
         return self.trial(Structure(), raw, 1.0)
 
     def trial(self, structure: Structure, us: float, factor: float) -> Any:
@@ -80,9 +83,8 @@ def test_the_widest_that_keeps_the_budget_is_found(slower: float) -> None:
 
 def test_why_nothing_is_gained() -> None:
     plans: Any = Plans("residual", 0.5, 1.0)
-    dense = TargetFacts(False, "its kernels are dense", 1, 8, "int8", True)
     sparse = TargetFacts(True, "", 1, 8, "int8", True)
-    assert why_not_sparse(plans, dense) == "Zeros save no time on this target: its kernels are dense."
+    assert why_not_sparse(plans, DENSE) == "Zeros save no time on this target: its kernels are dense."
     assert "stride (1, 1) in place of 2, so no cluster starts" in why_not_sparse(plans, sparse)
     assert low_rank_pays(plans) == "The network has no 1x1 convolution that a low-rank pair could replace."
     assert why_not_sparse(Plans("mobile", 0.5, 1.0), sparse) == ""  # pyright: ignore[reportArgumentType]
