@@ -3,6 +3,7 @@
     python -m tools.zoo                          all of them; goes on where it was stopped
     python -m tools.zoo tv/resnet18 timm/dla34   these again
     python -m tools.zoo --pruning                the 76 networks of Torch-Pruning's list, pruned by half
+    python -m tools.zoo --memory 20 --seconds 900 tv/regnet_y_128gf     one that is larger than the rest
     python -m tools.zoo --page                   only writes docs/results/zoo.md from what was found
 
 torchvision and timm are installed by `bash tools/test`. Results lie in out/zoo/, one JSON file for each
@@ -12,64 +13,83 @@ network; a network whose file is there is not run again.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import subprocess
-import sys
+import multiprocessing
+import os
+import tempfile
 import time
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from tools.public_models.catalogue import ALL, TORCHVISION
+from tools.public_models.chain import serve
 from tools.public_models.page import write_page
 
-MEMORY_LIMIT_BYTES = 2_500_000_000
-CPU_LIMIT_S = 180.0
 POLL_S = 0.2
 RESULTS = Path("out/zoo")
 PAGE = Path("docs/results/zoo.md")
 
 Stages = dict[str, dict[str, Any]]
 
+# glibc keeps freed blocks of up to 32 MB once it has seen such large ones, and most weights are smaller. With
+# a fixed threshold, what a network gave back counts as given back.
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 20))
 
-def run_one(name: str, pruning: bool, memory: int = MEMORY_LIMIT_BYTES, cpu_s: float = CPU_LIMIT_S) -> Stages:
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tools.public_models.preload"])
+
+
+def run_one(name: str, pruning: bool, memory: int, cpu_s: float) -> Stages:
     """One architecture in a fresh process under limits; what it reported, and how it ended."""
-    command = [sys.executable, "-m", "tools.public_models.chain", name, *(["--pruning"] if pruning else [])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        stopped = _watch(psutil.Process(process.pid), memory, cpu_s)
-        out, err = process.communicate()
-    stages: Stages = {}
-    for line in out.splitlines():
-        found = json.loads(line)
-        stages.setdefault(found.pop("stage"), {}).update(found)
-    open_stage = next((stage for stage, found in stages.items() if found.get("state") == "begun"), None)
-    if stopped or process.returncode:
-        last = (err.strip().splitlines() or [""])[-1][:300]
-        why = stopped or f"the process ended with status {process.returncode}: {last}"
-        stages.setdefault(open_stage or "captured", {}).update(
-            state="limit" if stopped else "failed", why=why
+    source, sink = FORKS.Pipe(duplex=False)
+    with tempfile.NamedTemporaryFile("r", suffix=".log") as complaints:
+        process = FORKS.Process(target=serve, args=(name, pruning, sink, complaints.name), daemon=True)
+        process.start()
+        sink.close()
+        stages, stopped = _watch(process, source, memory, cpu_s)
+        last = (complaints.read().strip().splitlines() or [""])[-1][:300]
+    if stopped or process.exitcode:
+        open_stage = next(
+            (stage for stage, found in stages.items() if found.get("state") == "begun"), "captured"
         )
+        why = stopped or f"the process ended with status {process.exitcode}: {last}"
+        stages.setdefault(open_stage, {}).update(state="limit" if stopped else "failed", why=why)
     return stages
 
 
-def _watch(process: psutil.Process, memory: int, cpu_s: float) -> str | None:
-    """Wait for a process; stop it beyond its limits, and say so in one sentence."""
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        try:
-            resident = process.memory_info().rss
-            times = process.cpu_times()
-        except psutil.Error:
-            return None
-        if resident > memory:
+def _watch(process: BaseProcess, source: Connection, memory: int, cpu_s: float) -> tuple[Stages, str | None]:
+    """Take a process's reports until it ends; stop it beyond its limits, and say so in one sentence."""
+    stages: Stages = {}
+    stopped: str | None = None
+    watched = psutil.Process(process.pid)
+    alive = True
+    while alive:
+        alive = process.is_alive()  # asked before the last reports are taken, so that none is missed
+        with contextlib.suppress(EOFError, OSError):
+            while source.poll(POLL_S if alive else 0):
+                stage, found = source.recv()
+                stages.setdefault(stage, {}).update(found)
+        with contextlib.suppress(psutil.Error):
+            stopped = stopped or _beyond(watched, memory, cpu_s)
+        if stopped:
             process.kill()
-            return f"needs more than {memory / 1e9:g} GB of memory"
-        if times.user + times.system > cpu_s:
-            process.kill()
-            return f"needs more than {cpu_s:g} s of processor time"
-        time.sleep(POLL_S)
-    return None
+        if not source.poll(0) and alive:
+            time.sleep(POLL_S)  # a closed connection answers at once
+    process.join()
+    return stages, stopped
+
+
+def _beyond(process: psutil.Process, memory: int, cpu_s: float) -> str | None:
+    times = process.cpu_times()
+    if process.memory_info().rss > memory:
+        return f"needs more than {memory / 1e9:g} GB of memory"
+    return f"needs more than {cpu_s:g} s of processor time" if times.user + times.system > cpu_s else None
 
 
 def result_file(name: str, pruning: bool) -> Path:
@@ -77,14 +97,14 @@ def result_file(name: str, pruning: bool) -> Path:
     return RESULTS / ("pruning" if pruning else "chain") / f"{name.replace('/', '-')}.json"
 
 
-def run_all(names: Sequence[str], pruning: bool, again: bool) -> None:
+def run_all(names: Sequence[str], pruning: bool, again: bool, memory: int, cpu_s: float) -> None:
     """Run what has no result yet, and write each result when it is there."""
     for index, name in enumerate(names):
         path = result_file(name, pruning)
         if path.is_file() and not again:
             continue
         start = time.monotonic()
-        stages = run_one(name, pruning)
+        stages = run_one(name, pruning, memory, cpu_s)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".part")
         beside.write_text(json.dumps(stages, indent=1))
@@ -107,13 +127,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="*", metavar="NAME", help="architectures to run again; all if none")
     parser.add_argument("--pruning", action="store_true", help="only prune, the 76 of Torch-Pruning's list")
+    parser.add_argument("--memory", type=float, default=2.5, metavar="GB", help="that a network may take")
+    parser.add_argument("--seconds", type=float, default=180, metavar="N", help="of processor time, likewise")
     parser.add_argument("--page", action="store_true", help="only write the page")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in ALL]:
         parser.error(f"no such architecture: {', '.join(unknown)}; there are {', '.join(ALL)}")
     listed = [entry.name for entry in TORCHVISION] if options.pruning else list(ALL)
     if not options.page:
-        run_all(options.names or listed, options.pruning, bool(options.names))
+        again = bool(options.names)
+        memory = int(options.memory * 1e9)
+        run_all(options.names or listed, options.pruning, again, memory, options.seconds)
     pruning = results([entry.name for entry in TORCHVISION], True)
     write_page(PAGE, results(list(ALL), False), pruning, len(ALL))
 

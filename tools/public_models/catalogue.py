@@ -124,12 +124,10 @@ TORCHVISION = [
     *_tv("fcn_resnet50 fcn_resnet101 deeplabv3_resnet50 deeplabv3_resnet101 deeplabv3_mobilenet_v3_large"),
     *_tv("lraspp_mobilenet_v3_large"),
     *_tv("ssdlite320_mobilenet_v3_large ssd300_vgg16", side=300, cut=("head",)),
-    *_tv("retinanet_resnet50_fpn_v2 fcos_resnet50_fpn", side=128, cut=("head",)),
-    *_tv("fasterrcnn_resnet50_fpn fasterrcnn_resnet50_fpn_v2", side=128, cut=("rpn.head",)),
-    *_tv(
-        "fasterrcnn_mobilenet_v3_large_fpn fasterrcnn_mobilenet_v3_large_320_fpn", side=128, cut=("rpn.head",)
-    ),
-    *_tv("maskrcnn_resnet50_fpn_v2 keypointrcnn_resnet50_fpn", side=128, cut=("rpn.head",)),
+    *_tv("retinanet_resnet50_fpn_v2 fcos_resnet50_fpn", cut=("head",)),
+    *_tv("fasterrcnn_resnet50_fpn fasterrcnn_resnet50_fpn_v2", cut=("rpn.head",)),
+    *_tv("fasterrcnn_mobilenet_v3_large_fpn fasterrcnn_mobilenet_v3_large_320_fpn", cut=("rpn.head",)),
+    *_tv("maskrcnn_resnet50_fpn_v2 keypointrcnn_resnet50_fpn", cut=("rpn.head",)),
 ]
 """The convolutional networks of the 85 that Torch-Pruning tries (its examples/torchvision_models)."""
 
@@ -141,7 +139,7 @@ OTHERS = [
     *_timm("resnetv2_50 resnetv2_50d_gn resnetv2_50x1_bit resnet51q resnet33ts gcresnet33ts senet154"),
     *_timm("res2net50_14w_8s res2next50 resnest14d resnest26d resnest50d_4s2x40d"),
     *_timm("regnetx_002 regnety_004 regnety_040_sgn regnetv_040 regnetz_005 regnetz_b16 regnetz_040_h"),
-    *_timm("densenetblur121d rdnet_tiny vgg13_bn inception_v4 inception_resnet_v2 inception_next_atto"),
+    *_timm("densenetblur121d rdnet_tiny vgg13_bn inception_next_atto"),
     *_timm("legacy_xception xception41 xception65p"),
     *_timm("mobilenetv1_100 mobilenetv1_100h mobilenetv2_050 mobilenetv2_110d mobilenetv3_small_050"),
     *_timm("mobilenetv3_large_150d tf_mobilenetv3_large_minimal_100 mobilenet_edgetpu_v2_xs"),
@@ -165,8 +163,10 @@ OTHERS = [
     *_timm("nfnet_l0 eca_nfnet_l0 nf_regnet_b0 nf_resnet50 nf_seresnet26 dm_nfnet_f0"),
     *_timm("rexnet_100 rexnetr_100 rexnet_150 selecsls42 selecsls60b"),
     *_timm("cspresnet50 cspresnext50 cspdarknet53 cs3darknet_s cs3darknet_focus_s cs3sedarknet_l darknet17"),
-    *_timm("darknetaa53 sedarknet21 hgnet_tiny hgnetv2_b0 hgnetv2_b4 tresnet_m visformer_tiny"),
-    *_timm("poolformer_s12 poolformerv2_s12 convformer_s18 efficientformer_l1 fastvit_t8 mobilevit_xxs"),
+    *_timm("darknetaa53 sedarknet21 hgnet_tiny hgnetv2_b0 hgnetv2_b4 tresnet_m"),
+    *_timm("poolformer_s12 poolformerv2_s12 convformer_s18 fastvit_t8 mobilevit_xxs"),
+    *_timm("efficientformer_l1 visformer_tiny", side=224),
+    *_timm("inception_v4 inception_resnet_v2", side=139),
     *_timm("mobilevitv2_050 efficientvit_b0 efficientvit_m0 swiftformer_xs"),
 ]
 """Other families, chosen for variety."""
