@@ -88,6 +88,11 @@ class OpRow:
         least, most = self.operands
         if not least <= len(types) <= most:
             raise ValueError(f"{self.name} takes {least} to {most} operands, not {len(types)}")
+        for key, default in self.attributes.items():
+            given = attributes.get(key, default)
+            # torch's shape rules for convolutions overlook a length too many, which its kernels refuse.
+            if isinstance(default, tuple) and (not isinstance(given, tuple) or len(given) != len(default)):
+                raise ValueError(f"{key} must hold {len(default)} numbers, not {given!r}")
         items = tuple(attributes.items())
         # Shapes do not depend on the precision: a proof in float64 finds what float32 has evaluated.
         double = {t.dtype for t in types if t is not None and DTYPES[t.dtype].is_floating_point} == {"f64"}

@@ -52,6 +52,15 @@ def network() -> Graph:
 # -- building and reading ----------------------------------------------------------------------------------
 
 
+def test_an_attribute_of_the_wrong_length_is_refused() -> None:
+    b = GraphBuilder()
+    x, w = b.input("x", (1, 3, 4, 4)), b.constant("w", torch.ones(4, 3, 1, 1))
+    with pytest.raises(GraphError, match=r"dilation must hold 2 numbers, not \(1, 1, 1\)"):
+        b.conv2d(x, w, None, dilation=(1, 1, 1))
+    with pytest.raises(GraphError, match=r"stride must hold 2 numbers, not 1"):
+        b.conv2d(x, w, None, stride=1)
+
+
 def test_a_graph_says_what_it_holds() -> None:
     graph = network()
     assert [node.name for node in inputs(graph)] == ["x"]
