@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import logging
 import pkgutil
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,9 @@ from mcc.ir.graph import Graph, clean, copy_graph, infer
 
 log = logging.getLogger(__name__)
 
+PLAIN_VALUE = re.compile(r"[^\s{}(),=\"]+")
+"""What a pipeline can spell as it is; other values of options stand in double quotes."""
+
 
 @dataclass
 class PassContext:
@@ -37,12 +41,14 @@ class PassContext:
         seed: seed of `generator`, from which all randomness of the pass comes.
         counts: what the pass did, by name.
         refusals: nodes left alone, with the reason.
+        measured: what a pass that changes numbers by intent states of its error: node, what, and how much.
     """
 
     calibration: tuple[Tensor, ...] = ()
     seed: int = 0
     counts: Counter[str] = field(default_factory=lambda: Counter())
     refusals: list[tuple[str, str]] = field(default_factory=lambda: [])
+    measured: list[tuple[str, str, float]] = field(default_factory=lambda: [])
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.seed)
@@ -56,6 +62,10 @@ class PassContext:
         name = node if isinstance(node, str) else node.name
         self.refusals.append((name, reason))
         log.info("%s left alone: %s", name, reason)
+
+    def measure(self, node: fx.Node, what: str, value: float) -> None:
+        """State an error that the pass makes at a node by intent."""
+        self.measured.append((node.name, what, value))
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,8 @@ def _print_value(value: object) -> str:
         return "true" if value else "false"
     if value is None:
         return "none"
-    return str(value)
+    text = str(value)
+    return text if PLAIN_VALUE.fullmatch(text) else '"' + text.replace('"', "'") + '"'
 
 
 def make_pass(kind: type[Pass], options: dict[str, str]) -> Pass:

@@ -23,16 +23,18 @@ from mcc.ir.graph import Graph, constants, copy_graph, first_line, operands
 from mcc.ir.notes import annotate, note
 from mcc.ir.storage import save_graph
 from mcc.ir.text import print_graph
-from mcc.pass_api import Pass, PassContext, all_passes, apply_pass, make_pass
+from mcc.pass_api import PLAIN_VALUE, Pass, PassContext, all_passes, apply_pass, make_pass
 from mcc.verify import check_pass
 
 log = logging.getLogger(__name__)
 
+# The form in which layers are compressed and lowered: what runtimes do by themselves, done once and proved.
+_FORM = "drop-dead-code,fold-constants,drop-identity,fold-batch-norm,fold-pad,fuse-activation"
 PRESETS: dict[str, str] = {
     "-O0": "",
-    "-O1": "drop-identity,fold-batch-norm,fold-pad,fuse-activation",
-    "-O2": "fix(drop-identity,fold-batch-norm,fold-pad,fuse-activation)",
-    "-O3": "fix(drop-identity,fold-batch-norm,fold-pad,fuse-activation),insert-qdq",
+    "-O1": _FORM,
+    "-O2": f"fix({_FORM})",
+    "-O3": f"fix({_FORM}),insert-qdq",
 }
 MAX_ROUNDS = 20  # a fixpoint that is not reached by then is a pass that undoes itself or another
 
@@ -58,6 +60,7 @@ class StepReport:
         counts: what it counted.
         refusals: nodes left alone, with reasons.
         worst: largest difference from the exact twin as a share of the output range; None where not compared.
+        measured: what the pass states of the errors that it makes by intent: node, what, how much.
     """
 
     step: str
@@ -67,6 +70,7 @@ class StepReport:
     counts: Mapping[str, int]
     refusals: tuple[tuple[str, str], ...]
     worst: float | None
+    measured: tuple[tuple[str, str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ class Pipeline:
 
 
 class _Parser:
-    _TOKEN = re.compile(r"\s*([A-Za-z][\w-]*|[{}(),=]|[^\s{}(),=]+)")
+    _TOKEN = re.compile(rf'\s*("[^"]*"|[{{}}(),=]|{PLAIN_VALUE.pattern}|")')
 
     def __init__(self, text: str, known: Mapping[str, type[Pass]]) -> None:
         self.text = text
@@ -185,7 +189,8 @@ class _Parser:
                 if key in options:
                     raise self._error(f"option {key!r} is given twice")
                 self._next("=")
-                options[key] = self._next()
+                value = self._next()
+                options[key] = value[1:-1] if value.startswith('"') and len(value) > 1 else value
             self._next("}")
         return make_pass(self.known[name], options)
 
@@ -245,6 +250,7 @@ class _Runner:
             dict(ctx.counts),
             tuple(ctx.refusals),
             worst,
+            tuple(ctx.measured),
         )
         self.reports.append(report)
         log.info("%s: %s in %.3f s", step, "changed" if report.changed else "no change", seconds)

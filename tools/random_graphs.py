@@ -1,6 +1,7 @@
 """Prove every pass on random graphs over the whole op table; graph number n is always the same.
 
     python -m tools.random_graphs --count 10000
+    python -m tools.random_graphs --count 10000 --state long.json   the same, and goes on where it stopped
     python -m tools.random_graphs --start 1234 --count 1 --show     one graph again, printed
 
 Each pass runs verified (structure, shapes at two batch lengths, numbers against its exact twin) and a second
@@ -10,6 +11,7 @@ time, which must change nothing. Ends with a table and exit status 1 if anything
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections import Counter
@@ -28,6 +30,8 @@ from tests.property.graphs import Seeded, batch_of, random_graph, with_frozen_no
 # Passes that do nothing with their defaults; all others run as they are.
 OPTIONS = {
     "prune-channels": ("{keep=0.5}", "{keep=0.7 round=2}", ""),
+    "replace-activation": ("", "{of=relu6}"),
+    "decompose": ("{of=all}", "{of=int8}"),
     "factorize-1x1": ("{rank=0.3}",),
     "sparsify-1x1": ("{sparsity=0.5}", "{sparsity=0.75 block=2}"),
 }
@@ -87,11 +91,13 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=12, help="most random steps of a graph")
     parser.add_argument("--show", action="store_true", help="print each graph")
     parser.add_argument("--out", type=Path, help="write the table there, too")
+    parser.add_argument("--state", type=Path, help="what is done is noted there, and not done again")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    began = time.monotonic()
     found: dict[str, Counter[str]] = {text: Counter() for text in ("print and parse", *pipelines())}
-    for seed in range(options.start, options.start + options.count):
+    done, before = read_state(options.state, options.start, found)
+    began = time.monotonic() - before
+    for seed in range(options.start + done, options.start + options.count):
         graph = graph_number(seed, options.steps)
         if options.show:
             print(print_graph(graph))
@@ -100,11 +106,36 @@ def main() -> int:
             counts[said.split(":")[0]] += 1
             if said.startswith("FAILED"):
                 print(f"graph {seed}, {text}: {said}", flush=True)
+        done += 1
+        if options.state and (done % 20 == 0 or done == options.count):
+            write_state(options.state, options.start, done, time.monotonic() - began, found)
     table = report(found, options.start, options.count, time.monotonic() - began)
     print(table)
     if options.out:
         options.out.write_text(table)
     return 1 if any(counts["FAILED"] for counts in found.values()) else 0
+
+
+def read_state(path: Path | None, start: int, found: dict[str, Counter[str]]) -> tuple[int, float]:
+    """How many graphs an earlier run did and its seconds, its counts added to `found`.
+
+    Raises SystemExit where it began with another graph or knew other passes.
+    """
+    if path is None or not path.exists():
+        return 0, 0.0
+    state = json.loads(path.read_text())
+    if state["start"] != start or set(state["counts"]) != set(found):
+        raise SystemExit(f"{path}: is of another start or other passes; name another --state")
+    for text, counts in state["counts"].items():
+        found[text].update(counts)
+    return int(state["done"]), float(state["seconds"])
+
+
+def write_state(path: Path, start: int, done: int, seconds: float, found: dict[str, Counter[str]]) -> None:
+    """Note what is done, so that the file is whole whenever the run is stopped."""
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps({"start": start, "done": done, "seconds": seconds, "counts": found}))
+    beside.replace(path)
 
 
 def report(found: dict[str, Counter[str]], start: int, count: int, seconds: float) -> str:

@@ -33,11 +33,13 @@ TFLITE = ".tflite"
     metavar="GMACS,GBYTES",
     help="Cost on a device never measured, from its peak float32 rate and its memory bandwidth, as 20,10.",
 )
+@click.option("--model-explorer", "folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              help="Also write the graph and its costs for Google's Model Explorer.")  # fmt: skip
 @click.option("--why", is_flag=True, help="Why each layer cannot be pruned, sparse, low-rank or int8.")
 @model_options
 @common_options
 def inspect(
-    model: str, target: str | None, roofline: tuple[float, float] | None, why: bool,
+    model: str, target: str | None, roofline: tuple[float, float] | None, folder: Path | None, why: bool,
     input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Show a model's operators, shapes, multiply-accumulates and bytes, and what can be done to each layer.
@@ -49,6 +51,10 @@ def inspect(
     sparse, as a low-rank pair; measured, or fitted between what was measured, with one standard deviation.
     """
     if model.endswith(TFLITE):
+        if folder is not None:
+            raise UsageError(
+                "is for graphs", where="--model-explorer", hint="Model Explorer opens .tflite files itself"
+            )
         return _inspect_tflite(model, settings)
     from mcc.report.layers import inspect_layers
     from mcc.report.sparse_path import sparse_path
@@ -60,6 +66,8 @@ def inspect(
         raise UsageError("--roofline needs a --target", hint="it says which forms a layer can take")
     costs = {} if found is None else predicted(graph, found, roofline)
     sparse = None if found is None else sparse_path(graph, found.facts())
+    if folder is not None:
+        _export(folder, model, graph, layers, costs)
     if settings.json:
         report = _json(model, target, layers, costs)
         return print_json(report if sparse is None else {**report, "sparse_path": sparse.to_dict()})
@@ -67,6 +75,17 @@ def inspect(
     for sentence in () if sparse is None else sparse.sentences():
         click.echo(sentence)
     return None
+
+
+def _export(folder: Path, model: str, graph: Graph, layers: tuple[Layer, ...], costs: dict[str, Any]) -> None:
+    from mcc.report.model_explorer import write_model_explorer
+
+    figures: dict[str, dict[str, float]] = {}
+    for node, estimate in costs.get("layers", {}).items():
+        for key, value in _figures(estimate, costs["unit"]).items():
+            figures.setdefault(f"predicted_{key}", {})[node] = value
+    files = write_model_explorer(folder, Path(model).name, graph, layers, figures)
+    click.echo(f"wrote {', '.join(map(str, files))}; open with: model-explorer {files[0]}", err=True)
 
 
 def predicted(graph: Graph, target: Target, roofline: tuple[float, float] | None = None) -> dict[str, Any]:

@@ -108,6 +108,7 @@ def _step_json(report: StepReport) -> dict[str, Any]:
         "counts": dict(report.counts),
         "refusals": [{"node": node, "reason": reason} for node, reason in report.refusals],
         "worst_difference": report.worst,
+        "measured": [{"node": n, "what": what, "value": value} for n, what, value in report.measured],
     }
 
 
@@ -124,3 +125,6 @@ def _show(reports: tuple[StepReport, ...], timing: bool, stats: bool) -> None:
         refused = [[r.step, node, reason] for r in reports for node, reason in r.refusals]
         if refused:
             print_table(["pass", "left alone", "reason"], refused)
+        stated = [[r.step, node, what, f"{value:.4g}"] for r in reports for node, what, value in r.measured]
+        if stated:
+            print_table(["pass", "node", "stated error", "value"], stated, right=["value"])

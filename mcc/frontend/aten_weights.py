@@ -115,7 +115,7 @@ def matmul(e: Emitter, x: AnyValue, other: AnyValue | None = None, mat2: AnyValu
 @aten("addmm.default")
 def addmm(e: Emitter, x: AnyValue, mat1: AnyValue, mat2: AnyValue) -> Value:
     """x + mat1 @ mat2, a linear layer with bias where x and mat2 are constants."""
-    if isinstance(mat2, Const) and isinstance(x, Const) and x.tensor.dim() == 1:
+    if isinstance(mat2, Const) and isinstance(x, Const) and x.tensor.shape == mat2.tensor.shape[1:]:
         return e.call("linear", mat1, e.like(mat2, mat2.tensor.t(), "_t"), x)
     return e.broadcast("add", x, matmul(e, mat1, mat2))
 

@@ -60,7 +60,7 @@ def gemm(site: Site) -> Result:
     weight = _scaled(site, weight, site.get("alpha", 1.0))
     bias = None if bias is None else _scaled(site, bias, site.get("beta", 1.0))
     outputs = e.shape(weight)[0]
-    if isinstance(bias, Const) and bias.tensor.dim() != 1:
+    if isinstance(bias, Const) and tuple(bias.tensor.shape) != (outputs,):
         flat = bias.tensor.reshape(-1)
         bias = e.like(bias, flat.expand(outputs) if flat.numel() == 1 else flat)
     return e.call("linear", site.value(0), weight, bias)

@@ -60,6 +60,31 @@ def _pad_spatial(x: Tensor, padding: Quad, value: float = 0.0) -> tuple[Tensor, 
     return F.pad(x, (left, right, top, bottom), value=value), (0, 0)
 
 
+def _check_bias(bias: Tensor | None, channels: int) -> None:
+    """Raise ValueError unless a bias has one entry for each channel; torch's shape rules let others pass."""
+    if bias is not None and tuple(bias.shape) != (channels,):
+        raise ValueError(f"a bias of {channels} channels has {channels} entries, not {tuple(bias.shape)}")
+
+
+def _check_window(x: Tensor, padding: Quad = (0, 0, 0, 0), **steps: Pair) -> None:
+    """Raise ValueError for windows that kernels refuse, or worse, and that torch's shape rules let pass."""
+    if x.dim() != 4:
+        raise ValueError(f"needs a map [N, C, H, W], not {tuple(x.shape)}")
+    for name, step in steps.items():
+        if len(step) != 2 or min(step) < 1:
+            raise ValueError(f"{name} must be two positive numbers, not {step}")
+    if len(padding) != 4 or min(padding) < 0:
+        raise ValueError(f"padding must be four numbers, none negative, not {padding}")
+
+
+def _check_weight(channels: int, weight: Tensor, groups: int) -> None:
+    """Raise ValueError unless a weight has four axes, of which the first splits into groups."""
+    if weight.dim() != 4 or groups < 1 or weight.shape[0] % groups or channels % groups:
+        raise ValueError(
+            f"a weight {tuple(weight.shape)} does not fit {groups} groups of {channels} channels"
+        )
+
+
 # -- convolutions and matrix products ---------------------------------------------------------------------
 
 
@@ -75,6 +100,9 @@ def conv2d(
     activation: str,
 ) -> Tensor:
     """Cross-correlation of x [N, I, H, W] with weight [O, I/groups, kH, kW], plus bias [O]."""
+    _check_window(x, padding, stride=stride, dilation=dilation)
+    _check_weight(x.shape[1], weight, groups)
+    _check_bias(bias, weight.shape[0])
     x, symmetric = _pad_spatial(x, padding)
     return activate(F.conv2d(x, weight, bias, stride, symmetric, dilation, groups), activation)
 
@@ -92,6 +120,9 @@ def conv_transpose2d(
     activation: str,
 ) -> Tensor:
     """Transposed convolution of x [N, I, H, W], weight [I, O/groups, kH, kW]; padding crops the output."""
+    _check_window(x, stride=stride, dilation=dilation)
+    _check_weight(x.shape[1], weight, groups)
+    _check_bias(bias, weight.shape[1] * groups)
     full = F.conv_transpose2d(x, weight, None, stride, 0, 0, groups, dilation)
     top, bottom, left, right = padding
     full = F.pad(full, (-left, output_padding[1] - right, -top, output_padding[0] - bottom))
@@ -102,6 +133,7 @@ def conv_transpose2d(
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, activation: str) -> Tensor:
     """x [..., I] times the transpose of weight [O, I], plus bias [O]."""
+    _check_bias(bias, weight.shape[0])
     return activate(F.linear(x, weight, bias), activation)
 
 
@@ -249,6 +281,7 @@ def prelu(x: Tensor, weight: Tensor) -> Tensor:
 
 def max_pool2d(x: Tensor, *, kernel: Pair, stride: Pair, padding: Quad, dilation: Pair) -> Tensor:
     """Maximum over windows; padding counts as minus infinity."""
+    _check_window(x, padding, kernel=kernel, stride=stride, dilation=dilation)
     top, bottom, left, right = padding
     if any(padding):
         x = F.pad(x, (left, right, top, bottom), value=float("-inf"))
@@ -257,6 +290,7 @@ def max_pool2d(x: Tensor, *, kernel: Pair, stride: Pair, padding: Quad, dilation
 
 def avg_pool2d(x: Tensor, *, kernel: Pair, stride: Pair, padding: Quad, count_include_pad: bool) -> Tensor:
     """Mean over windows; padding counts as zeros, and in the divisor only if `count_include_pad`."""
+    _check_window(x, padding, kernel=kernel, stride=stride)
     top, bottom, left, right = padding
     pads = (left, right, top, bottom)
     total = F.avg_pool2d(F.pad(x, pads), kernel, stride, divisor_override=1)
@@ -335,6 +369,7 @@ def pad(x: Tensor, *, padding: tuple[Pair, ...], mode: str, value: float) -> Ten
 
 def resize(x: Tensor, *, size: Pair, mode: str, align_corners: bool) -> Tensor:
     """Resize the spatial axes of x [N, C, H, W] to `size`; `mode` is nearest or bilinear."""
+    _check_window(x, size=size)
     if mode == "nearest":
         return F.interpolate(x, size, mode="nearest")
     return F.interpolate(x, size, mode=mode, align_corners=align_corners)

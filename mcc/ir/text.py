@@ -52,7 +52,8 @@ def _literal(value: object) -> str:
     return repr(value)
 
 
-def _print_note(node: fx.Node) -> str:
+def print_note(node: fx.Node) -> str:
+    """What is noted about a node, its type left out: ` !{...}`, or nothing."""
     found = note(node)
     parts: list[str] = []
     for field in dataclasses.fields(found):
@@ -75,10 +76,10 @@ def _reference(arg: object) -> str:
 def print_node(node: fx.Node) -> str:
     """One line for a placeholder or an operator node."""
     if node.op == "placeholder":
-        return f"%{node.name} = input() {{}} : {type_of(node)}{_print_note(node)}"
+        return f"%{node.name} = input() {{}} : {type_of(node)}{print_note(node)}"
     args = ", ".join(_reference(arg) for arg in node.args)
     attrs = ", ".join(f"{key}={_literal(value)}" for key, value in node.kwargs.items())
-    return f"%{node.name} = {op_name(node)}({args}) {{{attrs}}} : {type_of(node)}{_print_note(node)}"
+    return f"%{node.name} = {op_name(node)}({args}) {{{attrs}}} : {type_of(node)}{print_note(node)}"
 
 
 def print_graph(graph: Graph, makers: Mapping[str, str] | None = None) -> str:

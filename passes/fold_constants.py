@@ -1,0 +1,101 @@
+"""fold-constants: compute once what does not depend on the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, fx, nn
+
+from mcc.errors import VerificationError
+from mcc.ir.graph import Graph, add_constant, calls, constant, is_constant, op_name, operands, outputs
+from mcc.ir.notes import DTYPES, annotate, note, type_of
+from mcc.pass_api import Pass, PassContext
+
+
+@dataclass(frozen=True)
+class FoldConstants(Pass):
+    """Replace operators whose operands are all constants by their value.
+
+    Before and after:
+
+        %s = mul(@w, @gain)                    %y = conv2d(%x, @s, none)
+        %y = conv2d(%x, %s, none)
+
+    Weights that are standardised or rescaled before each use become plain weights, which every other pass and
+    every runtime can work with. Values are computed in float64 and rounded once.
+
+    Exact twin: the graph as it was. Leaves alone, with the reason: quantisers of weights, which say how the
+    weight is to be stored; values that would take more than `growth` times the bytes of what they are made
+    from (a constant resized, say); outputs; frozen nodes.
+
+    Attributes:
+        growth: how many times the bytes of its operands a folded value may take.
+    """
+
+    name: ClassVar[str] = "fold-constants"
+    growth: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not self.growth > 0:
+            raise ValueError(f"growth must be positive, not {self.growth}")
+
+    def run(self, graph: Graph, ctx: PassContext) -> None:
+        """Fold in order, so that what reads a folded value folds after it."""
+        returned = set(outputs(graph))
+        for node in calls(graph):
+            if not _is_constant_call(node):
+                continue
+            reason = self.refusal(node, returned)
+            if reason is not None:
+                ctx.refuse(node, reason)
+                continue
+            trains = any(isinstance(constant(graph, arg), nn.Parameter) for arg in operands(node))
+            made = add_constant(graph, node, node.name, evaluate(graph, node), trains=trains)
+            annotate(made, origin=note(node).origin)
+            node.replace_all_uses_with(made)
+            graph.graph.erase_node(node)
+            ctx.count("operators folded")
+
+    def refusal(self, node: fx.Node, returned: set[fx.Node]) -> str | None:
+        """Why an operator on constants is left alone, or None when it can be folded."""
+        for held in (node, *node.users):
+            if note(held).frozen is not None:
+                return note(held).frozen
+        if op_name(node) == "fake_quantize":
+            return "it says how the weight is stored"
+        if node in returned:
+            return "it is an output"
+        size = sum(type_of(arg).size_bytes for arg in operands(node))
+        if type_of(node).size_bytes > self.growth * size:
+            return f"its value takes {type_of(node).size_bytes} bytes, what it is made from {size}"
+        return None
+
+    def ensures(self, graph: Graph) -> None:
+        """No operator is left that could be folded."""
+        returned = set(outputs(graph))
+        for node in calls(graph):
+            if _is_constant_call(node) and self.refusal(node, returned) is None:
+                raise VerificationError("was not folded", where=node.name)
+
+
+def _is_constant_call(node: fx.Node) -> bool:
+    found = operands(node)
+    return bool(found) and all(map(is_constant, found))
+
+
+def evaluate(graph: Graph, node: fx.Node) -> Tensor:
+    """The value of an operator on constants, computed in float64."""
+
+    def read(arg: Any) -> Tensor | None:
+        if arg is None:
+            return None
+        value = constant(graph, arg).detach()
+        return value.double() if value.is_floating_point() else value
+
+    function: Any = node.target
+    with torch.no_grad():
+        value: Tensor = function(*map(read, node.args), **node.kwargs)
+    # A view of a weight, a reshaped or sliced one, is to be a tensor of its own.
+    return value.to(DTYPES[type_of(node).dtype]).clone(memory_format=torch.contiguous_format)
