@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from mcc.cli.settings import Settings, common_options
 from mcc.errors import ConstraintError, UsageError
 
 if TYPE_CHECKING:
-    from mcc.report.schema import Report, StrategyResult
+    from mcc.report.schema import Budget, Report, StrategyResult
 
 Callback = Callable[..., Any]
 
@@ -30,7 +31,8 @@ def job_options(callback: Callback) -> Callback:
         click.argument("model"),
         click.option("--data", required=True, metavar="DATA",
                      help="digits, cifar10:DIR, imagefolder:DIR or package.module:factory."),
-        click.option("--target", required=True, metavar="T", help="Where it is to run; see mcc targets."),
+        click.option("--target", required=True, metavar="T",
+                     help="Where it is to run, see mcc targets; T,T,...: on all of these, by one plan."),
         click.option("--latency", type=LATENCY, metavar="TIME",
                      help="At most this long, as 8ms; on a simulator as 20Mcycles."),
         click.option("--speedup", type=RATIO, metavar="RATIO", help="At least this much faster, as 2x."),
@@ -53,6 +55,11 @@ def job_options(callback: Callback) -> Callback:
 )
 @click.option("--plan", "plan_file", type=click.Path(dir_okay=False, exists=True, path_type=Path),
               metavar="FILE", help="Follow this plan.json and do not make one.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(1, 6), default=1, show_default=True, metavar="N",
+              help="Go to the budget of time in N steps, with a little repair after each.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(1), metavar="N",
+              help="Processes for sensitivities and repairs, of one thread each.")  # fmt: skip
+@click.option("--ray", metavar="ADDRESS", help="A Ray cluster for them; local: one on this machine.")
 @click.option("--resume", is_flag=True, help="Go on from the state in DIR.")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default="out",
               show_default=True, metavar="DIR", help="Where everything goes.")  # fmt: skip
@@ -66,11 +73,14 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
     """
     from mcc.compress import compress as run
 
+    if "," in given["target"]:
+        return _compress_several(output, settings, given)
     with progress_for(settings) as progress:
         try:
             report = run(
                 **arguments(given), epochs=given["epochs"], out=output, resume=given["resume"],
-                plan=given["plan_file"], seed=settings.seed, progress=progress, command=command_line(),
+                plan=given["plan_file"], workers=given["workers"], ray=given["ray"], steps=given["steps"],
+                seed=settings.seed, progress=progress, command=command_line(),
             )  # fmt: skip
         except ConstraintError:
             if not settings.json:
@@ -92,17 +102,79 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
               help="Write the plan as JSON, for mcc compress --plan.")  # fmt: skip
 @model_options
 @common_options
-def plan(output: Path | None, settings: Settings, **given: Any) -> None:
+def plan(output: Path | None, settings: Settings, **given: Any) -> int:
     """Decide what would be done to MODEL, without training, and show the predicted Pareto front."""
     from mcc.compress import plan as run
 
+    if "," in given["target"]:
+        return _plan_several(output, settings, given)
     with progress_for(settings) as progress:
         found = run(**arguments(given), out=output, seed=settings.seed, progress=progress)
     if settings.json:
-        return print_json(found.to_dict())
+        print_json(found.to_dict())
+        return 0
     headers = ["latency", "loss added", "size", "chosen"]
     rows = [[p.latency_words, f"{p.loss:.4f}", p.size_words, "*" if p.chosen else ""] for p in found.front]
-    return print_table(headers, rows, right=["latency", "loss added", "size"])
+    print_table(headers, rows, right=["latency", "loss added", "size"])
+    return 0
+
+
+def _several(given: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any], Budget]:
+    """The targets, the arguments that all have in common, and the budgets that each must keep."""
+    from mcc.report.schema import Budget
+
+    common = arguments(given)
+    targets = tuple(dict.fromkeys(name.strip() for name in common.pop("target").split(",") if name.strip()))
+    names = ("latency_us", "speedup", "size_bytes", "memory_bytes", "max_drop")
+    return targets, common, Budget(**{name: common.pop(name) for name in names})
+
+
+def _compress_several(output: Path, settings: Settings, given: dict[str, Any]) -> int:
+    from mcc.compress.several import compress_several, place
+
+    if given["plan_file"] is not None:
+        raise UsageError("follows one plan on one target", where="--plan", hint="name one --target")
+    targets, common, budget = _several(given)
+    model, data = common.pop("model"), common.pop("data")
+    with progress_for(settings) as progress:
+        reports = compress_several(
+            model, data, targets, output, budget=budget, **common, epochs=given["epochs"],
+            resume=given["resume"], steps=given["steps"], workers=given["workers"], ray=given["ray"],
+            seed=settings.seed, progress=progress, command=command_line(),
+        )  # fmt: skip
+    if settings.json:
+        print_json({name: report.to_dict() for name, report in reports.items()})
+    else:
+        for name, report in reports.items():
+            click.echo(f"\n{name}")
+            show_report(report, output / place(name))
+    return 0 if all(kept for report in reports.values() for kept in report.met.values()) else 1
+
+
+def _plan_several(output: Path | None, settings: Settings, given: dict[str, Any]) -> int:
+    """One plan for several targets: measured on each of them, untrained."""
+    from mcc.compress.job import save_json
+    from mcc.compress.several import plan_several
+    from mcc.report.words import time_words
+
+    targets, common, budget = _several(given)
+    model, data = common.pop("model"), common.pop("data")
+    with progress_for(settings) as progress, tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
+        found = plan_several(
+            model, data, targets, Path(folder), budget=budget, **common, seed=settings.seed, progress=progress
+        )
+    if output is not None:
+        save_json(output, found.to_dict())
+    if settings.json:
+        print_json(found.to_dict())
+    else:
+        rows = [
+            [name, time_words(trial.speed.latency_us), f"{trial.speed.speedup:.2f}x",
+             "kept" if trial.keeps_all else "not kept"]
+            for name, trial in found.trials.items()
+        ]  # fmt: skip
+        print_table(["target", "latency", "speed-up", "budgets"], rows, right=["latency", "speed-up"])
+    return 0 if found.keeps_all else 1
 
 
 def arguments(given: dict[str, Any]) -> dict[str, Any]:

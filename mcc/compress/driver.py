@@ -28,6 +28,7 @@ from mcc.report.choose import accuracy_reference, check_budget, choose, mark
 from mcc.report.html import write_html
 from mcc.report.schema import Budget, Report, StrategyResult, TargetInfo
 from mcc.report.verdict import with_verdicts
+from mcc.search.crew import make_crew
 from mcc.search.problem import Setting
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.size import file_format
@@ -62,6 +63,9 @@ def compress(
     seed: int = 0,
     progress: Progress = silent,
     command: str = "",
+    workers: int | None = None,
+    ray: str | None = None,
+    steps: int = 1,
 ) -> Report:
     """Compress a model for a target under budgets; leave the model and its report in a folder.
 
@@ -84,6 +88,9 @@ def compress(
         seed: of everything random.
         progress: called with stage, done, total and a few words.
         command: for the report, how to repeat the run.
+        workers: processes for sensitivities and repairs, of one thread each; None: this process alone.
+        steps: in which the joint plan goes to its budget of time, with a little repair after each.
+        ray: address of a Ray cluster for them instead; `local` starts one here.
 
     Raises:
         ConstraintError: no strategy keeps every budget; what was found is in the folder all the same, and
@@ -100,7 +107,7 @@ def compress(
     given = _read_plan(plan)
     request = Request(
         model, data, target, budget, epochs, threads, seed, Path(weights) if weights else None, input_shape,
-        "" if given is None else given.key(), tuple(cut),
+        "" if given is None else given.key(), tuple(cut), workers, ray, steps,
     )  # fmt: skip
     job = open_job(request, Path(out), resume=resume, progress=progress)
     try:
@@ -138,6 +145,7 @@ class Run:
             job.target, job.request.threads, self.baseline, job.state / "measurements.json", shared
         )
         self.costs = Costs(job)
+        self.crew = make_crew(job.request.workers, job.request.ray)
 
     def regimes(self) -> tuple[Regime, ...]:
         """What the target and the network allow."""
@@ -168,14 +176,14 @@ class Run:
         path = self.job.state / "sensitivities.json"
         if path.exists():
             return Sensitivities.load(path)
-        found = measured_sensitivities(self.job, self.regimes(), self.integer)
+        found = measured_sensitivities(self.job, self.regimes(), self.integer, self.crew)
         found.save(path)
         return found
 
     def compress(self, given: Structure | None) -> Report:
         """Run every strategy, choose, and write everything."""
         self.made = self.planner()
-        strategies = Strategies(self.job, self.bench, self.made, self.regimes(), Trainer(self.job))
+        strategies = Strategies(self.job, self.bench, self.made, self.regimes(), Trainer(self.job), self.crew)
         outcomes = strategies.run_all(given)
         results, share = self._measure_all(outcomes), 1.0
         for _ in range(RETRIES if given is None else 0):

@@ -61,6 +61,9 @@ class Request:
         weights, input_shape: see `mcc.frontend.load.load_model`.
         plan: the structure to follow as `Structure.key` gives it, empty where one is to be made.
         cut: where the model ends, see `mcc.frontend.load.load_model`.
+        workers: processes for independent work; None: this one, with all its threads.
+        ray: address of a Ray cluster for it instead.
+        steps: in which the joint plan goes to its budget, see `mcc.compress.steps`.
     """
 
     model: str
@@ -74,6 +77,9 @@ class Request:
     input_shape: tuple[int, ...] | None = None
     plan: str = ""
     cut: tuple[str, ...] = ()
+    workers: int | None = None
+    ray: str | None = None
+    steps: int = 1
 
 
 @dataclass
@@ -146,6 +152,7 @@ class Job:
             "images": self.images,
             "seed": self.request.seed,
             "plan": self.request.plan,
+            "steps": self.request.steps,
         }
         found = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
         for name, value in sorted(constants(self.graph).items()):
@@ -167,6 +174,22 @@ def open_job(request: Request, folder: Path, *, resume: bool, progress: Progress
 
         raise TargetError(f"target {target.spec} cannot be used: {state.reason}", hint=state.how_to_get)
     progress("load model and data", 0, 1)
+    job = load_job(request, folder, progress)
+    try:
+        _claim(job, resume)
+    except BaseException:
+        job.release()
+        raise
+    progress("load model and data", 1, 1)
+    return job
+
+
+def load_job(request: Request, folder: Path, progress: Progress = silent) -> Job:
+    """Load model and data; the folder is not looked at, and the target need not be usable here.
+
+    Raises:
+        MccError: the model or data cannot be used, or they do not fit each other.
+    """
     torch.manual_seed(request.seed)  # a factory without weights draws them
     loaded = load_model(
         request.model, input_shape=request.input_shape, weights=request.weights, cut=request.cut
@@ -178,15 +201,8 @@ def open_job(request: Request, folder: Path, *, resume: bool, progress: Progress
     data = load_data(request.data, seed=request.seed, input_shape=shape, preprocessing=given)
     task = load_task(data.task)
     task.check([shape_of(value) for value in outputs(loaded.graph)], data)
-    lock = FileLock(folder / "state" / LOCK)
-    job = Job(request, folder, loaded.graph, loaded.name, data, task, target, progress, lock)
-    try:
-        _claim(job, resume)
-    except BaseException:
-        job.release()
-        raise
-    progress("load model and data", 1, 1)
-    return job
+    target, lock = get_target(request.target), FileLock(folder / "state" / LOCK)
+    return Job(request, folder, loaded.graph, loaded.name, data, task, target, progress, lock)
 
 
 def _claim(job: Job, resume: bool) -> None:

@@ -13,14 +13,18 @@ from mcc.compress.candidate import sparse_layers
 from mcc.compress.job import Job
 from mcc.ir.graph import Graph, constants
 from mcc.ir.text import print_graph
+from mcc.search.crew import Crew
 from mcc.search.measuring import Wanted, measure_sensitivities
+from mcc.search.probes import by_crew, one_by_one
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.space import Regime
 
 FORMAT = 1  # of what a probe does: another one, and files of earlier versions are left alone
 
 
-def measured_sensitivities(job: Job, regimes: Sequence[Regime], integer: Collection[str]) -> Sensitivities:
+def measured_sensitivities(
+    job: Job, regimes: Sequence[Regime], integer: Collection[str], crew: Crew | None = None
+) -> Sensitivities:
     """Measure what the regimes need to know of the job's network.
 
     Results lie beside the table of kernels (`MCC_CACHE_DIR`), a line for each as it is made: they belong to
@@ -28,6 +32,7 @@ def measured_sensitivities(job: Job, regimes: Sequence[Regime], integer: Collect
 
     Args:
         integer: nodes of the deployment form that can run on integers.
+        crew: makes the probes; None: they are made here, one after the other.
     """
     sparse = next((regime.sparse for regime in regimes if regime.sparse is not None), None)
     wanted = Wanted(
@@ -43,6 +48,7 @@ def measured_sensitivities(job: Job, regimes: Sequence[Regime], integer: Collect
         lambda outputs, targets: job.task.loss(outputs, targets),
         wanted=wanted,
         known=_file_of(job.graph, batches, wanted.block),
+        runner=one_by_one if crew is None else by_crew(crew),
         progress=lambda stage, share: job.progress(stage, share, 1.0),
     )
 

@@ -15,12 +15,15 @@ from mcc.compress.candidate import Structure, deployment_form, quantise, restruc
 from mcc.compress.even import plan_evenly
 from mcc.compress.job import Job, save_json
 from mcc.compress.planning import Planner, Trial
+from mcc.compress.steps import in_steps, left_share
 from mcc.compress.training import Trainer
 from mcc.compress.why import why_notes
+from mcc.compress.workers import Repair, Repaired, candidate_graph, repair_all
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph, save_graph
 from mcc.report.schema import Budget
 from mcc.report.words import LABELS
+from mcc.search.crew import Crew
 from mcc.search.space import Regime, Space, StrategyName, strategy_space
 
 log = logging.getLogger(__name__)
@@ -62,10 +65,20 @@ class Strategies:
         planner: plans under the job's budgets.
         regimes: that the target and the network allow.
         trainer: repairs.
+        crew: repairs several candidates at a time; None: one after the other, here.
+        start: the network that structures are made from, where steps before have changed it.
     """
 
     def __init__(
-        self, job: Job, bench: Bench, planner: Planner, regimes: tuple[Regime, ...], trainer: Trainer
+        self,
+        job: Job,
+        bench: Bench,
+        planner: Planner,
+        regimes: tuple[Regime, ...],
+        trainer: Trainer,
+        crew: Crew | None = None,
+        *,
+        start: Graph | None = None,
     ) -> None:
         self.job = job
         self.bench = bench
@@ -73,6 +86,10 @@ class Strategies:
         self.regimes = regimes
         self.trainer = trainer
         self.calibration = job.calibration()
+        self.crew = crew
+        self.start = start
+        self.kept = Repaired(job.state / ("repaired" if start is None else "repaired-in-steps"))
+        self.planned_before: dict[str, list[Trial]] = {}
         self.trained: dict[str, Graph] = {}
 
     def run_all(self, given: Structure | None = None) -> list[Outcome]:
@@ -89,10 +106,12 @@ class Strategies:
         ]
         goals = self.goals()
         for goal in goals if given is None else ():
-            name = "joint" if len(goals) == 1 else f"joint-{goal.speedup:g}x"
+            name = self._goal_name(goal, goals)
             steps.append((name, partial(self.joint, name, goal)))
         if given is not None:
             steps.append(("joint", partial(self.given, given)))
+        if self.crew is not None and self.trainer.images:
+            self._repair_ahead(self.crew, goals if given is None and self.job.request.steps == 1 else [])
         found: list[Outcome] = []
         for index, (name, step) in enumerate(steps):
             self.job.progress("strategies", index, len(steps), name)
@@ -107,6 +126,10 @@ class Strategies:
         if any(getattr(budget, name) is not None for name in COST_BUDGETS):
             return [budget]
         return [Budget(speedup=goal) for goal in GOALS]
+
+    @staticmethod
+    def _goal_name(goal: Budget, goals: Sequence[Budget]) -> str:
+        return "joint" if len(goals) == 1 else f"joint-{goal.speedup:g}x"
 
     # -- strategies without a plan -------------------------------------------------------------------------
 
@@ -132,11 +155,18 @@ class Strategies:
 
     def planned(self, name: StrategyName) -> Outcome:
         """One kind of move alone, planned for the first goal."""
-        space = strategy_space(name, self.regimes)
+        return self._repaired(
+            name, self._single(name), why_notes(name, self.planner, self.job.target.facts())
+        )
+
+    def _single(self, name: StrategyName) -> Trial:
         planner = replace(self.planner, budget=self.goals()[0])
-        trials = self._plans(planner, space, name, first_that_keeps=True)
-        chosen = next((t for t in trials if t.keeps_all), min(trials, key=lambda t: t.speed.latency_us))
-        return self._repaired(name, chosen, why_notes(name, self.planner, self.job.target.facts()))
+        trials = self._plans(planner, strategy_space(name, self.regimes), name, first_that_keeps=True)
+        return next((t for t in trials if t.keeps_all), min(trials, key=lambda t: t.speed.latency_us))
+
+    def _joint_trials(self, name: str, goal: Budget) -> list[Trial]:
+        planner = replace(self.planner, budget=goal)
+        return self._plans(planner, strategy_space("joint", self.regimes), name, first_that_keeps=False)
 
     def uniform_width(self) -> Outcome:
         """A narrower network of the same family, which needs no plan: what planning has to beat."""
@@ -170,8 +200,9 @@ class Strategies:
 
     def joint(self, name: str, goal: Budget) -> Outcome:
         """Everything at once: each regime planned and repaired a little, the best of them repaired whole."""
-        planner = replace(self.planner, budget=goal)
-        trials = self._plans(planner, strategy_space("joint", self.regimes), name, first_that_keeps=False)
+        if self.job.request.steps > 1 and self.start is None and self.trainer.images:
+            return self._joint_in_steps(name, goal)
+        trials = self._joint_trials(name, goal)
         keeping = [t for t in trials if t.keeps_all]
         if not keeping:
             nearest = min(trials, key=lambda t: t.speed.latency_us)
@@ -183,6 +214,16 @@ class Strategies:
         words = ", ".join(f"{t.structure.words}: {scores[t.structure.key()]:.4f}" for t in keeping)
         note = f"Regimes that keep the budgets, by validation accuracy after a short repair: {words}."
         return self._repaired(name, best, (note,))
+
+    def _joint_in_steps(self, name: str, goal: Budget) -> Outcome:
+        """The joint plan for a network that went most of the way before; its images are counted in."""
+        steps = self.job.request.steps
+        planner = replace(self.planner, budget=goal)
+        planner = in_steps(self.job, planner, self.trainer, steps, name)
+        trainer = Trainer(self.job, left_share(steps))
+        last = Strategies(self.job, self.bench, planner, self.regimes, trainer, start=planner.graph)
+        outcome = last.joint(name, goal)
+        return replace(outcome, notes=(*outcome.notes, f"The budget was gone to in {steps} steps."))
 
     def tighter(self, missed: Outcome, share: float) -> Outcome:
         """The joint plan anew, for budgets on time tightened to a share: the last measurement missed them.
@@ -208,7 +249,9 @@ class Strategies:
         return self._repaired("joint", trial, ("The plan was given, not made.",))
 
     def _plans(self, planner: Planner, space: Space, label: str, *, first_that_keeps: bool) -> list[Trial]:
-        found: list[Trial] = []
+        if label in self.planned_before:
+            return self.planned_before[label]
+        found = self.planned_before[label] = []
         for index, regime in enumerate(space.regimes):
             self.job.progress("plan", index, len(space.regimes), f"{label}: {regime}")
             found.append(planner.plan(space, regime, f"{label}-{index}"))
@@ -243,24 +286,42 @@ class Strategies:
         return self._finish(name, trial.structure, self._trained(trial.structure, name), trial, said)
 
     def _untrained(self, structure: Structure) -> Graph:
-        built = self._built(structure)
+        known = self.planner.sensitivities
+        built = self.start or self.job.graph
+        if structure != Structure(structure.regime) or structure.regime.sparse is not None:
+            built = restructure(built, structure, known, self.calibration[:1], verify=True)
         built = self.trainer.settle(built)
         return quantise(deployment_form(built), structure.regime, self.calibration)
 
     def _trained(self, structure: Structure, label: str, share: float = 1.0) -> Graph:
         share = share if self.trainer.images else 1.0  # without training a trial is the whole
-        key = f"{structure.key()} {share}"
-        if key not in self.trained:
-            gradual = self.trainer.settings(structure, share).sparsity_ramp is not None
-            built = self._built(structure, thin=not gradual)
-            self.trained[key] = self.trainer.train(built, structure, label, share)
-        return self.trained[key]
+        repair = Repair(structure, share, label)
+        if repair.key not in self.trained:
+            self.trained[repair.key] = self.kept.get(repair.key) or self._train(repair)
+        return self.trained[repair.key]
 
-    def _built(self, structure: Structure, *, thin: bool = True) -> Graph:
-        if structure == Structure(structure.regime) and structure.regime.sparse is None:
-            return self.job.graph
+    def _train(self, repair: Repair) -> Graph:
         known = self.planner.sensitivities
-        return restructure(self.job.graph, structure, known, self.calibration[:1], verify=True, thin=thin)
+        if self.crew is not None:
+            repair_all(self.job, known, [repair], self.kept, self.crew)
+            found = self.kept.get(repair.key)
+            assert found is not None
+            return found
+        built = candidate_graph(self.job, repair.structure, known, self.trainer, repair.share, self.start)
+        return self.trainer.train(built, repair.structure, repair.label, repair.share)
+
+    def _repair_ahead(self, crew: Crew, goals: Sequence[Budget]) -> None:
+        """Plan what can be planned by now, and repair all of it at once: the steps then find it done."""
+        wanted = [Repair(Structure(), 1.0, "original-trained")]
+        for name in ("channel-pruning", "sparse-1x1", "low-rank"):
+            trial = self._single(name)
+            if trial.keeps_all and not trial.structure.is_original:
+                wanted.append(Repair(trial.structure, 1.0, name))
+        for goal in goals:
+            keeping = [t for t in self._joint_trials(self._goal_name(goal, goals), goal) if t.keeps_all]
+            share = TRIAL_SHARE if len(keeping) > 1 else 1.0
+            wanted += [Repair(t.structure, share, "joint") for t in keeping if not t.structure.is_original]
+        repair_all(self.job, self.planner.sensitivities, wanted, self.kept, crew)
 
     def _finish(
         self,

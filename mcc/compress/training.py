@@ -6,7 +6,14 @@ import torch
 
 from mcc.compress.candidate import Structure
 from mcc.compress.job import Job
-from mcc.finetune import RepairProgress, RepairSettings, SparsityRamp, reestimate_batch_norm, repair_candidate
+from mcc.finetune import (
+    RepairProgress,
+    RepairSettings,
+    SparsityRamp,
+    reestimate_batch_norm,
+    repair,
+    repair_candidate,
+)
 from mcc.ir.graph import Graph, copy_graph
 from mcc.search.space import Regime
 
@@ -19,15 +26,17 @@ class Trainer:
 
     Args:
         job: gives data, task, seed and the number of images.
+        part: of these images that a whole repair has; the rest went to steps before.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, part: float = 1.0) -> None:
         self.job = job
+        self.part = part
 
     @property
     def images(self) -> int:
         """Training images of a whole repair."""
-        return self.job.images
+        return round(self.job.images * self.part)
 
     def settings(self, structure: Structure, share: float) -> RepairSettings:
         """Settings of one repair; sparse regimes come to their zeros gradually where there is time."""
@@ -68,6 +77,19 @@ class Trainer:
             state_dir=self.job.state / label / "repair",
             progress=lambda p: self._tell(label, p),
         )
+        return result.graph
+
+    def train_float(self, graph: Graph, label: str, share: float) -> Graph:
+        """Repair a float candidate and leave its batch norms live, with the constants that it had.
+
+        Args:
+            graph, label, share: as in `train`.
+        """
+        plain = RepairSettings(images=round(self.images * share), seed=self.job.request.seed)
+        result = repair(
+            graph, self.job.graph, self.job.data, self.job.task, plain,
+            state_dir=self.job.state / label / "repair", progress=lambda p: self._tell(label, p),
+        )  # fmt: skip
         return result.graph
 
     def _tell(self, label: str, at: RepairProgress) -> None:

@@ -13,8 +13,9 @@ data, before any repair: the mean Kullback-Leibler divergence in nats.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,7 @@ from mcc.ir.storage import load_graph, save_graph, write_beside
 from mcc.moments import input_moments
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
+from mcc.search.crew import Crew
 from mcc.search.regions import Region, precision_regions
 from mcc.search.sensitivity import REFERENCE_SHARE, kept
 from passes.factorize_1x1 import factors
@@ -76,6 +78,8 @@ class Subject:
         order: for each group, its channels from the least to the most important, as places in its classes.
         block: output channels that share a pattern of zeros.
         integer: nodes of the deployment form that can run on integers, where that is asked.
+        base: channels that stay in groups that are narrowed already, in `width` probes of other groups.
+        teacher: outputs that divergence is counted from; those of `graph` if None.
     """
 
     graph: Graph
@@ -83,6 +87,8 @@ class Subject:
     order: dict[str, tuple[int, ...]]
     block: int = 1
     integer: tuple[str, ...] = ()
+    base: dict[str, int] = field(default_factory=lambda: {})
+    teacher: tuple[Tensor, ...] | None = None
 
     @cached_property
     def _analysis(self) -> Any:
@@ -90,7 +96,7 @@ class Subject:
 
     @cached_property
     def _reference(self) -> tuple[Tensor, ...]:
-        return run(self.graph, self.x)
+        return self.teacher or run(self.graph, self.x)
 
     @cached_property
     def _deployed(self) -> Graph:
@@ -128,6 +134,10 @@ class Subject:
 
     def _removed(self, probe: Probe) -> frozenset[int]:
         removed: set[int] = set()
+        for name, stay in self.base.items():
+            if name not in probe.names:
+                group = self._analysis.group(name)
+                removed |= {group.classes[i] for i in self.order[name][: group.width - stay]}
         for name in probe.names:
             group = self._analysis.group(name)
             stay = round(probe.level) if probe.kind == "width" else kept(group.width, REFERENCE_SHARE)
@@ -210,3 +220,18 @@ def one_by_one(subject: Subject, probes: Sequence[Probe], done: Callable[[Probe,
     """Measure probes here, one after the other."""
     for probe in probes:
         done(probe, subject.measure(probe))
+
+
+def by_crew(crew: Crew) -> Runner:
+    """A runner that gives each probe to a worker."""
+
+    def measure(subject: Subject, probes: Sequence[Probe], done: Callable[[Probe, float], None]) -> None:
+        if not probes:
+            return
+        pieces = [{"kind": p.kind, "names": list(p.names), "level": p.level} for p in probes]
+        with tempfile.TemporaryDirectory(prefix="mcc-probes-") as folder:
+            subject.save(Path(folder))
+            for index, result in crew.run(f"{__name__}:measure_there", Path(folder), pieces):
+                done(probes[index], float(result["loss"]))
+
+    return measure

@@ -42,6 +42,7 @@ class Option:
         kernels: what the runtime runs; none of a conversion, or of what two groups lose together.
         latency_us, size_bytes: predicted.
         loss: distillation loss that it adds, in nats.
+        more_us: latency on further targets, see `mcc.search.several`.
     """
 
     rank: int | None
@@ -49,6 +50,7 @@ class Option:
     latency_us: float
     size_bytes: float
     loss: float
+    more_us: tuple[float, ...] = ()
 
     @property
     def sparsity(self) -> float | None:
@@ -83,6 +85,7 @@ class Problem:
         layers: with their tables.
         overhead_us: latency that belongs to no layer.
         regime: that holds for the whole network, or for all regions that run on integers.
+        more_overhead_us: `overhead_us` of further targets.
         regions: nodes of each region whose precision is open; `levels` and `losses` hold it like a group.
     """
 
@@ -92,6 +95,7 @@ class Problem:
     overhead_us: float
     regime: Regime
     regions: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {})
+    more_overhead_us: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

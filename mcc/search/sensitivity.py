@@ -17,6 +17,7 @@ from mcc.search.importance import removal_costs
 
 REFERENCE_SHARE = 0.5  # of a group's width at which its cost is measured
 NARROW_SHARE = 0.25  # where it is measured again: there the scores alone are 1.5 to 4 times too low
+LEAST = 1e-9  # nats: what a narrower group costs more at the very least
 LEAST_STEP = 1e-3  # by which a narrower group costs more, at least, whatever was measured
 
 
@@ -34,6 +35,8 @@ class Sensitivities:
         noise: for each region, the measured cost of running it on integers; see `mcc.search.regions`.
         pairs: for two groups that lose notably more or less together than the sum of both, the correlation
             of their changes; see `mcc.search.problem.interactions`.
+        points: for each group, the measured cost of several widths, full width among them; where there are
+            some, they take the place of the curve.
     """
 
     order: dict[str, tuple[int, ...]]
@@ -44,9 +47,12 @@ class Sensitivities:
     sparse: dict[str, dict[float, float]] = field(default_factory=lambda: {})
     noise: dict[str, float] = field(default_factory=lambda: {})
     pairs: dict[tuple[str, str], float] = field(default_factory=lambda: {})
+    points: dict[str, dict[int, float]] = field(default_factory=lambda: {})
 
     def widths(self, group: str, levels: Sequence[int]) -> list[float]:
         """Cost of each width of a group: the Taylor curve, bent to run through the measured points."""
+        if group in self.points:
+            return self._between_points(group, levels)
         scores = dict(enumerate(self.scores[group]))
         width = len(scores)
         every = range(width, 0, -1)
@@ -60,6 +66,20 @@ class Sensitivities:
             share = min(1.0, max(0.0, (half - keep) / max(1, half - quarter)))
             cost = curve[keep] * first ** (1 - share) * second**share
             costs[keep] = max(cost, costs.get(keep + 1, 0.0) * (1 + LEAST_STEP))
+        return [costs[keep] for keep in levels]
+
+    def _between_points(self, group: str, levels: Sequence[int]) -> list[float]:
+        """Straight lines between measured widths, made to rise; below the least of them, the last goes on."""
+        measured = self.points[group]
+        widths = sorted(measured, reverse=True)
+        costs: dict[int, float] = {}
+        for keep in range(widths[0], 0, -1):
+            upper = next((w for w in reversed(widths) if w >= keep and w > widths[-1]), widths[0])
+            lower = next((w for w in widths if w < upper), upper)
+            slope = (measured[lower] - measured[upper]) / (upper - lower) if upper > lower else 0.0
+            cost = measured[upper] + slope * (upper - keep)
+            before = costs.get(keep + 1)
+            costs[keep] = 0.0 if before is None else max(cost, before * (1 + LEAST_STEP), before + LEAST)
         return [costs[keep] for keep in levels]
 
     def removed(self, group: ChannelGroup, keep: int) -> frozenset[int]:
@@ -76,6 +96,7 @@ class Sensitivities:
             "ranks": {n: {str(r): c for r, c in found.items()} for n, found in self.ranks.items()},
             "sparse": {n: {str(z): c for z, c in found.items()} for n, found in self.sparse.items()},
             "noise": self.noise,
+            "points": {n: {str(w): c for w, c in found.items()} for n, found in self.points.items()},
             "pairs": [[one, other, value] for (one, other), value in self.pairs.items()],
         }
         write_beside(path, lambda p: p.write_text(json.dumps(content), encoding="utf-8"))
@@ -94,6 +115,7 @@ class Sensitivities:
                 {n: {float(z): c for z, c in found.items()} for n, found in raw["sparse"].items()},
                 dict(raw["noise"]),
                 {(one, other): value for one, other, value in raw["pairs"]},
+                {n: {int(w): c for w, c in found.items()} for n, found in raw["points"].items()},
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(

@@ -28,6 +28,7 @@ class Limits:
 
     latency_us: float | None = None
     size_bytes: float | None = None
+    more_us: tuple[float | None, ...] = ()  # latency on further targets
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Solution:
 
     Attributes:
         widths: channels kept in each group.
+        more_us: predicted latency on further targets.
         forms: `INTEGER` or `FLOAT` of each region whose precision was open.
         options: the chosen option of each layer.
         latency_us, size_bytes, loss: predicted sums.
@@ -49,6 +51,7 @@ class Solution:
     loss: float
     gap: float
     forms: Mapping[str, int] = field(default_factory=lambda: {})
+    more_us: tuple[float, ...] = ()
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -135,6 +138,15 @@ class _Model:
             for literal, option in literals
         )
 
+    def total_on(self, index: int, unit: float) -> Any:
+        """As `total`, of the latency on a further target."""
+        return sum(
+            ceil(option.more_us[index] / unit - ROUNDING) * literal
+            for literals in self.chosen.values()
+            for literal, option in literals
+            if option.more_us
+        )
+
     def loss(self, unit: float) -> Any:
         """The sum of all losses, in whole units."""
         widths = sum(
@@ -171,6 +183,13 @@ def solve(
             return None
         most = floor(bound / LATENCY_UNIT_US + ROUNDING)
         built.model.add(built.total("latency_us", LATENCY_UNIT_US) <= most)
+    for index, limit in enumerate(limits.more_us):
+        if limit is not None:
+            bound = limit - problem.more_overhead_us[index]
+            if bound < 0:
+                return None
+            most = floor(bound / LATENCY_UNIT_US + ROUNDING)
+            built.model.add(built.total_on(index, LATENCY_UNIT_US) <= most)
     if limits.size_bytes is not None:
         built.model.add(built.total("size_bytes", 1.0) <= floor(limits.size_bytes + ROUNDING))
     objective = built.loss(unit)
@@ -222,4 +241,8 @@ def _read(problem: Problem, built: _Model, solver: Any) -> Solution:
         loss,
         max(0.0, (value - bound) / value) if value > 0 else 0.0,
         {name: form for name, form in widths.items() if name in problem.regions},
+        tuple(
+            overhead + sum(o.more_us[index] for o in options.values() if o.more_us)
+            for index, overhead in enumerate(problem.more_overhead_us)
+        ),
     )

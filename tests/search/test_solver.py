@@ -19,6 +19,7 @@ from tests.search.test_problem import sensitivities, setting
 
 GROUPS = ("a", "b", "c")
 COSTS = st.integers(0, 2000).map(lambda ns: ns / 1000)  # whole nanoseconds: sums are exact
+SIZES = st.integers(0, 50).map(float)
 LOSSES = st.integers(-200, 1000).map(lambda step: step / 1000)  # two groups may lose less than the sum
 
 Choice = tuple[dict[str, int], dict[str, Option]]
@@ -55,13 +56,20 @@ def problems(draw: st.DrawFn) -> Problem:
         keys = {tuple(side.value(widths) for side in sides) for widths in _widths(levels)}
         options = {
             key: tuple(
-                Option(4 * i or None, (), draw(COSTS), float(draw(st.integers(0, 50))), draw(LOSSES))
+                Option(
+                    4 * i or None,
+                    (),
+                    draw(COSTS),
+                    float(draw(st.integers(0, 50))),
+                    draw(LOSSES),
+                    (draw(COSTS),),
+                )
                 for i in range(draw(st.integers(1, 2)))
             )
             for key in sorted(keys)
         }
         layers.append(Layer(f"layer{index}", sides, options))
-    return Problem(levels, losses, tuple(layers), draw(COSTS), Regime(), regions)
+    return Problem(levels, losses, tuple(layers), draw(COSTS), Regime(), regions, (draw(COSTS),))
 
 
 def _widths(levels: dict[str, tuple[int, ...]]) -> Iterator[dict[str, int]]:
@@ -83,6 +91,9 @@ def _figures(problem: Problem, choice: Choice) -> dict[str, float]:
         "loss": losses + sum(o.loss for o in options.values()),
         "latency_us": problem.overhead_us + sum(o.latency_us for o in options.values()),
         "size_bytes": sum(o.size_bytes for o in options.values()),
+        "elsewhere_us": problem.more_overhead_us[0] + sum(o.more_us[0] for o in options.values())
+        if problem.more_overhead_us
+        else 0.0,
     }
 
 
@@ -92,6 +103,7 @@ def _brute_force(problem: Problem, limits: Limits, minimise: str) -> float | Non
         for figures in (_figures(problem, choice) for choice in _choices(problem))
         if (limits.latency_us is None or figures["latency_us"] <= limits.latency_us + 1e-7)
         and (limits.size_bytes is None or figures["size_bytes"] <= limits.size_bytes)
+        and all(more is None or figures["elsewhere_us"] <= more + 1e-7 for more in limits.more_us)
     ]
     return min(kept, default=None)
 
@@ -104,6 +116,11 @@ def _consistent(problem: Problem, limits: Limits, solution: Solution) -> None:
     assert solution.loss == pytest.approx(figures["loss"], abs=1e-9)
     assert solution.latency_us == pytest.approx(figures["latency_us"], abs=1e-9)
     assert solution.size_bytes == figures["size_bytes"]
+    assert all(
+        more is None
+        or (solution.more_us[0] <= more + 1e-7 and solution.more_us[0] == pytest.approx(elsewhere))
+        for more, elsewhere in zip(limits.more_us, [figures["elsewhere_us"]], strict=False)
+    )
     for layer in problem.layers:
         key = tuple(side.value(widths) for side in layer.sides)
         assert solution.options[layer.node] in layer.options[key]
@@ -115,13 +132,14 @@ def _consistent(problem: Problem, limits: Limits, solution: Solution) -> None:
     problem=problems(),
     latency=st.none() | st.integers(0, 8000).map(lambda ns: ns / 1000),
     size=st.none() | st.integers(0, 150).map(float),
+    elsewhere=st.none() | st.integers(0, 8000).map(lambda ns: ns / 1000),
     minimise=st.sampled_from(("loss", "loss", "latency_us", "size_bytes")),
 )
 @settings(max_examples=150)
 def test_equals_brute_force(
-    problem: Problem, latency: float | None, size: float | None, minimise: str
+    problem: Problem, latency: float | None, size: float | None, elsewhere: float | None, minimise: str
 ) -> None:
-    limits = Limits(latency, size)
+    limits = Limits(latency, size, (elsewhere,))
     best = _brute_force(problem, limits, minimise)
     solution = solve(problem, limits, minimise=minimise)
     assert (solution is None) == (best is None)

@@ -1,0 +1,88 @@
+"""Pieces of work on processes and on Ray: the results of serial work; a lost worker costs its piece only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcc.analysis.channel_groups import analyse_channels
+from mcc.errors import MccError, UsageError
+from mcc.search.crew import Crew, Piece, ProcessCrew, RayCrew, make_crew
+from mcc.search.measuring import Wanted, measure_sensitivities
+from mcc.search.probes import Probe, Subject, by_crew, measure_there, one_by_one
+from tests.search.test_probes import IMAGES, _loss, batches, images
+from tests.search.test_problem import network
+
+
+def answers(crew: Crew, folder: Path, pieces: list[Piece]) -> list[Any]:
+    """Results in the order of the pieces."""
+    found = dict(crew.run("pieces:double", folder, pieces))
+    return [found[index] for index in range(len(pieces))]
+
+
+@pytest.fixture(autouse=True)
+def workers_find_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+@pytest.mark.slow
+def test_a_lost_worker_costs_its_own_piece_only(tmp_path: Path) -> None:
+    pieces: list[Piece] = [{"number": n} for n in range(6)]
+    pieces[1]["dies"] = "once"
+    crew = ProcessCrew(2)
+    assert answers(crew, tmp_path, pieces) == [{"twice": 2 * n} for n in range(6)]
+    trace = [int(line) for line in (tmp_path / "trace").read_text().split()]
+    assert sorted(trace) == [0, 1, 1, 2, 3, 4, 5]  # the lost one twice, all others once
+    assert len(crew.started) == 3
+
+
+@pytest.mark.slow
+def test_what_always_kills_its_worker_and_what_fails_is_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        MccError, match=r"\{\"number\": 1, .*: a worker ended 3 times at the same piece of work"
+    ):
+        answers(ProcessCrew(1), tmp_path, [{"number": 1, "dies": "always"}])
+    with pytest.raises(MccError, match=r"^1: cannot be done$"):
+        answers(ProcessCrew(1), tmp_path, [{"number": 1, "fails": True}])
+
+
+@pytest.mark.slow
+def test_processes_and_ray_measure_what_serial_work_does(tmp_path: Path) -> None:
+    wanted = Wanted(low_rank=False, pairs=False)
+    found = [
+        measure_sensitivities(
+            network("gated"), batches(), _loss, images=IMAGES, wanted=wanted, runner=runner
+        )
+        for runner in (one_by_one, by_crew(ProcessCrew(2)))
+    ]
+    crew = RayCrew("local")
+    try:
+        third = measure_sensitivities(
+            network("gated"), batches(), _loss, images=IMAGES, wanted=wanted, runner=by_crew(crew)
+        )
+        pieces: list[Piece] = [{"number": n} for n in range(4)]
+        (tmp_path / "shared").mkdir()
+        assert answers(crew, tmp_path / "shared", pieces) == [{"twice": 2 * n} for n in range(4)]
+    finally:
+        crew.close()
+    assert found[0] == found[1] == third
+
+
+def test_no_workers_is_no_crew_and_none_is_refused() -> None:
+    assert make_crew(None, None) is None
+    assert isinstance(make_crew(2, None), ProcessCrew)
+    with pytest.raises(UsageError, match="--workers: needs at least one worker"):
+        make_crew(0, None)
+
+
+def test_a_piece_is_a_probe(tmp_path: Path) -> None:
+    graph = network("mobile")
+    groups = analyse_channels(graph).prunable()
+    subject = Subject(graph, images(), {g.name: tuple(range(g.width)) for g in groups})
+    subject.save(tmp_path)
+    probe = Probe("width", (groups[0].name,), 4)
+    assert measure_there(tmp_path, {"kind": "width", "names": [groups[0].name], "level": 4}) == {
+        "loss": subject.measure(probe)
+    }

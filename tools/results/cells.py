@@ -1,0 +1,186 @@
+"""What the result scripts share: one network with one plan on one target, each figure taken once and kept.
+
+Everything is a command of mcc in a process of its own, and every result a file in the output folder: a script
+that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Right = npt.NDArray[np.float64]
+
+FORMS = {"ort-host": "onnx", "ort-android": "onnx", "executorch-host": "pte"}  # tflite where not named
+RESAMPLES = 10_000
+STEPS, BATCH = 390, 128
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is compressed.
+
+    Attributes:
+        network: a factory of `tools/baselines/networks.py`.
+        data: DATA of mcc, `cifar10:DIR`.
+        weights: folder of the trained baselines.
+        epochs: of each candidate's repair.
+        folder: where everything goes.
+    """
+
+    network: str
+    data: str
+    weights: str
+    epochs: str
+    folder: Path
+
+    @property
+    def model(self) -> list[str]:
+        """MODEL and its weights, as arguments."""
+        place = f"{self.weights}/{self.network}.safetensors"
+        return [f"tools/baselines/networks.py:{self.network}", "--weights", place]
+
+
+def mcc(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run `mcc` of this environment. Raises CalledProcessError, its message on stderr."""
+    program = str(Path(sys.executable).with_name("mcc"))
+    done = subprocess.run([program, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if check and done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, ["mcc", *arguments])
+    return done
+
+
+def form_of(target: str) -> str:
+    """Format of the files that a target runs."""
+    return FORMS.get(target.partition(":")[0], "tflite")
+
+
+def compressed(given: Inputs, target: str, speedup: float, seed: int = 0, *more: str) -> Path:
+    """A finished folder of `mcc compress`; made, or gone on with, where it is not finished.
+
+    A run in which nothing keeps the budget is finished as well: it has no report.json.
+    """
+    name = f"{given.network}-{target}-{speedup:g}x-seed{seed}".replace(":", "-")
+    folder = given.folder / "jobs" / name
+    mark = folder / "finished.json"
+    if not mark.exists():
+        words = [*given.model, "--data", given.data, "--target", target, "--speedup", f"{speedup:g}x"]
+        words += ["--epochs", given.epochs, "--seed", str(seed), "-o", str(folder), "--resume", *more]
+        done = mcc("compress", *words, check=False)
+        if done.returncode > 1:
+            raise SystemExit(f"{name}: mcc compress ended with {done.returncode}; see above")
+        mark.write_text(json.dumps({"status": done.returncode}))
+    return folder
+
+
+def strategies(folder: Path) -> list[str]:
+    """Strategies that a job finished, the original first."""
+    found = sorted((folder / "state").glob("*/outcome.json"), key=lambda path: path.stat().st_mtime)
+    return [path.parent.name for path in found]
+
+
+def structure(folder: Path, strategy: str) -> dict[str, Any]:
+    """What a strategy of a job decided."""
+    return json.loads((folder / "state" / strategy / "outcome.json").read_text())["structure"]
+
+
+def cost_of(entry: dict[str, Any]) -> float:
+    """Median microseconds, or model cycles on a simulator, of an entry of `mcc bench --json`."""
+    return float(entry["model_cycles"] if "model_cycles" in entry else entry["latency_us"]["median"])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A trained network on a target.
+
+    Attributes:
+        speedup: over the original on the same target, measured (or modelled) in turns with it.
+        right: for each split, 1.0 for every image that was classified rightly, in a fixed order.
+    """
+
+    speedup: float
+    right: dict[str, Right]
+
+    def accuracy(self, split: str) -> float:
+        """Share of images classified rightly."""
+        return float(self.right[split].mean())
+
+
+def cell(given: Inputs, job: Path, strategy: str, target: str, limit: int | None = None) -> Cell:
+    """Lower what a strategy of a job trained for a target, measure it there, and keep the figures.
+
+    Args:
+        limit: only that many images of each split; for trials of a script.
+    """
+    folder = given.folder / "cells" / f"{job.name}-{strategy}" / target.replace(":", "-")
+    figures = folder / "cell.json"
+    if not figures.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        form = form_of(target)
+        original, file = folder / f"original.{form}", folder / f"model.{form}"
+        mcc("lower", str(job / "state" / "original" / "model.mcc"), "--to", form, "-o", str(original))
+        mcc("lower", str(job / "state" / strategy / "model.mcc"), "--to", form, "-o", str(file))
+        entries = json.loads(mcc("bench", str(original), str(file), "--target", target, "--json").stdout)
+        for split in ("validation", "test"):
+            np.save(folder / f"{split}.npy", right_of(given, file, target, split, limit))
+        figures.write_text(json.dumps({"speedup": cost_of(entries[0]) / cost_of(entries[1])}))
+    right = {split: np.load(folder / f"{split}.npy") for split in ("validation", "test")}
+    return Cell(json.loads(figures.read_text())["speedup"], right)
+
+
+def right_of(given: Inputs, file: Path, target: str, split: Any, limit: int | None) -> Right:
+    """1.0 for every image that the file, run in the target's runtime, classifies rightly."""
+    from mcc.data import load_data, load_task
+    from mcc.frontend.load import load_model
+    from mcc.report.measure import IMAGES_AT_ONCE, as_stored, image_shape
+    from mcc.runtime import get_target
+
+    loaded: Any = load_model(given.model[0], weights=Path(given.model[2]))
+    found = get_target(target)
+    with found.session(file, 1) as session:
+        data = load_data(
+            given.data, seed=0, input_shape=image_shape(session), preprocessing=loaded.preprocessing
+        )
+        task = load_task(data.task)
+        parts = [
+            task.measure([session.run_many(as_stored(batch.inputs, session.inputs[0]))], batch.targets)
+            for batch in data.batches(split, IMAGES_AT_ONCE, augment=False, limit=limit)
+        ]
+    return np.concatenate(parts)
+
+
+def paired_interval(
+    one: Sequence[Right], other: Sequence[Right], seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean difference of accuracy in points, and its 95 % interval by a paired bootstrap over images.
+
+    Args:
+        one, other: for each comparison (budget, target, seed), which images each classifies rightly.
+    """
+    differences = np.mean([a - b for a, b in zip(one, other, strict=True)], axis=0)
+    chance = np.random.default_rng(seed)
+    count = len(differences)
+    means = np.array([differences[chance.integers(0, count, count)].mean() for _ in range(RESAMPLES)])
+    low, high = np.percentile(means, [2.5, 97.5])
+    return 100 * float(differences.mean()), 100 * float(low), 100 * float(high)
+
+
+def epochs_for(train_images: int) -> str:
+    """Passes over the training data that are `STEPS` steps of `BATCH` images."""
+    return f"{STEPS * BATCH / train_images:.6f}"
+
+
+def written(page: Path, lines: Sequence[str]) -> None:
+    """Write a page of results, whole or not at all."""
+    from mcc.ir.storage import write_beside
+
+    text = "\n".join(lines) + "\n"
+    write_beside(page, lambda beside: beside.write_text(text, encoding="utf-8"))

@@ -1,0 +1,149 @@
+"""The joint plan against single and sequential strategies, under the same budgets with the same training.
+
+    python -m tools.results.joint --data DIR --weights DIR -o out/joint --page docs/results/joint.md
+
+For each network, target, budget and seed, `mcc compress` trains every strategy for 390 steps of 128
+images; each distinct structure is trained once. Every trained file that keeps the budget where it was
+planned is run on the test images; the gain of the joint plan is that over the other strategy with the
+highest validation accuracy among those that keep the budget, with a paired bootstrap interval over the
+test images. Resumable. Run it on a machine that does nothing else; it takes a day on two cores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from tools.results.cells import (
+    Cell,
+    Inputs,
+    Right,
+    cell,
+    compressed,
+    epochs_for,
+    paired_interval,
+    strategies,
+    written,
+)
+from tools.results.swap import CIFAR10_TRAIN
+
+NETWORKS = ("mobilenet_v2", "resnet20")
+TARGETS = ("ort-host", "litert-web", "litert-arm64-sim:a76", "litert-host")
+SPEEDUPS = (1.5, 2.0, 3.0)
+MIDDLE = SPEEDUPS[1]
+SEEDS = 3  # at the middle budget; one elsewhere
+LATENCY_NOISE = 0.03  # a speed-up measured again may come out that much lower
+NOT_COMPARED = ("original", "original-trained")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One network, target, budget and seed.
+
+    Attributes:
+        joint, other: cells of the joint plan and of the best other strategy that keep the budget, or None.
+        rival: name of the other.
+    """
+
+    network: str
+    target: str
+    speedup: float
+    seed: int
+    joint: Cell | None
+    other: Cell | None
+    rival: str
+
+
+def compared(given: Inputs, target: str, speedup: float, seed: int, limit: int | None) -> Comparison:
+    """Run what is missing of one comparison."""
+    job = compressed(given, target, speedup, seed)
+    tried = [name for name in strategies(job) if name not in NOT_COMPARED and "-at-" not in name]
+    cells = {name: cell(given, job, name, target, limit) for name in tried}
+    keeping = {n: c for n, c in cells.items() if c.speedup >= speedup * (1 - LATENCY_NOISE)}
+    others = {name: found for name, found in keeping.items() if name != "joint"}
+    rival = max(others, key=lambda name: others[name].accuracy("validation"), default="")
+    joint = keeping.get("joint")
+    return Comparison(given.network, target, speedup, seed, joint, others.get(rival), rival)
+
+
+@click.command()
+@click.option("--data", required=True, help="Folder with cifar-10-batches-bin.")
+@click.option("--weights", required=True, help="Folder with the trained baselines.")
+@click.option("--network", "networks", multiple=True, default=NETWORKS, show_default=True)
+@click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True)
+@click.option("--speedup", "speedups", multiple=True, type=float, default=SPEEDUPS, show_default=True)
+@click.option("--seeds", default=SEEDS, show_default=True, help="At the middle budget.")
+@click.option("--epochs", default=epochs_for(CIFAR10_TRAIN), show_default=True, help="Of each repair.")
+@click.option("--limit", type=int, help="Only so many images of each split: a trial, not a result.")
+@click.option("-o", "--output", default="out/joint", show_default=True, type=click.Path(path_type=Path))
+@click.option("--page", type=click.Path(path_type=Path), help="Write the table there; else it is printed.")
+def main(
+    data: str, weights: str, networks: tuple[str, ...], targets: tuple[str, ...], speedups: tuple[float, ...],
+    seeds: int, epochs: str, limit: int | None, output: Path, page: Path | None,
+) -> None:  # fmt: skip
+    """Run what is missing, then write the table."""
+    found: list[Comparison] = []
+    for network in networks:
+        given = Inputs(network, f"cifar10:{data}", weights, epochs, output)
+        for target in targets:
+            for speedup in speedups:
+                for seed in range(seeds if speedup == MIDDLE else 1):
+                    found.append(compared(given, target, speedup, seed, limit))
+    lines = table(found)
+    if limit is not None:
+        lines.insert(2, f"A TRIAL on {limit} images of each split; no result.\n")
+    if page is not None:
+        written(page, lines)
+    click.echo("\n".join(lines))
+
+
+def table(found: list[Comparison]) -> list[str]:
+    """The page."""
+    lines = [
+        "# The joint plan against single and sequential strategies",
+        "",
+        "Accuracy on the test images of the lowered file in the target's runtime. The other strategy is the",
+        "one with the highest validation accuracy of those that keep the budget. Gain: in points, with the",
+        "95 % interval of a paired bootstrap over images. `python -m tools.results.joint` repeats it.",
+        "",
+        "| network | target | budget | seed | joint | speed-up | best other | accuracy | speed-up | gain |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [row(one) for one in found]
+    for network in dict.fromkeys(one.network for one in found):
+        whole = [one for one in found if one.network == network and one.joint and one.other]
+        if whole:
+            gain, low, high = paired_interval(*_sides(whole))
+            lines += ["", f"{network}, mean over {len(whole)} comparisons: {gain:+.2f} points "
+                          f"(95 % interval {low:+.2f} to {high:+.2f})."]  # fmt: skip
+            worse = [one for one in whole if paired_interval(*_sides([one]))[2] < 0]
+            lines.append(f"Worse beyond its interval in {len(worse)} of them.")
+    return lines
+
+
+def _sides(found: list[Comparison]) -> tuple[list[Right], list[Right]]:
+    joint = [one.joint.right["test"] for one in found if one.joint]
+    other = [one.other.right["test"] for one in found if one.other]
+    return joint, other
+
+
+def row(one: Comparison) -> str:
+    """One comparison in words."""
+    head = f"| {one.network} | {one.target} | {one.speedup:g}x | {one.seed} "
+    ours, theirs = (f"{_figures(found)}" for found in (one.joint, one.other))
+    if one.joint is None or one.other is None:
+        return f"{head}| {ours} | {one.rival or 'none keeps it'} | {theirs} | – |"
+    gain, low, high = paired_interval([one.joint.right["test"]], [one.other.right["test"]])
+    return f"{head}| {ours} | {one.rival} | {theirs} | {gain:+.2f} ({low:+.2f} to {high:+.2f}) |"
+
+
+def _figures(found: Cell | None) -> str:
+    return (
+        "misses it | –" if found is None else f"{100 * found.accuracy('test'):.2f} % | {found.speedup:.2f}x"
+    )
+
+
+if __name__ == "__main__":
+    main()
