@@ -218,12 +218,17 @@ class Strategies:
     def _joint_in_steps(self, name: str, goal: Budget) -> Outcome:
         """The joint plan for a network that went most of the way before; its images are counted in."""
         steps = self.job.request.steps
-        planner = replace(self.planner, budget=goal)
-        planner = in_steps(self.job, planner, self.trainer, steps, name)
-        trainer = Trainer(self.job, left_share(steps))
+        planner = in_steps(self.job, replace(self.planner, budget=goal), self.trainer, steps, name)
+        stepped = planner.graph is not self.planner.graph  # not without a budget of time
+        trainer = Trainer(self.job, left_share(steps)) if stepped else self.trainer
         last = Strategies(self.job, self.bench, planner, self.regimes, trainer, start=planner.graph)
         outcome = last.joint(name, goal)
-        return replace(outcome, notes=(*outcome.notes, f"The budget was gone to in {steps} steps."))
+        said = (
+            f"The budget was gone to in {steps} steps."
+            if stepped
+            else "There was no budget to go to in steps."
+        )
+        return replace(outcome, notes=(*outcome.notes, said))
 
     def tighter(self, missed: Outcome, share: float) -> Outcome:
         """The joint plan anew, for budgets on time tightened to a share: the last measurement missed them.

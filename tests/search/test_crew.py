@@ -52,9 +52,7 @@ def test_what_always_kills_its_worker_and_what_fails_is_said(tmp_path: Path) -> 
 def test_processes_and_ray_measure_what_serial_work_does(tmp_path: Path) -> None:
     wanted = Wanted(low_rank=False, pairs=False)
     found = [
-        measure_sensitivities(
-            network("gated"), batches(), _loss, images=IMAGES, wanted=wanted, runner=runner
-        )
+        measure_sensitivities(network("gated"), batches(), _loss, images=IMAGES, wanted=wanted, runner=runner)
         for runner in (one_by_one, by_crew(ProcessCrew(2)))
     ]
     crew = RayCrew("local")

@@ -1,0 +1,71 @@
+"""What the result scripts make of figures: intervals, tables and verdicts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tools.results.budgets import cases
+from tools.results.cells import Cell, epochs_for, form_of, paired_interval
+from tools.results.joint import Comparison
+from tools.results.joint import table as joint_table
+from tools.results.swap import table as swap_table
+
+
+def right(share: float, images: int = 400, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).random(images) < share).astype(np.float64)
+
+
+def cell(speedup: float, validation: np.ndarray, test: np.ndarray | None = None) -> Cell:
+    return Cell(speedup, {"validation": validation, "test": validation if test is None else test})
+
+
+def test_the_interval_of_a_difference_is_that_of_pairs() -> None:
+    other = right(0.8)
+    one = other.copy()
+    one[np.flatnonzero(other == 0)[:12]] = 1.0  # right wherever the other is, and on twelve more
+    gain, low, high = paired_interval([one], [other])
+    assert gain == pytest.approx(3.0)
+    assert 0 < low < gain < high
+    assert high - low < 4.0  # unpaired, two accuracies of 400 images would differ by 5.5 either way
+    assert paired_interval([other], [other]) == (0.0, 0.0, 0.0)
+    assert paired_interval([one], [other]) == paired_interval([one], [other])
+
+
+def test_the_swap_table_says_whose_plan_is_best_where() -> None:
+    good, fair = right(0.9), right(0.8)
+    cells = {
+        ("a", "a"): cell(2.1, good), ("b", "a"): cell(1.4, good), ("a", "b"): cell(2.2, good),
+        ("b", "b"): cell(2.0, fair),
+    }  # fmt: skip
+    text = "\n".join(swap_table("net", 2.0, ("a", "b"), {"a": {"w": 1}, "b": {"w": 2}}, cells))
+    assert f"| a | **2.10x, {100 * good.mean():.2f} %** | **2.20x" in text
+    assert f"| b | 1.40x, {100 * good.mean():.2f} % | **2.00x" in text
+    assert "- a: its own plan is the best of 1 that keep the budget." in text
+    behind = 100 * (good.mean() - fair.mean())
+    assert f"- b: the plan for a is {behind:.2f} points more accurate here" in text
+    assert "2 of the 2 plans differ from one another." in text
+
+
+def test_the_joint_table_holds_the_gain_and_what_missed() -> None:
+    other = right(0.8)
+    better = np.maximum(other, right(0.3, seed=1))
+    won = Comparison("net", "t", 2.0, 0, cell(2.1, better), cell(2.0, other), "channel-pruning")
+    lost = Comparison("net", "t", 3.0, 0, None, cell(3.1, other), "uniform-width")
+    text = "\n".join(joint_table([won, lost]))
+    gain, low, high = paired_interval([better], [other])
+    assert (
+        f"| channel-pruning | {100 * other.mean():.2f} % | 2.00x | {gain:+.2f} ({low:+.2f} to {high:+.2f}) |"
+        in text
+    )
+    assert "| misses it | – | uniform-width |" in text
+    assert f"net, mean over 1 comparisons: {gain:+.2f} points" in text
+    assert "Worse beyond its interval in 0 of them." in text
+
+
+def test_formats_steps_and_budgets_are_those_asked_for() -> None:
+    assert [form_of(t) for t in ("ort-host", "litert-arm64-sim:a76", "executorch-host")] == [
+        "onnx", "tflite", "pte",
+    ]  # fmt: skip
+    assert round(float(epochs_for(45_000)) * 45_000) == 390 * 128
+    assert len(cases()) == len(set(cases())) == 90

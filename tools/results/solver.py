@@ -1,0 +1,139 @@
+"""How long a plan for 60 convolutions takes, with table and sensitivities at hand, and how sure it is.
+
+    python -m tools.results.solver --page docs/results/solver.md
+
+The network is MobileNetV2-like with random weights; costs are a formula and losses random, since neither
+changes what the solver has to do. Each case builds its tables and solves once for each budget. Processor
+time of one thread is what counts: the solver uses one, so that the plan does not depend on the machine.
+"""
+
+from __future__ import annotations
+
+import platform
+import random
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from mcc.analysis.channel_groups import analyse_channels
+from mcc.analysis.pointwise import pointwise
+from mcc.analysis.sparse_cluster import find_sparse_cluster
+from mcc.compress.planning import planned_integers
+from mcc.ir.graph import Graph, calls, operand
+from mcc.ir.notes import SparseNote, shape_of
+from mcc.search.measuring import MOST_PAIRS, meeting
+from mcc.search.problem import Setting, build_problem
+from mcc.search.regions import precision_regions
+from mcc.search.sensitivity import Sensitivities
+from mcc.search.solver import Limits, solve
+from mcc.search.space import SPARSITIES, Regime, rank_levels
+from tests.search.networks import Net
+from tests.search.test_problem import MacsModel, deployed, sensitivities
+from tools.results.cells import written
+
+SHARES = (0.8, 0.65, 0.5, 0.3)  # of the whole network's latency
+STAGES = (
+    (1, 16, 2, 1), (6, 24, 3, 2), (6, 32, 4, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One plan: processor seconds of tables and of solving, and the gap that the solver states."""
+
+    case: str
+    share: float
+    tables_s: float
+    solve_s: float
+    gap: float
+
+
+def sixty() -> Graph:
+    """Inverted residuals with 60 convolutions, at 64x64."""
+    net = Net(64)
+    x = net.conv(net.x, 32, 3, 2, activation="relu6")
+    for expansion, out, blocks, stride in STAGES:
+        for block in range(blocks):
+            x = net.block(x, out, 1 if block else stride, expansion)
+    return net.head(net.conv(x, 1280, activation="relu6"))
+
+
+def known_of(graph: Graph, whole: Graph) -> Sensitivities:
+    """Random losses of everything that a plan can decide."""
+    chance = random.Random(0)
+    plain = sensitivities(graph)
+    ranks = {
+        node.name: {r: chance.uniform(0.01, 0.3) for r in rank_levels(*shape_of(operand(node, 1))[:2])}
+        for node in pointwise(whole)
+    }
+    sparse = {
+        name: dict(zip(SPARSITIES, sorted(chance.uniform(0.01, 0.3) for _ in SPARSITIES), strict=True))
+        for name in find_sparse_cluster(whole).pointwise
+    }
+    regions = precision_regions(whole, planned_integers(whole))
+    noise = {region.name: chance.uniform(0.001, 0.05) for region in regions}
+    pairs = {pair: chance.uniform(-0.5, 0.5) for pair in meeting(analyse_channels(graph))[:MOST_PAIRS]}
+    return replace(plain, ranks=ranks, sparse=sparse, noise=noise, pairs=pairs)
+
+
+def measured() -> list[Timed]:
+    """All cases."""
+    graph = sixty()
+    whole = deployed(graph)
+    setting = Setting(
+        whole, planned_integers(whole), find_sparse_cluster(whole), MacsModel(), known_of(graph, whole), 8
+    )
+    cases = {
+        "float, low-rank pairs": (Regime(), True, False),
+        "integers, pairs, each region free": (Regime("int8"), True, True),
+        "sparse, each layer's zeros free": (Regime("float", SparseNote(1, SPARSITIES[0])), False, True),
+    }
+    found: list[Timed] = []
+    for name, (regime, low_rank, mixed) in cases.items():
+        begin = time.process_time()
+        problem = build_problem(setting, regime, widths=True, low_rank=low_rank, mixed=mixed)
+        tables_s = time.process_time() - begin
+        widest = [layer.options[max(layer.options)][0] for layer in problem.layers]
+        latency = problem.overhead_us + sum(option.latency_us for option in widest)
+        for share in SHARES:
+            begin = time.process_time()
+            solution = solve(problem, Limits(share * latency))
+            spent = time.process_time() - begin
+            if solution is not None:
+                found.append(Timed(name, share, tables_s, spent, solution.gap))
+            click.echo(f"{name} {share}: {spent:.1f} s, gap {solution.gap if solution else None}", err=True)
+    count = len(calls(whole, "conv2d"))
+    click.echo(f"{count} convolutions", err=True)
+    return found
+
+
+@click.command()
+@click.option("--page", type=click.Path(path_type=Path), help="Write the table there; else it is printed.")
+def main(page: Path | None) -> None:
+    """Time the plans, and write the table."""
+    found = measured()
+    lines = [
+        "# The solver",
+        "",
+        "A plan for a network of 60 convolutions (27 groups of channels) with table and sensitivities at",
+        "hand: processor seconds of one thread for its tables and for solving, and the gap between answer",
+        "and proved bound. `python -m tools.results.solver --page docs/results/solver.md` repeats it.",
+        "",
+        f"{platform.machine()}, Python {platform.python_version()}; each plan once.",
+        "",
+        "| decided, besides widths | budget, of the latency | tables, s | solving, s | gap |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {one.case} | {one.share:g} | {one.tables_s:.1f} | {one.solve_s:.1f} | {100 * one.gap:.2f} % |"
+        for one in found
+    ]
+    if page is not None:
+        written(page, lines)
+    click.echo("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
