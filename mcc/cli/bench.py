@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.models import get_target, lowered_file, model_options
+from mcc.cli.models import deployment_form, get_target, load_model, lowered_file, model_options
 from mcc.cli.output import print_json, print_table
 from mcc.cli.progress import progress_for
 from mcc.cli.quantities import DURATION
@@ -24,8 +24,11 @@ BUDGET_S = 20.0
 
 
 @click.command(short_help="Measure lowered models on a target, interleaved.")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, metavar="FILE...")
 @click.option("--target", required=True, metavar="T", help="Where to measure; see mcc targets.")
+@click.option("--kit", type=click.Path(path_type=Path), metavar="DIR",
+              help="Measure nothing: pack what the owner of a phone far away can run.")  # fmt: skip
+@click.option("--model", metavar="MODEL", help="With --kit, the network of which the kernels are packed.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N")
 @click.option("--budget", type=DURATION, default=BUDGET_S, metavar="TIME",
               help="Time for all rounds together, as 30s or 2min.  [default: 20s]")  # fmt: skip
@@ -37,9 +40,9 @@ BUDGET_S = 20.0
 @model_options
 @common_options
 def bench(
-    files: tuple[str, ...], target: str, threads: int, budget: float, ops: bool, samples: bool,
-    show: bool, out: Path,
-    input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+    files: tuple[str, ...], target: str, kit: Path | None, model: str | None, threads: int, budget: float,
+    ops: bool, samples: bool, show: bool, out: Path, input_shape: tuple[int, ...] | None,
+    weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Measure lowered models on a target: they take turns, so that drifts of the machine meet all alike.
 
@@ -48,6 +51,10 @@ def bench(
     from mcc.runtime.simulated import SimulatedTarget
 
     found = get_target(target)
+    if kit is not None:
+        return _pack(found, kit, model, threads, input_shape, weights, settings)
+    if not files or model is not None:
+        raise UsageError("needs files to measure", hint="mcc bench FILE..., or --kit DIR [--model MODEL]")
     if show and isinstance(found, SimulatedTarget):
         raise UsageError(f"--show draws times, and {found.spec} counts model cycles", hint="leave it out")
     page: Path | None = None
@@ -77,10 +84,14 @@ def bench(
                 "peak_memory_bytes": found.peak_memory(path, threads),
                 "size_bytes": path.stat().st_size,
             }
+            if conditions := found.conditions(path):
+                entry["conditions"] = dict(conditions)
             entries.append({**entry, **_operators(found, path, threads)})
         progress("memory and operators", len(paths), len(paths))
     if settings.json:
         return print_json(entries)
+    if any(entry.get("conditions", {}).get("emulated") for entry in entries):
+        click.echo("This phone is emulated: its times are no phone's.")
     if isinstance(found, SimulatedTarget):
         return _show_counts(entries, ops)
     _show(entries, ops)
@@ -96,6 +107,30 @@ def _write_page(
 
     named = [Timed(Path(name).name, path, latency) for name, path, latency in timed]
     return write_bench_page(out, named, target.fingerprint(threads))
+
+
+def _pack(
+    target: Target, folder: Path, model: str | None, threads: int, input_shape: tuple[int, ...] | None,
+    weights: Path | None, settings: Settings,
+) -> None:  # fmt: skip
+    """Pack a kit and say what to do with it."""
+    from mcc.calibrate.kit import pack
+    from mcc.report.words import bytes_words
+
+    graph = None
+    if model is not None:
+        graph = deployment_form(load_model(model, input_shape, weights).graph)
+    with progress_for(settings) as progress:
+        kit = pack(target, graph, folder, threads=threads, seed=settings.seed, progress=progress)
+    if settings.json:
+        return print_json({"folder": str(kit.folder), "models": kit.models, "size_bytes": kit.bytes})
+    click.echo(f"{kit.folder}: {kit.models} models, {bytes_words(kit.bytes)}")
+    for kernel, reason in kit.failed:
+        click.echo(f"left out: {kernel}: {reason}")
+    click.echo(
+        "Send it to the owner of the phone, who runs run.sh (README.txt says how) and sends results.json:"
+    )
+    return click.echo("mcc calibrate --from results.json")
 
 
 def _figures(latency: LatencySamples, samples: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mcc.cli.output import print_json
 from mcc.cli.progress import progress_for
 from mcc.cli.quantities import DURATION
 from mcc.cli.settings import Settings, common_options
+from mcc.errors import UsageError
 
 BUDGET_S = 300.0
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Measure the operators that the cost model rests on.")
-@click.option("--target", required=True, metavar="T", help="Where to measure; see mcc targets.")
+@click.option("--target", metavar="T", help="Where to measure; see mcc targets.")
 @click.option("--model", metavar="MODEL", help="Measure the operators of this model, and narrower ones.")
+@click.option("--from", "results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Take over what a kit of mcc bench measured, instead of measuring.")  # fmt: skip
 @click.option("--budget", type=DURATION, default=BUDGET_S, metavar="TIME",
               help="How long at most, as 5min.  [default: 5min]")  # fmt: skip
 @click.option(
@@ -43,7 +46,8 @@ if TYPE_CHECKING:
 @model_options
 @common_options
 def calibrate(
-    target: str, model: str | None, budget: float, merge: tuple[Path, ...], export: Path | None, threads: int,
+    target: str | None, model: str | None, results: Path | None, budget: float, merge: tuple[Path, ...],
+    export: Path | None, threads: int,
     input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Measure the operators that the cost model rests on; what was measured before is kept.
@@ -54,6 +58,12 @@ def calibrate(
     """
     from mcc.calibrate import calibrate as measure
 
+    if results is not None:
+        return _take_over(results, settings)
+    if target is None:
+        raise UsageError(
+            "needs a target to measure on", hint="--target T, or --from FILE with a kit's results"
+        )
     if (merge or export) and model is None:
         return _shared(target, merge, export, threads, settings)
     for path in merge:
@@ -72,6 +82,16 @@ def calibrate(
     return _show(result, target)
 
 
+def _take_over(results: Path, settings: Settings) -> None:
+    """Read the results of a kit into the table."""
+    from mcc.calibrate.kit import read_results_into
+
+    with progress_for(settings) as progress:
+        result, fingerprint = read_results_into(results, progress=progress)
+    if settings.json:
+        return print_json({**result.to_dict(), "fingerprint": fingerprint})
+    click.echo(f"phone: {fingerprint.split('|')[1]}")
+    return _show(result, fingerprint.split("|")[0])
 def _merged(path: Path) -> int:
     from mcc.calibrate.store import Store
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from mcc.errors import TargetError
 from mcc.runtime.android import adb
+from mcc.runtime.android.away import Away
+from mcc.runtime.android.facts import PhoneFacts
 from mcc.runtime.android.phone import Phone, phone
 from mcc.runtime.android.runner import Conditions, PhoneRunner
+from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Availability, Fingerprint, OpTime, Runner, Target
 
 
@@ -29,6 +32,7 @@ class AndroidTarget(Target):
         super().__init__(None)
         self.option = option
         self._journal: dict[str, Conditions] = {}
+        self._away: Away | None = None
 
     @abstractmethod
     def programs(self) -> tuple[str, Sequence[Path]]:
@@ -46,12 +50,20 @@ class AndroidTarget(Target):
     def programs_available(self) -> Availability:
         """Whether the files for the phone are here, or how to get them; nothing is built to find out."""
 
+    def far(self, away: Away) -> Self:
+        """This target with something that stands for a phone that is not attached."""
+        copy = type(self)()
+        copy._away = away
+        return copy
+
     def phone(self) -> Phone:
         """The phone. Raises TargetError: none, several and none named, or one that cannot be used."""
         return phone(adb.choose(self.option))
 
     def available(self) -> Availability:
         """Whether adb, the phone's programs and the phone itself are here."""
+        if self._away is not None:
+            return Availability(True)
         if adb.find_adb() is None:
             return Availability(False, "adb is not installed", adb.GET_ADB)
         state = self.programs_available()
@@ -65,7 +77,7 @@ class AndroidTarget(Target):
 
     def start_runner(self) -> Runner:
         """A runner on the phone."""
-        return self.runner()
+        return self.runner() if self._away is None else self._away.start_runner()
 
     def runner(self, *words: str) -> PhoneRunner:
         """A runner on the phone; `words` are options that each of its runs is given."""
@@ -78,8 +90,24 @@ class AndroidTarget(Target):
     @contextmanager
     def measuring(self) -> Generator[None]:
         """The phone's own queue: what happens on this machine does not disturb it."""
-        with self.phone().queue():
+        with self.phone().queue() if self._away is None else nullcontext():
             yield
+
+    def time(
+        self,
+        files: Sequence[Path | str],
+        *,
+        threads: int = 1,
+        budget_s: float = 20.0,
+        precision: float = 0.01,
+        files_per_runner: int = 1,
+    ) -> list[LatencySamples]:
+        """See `Target.time`."""
+        if self._away is not None:
+            return self._away.time([self.checked(file, threads) for file in files], threads)
+        return super().time(
+            files, threads=threads, budget_s=budget_s, precision=precision, files_per_runner=files_per_runner
+        )
 
     def profile(self, file: Path | str, *, threads: int = 1, runs: int = 50) -> list[OpTime]:
         """See `Target.profile`."""
@@ -90,16 +118,20 @@ class AndroidTarget(Target):
     def conditions(self, file: Path | str) -> Mapping[str, Any]:
         """The state of the phone while a file was timed, and whether it is an emulator."""
         found = self._journal.get(str(Path(file).resolve()))
-        about = self.phone().facts
+        about = self.phone_facts()
         return {
             "device": about.device,
             "emulated": about.emulated,
             "phone": found.to_dict() if found is not None else None,
         }
 
+    def phone_facts(self) -> PhoneFacts:
+        """What kind of phone it is. Raises TargetError where none is attached, or none that can be used."""
+        return self.phone().facts if self._away is None else self._away.facts
+
     def fingerprint(self, threads: int = 1) -> Fingerprint:
         """What a measurement belongs to: a kind of phone, not a single one, so that tables can be shared."""
-        facts = self.phone().facts
+        facts = self.phone_facts()
         return Fingerprint(
             self.name, facts.device, self.runtime, self.runtime_version(), threads, facts.system
         )

@@ -27,16 +27,18 @@ static const char USAGE[] =
     "  --outputs FILE   raw tensors, written in the same manner; -: standard output, between the two lines of JSON\n"
     "  --warmup N       inferences before the timed ones (0)\n"
     "  --runs N         timed inferences (0), with the last inputs\n"
+    "  --warm-ms N      more inferences before the timed ones, until that many milliseconds are over\n"
+    "  --for-ms N       more timed inferences, until they took that many milliseconds together\n"
     "  --memory         peak resident memory before loading and after all inferences\n"
     "  --rehearse       load and run once before the memory is read, so that an emulator's own growth does not count\n"
     "  --profile        events of the runtime's profiler during the timed inferences\n"
     "  --marks          system calls that mark begin and end of every timed inference, for a counting emulator\n"
     "  --report FILE    where the lines of JSON go (standard output)\n";
 
-enum { MARK_CALL = 0x6d63, MARK_BEGIN = 1, MARK_END = 2, MMAP_FROM = 64 << 10 };
+enum { MARK_CALL = 0x6d63, MARK_BEGIN = 1, MARK_END = 2, MMAP_FROM = 64 << 10, MOST_RUNS = 20000 };
 
 typedef struct {
-    int threads, warmup, runs, memory, rehearse, profile, marks;
+    int threads, warmup, runs, warm_ms, for_ms, memory, rehearse, profile, marks;
     const char *kernels;
     FILE *inputs, *outputs, *report;
 } Options;
@@ -46,6 +48,8 @@ static uint64_t now_ns(void) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
+
+static uint64_t since_ms(uint64_t start_ns) { return (now_ns() - start_ns) / 1000000u; }
 
 /* A line of /proc/self/status such as VmHWM, in bytes. */
 static long long status_bytes(const char *field) {
@@ -157,16 +161,17 @@ static void run_inputs(Session *session, const Options *options) {
 }
 
 static void run_timed(Session *session, const Options *options, FILE *report) {
-    uint64_t *took = calloc((size_t)options->runs, sizeof *took);
-    for (int run = 0; run < options->runs; run++) {
+    int most = options->for_ms ? MOST_RUNS : options->runs, done = 0;
+    uint64_t *took = calloc((size_t)most + 1, sizeof *took), start = now_ns();
+    for (; done < most && (done < options->runs || since_ms(start) < (uint64_t)options->for_ms); done++) {
         uint64_t begin = now_ns();
-        if (options->marks) syscall(MARK_CALL, MARK_BEGIN, run);
+        if (options->marks) syscall(MARK_CALL, MARK_BEGIN, done);
         session_run(session);
-        if (options->marks) syscall(MARK_CALL, MARK_END, run);
-        took[run] = now_ns() - begin;
+        if (options->marks) syscall(MARK_CALL, MARK_END, done);
+        took[done] = now_ns() - begin;
     }
     fprintf(report, "{\"ns\": [");
-    for (int run = 0; run < options->runs; run++) fprintf(report, "%s%" PRIu64, run ? ", " : "", took[run]);
+    for (int run = 0; run < done; run++) fprintf(report, "%s%" PRIu64, run ? ", " : "", took[run]);
     fprintf(report, "]");
     free(took);
 }
@@ -202,6 +207,7 @@ static void run_model(const char *file, const Options *options) {
     if (fflush(report)) fail(file, "cannot write the report", 0);
     run_inputs(&session, options);
     for (int run = 0; run < options->warmup; run++) session_run(&session);
+    for (uint64_t start = now_ns(); since_ms(start) < (uint64_t)options->warm_ms;) session_run(&session);
     if (options->profile) session_begin_profile(&session);
     run_timed(&session, options, report);
     if (options->profile) session_end_profile(&session, report);
@@ -237,7 +243,8 @@ int main(int count, char **arguments) {
         {"--memory", &options.memory}, {"--rehearse", &options.rehearse}, {"--profile", &options.profile},
         {"--marks", &options.marks}};
     struct { const char *name; int *value; } numbers[] = {
-        {"--threads", &options.threads}, {"--warmup", &options.warmup}, {"--runs", &options.runs}};
+        {"--threads", &options.threads}, {"--warmup", &options.warmup}, {"--runs", &options.runs},
+        {"--warm-ms", &options.warm_ms}, {"--for-ms", &options.for_ms}};
     int at = 1;
     mallopt(M_MMAP_THRESHOLD, MMAP_FROM); /* fixed: freed tensors go back to the system, as on Android */
     while (at < count && !strncmp(arguments[at], "--", 2)) {
