@@ -149,7 +149,7 @@ def read_results_into(
 
 
 def shape_only(graph: Graph) -> str:
-    """The text of a graph with made-up weights: each takes means of what it reads, so values keep their size."""
+    """The text of a graph with made-up weights: each is one over what it reads, so values keep their size."""
     makers: dict[str, str] = {}
     for name, value in text_constants(graph).items():
         if value.is_floating_point():
