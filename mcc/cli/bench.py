@@ -84,7 +84,7 @@ def bench(
                 "peak_memory_bytes": found.peak_memory(path, threads),
                 "size_bytes": path.stat().st_size,
             }
-            if conditions := found.conditions(path):
+            if conditions := found.conditions(path, threads):
                 entry["conditions"] = dict(conditions)
             entries.append({**entry, **_operators(found, path, threads)})
         progress("memory and operators", len(paths), len(paths))

@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 @common_options
 def calibrate(
     target: str | None, model: str | None, results: Path | None, budget: float, merge: tuple[Path, ...],
-    export: Path | None, threads: int,
-    input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+    export: Path | None, threads: int, input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Measure the operators that the cost model rests on; what was measured before is kept.
 
@@ -92,6 +91,8 @@ def _take_over(results: Path, settings: Settings) -> None:
         return print_json({**result.to_dict(), "fingerprint": fingerprint})
     click.echo(f"phone: {fingerprint.split('|')[1]}")
     return _show(result, fingerprint.split("|")[0])
+
+
 def _merged(path: Path) -> int:
     from mcc.calibrate.store import Store
 

@@ -284,7 +284,7 @@ class Target(ABC):
 
         return measuring()
 
-    def conditions(self, file: Path | str) -> Mapping[str, Any]:
+    def conditions(self, file: Path | str, threads: int = 1) -> Mapping[str, Any]:
         """What else is worth telling about a file that was timed: plain JSON values by name."""
         return {}
 

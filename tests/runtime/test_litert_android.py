@@ -7,6 +7,7 @@ import pytest
 
 from mcc.errors import TargetError, UsageError
 from mcc.runtime import get_target
+from mcc.runtime.android.energy import energy_of
 from mcc.runtime.android.facts import PhoneFacts, PhoneState, core_mask
 from mcc.runtime.android.phone import phone
 from mcc.runtime.android.target import AndroidTarget
@@ -68,6 +69,7 @@ def test_operators_and_peak_memory(one_phone: AdbServer, tmp_path) -> None:
 
 def test_timing_notes_the_state_of_the_phone(one_phone: AdbServer, tmp_path, monkeypatch) -> None:
     from mcc.runtime import timing
+    from mcc.runtime.android import runner
 
     monkeypatch.setattr(timing, "MIN_ROUNDS", 2)
     monkeypatch.setattr(timing, "WARM_LIMIT_S", 0.0)
@@ -85,6 +87,11 @@ def test_timing_notes_the_state_of_the_phone(one_phone: AdbServer, tmp_path, mon
         assert state[moment]["thermal_status"] == 0
         assert state[moment]["hottest_celsius"] == 31.0
         assert state[moment]["governors"] == ["schedutil"]
+    monkeypatch.setattr(runner, "BUSY_S", 1)
+    monkeypatch.setattr(runner, "REST_S", 1)
+    energy = target.conditions(files[0])["energy"]
+    assert energy["rest_mw"] == pytest.approx(0.412 * 4.012 * 1000)  # the stand-in's battery never changes
+    assert energy["microjoules"] == 0.0
     pinned = [line for line in one_phone.phone.commands if " turn " in line]
     assert pinned
     assert all(f" {core_mask(state['cores'])} " in line for line in pinned)
@@ -173,3 +180,13 @@ def test_reference_kernels_give_the_same_numbers(one_phone: AdbServer, tmp_path)
         assert np.abs(reference.run_many(images(1)) - session.run_many(images(1))).max() < 1e-5
     assert any("--kernels reference" in line for line in one_phone.phone.commands)
     assert target.sparse_kernels(file) == 0
+
+
+def test_energy_is_what_inferences_add() -> None:
+    rest, busy = ["-500000 4000000", "", "-500000 4000000"], ["-1000000 4000000"]
+    energy = energy_of(rest, busy, [10_000_000, 30_000_000])
+    assert energy is not None
+    assert (energy.rest_mw, energy.busy_mw) == (-2000.0, -4000.0)
+    assert energy.microjoules == pytest.approx(2.0 * 0.020 * 1e6)  # 2 W for 20 ms
+    assert energy_of([""], [" 4000000"], [1]) is None
+    assert energy_of(rest, busy, []) is None

@@ -129,6 +129,11 @@ class Phone:
         """How it is now."""
         return PhoneState.read(self.call(programs, "state"))
 
+    def tells_power(self) -> bool:
+        """Whether adb's user may read the battery's current and voltage."""
+        state = PhoneState.read(self.adb.shell(f"{SCRIPT.read_text()}\nstate"))
+        return None not in (state.battery_microamperes, state.battery_microvolts)
+
     def pinned(self, programs: str, threads: int) -> tuple[int, ...]:
         """The fastest cores, if programs may be bound to them; else none."""
         cores = self.facts.fastest_cores(threads)

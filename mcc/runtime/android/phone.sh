@@ -8,7 +8,8 @@
 #   sh phone.sh on CORES SECONDS PROGRAM...      CORES: a mask in hex as for taskset, 0 for any; status 124 when
 #                                                it took longer than that
 #   sh phone.sh turn SECONDS MILLIDEGREES CORES SECONDS PROGRAM...     cool, then on
-#   sh phone.sh power SECONDS                    microamperes and microvolts, one pair a line
+#   sh phone.sh drain REST CORES SECONDS PROGRAM...   the battery's readings for REST seconds and while PROGRAM runs,
+#                                                as lines that begin with rest or busy, besides those of PROGRAM
 
 cpus=/sys/devices/system/cpu
 battery=/sys/class/power_supply/battery
@@ -88,11 +89,27 @@ turn() {
     on "$@"
 }
 
+# Microamperes and microvolts, ten times a second.
 power() {
     for _ in $(seq $(($1 * 10))); do
         echo "$(value $battery/current_now) $(value $battery/voltage_now)"
         sleep 0.1
     done
+}
+
+# The readings go through a file: two writers of one pipe would tear long lines apart.
+drain() {
+    rest=$1; shift
+    power $rest | sed 's/^/rest /'
+    power 600 > power.txt &
+    sampler=$!
+    on "$@"
+    status=$?
+    kill $sampler
+    wait $sampler 2> /dev/null
+    sed 's/^/busy /' power.txt
+    rm power.txt
+    return $status
 }
 
 # The cores of the highest clock as a mask in hex; 0 where that may not be read.
@@ -111,7 +128,7 @@ fastest() {
 case ${0##*/} in
     phone.sh)
         case ${1:-} in
-            facts | state | cool | on | turn | power) "$@" ;;
+            facts | state | cool | on | turn | drain) "$@" ;;
             *) echo "phone.sh: unknown command ${1:-}" >&2; exit 2 ;;
         esac ;;
 esac

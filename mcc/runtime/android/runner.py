@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mcc.errors import TargetError, UsageError
+from mcc.runtime.android.energy import BUSY_S, REST_S, Energy, energy_of
 from mcc.runtime.android.facts import PhoneState, core_mask
 from mcc.runtime.android.phone import Phone
 from mcc.runtime.process import RUN_LIMIT_S
@@ -27,6 +28,7 @@ from mcc.runtime.wire import Array, Header
 
 WARMER_MILLIDEGREES = 8_000  # above its temperature at the start, a phone is left to cool between turns
 COOL_LIMIT_S = 60  # then it is measured as it is, and the report says so
+LOAD_S = 60  # to load a model at most, where nothing else is known
 PHONE_SIDE_LIMIT_S = 30  # that much earlier than here a program is ended on the phone itself
 
 
@@ -130,6 +132,22 @@ class PhoneRunner:
                 case other:
                     raise UsageError(f"a phone's runner knows no request {other!r}", where=where)
 
+    def energy(self, file: str, threads: int) -> Energy | None:
+        """Energy of an inference, where the phone's battery tells. Raises TargetError."""
+        with self._phone.queue():
+            path = self._send(file, 0)
+            command = [*self._command(threads), "--for-ms", str(BUSY_S * 1000), path]
+            cores = core_mask(self._phone.pinned(self._programs, threads))
+            line = f"drain {REST_S} {cores} {BUSY_S + LOAD_S} {shlex.join(command)}"
+            limit_s = REST_S + BUSY_S + 2 * LOAD_S
+            printed = self._phone.call(self._programs, line, limit_s=limit_s, where=file).splitlines()
+        readings = {
+            kind: [text.removeprefix(kind) for text in printed if text.startswith(kind)]
+            for kind in ("rest ", "busy ")
+        }
+        report = _report_of([text for text in printed if text.startswith("{")], file)
+        return energy_of(readings["rest "], readings["busy "], report["ns"])
+
     def close(self) -> None:
         """Remove what this runner put on the phone; note the phone's state if something was timed."""
         with self._phone.queue():
@@ -155,18 +173,16 @@ class PhoneRunner:
         self, path: str, threads: int, words: Sequence[str], limit_s: float, where: str, start: str = "on 0"
     ) -> Header:
         """Run the runner once; its lines of JSON, joined. `start`: how phone.sh starts it."""
-        command = [f"./{self._loader}", "--library-path", ".", f"./{self._runner}", *self._words]
-        command += ["--threads", str(threads), *words, path]
+        command = [*self._command(threads), *words, path]
         inner = max(1, int(limit_s) - PHONE_SIDE_LIMIT_S)
         line = f"{start} {inner} {shlex.join(command)}"
         printed = self._phone.call(self._programs, line, limit_s=limit_s + COOL_LIMIT_S, where=where)
-        report: Header = {}
-        try:
-            for text in printed.splitlines():
-                report |= json.loads(text)
-        except (ValueError, TypeError) as error:
-            raise TargetError("the phone's runner gave no report", where=where) from error
-        return report
+        return _report_of(printed.splitlines(), where)
+
+    def _command(self, threads: int) -> list[str]:
+        """The runner, started by its own loader in its folder."""
+        start = [f"./{self._loader}", "--library-path", ".", f"./{self._runner}"]
+        return [*start, *self._words, "--threads", str(threads)]
 
     def _load(self, header: Mapping[str, Any], limit_s: float) -> Header:
         path = self._send(header["file"], header["model"])
@@ -222,6 +238,17 @@ class PhoneRunner:
         report = self._report(path, header["threads"], words, limit_s, header["file"], start)
         ops = self._target.op_times(report, header["runs"])
         return {"ops": [{"name": op.name, "kind": op.kind, "us": op.us} for op in ops]}
+
+
+def _report_of(lines: Sequence[str], where: str) -> Header:
+    """The runner's lines of JSON, joined."""
+    report: Header = {}
+    try:
+        for text in lines:
+            report |= json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise TargetError("the phone's runner gave no report", where=where) from error
+    return report
 
 
 def _batches(arrays: Sequence[Array], infos: Sequence[Mapping[str, Any]], file: str) -> list[list[Array]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -115,14 +116,25 @@ class AndroidTarget(Target):
 
         return measure_op_times(self, self.checked(file, threads), threads, runs)
 
-    def conditions(self, file: Path | str) -> Mapping[str, Any]:
-        """The state of the phone while a file was timed, and whether it is an emulator."""
+    def conditions(self, file: Path | str, threads: int = 1) -> Mapping[str, Any]:
+        """The phone while a file was timed, the energy of an inference, whether it is an emulator.
+
+        Energy is measured now, where the phone's battery tells; None elsewhere.
+        """
+        energy = None
+        if self._away is None and self.phone().tells_power():
+            runner = self.runner()
+            try:
+                energy = runner.energy(str(Path(file).resolve()), threads)
+            finally:
+                runner.close()
         found = self._journal.get(str(Path(file).resolve()))
         about = self.phone_facts()
         return {
             "device": about.device,
             "emulated": about.emulated,
             "phone": found.to_dict() if found is not None else None,
+            "energy": asdict(energy) if energy is not None else None,
         }
 
     def phone_facts(self) -> PhoneFacts:
