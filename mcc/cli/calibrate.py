@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 @common_options
 def calibrate(
     target: str | None, model: str | None, results: Path | None, budget: float, merge: tuple[Path, ...],
-    export: Path | None, threads: int, input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+    export: Path | None, threads: int, input_shape: tuple[int, ...] | None, weights: Path | None,
+    settings: Settings,
 ) -> None:  # fmt: skip
     """Measure the operators that the cost model rests on; what was measured before is kept.
 

@@ -22,7 +22,7 @@ __all__ = ["adb_port", "one_phone"]
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As few runs as there can be: each takes the emulated phone half a second, and nobody reads the times."""
+    """As few runs as there can be: each takes half a second, and nobody reads the times."""
     few = campaign.Choices(ratios=(1.0, 0.5), mixed=0, precisions=("float", "int8"), sparsities=())
     monkeypatch.setattr(campaign, "choices_for", lambda target, seed=0: few)
     for module, name, value in (
