@@ -3,6 +3,8 @@
 import os
 import random
 import shutil
+import socket
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -21,6 +23,9 @@ os.environ["MCC_CACHE_DIR"] = str(_scratch / "cache")
 os.environ["MCC_LOCK_DIR"] = str(_scratch)
 os.environ["MPLCONFIGDIR"] = str(_scratch / "matplotlib")
 os.environ["MPLBACKEND"] = "Agg"
+# Whatever asks adb for phones starts its server: not the user's, and it ends with the tests.
+with socket.create_server(("127.0.0.1", 0)) as _free:
+    os.environ["ANDROID_ADB_SERVER_PORT"] = str(_free.getsockname()[1])
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
@@ -41,7 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Remove the scratch directory of this process."""
+    """Remove the scratch directory of this process, and end its adb server."""
+    if shutil.which("adb") is not None:
+        subprocess.run(["adb", "kill-server"], capture_output=True, timeout=60, check=False)
     shutil.rmtree(_scratch, ignore_errors=True)
 
 

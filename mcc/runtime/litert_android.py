@@ -38,6 +38,7 @@ class LiteRtAndroid(AndroidTarget):
 
         install.install(say)
         build.runner()
+        self.say_what_is_missing(say)
 
     def runtime_version(self) -> str:
         """Version of ai-edge-litert, here and on the phone."""

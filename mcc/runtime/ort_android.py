@@ -58,6 +58,7 @@ class OrtAndroid(AndroidTarget):
                     unfinished.rename(library)
         except OSError as error:
             raise TargetError(f"cannot write {error.filename or library}: {error.strerror}") from error
+        self.say_what_is_missing(say)
 
     def runtime_version(self) -> str:
         """Version of onnxruntime, here and on the phone."""

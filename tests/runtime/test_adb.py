@@ -130,7 +130,7 @@ def test_what_arrives_damaged_is_noticed(plug: Plug, file: Path) -> None:
     serial = plug(trouble=Trouble(corrupt=True)).serial
     phone = UsedPhone(serial)
     with pytest.raises(TargetError, match=rf"file\.bin did not arrive whole on the Android device {serial}"):
-        phone.install("test", lambda: [file])
+        phone.install("test", [file])
     phone.leave()
 
 
@@ -144,14 +144,9 @@ def test_programs_are_pushed_once_and_removed_with_what_a_killed_process_left(pl
     )  # no process has such a number
     ours.mkdir()
     others.mkdir()
-    asked: list[Path] = []
-
-    def files() -> list[Path]:
-        asked.append(file)
-        return [file]
-
-    folders = {phone.install("test", files) for _ in range(3)}
-    assert len(folders) == len(asked) == 1
+    folders = {phone.install("test", [file]) for _ in range(3)}
+    assert len(folders) == 1
+    assert sum("sha256sum" in line for line in server.phone.commands) == 1
     assert server.phone.local(f"{folders.pop()}/file.bin").read_bytes() == file.read_bytes()
     assert not ours.exists()
     phone.leave()
@@ -180,14 +175,11 @@ def test_one_queue_for_each_phone(plug: Plug) -> None:
 def test_a_warm_phone_is_left_to_cool(plug: Plug, file: Path) -> None:
     server = plug()
     phone = UsedPhone(server.serial)
-    folder = phone.install("test", lambda: [file])
+    folder = phone.install("test", [file])
     assert phone.call(folder, "cool 60 39000") == "0\n"
-    for status, degrees in ((3, 31_000), (0, 52_000)):
+    for status, degrees in ((3, 31_000), (0, 52_000), (6, 90_000)):
         server.phone.set_thermal(status, degrees)
-        timer = threading.Timer(0.5, server.phone.set_thermal, (0, 31_000))
-        timer.start()
-        assert int(phone.call(folder, "cool 60 39000")) >= 1
-        timer.join()
-    server.phone.set_thermal(6, 90_000)
-    assert phone.call(folder, "cool 1 39000") == "1\n"
+        assert phone.call(folder, "cool 1 39000") == "1\n"  # as long as it may, and no longer
+    server.phone.set_thermal(0, 38_000)
+    assert phone.call(folder, "cool 60 39000") == "0\n"
     phone.leave()

@@ -199,9 +199,9 @@ setup_android() {
         command -v "$program" > /dev/null || missing+=("${program/qemu-aarch64/qemu-user}")
     done
     mkdir -p "$root/out"
-    local fetch='from mcc.runtime import get_target; target = get_target("ort-android")
-target.programs_available().ok or target.install(print)'
-    step "onnxruntime for ort-android" "$python" -c "$fetch" ||
+    local target='from mcc.runtime import get_target; target = get_target("ort-android")'
+    "$python" -c "$target; exit(not target.programs_available().ok)" ||
+        step "onnxruntime for ort-android (23 MB)" "$python" -c "$target; target.install(print)" ||
         say "   ort-android left out: $(tail -n 1 "$log") (log: $log)"
     [ ${#missing[@]} -gt 0 ] || return 0
     step "${missing[*]} for litert-android and ort-android" install_debian "${missing[@]}" ||

@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import shlex
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path
@@ -67,12 +67,12 @@ class Phone:
             )
         return found
 
-    def install(self, key: str, files: Callable[[], Sequence[Path]]) -> str:
+    def install(self, key: str, files: Sequence[Path]) -> str:
         """Push programs, once for each phone and process, and check them by hash.
 
         Args:
             key: of these programs; the folder on the phone is named after it.
-            files: asked for when they are not there yet.
+            files: in that folder, under their own names.
 
         Returns:
             Their folder on the phone.
@@ -84,7 +84,7 @@ class Phone:
         if key not in self._programs:
             _ = self.facts
             self._prepare()
-            sent = [*files(), SCRIPT]
+            sent = [*files, SCRIPT]
             self.adb.shell(f"mkdir -p {folder}")
             self.adb.push(sent, folder)
             names = [path.name for path in sent]

@@ -94,10 +94,10 @@ class PhoneRunner:
     ) -> None:
         self._words = words
         self._phone, self._target, self._journal = phone, programs, journal
+        key, files = programs.programs()
+        self._loader, self._runner = files[0].name, files[-1].name
         with phone.queue():
-            key, _ = programs.programs()
-            self._programs = phone.install(key, lambda: programs.programs()[1])
-            self._loader, self._runner = (path.name for path in (programs.programs()[1][i] for i in (0, -1)))
+            self._programs = phone.install(key, files)
             self._folder = phone.scratch()
         self._models: dict[int, _Loaded] = {}
 

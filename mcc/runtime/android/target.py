@@ -7,7 +7,7 @@ needs, the options of the runner, and how its profile is read.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -75,6 +75,12 @@ class AndroidTarget(Target):
         except TargetError as error:
             return Availability(False, error.message, error.hint or "")
         return Availability(True)
+
+    def say_what_is_missing(self, say: Callable[[str], None]) -> None:
+        """What mcc cannot fetch: adb, and a phone."""
+        state = self.available()
+        if not state.ok:
+            say(f"still missing: {state.reason}; {state.how_to_get}")
 
     def start_runner(self) -> Runner:
         """A runner on the phone."""
