@@ -36,6 +36,7 @@ REWEIGHTED = 4  # rounds of that
 FARTHEST = 1.0  # from the physics, in logarithms: what a residual may be
 FLOOR_US = 0.01
 LEAST_SHARE = 0.25  # of a kernel's latency that a negative offset leaves
+NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal variable
 UNSEEN_ERROR = 0.5  # relative, of a kernel whose like was never measured
 
 
@@ -133,6 +134,9 @@ class Fit:
         noise = NOISE**2 + np.minimum(relative, 1.0) ** 2
         self.inverse = np.linalg.inv(self._covariance(self.points) + np.diag(noise))
         self.alpha = self.inverse @ residual
+        # Each row predicted from the others (Rasmussen 2006, section 5.4.2) says how sure the process is.
+        surprise = np.abs(self.alpha) / np.sqrt(np.diag(self.inverse))
+        self.doubt = max(1.0, float(np.median(surprise)) / NORMAL_MEDIAN)
 
     def _physics(self, matrix: Vector) -> Vector:
         return np.maximum(matrix @ self.weights, FLOOR_US)
@@ -148,7 +152,7 @@ class Fit:
         shift = float(near @ self.alpha)
         variance = max(0.0, self.spread**2 - float(near @ self.inverse @ near)) + NOISE**2
         latency = base * math.exp(min(FARTHEST, max(-FARTHEST, shift)))
-        return latency, latency * math.sqrt(variance)
+        return latency, math.hypot(latency * self.doubt * math.sqrt(variance), CLOCK_US)
 
 
 class Whole(Protocol):

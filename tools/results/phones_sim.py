@@ -15,7 +15,7 @@ from mcc.runtime.registry import get_target
 from mcc.runtime.simulated import SimulatedTarget
 from tools.results.prediction_runs import Notebook
 
-WIDE = 7  # window of depthwise convolutions for which XNNPACK has no kernel of its own
+WIDE = 7  # window of depthwise convolutions for which XNNPACK has no kernel
 AT_A_TIME = 12  # blocks that are counted together
 
 # The core of the imitated ones nearest to each phone's big one. Note10: Cortex-A76 (Snapdragon 855). Pixel 1:
@@ -72,11 +72,12 @@ newer and a weaker one stand in.
 {rows}
 
 The phones ran TensorFlow Lite of their day, the simulator runs LiteRT with XNNPACK, and where these have
-unlike kernels they disagree. A block with a depthwise window of 7x7 takes {least:.1f} to {most:.1f} times
-the cycles of the same block with 5x5 on the A76, but 1.1 to 1.6 times the milliseconds on either phone. The
-rest of the Note10's blocks take {low:.2f} to {high:.2f} ms for a million cycles (the middle 80 %). On the
-Pixel 1, blocks of large images cost two to three times as much for each cycle as those of small ones: that
-is memory, which model cycles leave out.
+unlike kernels they disagree. XNNPACK has no depthwise kernel for 49 taps: it runs an indirect GEMM with one
+channel in a group (its profile says IGEMM, where 5x5 says DWConv). A block with a 7x7 window takes
+{least:.1f} to {most:.1f} times the cycles of the same block with 5x5 on the A76, but 1.1 to 1.6 times the
+milliseconds on either phone. The rest of the Note10's blocks take {low:.2f} to {high:.2f} ms for a million
+cycles (the middle 80 %). On the Pixel 1, blocks of large images cost two to three times as much for each
+cycle as those of small ones: that is memory, which model cycles leave out.
 
 ![milliseconds over model cycles](phones-simulated.svg)
 """
