@@ -21,7 +21,7 @@ from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
 
 SUFFIXES = {**FORMATS, "ort": ".ort"}
-ROUTES = {"pte": ("auto", "direct", "export")}
+ROUTES = {"tflite": ("direct", "tensorflow"), "pte": ("auto", "direct", "export")}
 """Ways to a format, the usual one first."""
 
 OWNERS = {"opset": ("onnx", "ort"), "processor": ("ort",), "fp16": ("tflite",), "via": tuple(ROUTES)}
@@ -33,8 +33,9 @@ OWNERS = {"opset": ("onnx", "ort"), "processor": ("ort",), "fp16": ("tflite",), 
 @click.option("--to", type=click.Choice(list(SUFFIXES)), required=True, help="The format.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Where to write; the model's name with the format's suffix if left out.")  # fmt: skip
-@click.option("--via", type=click.Choice(["auto", "direct", "export"]),
-              help="pte: auto (usual), direct, or export, by ExecuTorch's own exporter.")  # fmt: skip
+@click.option("--via", type=click.Choice(["auto", "direct", "export", "tensorflow"]),
+              help="tflite: direct (usual), or tensorflow's converter; pte: auto (usual), direct, or "
+              "export, by ExecuTorch's own exporter.")  # fmt: skip
 @click.option("--opset", type=click.IntRange(1), metavar="N", help="onnx, ort: version of the operators.")
 @click.option("--processor", type=click.Choice(["arm", "amd64"]),
               help="ort: whose kernels the file is prepared for; arm if left out.")  # fmt: skip

@@ -135,6 +135,10 @@ def lower_graph(graph: Graph, to: str, **options: Any) -> bytes:
         UsageError: no such format.
         UnsupportedError: an operator that the format lacks.
     """
+    if to == "tflite" and options.pop("via", "direct") == "tensorflow":
+        from mcc.lower.tensorflow.converter import convert
+
+        return convert(graph, **options)
     if to == "tflite":
         from mcc.lower.tflite.writer import to_tflite
 

@@ -29,6 +29,7 @@ Shape = tuple[int, ...]
 
 SCHEMA = "backends/xnnpack/serialization/schema.fbs"
 ELSEWHERE = 2**64 - 1  # the offset of a constant that stands in the program, under its name
+NAME_LENGTH = 32  # hex digits of a constant's name: 128 bits of its hash
 HEADER_BYTES, PADDED_HEADER = 30, 32
 HEADER_MAGIC = b"XH00"
 EXTERNAL_INPUT, EXTERNAL_OUTPUT = 1, 2
@@ -74,7 +75,7 @@ class XnnGraph:
         """A constant: float32, or int8 and int32 with their quantisation, per tensor or per channel."""
         array = np.ascontiguousarray(array).reshape(array.shape)
         raw = array.tobytes()
-        name = hashlib.sha256(raw).hexdigest()
+        name = hashlib.sha256(raw).hexdigest()[:NAME_LENGTH]
         self.constants.setdefault(name, raw)
         place = self._places.setdefault(name, len(self._places) + 1)  # 0 stands for "no constant"
         return self._add(array.shape, array.dtype.name, quantisation, place)

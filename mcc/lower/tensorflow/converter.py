@@ -1,0 +1,73 @@
+"""A canonical graph through TensorFlow's converter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from mcc.errors import TargetError, UnsupportedError
+from mcc.ir.graph import constant, first_line, inputs, is_constant, live_nodes, op_name, outputs
+from mcc.ir.notes import shape_of
+from mcc.lower.tensorflow.functions import functions, refuse_quantised
+
+HOW_TO_GET = 'pip install "mcc[tensorflow]"'
+
+
+def convert(graph: fx.GraphModule, **described: Any) -> bytes:
+    """The bytes of a float `.tflite` file that TensorFlow's converter made.
+
+    Images go in and out as NHWC, as in the files of `mcc.lower.tflite`. The batch is that of the graph.
+
+    Args:
+        graph: canonical graph in deployment form, float.
+        described: labels and normalisation, which this route does not store.
+
+    Raises:
+        TargetError: TensorFlow is not installed.
+        UnsupportedError: a quantised graph, or one that TensorFlow does not take.
+    """
+    for node in live_nodes(graph):
+        if node.op == "call_function":
+            refuse_quantised(op_name(node), node.name)
+    try:
+        import tensorflow as tf  # pyright: ignore
+    except ImportError as error:
+        raise TargetError("TensorFlow is not installed", hint=HOW_TO_GET) from error
+    try:
+        return _converted(tf, graph)
+    except Exception as error:  # TensorFlow raises its own kinds, with no common base
+        raise UnsupportedError(f"TensorFlow does not take the graph: {first_line(error)}") from error
+
+
+def _converted(tf: Any, graph: fx.GraphModule) -> bytes:
+    known = functions(tf)
+    images = [len(shape_of(node)) == 4 for node in inputs(graph)]
+    signature = [
+        tf.TensorSpec(_stored(shape_of(node)) if image else shape_of(node), tf.float32, name=node.name)
+        for node, image in zip(inputs(graph), images, strict=True)
+    ]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def forward(*given: Any) -> tuple[Any, ...]:
+        values: dict[fx.Node, Any] = {}
+        for node, value, image in zip(inputs(graph), given, images, strict=True):
+            values[node] = tf.transpose(value, (0, 3, 1, 2)) if image else value
+        for node in live_nodes(graph):
+            if is_constant(node):
+                values[node] = tf.constant(constant(graph, node).detach().numpy().astype(np.float32))
+            elif node.op == "call_function":
+                operands = [values[arg] if isinstance(arg, fx.Node) else None for arg in node.args]
+                values[node] = known[op_name(node)](*operands, **node.kwargs)
+        made = [values[node] for node in outputs(graph)]
+        return tuple(tf.transpose(v, (0, 2, 3, 1)) if len(v.shape) == 4 else tf.identity(v) for v in made)
+
+    module = tf.Module()
+    module.forward = forward
+    concrete = forward.get_concrete_function()
+    return bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete], module).convert())
+
+
+def _stored(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[0], *shape[2:], shape[1])
