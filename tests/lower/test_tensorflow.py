@@ -9,6 +9,7 @@ import torch
 
 from mcc.errors import TargetError, UnsupportedError
 from mcc.ir import table
+from mcc.ir.graph import GraphBuilder
 from mcc.lower.tensorflow.converter import convert
 from mcc.lower.tensorflow.functions import functions
 from tests.quant.graphs import case_graph, quantise
@@ -32,6 +33,10 @@ def test_quantised_graphs_and_a_missing_library_are_told(monkeypatch: pytest.Mon
     graph = case_graph("conv1x1")
     with pytest.raises(UnsupportedError, match="would not keep the trained scales"):
         convert(quantise(graph, torch.randn(2, 8, 9, 9)))
+    b = GraphBuilder()
+    x = b.input("x", (1, 4))
+    with pytest.raises(UnsupportedError, match="does not keep the order of 2 outputs"):
+        convert(b.finish(b.relu(x), b.abs(x)))
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(TargetError, match=r'TensorFlow is not installed; pip install "mcc\[tensorflow\]"'):
         convert(graph)

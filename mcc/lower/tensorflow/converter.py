@@ -26,11 +26,19 @@ def convert(graph: fx.GraphModule, **described: Any) -> bytes:
 
     Raises:
         TargetError: TensorFlow is not installed.
-        UnsupportedError: a quantised graph, or one that TensorFlow does not take.
+        UnsupportedError: a quantised graph, one with several inputs or outputs, or one that TensorFlow does
+            not take.
     """
     for node in live_nodes(graph):
         if node.op == "call_function":
             refuse_quantised(op_name(node), node.name)
+    for what, found in (("inputs", inputs(graph)), ("outputs", outputs(graph))):
+        if len(found) != 1:
+            raise UnsupportedError(
+                f"TensorFlow's converter does not keep the order of {len(found)} {what}",
+                where=found[0].name,
+                hint="write the graph without --via tensorflow",
+            )
     try:
         import tensorflow as tf  # pyright: ignore
     except ImportError as error:
