@@ -27,6 +27,7 @@ from mcc.quant.regions import integer_nodes
 from mcc.report.choose import accuracy_reference, check_budget, choose, mark
 from mcc.report.html import write_html
 from mcc.report.schema import Budget, Report, StrategyResult, TargetInfo
+from mcc.report.sparse_path import sparse_remedies
 from mcc.report.verdict import with_verdicts
 from mcc.search.crew import make_crew
 from mcc.search.problem import Setting
@@ -266,6 +267,7 @@ class Run:
             versions=versions_of(job),
             command=self.command,
             checks=checks,
+            verdicts=sparse_remedies(self.deployed, job.target.facts()),
         )
         return self._write(with_verdicts(report), outcome)
 

@@ -51,10 +51,8 @@ class SparsePath(Frozen):
         said = f"the sparse path stays off: {self.why_not}"
         if self.pipeline is None:
             return (said,)
-        cost = (
-            "which changes no number" if self.exact else "which changes the function a little: train after it"
-        )
-        return (said, f"mcc opt -p '{self.pipeline}' brings the network into it, {cost}")
+        cost = "change no number" if self.exact else "change the function a little: train after them"
+        return (said, f"the passes '{self.pipeline}' (mcc opt -p) bring the network into it, and {cost}")
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,17 @@ def sparse_path(graph: Graph, facts: TargetFacts) -> SparsePath:
                 convolutions=attempt.cluster.pointwise,
             )  # fmt: skip
     return SparsePath(eligible=False, why_not=cluster.reason)
+
+
+def sparse_remedies(graph: Graph, facts: TargetFacts) -> tuple[str, ...]:
+    """Sentences for a verdict: why sparsity was no choice where the target rewards it, and what helps.
+
+    Nothing where the target has no sparse kernels, or the network can use them.
+    """
+    if not facts.sparse_1x1:
+        return ()
+    found = sparse_path(graph, facts)
+    return () if found.eligible else tuple(f"{s[0].upper()}{s[1:]}." for s in found.sentences())
 
 
 def _attempt(graph: Graph, names: tuple[str, ...]) -> _Attempt:
