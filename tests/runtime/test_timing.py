@@ -111,7 +111,12 @@ def test_intervals_of_one_turn_and_of_unequal_turns() -> None:
 
 @pytest.mark.parametrize(
     ("spec", "per_runner"),
-    [("litert-host", 1), ("litert-host", 2), ("litert-web:node", 1), ("litert-web:chromium", 2)],
+    [
+        ("litert-host", 1),
+        ("litert-host", 2),
+        ("litert-web:node", 1),
+        pytest.param("litert-web:chromium", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_real_files_are_measured_alike(spec: str, per_runner: int, tmp_path: Path) -> None:
     files = [

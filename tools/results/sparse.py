@@ -29,7 +29,7 @@ from mcc.report.sparse_path import sparse_path
 from mcc.runtime import get_target
 from tools.results.efficientnet_lite import listed, pictures
 from tools.results.mobilenet_v1 import mobilenet_v1
-from tools.results.sparse_page import write_page
+from tools.results.sparse_page import ARM64_ROWS, write_page
 
 LITE0 = "tools/results/efficientnet_lite.py:network"
 ENGINES = ("litert-web:chromium", "litert-web:node")
@@ -207,7 +207,7 @@ def main(out: Path, images: Path, only: str) -> None:
     wanted["val symmetrised"] = lambda: judged(figures, eligible_lite0(), "lite0-symmetric", images)
     wanted["val int8"] = lambda: quantised(figures, images)
     for network in GRAPHS:
-        for percent, block in ((0, 1), (80, 1), (80, 2), (90, 2)):
+        for percent, block in ARM64_ROWS:
             wanted[f"arm64 {network} {percent} {block}"] = lambda n=network, p=percent, b=block: counted(
                 out, n, p, b
             )
