@@ -163,7 +163,18 @@ def mixes(site: Site, space: Labels) -> LabelArray:
     for index, operand in enumerate(site.operands):
         if operand is not None and operand.labels is not None:
             space.freeze(site.input(index, space), reason)
+    x = site.operands[0]
+    if x is not None and x.labels is not None and x.shape == site.shape and len(varying(x.labels)) == 1:
+        return x.labels  # on the axis on which the channels lie, wherever that is
     return frozen_labels(space, site.shape, reason)
+
+
+def layer_norm(site: Site, space: Labels) -> LabelArray:
+    """Layer norm mixes along its axes; channels on another one pass through."""
+    labels = site.input(0, space)
+    if all(labels.shape[axis] == 1 for axis in site.attributes["axes"]):
+        return labels
+    return mixes(site, space)
 
 
 def reduces(site: Site, space: Labels) -> LabelArray:

@@ -174,7 +174,7 @@ _row(
 _row(ops.linear, channels.linear, "weighted", 3, _inner_macs, integral=True, activation="none")
 _row(ops.matmul, channels.mixes, "float", 2, _inner_macs, integral=True)
 _row(ops.batch_norm, channels.per_channel, "float", 5, eps=1e-5)
-_row(ops.layer_norm, channels.mixes, "float", 3, axes=_REQUIRED, eps=1e-5)
+_row(ops.layer_norm, channels.layer_norm, "float", 3, axes=_REQUIRED, eps=1e-5)
 _row(ops.group_norm, channels.group_norm, "float", 3, groups=_REQUIRED, eps=1e-5)
 for _function in (ops.identity, ops.relu, ops.relu6):
     _row(_function, channels.carries, "tied", unary=True, integral=True)

@@ -85,6 +85,7 @@ def test_a_chain_is_one_group_per_width() -> None:
         (lambda b, x: b.transpose(b.transpose(x, perm=(0, 2, 3, 1)), perm=(0, 3, 1, 2)), 8, ("stem",)),
         (lambda b, x: b.group_norm(x, b.constant("g", torch.randn(8)), None, groups=4), 4, ("stem",)),
         (lambda b, x: b.group_norm(x, None, None, groups=8), 8, ("stem",)),
+        (lambda b, x: b.layer_norm(x, b.constant("g", torch.randn(4, 4)), None, axes=(2, 3)), 8, ("stem",)),
         (
             lambda b, x: b.conv_transpose2d(
                 x, b.constant("t", torch.randn(8, 2, 3, 3)), None, groups=2, name="t"
@@ -150,6 +151,16 @@ def test_what_nobody_reads_through_a_weight_stays() -> None:
     x = b.conv(b.input("x", (1, 3, 4, 4)), "stem")
     graph = b.finish(b.mean(x, axes=(1, 2, 3), keepdim=True))
     assert reason(graph) == "mean (mean) mixes channels without weights"
+
+
+def test_a_residual_around_a_norm_of_the_last_axis_says_why_it_stays() -> None:
+    """Channels last: what is mixed lies on the last axis, and stays there."""
+    b = Net()
+    x = b.transpose(b.conv(b.input("x", (1, 3, 4, 4)), "stem"), perm=(0, 2, 3, 1))
+    inner = b.layer_norm(x, None, None, axes=(3,), name="norm")
+    y = b.linear(inner, b.constant("w", torch.randn(8, 8)), None, name="mlp")
+    graph = b.finish(b.linear(b.add(x, y), b.constant("v", torch.randn(2, 8)), None))
+    assert reason(graph) == "norm (layer_norm) mixes channels without weights"
 
 
 def test_a_constant_read_in_two_ways_stays() -> None:

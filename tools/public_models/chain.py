@@ -139,8 +139,8 @@ class Chain:
         self.report("pruned", {"share": share, "of_all": gone / size})
         if share < LEAST_PRUNED:
             reasons = {group.frozen for group in before.groups if group.frozen}
-            why = min(reasons, default="nothing can be pruned")
-            raise Refusal(f"only {share:.0%} of the prunable parameters went ({why})")
+            why = min(reasons, default="no group of channels was found")
+            raise Refusal(f"{share:.0%} of {total} prunable parameters went: {why}")
         return pruned
 
     def _thin(self, graph: Graph, text: str, name: str) -> dict[str, Any]:
