@@ -82,12 +82,14 @@ class RunOptions:
         bisect_limit: run only this many passes (to find the first bad one); all if None.
         reproducer: folder for the graph before a failing pass; none written if None.
         after: called with each report and the graph after it.
+        repeat: further words of the command that repeats a failure, as `("--data", "digits")`.
     """
 
     verify: bool = True
     bisect_limit: int | None = None
     reproducer: Path | None = None
     after: Callable[[StepReport, Graph], None] | None = None
+    repeat: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -273,8 +275,8 @@ class _Runner:
             command += ["--load", str(sys.modules[type(step).__module__].__file__)]
         if self.ctx.seed:
             command += ["--seed", str(self.ctx.seed)]
-        repeat = f"repeat with: {shlex.join(command)}"
-        if self.ctx.calibration:
+        repeat = f"repeat with: {shlex.join([*command, *self.options.repeat])}"
+        if self.ctx.calibration and "--data" not in self.options.repeat:
             repeat += " and the same --data"
         error.hint = f"{error.hint}; {repeat}" if error.hint else repeat
 

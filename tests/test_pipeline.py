@@ -49,6 +49,7 @@ def network() -> Graph:
         "prune-channels{keep=0.75 round=8}",
         "prune-channels{keep=0.5},sparsify-1x1{sparsity=0.5 block=2}",
         "fix(prune-channels,fix(sparsify-1x1)),factorize-1x1{rank=0.25}",
+        'freeze-nodes{match=net.0.* because="two words, (and) more"}',
     ],
 )
 def test_a_pipeline_prints_as_it_was_written(text: str) -> None:
@@ -165,6 +166,15 @@ def test_options_of_every_kind_print_and_parse_back(text: str) -> None:
 def test_a_wrong_option_is_named(options: dict[str, str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         make_pass(Options, options)
+
+
+def test_passes_are_attributes_of_their_package() -> None:
+    import passes
+
+    assert passes.PruneChannels is PruneChannels
+    assert {kind.__name__ for kind in all_passes().values()} <= set(dir(passes))
+    with pytest.raises(AttributeError, match="no attribute 'PruneEverything'"):
+        _ = passes.PruneEverything
 
 
 # -- running -----------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from tests.property.networks import chain, tree
 SIZES = (1000, 2000, 5000, 10_000)
 PIPELINES = (
     *("prune-channels{keep=0.5}", "sparsify-1x1{sparsity=0.5}", "factorize-1x1{rank=0.25}"),
-    *("fold-batch-norm", "fuse-activation", "drop-identity"),
+    *("fold-batch-norm", "fuse-activation", "drop-identity", "drop-dead-code", "fold-constants"),
+    *("equalise-cross-layer", "decompose{of=all}", "replace-activation{of=relu6}"),
 )
 
 

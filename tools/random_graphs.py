@@ -32,6 +32,7 @@ OPTIONS = {
     "prune-channels": ("{keep=0.5}", "{keep=0.7 round=2}", ""),
     "replace-activation": ("", "{of=relu6}"),
     "decompose": ("{of=all}", "{of=int8}"),
+    "freeze-nodes": ("{match=*2d*}",),
     "factorize-1x1": ("{rank=0.3}",),
     "sparsify-1x1": ("{sparsity=0.5}", "{sparsity=0.75 block=2}"),
 }

@@ -68,7 +68,8 @@ def opt(
         if print_after == "all" or (print_after == "changed" and report.changed):
             click.echo(f"# after {report.step}\n{print_graph(now)}", err=settings.json)
 
-    options = RunOptions(verify=verify, bisect_limit=bisect_limit, reproducer=reproducer, after=after)
+    repeat = () if data is None else ("--data", data)
+    options = RunOptions(verify, bisect_limit, reproducer, after, repeat)
     result = pipeline.run(graph, context, options)
     if output is not None:
         save_graph(result.graph, output)

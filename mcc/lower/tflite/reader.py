@@ -128,6 +128,10 @@ def read_tflite(source: Path | str | bytes) -> TfliteModel:
         ) from error
 
 
+ABSENT = -1
+"""An optional operand that is left out."""
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -144,6 +148,7 @@ def _model(raw: bytes) -> TfliteModel:
     tensors = tuple(_tensor(i, tensor, buffers) for i, tensor in enumerate(graph.tensors or []))
     codes = [_code(code) for code in model.operatorCodes or []]
     operators = tuple(_operator(i, operator, codes) for i, operator in enumerate(graph.operators or []))
+    _check_references(tensors, operators, (*_ints(graph.inputs), *_ints(graph.outputs)))
     return TfliteModel(
         tensors=tensors,
         operators=operators,
@@ -157,6 +162,25 @@ def _model(raw: bytes) -> TfliteModel:
         metadata={_text(entry.name): bytes(buffers[entry.buffer]) for entry in model.metadata or []},
         size_bytes=len(raw),
     )
+
+
+def _check_references(
+    tensors: tuple[TfliteTensor, ...], operators: tuple[TfliteOperator, ...], ends: tuple[int, ...]
+) -> None:
+    """Raise ValueError for a tensor that is named and not there, and for scales that do not fit theirs."""
+    for operator in operators:
+        named = [*operator.outputs, *(index for index in operator.inputs if index != ABSENT)]
+        if any(not 0 <= index < len(tensors) for index in named):
+            raise ValueError(f"operator {operator.index} names tensors {named} of {len(tensors)}")
+    if any(not 0 <= index < len(tensors) for index in ends):
+        raise ValueError(f"inputs and outputs {ends} of {len(tensors)} tensors")
+    for tensor in tensors:
+        found = tensor.quantisation
+        if found is None or (found.scales.size == 1 and found.zero_points.size == 1):
+            continue
+        lengths = {found.scales.size, found.zero_points.size}
+        if not 0 <= found.axis < len(tensor.shape) or lengths != {tensor.shape[found.axis]}:
+            raise ValueError(f"tensor {tensor.index} has {found.scales.size} scales for {tensor.shape}")
 
 
 def _buffer_bytes(buffer: Any, raw: bytes) -> npt.NDArray[np.uint8]:
