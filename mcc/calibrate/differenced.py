@@ -46,12 +46,14 @@ GMACS, GBYTES = 8.0, 4.0  # rough speed of a runtime without a profile (WebAssem
 def measure_differenced(
     kernels: Sequence[Kernel], target: Target, folder: Path, *, threads: int
 ) -> list[Measurement]:
-    """Measure kernels one by one in one runner.
+    """Measure kernels one by one in one runner; all at once where costs are counted and not timed.
 
     Raises:
         UnsupportedError: a kernel that cannot be built in its precision and layout.
         TargetError: the runtime failed.
     """
+    if target.unit.exact:
+        return _counted(kernels, target, folder, threads)
     runner = target.start_runner()
     try:
         return [
@@ -60,6 +62,23 @@ def measure_differenced(
         ]
     finally:
         runner.close()
+
+
+def _counted(kernels: Sequence[Kernel], target: Target, folder: Path, threads: int) -> list[Measurement]:
+    """Exact costs: a file with two copies less one with one."""
+    files = [
+        write_graph(copies_network(kernel, 2, distinct), target, folder / f"copies{index}-{distinct}")
+        for index, kernel in enumerate(kernels)
+        for distinct in (2, 1)
+    ]
+    costs = [samples.median_us for samples in target.time(files, threads=threads)]
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return [
+        Measurement(
+            kernel, max(LEAST_US, two - one), max(0.0, two - one), max(LEAST_US, two - one), 1, date, 0.0
+        )
+        for kernel, two, one in zip(kernels, costs[::2], costs[1::2], strict=True)
+    ]
 
 
 def copies_of(kernel: Kernel) -> int:

@@ -15,7 +15,7 @@ from mcc.calibrate.differenced import measure_differenced
 from mcc.calibrate.excess import profile_excess
 from mcc.calibrate.files import write_graph
 from mcc.calibrate.micro import single
-from mcc.calibrate.profiled import files_of, measure_profiled
+from mcc.calibrate.profiled import MOST_KERNELS, files_of, measure_profiled
 from mcc.calibrate.store import Store, Whole
 from mcc.cost_api import Kernel, Measurement, Precision, kernel_of
 from mcc.errors import MccError, TargetError, UnsupportedError
@@ -125,7 +125,8 @@ class _Run:
         self.profiled, self.bare_us = self._bare(folder)
         apart = [kernel for kernel in kernels if self._by_difference(kernel)]
         together = [kernel for kernel in kernels if not self._by_difference(kernel)]
-        pieces = [apart[at : at + AT_A_TIME] for at in range(0, len(apart), AT_A_TIME)]
+        size = MOST_KERNELS if self.target.unit.exact else AT_A_TIME
+        pieces = [apart[at : at + size] for at in range(0, len(apart), size)]
         order = {kernel: place for place, kernel in enumerate(kernels)}
         return sorted([*files_of(together), *pieces], key=lambda file: min(order[kernel] for kernel in file))
 
@@ -142,13 +143,15 @@ class _Run:
         return found
 
     def _by_difference(self, kernel: Kernel) -> bool:
-        """Whether a kernel is measured by difference: onnxruntime's profile is too coarse for convolutions.
+        """Whether a kernel is measured by difference, though the runtime has a profile.
 
-        It merges equal operators, so that only kernels with weights can be copied.
+        Inside a sparse cluster, since a file of branches is none. And convolutions in onnxruntime, whose
+        profile is too coarse for them; it merges equal operators, so that only kernels with weights can be
+        copied.
         """
         weight = kernel.operands[1] if len(kernel.operands) > 1 else None
         weighted = weight is not None and weight.constant and len(weight.shape) > 1
-        odd = _kind(kernel) in self.odd
+        odd = _kind(kernel) in self.odd or kernel.layout == "nchw"
         return not self.profiled or odd or (self.target.format == "onnx" and weighted)
 
     def file(self, kernels: list[Kernel]) -> None:

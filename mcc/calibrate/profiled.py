@@ -76,7 +76,8 @@ def measure_profiled(
     network = micro_network(kernels, blocked=target.format == "onnx")
     file = write_graph(network.graph, target, folder / "micro")
     runs = _runs(kernels)
-    profiles = [target.profile(file, threads=threads, runs=runs) for _ in range(REPEATS)]
+    repeats = 1 if target.unit.exact else REPEATS
+    profiles = [target.profile(file, threads=threads, runs=runs) for _ in range(repeats)]
     shares = [_assign(network, ops, target) for ops in profiles]
     profiled = median(sum(op.us for op in ops) for ops in profiles)
     weight = sum(_weight(op, excess) for op in profiles[0])
@@ -96,7 +97,7 @@ def measure_profiled(
         for share in shares:
             own = sum(op.us + missing * _weight(op, excess) for op in share.operators[index])
             us.append(max(LEAST_US, own + share.fused_us[index]))
-        measured.append(Measurement(kernel, median(us), min(us), max(us), runs * REPEATS, date, others_cores))
+        measured.append(Measurement(kernel, median(us), min(us), max(us), runs * repeats, date, others_cores))
     return measured
 
 

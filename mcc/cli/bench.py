@@ -153,15 +153,14 @@ def _operators(target: Target, path: Path, threads: int) -> dict[str, Any]:
 
 
 def _show_counts(entries: list[dict[str, Any]], ops: bool) -> None:
-    from mcc.report.words import bytes_words
-    from mcc.runtime.units import CYCLES
+    from mcc.report.words import bytes_words, cycles_words
 
     fastest = min(entry["model_cycles"] for entry in entries)
     rows: list[list[object]] = [
         [
             entry["file"],
             f"{entry['instructions'] / 1e6:.2f} M",
-            CYCLES.words(CYCLES.from_raw(entry["model_cycles"])),
+            cycles_words(entry["model_cycles"]),
             f"{entry['model_cycles'] / fastest:.2f}",
             bytes_words(entry["size_bytes"]),
             bytes_words(entry["peak_memory_bytes"]),

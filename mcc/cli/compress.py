@@ -17,7 +17,7 @@ from mcc.cli.output import print_json, print_table
 from mcc.cli.progress import progress_for
 from mcc.cli.quantities import LATENCY, POINTS, RATIO, SIZE, LatencyLimit
 from mcc.cli.settings import Settings, common_options
-from mcc.errors import ConstraintError, UsageError
+from mcc.errors import ConstraintError
 
 if TYPE_CHECKING:
     from mcc.report.schema import Budget, Report, StrategyResult
@@ -188,16 +188,13 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
         "weights": given["weights"],
         "cut": current_cut(),
         "latency_us": limit.latency_us,
+        "model_cycles": limit.model_cycles,
         "speedup": given["speedup"],
         "size_bytes": given["size"],
         "memory_bytes": given["memory"],
         "max_drop": given["max_drop"],
         "threads": given["threads"],
     }
-    if limit.model_cycles is not None:
-        raise UsageError(
-            f"{given['target']} measures time, not cycles", where="--latency", hint="write for example 8ms"
-        )
     return found
 
 

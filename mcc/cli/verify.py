@@ -36,11 +36,14 @@ def verify(
     """Run MODEL here and FILE on the target, on the same inputs, and compare their outputs.
 
     A float model must agree to 1e-4 of the output range; a quantised graph is run by the integer simulator,
-    whose class FILE must name on 99.5 % of the inputs. Exit status 1 where they differ by more.
+    whose class FILE must name on 99.5 % of the inputs. Where the target has reference kernels, a float FILE
+    must agree with these, too; where it tells which kernels ran, those for sparse weights must be as many as
+    FILE has such weights. Exit status 1 where something differs.
     """
     from mcc.ir.graph import calls, outputs
     from mcc.ir.notes import shape_of
     from mcc.report.compare import compare_outputs
+    from mcc.report.kernels import against_reference, sparse_kernels
     from mcc.report.measure import run_file
 
     found = get_target(target or default_target(file))
@@ -51,11 +54,27 @@ def verify(
     reference = _reference(graph, values, integer, file)
     made = run_file(found, file, values, [shape_of(node) for node in outputs(graph)])
     result = compare_outputs(made, reference, integer=integer, tolerance=tolerance)
+    shapes = [shape_of(node) for node in outputs(graph)]
+    slow = None if integer else against_reference(found, file, values, shapes, made)
+    sparse = sparse_kernels(found, file)
+    passed = result.passed and (slow is None or slow.passed) and (sparse is None or sparse.passed)
     if settings.json:
-        print_json({"model": model, "file": str(file), "target": found.spec, **result.to_dict()})
+        more = {"reference_kernels": slow, "sparse_kernels": sparse}
+        figures = {name: None if value is None else value.to_dict() for name, value in more.items()}
+        print_json(
+            {"model": model, "file": str(file), "target": found.spec, **result.to_dict(), **figures,
+             "passed": passed}
+        )  # fmt: skip
     else:
-        _show(file, found.spec, result)
-    return 0 if result.passed else 1
+        _show(file, found.spec, result, passed)
+        if slow is not None:
+            worst = "not finite" if slow.worst is None else f"{slow.worst:.2e} of the output range"
+            click.echo(
+                f"  reference kernels   {'agree' if slow.passed else 'DIFFER'}, largest difference {worst}"
+            )
+        if sparse is not None:
+            click.echo(f"  sparse kernels      {sparse.words}{'' if sparse.passed else ': FEWER THAN MEANT'}")
+    return 0 if passed else 1
 
 
 def _inputs(graph: Graph, data: str | None, preprocessing: Any, count: int, settings: Settings) -> list[Any]:
@@ -92,9 +111,9 @@ def _reference(graph: Graph, values: list[Any], integer: bool, file: Path) -> li
     return [result.numpy() for result in results]
 
 
-def _show(file: Path, target: str, result: Comparison) -> None:
+def _show(file: Path, target: str, result: Comparison, passed: bool) -> None:
     worst = "not finite" if result.worst is None else f"{result.worst:.2e} of the output range"
-    click.echo(f"{file} on {target}: {'agrees' if result.passed else 'DIFFERS'}")
+    click.echo(f"{file} on {target}: {'agrees' if passed else 'DIFFERS'}")
     click.echo(f"  inputs              {result.inputs}")
     click.echo(f"  largest difference  {worst}")
     click.echo(f"  equal values        {100 * result.equal:.2f} %")

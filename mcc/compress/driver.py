@@ -18,7 +18,14 @@ from mcc.compress.losses import measured_sensitivities
 from mcc.compress.measured import MeasuredFiles
 from mcc.compress.planning import Planner, available_regimes, planned_integers, target_cluster
 from mcc.compress.strategies import Outcome, Strategies
-from mcc.compress.summary import check_file, decisions_of, result_of, tested, versions_of
+from mcc.compress.summary import (
+    check_file,
+    decisions_of,
+    predicted_figure,
+    result_of,
+    tested,
+    versions_of,
+)
 from mcc.compress.training import Trainer
 from mcc.errors import ConstraintError, DataError
 from mcc.ir.diff import diff_graphs
@@ -49,6 +56,7 @@ def compress(
     target: str,
     *,
     latency_us: float | None = None,
+    model_cycles: float | None = None,
     speedup: float | None = None,
     size_bytes: int | None = None,
     memory_bytes: int | None = None,
@@ -75,6 +83,7 @@ def compress(
         data: `digits`, `cifar10:DIR`, `imagefolder:DIR` or `package.module:factory`.
         target: see `mcc targets`.
         latency_us: of one inference, in microseconds; the upper 95 % bound of its median counts.
+        model_cycles: of one inference, on a simulated core, in place of a latency.
         speedup: over the original float model, lowered the same way and measured in turns with it.
         size_bytes, memory_bytes: of the file, and of the peak memory of a fresh runner.
         max_drop: points of validation accuracy that may be lost.
@@ -100,6 +109,7 @@ def compress(
     """
     budget = Budget(
         latency_us=latency_us,
+        model_cycles=model_cycles,
         speedup=speedup,
         size_bytes=size_bytes,
         memory_bytes=memory_bytes,
@@ -169,7 +179,7 @@ class Run:
             file_format(job.target.format),
         )  # fmt: skip
         return Planner(
-            job.graph, setting, self.bench, job.request.budget, job.data, self.calibration,
+            job.graph, setting, self.bench, job.cost_budget, job.data, self.calibration,
             job.state / "trials", baseline_us, self.costs.ask, job.request.seed,
         )  # fmt: skip
 
@@ -255,6 +265,7 @@ class Run:
             speedup=chosen.speedup or 1.0,
             speedup_ci95=chosen.speedup_ci95,
             predicted_latency_us=chosen.predicted_latency_us,
+            predicted_model_cycles=chosen.predicted_model_cycles,
             budget=budget,
             met=check_budget(chosen, budget, baseline=original.result, reference=reference),
             accuracy_reference=reference,
@@ -292,7 +303,7 @@ def plan_content(job: Job, outcome: Outcome, report: Report, choices: Mapping[st
         "model": job.name,
         "strategy": outcome.name,
         "structure": outcome.structure.as_json(),
-        "predicted_latency_us": outcome.predicted_us,
+        **predicted_figure(job.target, outcome.predicted_us),
         "decisions": [decision.to_dict() for decision in report.decisions],
         "alternatives": {name: choice.to_dict() for name, choice in choices.items()},
     }

@@ -108,6 +108,15 @@ class Job:
         self.lock.release()
 
     @property
+    def cost_budget(self) -> Budget:
+        """The budget as planning has it: its latency in the unit of the target's costs."""
+        asked = self.request.budget
+        if asked.model_cycles is None:
+            return asked
+        cost = self.target.unit.from_raw(asked.model_cycles)
+        return asked.model_copy(update={"latency_us": cost, "model_cycles": None})
+
+    @property
     def images(self) -> int:
         """Training images of one strategy's repair."""
         if self.request.epochs is None:
@@ -173,6 +182,7 @@ def open_job(request: Request, folder: Path, *, resume: bool, progress: Progress
         from mcc.errors import TargetError
 
         raise TargetError(f"target {target.spec} cannot be used: {state.reason}", hint=state.how_to_get)
+    check_unit(request.budget, target)
     progress("load model and data", 0, 1)
     job = load_job(request, folder, progress)
     try:
@@ -203,6 +213,19 @@ def load_job(request: Request, folder: Path, progress: Progress = silent) -> Job
     task.check([shape_of(value) for value in outputs(loaded.graph)], data)
     target, lock = get_target(request.target), FileLock(folder / "state" / LOCK)
     return Job(request, folder, loaded.graph, loaded.name, data, task, target, progress, lock)
+
+
+def check_unit(budget: Budget, target: Target) -> None:
+    """Refuse a latency in another unit than the target's costs. Raises UsageError."""
+    asked = "latency_us" if budget.latency_us is not None else "model_cycles"
+    if getattr(budget, asked) is None or asked == target.unit.key:
+        return
+    counts, wrong = ("model cycles", "time") if target.unit.exact else ("time", "model cycles")
+    raise UsageError(
+        f"{target.spec} has {counts} and no {wrong}",
+        where="--latency",
+        hint=f"write for example {target.unit.example}, or --speedup 2x",
+    )
 
 
 def _claim(job: Job, resume: bool) -> None:

@@ -14,7 +14,8 @@ from mcc.compress.candidate import Structure
 from mcc.compress.driver import Run
 from mcc.compress.job import Progress, Request, open_job, save_json, silent
 from mcc.report.schema import Budget
-from mcc.report.words import bytes_words, time_words
+from mcc.report.words import bytes_words
+from mcc.runtime.units import MICROSECONDS, Unit
 from mcc.search.solver import Limits, solve
 from mcc.search.space import strategy_space
 
@@ -26,23 +27,24 @@ class FrontPoint:
     """One point of the predicted Pareto front.
 
     Attributes:
-        latency_us: predicted.
+        cost: predicted, in the unit of the target.
         loss: predicted distillation loss before repair, in nats.
         size_bytes: predicted size of the constants.
         structure: what it stands for.
         chosen: whether it is the one that the budgets ask for.
     """
 
-    latency_us: float
+    cost: float
     loss: float
     size_bytes: float
     structure: Structure
+    unit: Unit = MICROSECONDS
     chosen: bool = False
 
     @property
     def latency_words(self) -> str:
-        """The latency in words."""
-        return time_words(self.latency_us)
+        """The latency, or the model cycles, in words."""
+        return self.unit.words(self.cost)
 
     @property
     def size_words(self) -> str:
@@ -52,7 +54,7 @@ class FrontPoint:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "latency_us": self.latency_us,
+            self.unit.key: self.unit.raw(self.cost),
             "loss": self.loss,
             "size_bytes": self.size_bytes,
             "structure": self.structure.as_json(),
@@ -92,6 +94,7 @@ def plan(
     target: str,
     *,
     latency_us: float | None = None,
+    model_cycles: float | None = None,
     speedup: float | None = None,
     size_bytes: int | None = None,
     memory_bytes: int | None = None,
@@ -107,6 +110,7 @@ def plan(
     """Decide without training; arguments as in `mcc.compress.compress`, `out` a file for the plan."""
     budget = Budget(
         latency_us=latency_us,
+        model_cycles=model_cycles,
         speedup=speedup,
         size_bytes=size_bytes,
         memory_bytes=memory_bytes,
@@ -141,19 +145,17 @@ def _decide(run: Run) -> PlanResult:
             solution = solve(problem, limit, seed=run.job.request.seed)
             if solution is None:
                 continue
-            latency_us = solution.latency_us * factor
+            cost = solution.latency_us * factor
             structure = Structure.of(problem, solution)
-            point = FrontPoint(latency_us, solution.loss, solution.size_bytes, structure)
+            point = FrontPoint(cost, solution.loss, solution.size_bytes, structure, run.job.target.unit)
             (wanted if limit is asked else points).append(point)
-    best = min(wanted, key=lambda p: (p.loss, p.latency_us), default=None)
+    best = min(wanted, key=lambda p: (p.loss, p.cost), default=None)
     front = [p for p in (*points, *wanted) if not any(_beats(q, p) for q in (*points, *wanted))]
-    unique = {p.structure.key(): p for p in sorted(front, key=lambda p: p.latency_us)}
+    unique = {p.structure.key(): p for p in sorted(front, key=lambda p: p.cost)}
     marked = tuple(dataclasses.replace(p, chosen=p is best) for p in unique.values())
     choices = {} if best is None else explained(planner, best.structure, space.regimes)
     return PlanResult(run.job.target.spec, marked, best.structure if best else None, choices)
 
 
 def _beats(a: FrontPoint, b: FrontPoint) -> bool:
-    return (
-        a.latency_us <= b.latency_us and a.loss <= b.loss and (a.latency_us, a.loss) != (b.latency_us, b.loss)
-    )
+    return a.cost <= b.cost and a.loss <= b.loss and (a.cost, a.loss) != (b.cost, b.loss)

@@ -19,6 +19,7 @@ from mcc.compress.steps import in_steps, left_share
 from mcc.compress.training import Trainer
 from mcc.compress.why import why_notes
 from mcc.compress.workers import Repair, Repaired, candidate_graph, repair_all
+from mcc.errors import TargetError
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph, save_graph
 from mcc.report.schema import Budget
@@ -122,7 +123,7 @@ class Strategies:
 
     def goals(self) -> list[Budget]:
         """The budgets to plan for: those asked for, or a ladder of speed-ups where none is on cost."""
-        budget = self.job.request.budget
+        budget = self.job.cost_budget
         if any(getattr(budget, name) is not None for name in COST_BUDGETS):
             return [budget]
         return [Budget(speedup=goal) for goal in GOALS]
@@ -259,13 +260,21 @@ class Strategies:
         found = self.planned_before[label] = []
         for index, regime in enumerate(space.regimes):
             self.job.progress("plan", index, len(space.regimes), f"{label}: {regime}")
-            found.append(planner.plan(space, regime, f"{label}-{index}"))
+            try:
+                found.append(planner.plan(space, regime, f"{label}-{index}"))
+            except TargetError as error:  # LiteRT's sparse path refuses some networks on ARM64
+                if regime.sparse is None:
+                    raise
+                log.warning("%s: %s is left out, since the runtime fails on it: %s", label, regime, error)
+                continue
             if first_that_keeps and found[-1].keeps_all:
                 break
             if space.mixed and regime.precision != "float":
                 in_part = planner.plan(space, regime, f"{label}-{index}-in-part", regions=True)
                 if in_part.structure.floats:  # else it is the one before, or the float one
                     found.append(in_part)
+        if not found:
+            found.append(planner.plan_whole(Regime(), f"{label}-plain"))
         self.job.progress("plan", len(space.regimes), len(space.regimes), label)
         return found
 

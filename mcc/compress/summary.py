@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +24,12 @@ from mcc.ir.graph import Graph, calls, constants, outputs, run
 from mcc.ir.notes import note, shape_of, type_of
 from mcc.quant.params import is_fake_quantize
 from mcc.quant.simulator import flavour_of, simulate
-from mcc.report.compare import compare_outputs
+from mcc.report.compare import Array, compare_outputs
+from mcc.report.kernels import against_reference, sparse_kernels
 from mcc.report.layers import kind_words
-from mcc.report.measure import run_file
+from mcc.report.measure import Shape, run_file
 from mcc.report.schema import Cost, Decision, Latency, Precision, StrategyResult
-from mcc.runtime.target import TargetFacts
+from mcc.runtime.target import Target, TargetFacts
 from mcc.search.space import Regime
 
 CHECK_IMAGES = 64
@@ -56,19 +58,31 @@ def latency_of(speed: Speed) -> Latency:
     )  # fmt: skip
 
 
+def speed_figure(target: Target, speed: Speed) -> dict[str, Any]:
+    """`latency_us`, or `model_cycles` where they are what the target counts."""
+    if target.unit.exact:
+        return {target.unit.key: target.unit.raw(speed.latency_us)}
+    return {target.unit.key: latency_of(speed)}
+
+
+def predicted_figure(target: Target, cost: float | None) -> dict[str, Any]:
+    """`predicted_latency_us` or `predicted_model_cycles`."""
+    return {f"predicted_{target.unit.key}": None if cost is None else target.unit.raw(cost)}
+
+
 def result_of(job: Job, bench: Bench, outcome: Outcome, speed: Speed) -> StrategyResult:
     """All figures of a strategy but the test accuracy, which is read once, after the choice."""
     return StrategyResult(
         name=outcome.name,
         validation_accuracy=bench.metric(outcome.file, job.data, "validation"),
-        latency_us=latency_of(speed),
+        **speed_figure(job.target, speed),
         size_bytes=outcome.file.stat().st_size,
         peak_memory_bytes=bench.memory_bytes(outcome.file),
         macs=macs_of(outcome.graph),
         params=params_of(outcome.graph),
         speedup=speed.speedup,
         speedup_ci95=speed.speedup_ci95,
-        predicted_latency_us=outcome.predicted_us,
+        **predicted_figure(job.target, outcome.predicted_us),
         notes=outcome.notes,
     )
 
@@ -111,8 +125,8 @@ def decisions_of(
                 block=said.sparse.block if said.sparse else None,
                 rank=said.rank if kind == "low-rank" else None,
                 precision=precision,
-                cost_before=_cost(model, [kernels[node.name]]),
-                cost_after=_cost(model, [changed[name] for name in pair]),
+                cost_before=_cost(job.target, model, [kernels[node.name]]),
+                cost_after=_cost(job.target, model, [changed[name] for name in pair]),
             )
         )
     return tuple(found)
@@ -125,21 +139,22 @@ def final_kernels(
     return graph_kernels(graph, integer, target_cluster(graph, facts).nodes if regime.sparse else ())
 
 
-def _cost(model: CostModel, kernels: Sequence[Kernel]) -> Cost:
+def _cost(target: Target, model: CostModel, kernels: Sequence[Kernel]) -> Cost:
     estimates = [model.kernel(kernel) for kernel in kernels]
     measured = all(estimate.source == "measured" for estimate in estimates)
-    return Cost(latency_us=sum(e.latency_us for e in estimates), source="measured" if measured else "fitted")
+    figures: dict[str, Any] = {target.unit.key: target.unit.raw(sum(e.latency_us for e in estimates))}
+    return Cost(**figures, source="measured" if measured else "fitted")
 
 
 def check_file(job: Job, outcome: Outcome) -> dict[str, str]:
-    """Compare the delivered file, run in the target's runtime, with its graph.
+    """Compare the delivered file, run in the target's runtime, with its graph and with reference kernels.
 
     Returns:
         What was checked, in words.
 
     Raises:
-        VerificationError: a float file differs beyond float rounding, or an integer file agrees with the
-            integer simulator on too few images.
+        VerificationError: a float file differs beyond float rounding, an integer file agrees with the integer
+            simulator on too few images, or fewer sparse kernels ran than the file has sparse weights.
     """
     batch = next(iter(job.data.batches("validation", CHECK_IMAGES, limit=CHECK_IMAGES)))
     x = np.asarray(batch.inputs, np.float32)
@@ -155,7 +170,30 @@ def check_file(job: Job, outcome: Outcome) -> dict[str, str]:
     words = f"{len(x)} images, {found.equal:.2%} of the outputs equal, largest difference {worst}"
     if not found.passed:
         raise VerificationError(f"is not what its graph computes ({words})", where=outcome.file.name)
-    return {"integer simulator" if integer else "graph in torch": words}
+    checks = {"integer simulator" if integer else "graph in torch": words}
+    return {**checks, **_check_kernels(job.target, outcome.file, x, shapes, got, integer)}
+
+
+def _check_kernels(
+    target: Target, file: Path, x: Array, shapes: Sequence[Shape], got: Sequence[Array], integer: bool
+) -> dict[str, str]:
+    """Reference kernels on the target, and how many sparse kernels ran, where the target can tell."""
+    checks: dict[str, str] = {}
+    # The integer simulator is the stricter reference of integers: reference kernels round differently.
+    slow = None if integer else against_reference(target, file, [x], shapes, got)
+    if slow is not None:
+        words = f"{slow.inputs} images, largest difference {slow.worst:.2g} of the output range"
+        if not slow.passed:
+            raise VerificationError(
+                f"differs from {target.name}'s reference kernels ({words})", where=file.name
+            )
+        checks["reference kernels"] = words
+    sparse = sparse_kernels(target, file)
+    if sparse is not None:
+        if not sparse.passed:
+            raise VerificationError(f"does not run as planned: {sparse.words}", where=file.name)
+        checks["sparse kernels"] = sparse.words
+    return checks
 
 
 def versions_of(job: Job) -> dict[str, str]:

@@ -111,16 +111,23 @@ def run_file(
         TargetError: the runtime is missing, refused the file or crashed.
     """
     with target.session(file, threads) as session:
-        if len(session.inputs) != len(values) or len(session.outputs) != len(shapes):
-            raise UsageError(
-                f"has {len(session.inputs)} inputs and {len(session.outputs)} outputs; the model has "
-                f"{len(values)} and {len(shapes)}",
-                where=str(file),
-            )
-        stored = [as_stored(value, info) for value, info in zip(values, session.inputs, strict=True)]
-        batch = session.inputs[0].shape[0] if session.inputs[0].shape else 1
-        parts: list[list[Array]] = []
-        for begin in range(0, len(values[0]), max(1, batch)):
-            parts.append(session.run([value[begin : begin + batch] for value in stored]))
+        return run_session(session, values, shapes, where=str(file))
+
+
+def run_session(
+    session: Session, values: Sequence[Array], shapes: Sequence[Shape], *, where: str
+) -> list[Array]:
+    """As `run_file`, in a session that is open; `where` names it in errors."""
+    if len(session.inputs) != len(values) or len(session.outputs) != len(shapes):
+        raise UsageError(
+            f"has {len(session.inputs)} inputs and {len(session.outputs)} outputs; the model has "
+            f"{len(values)} and {len(shapes)}",
+            where=where,
+        )
+    stored = [as_stored(value, info) for value, info in zip(values, session.inputs, strict=True)]
+    batch = session.inputs[0].shape[0] if session.inputs[0].shape else 1
+    parts: list[list[Array]] = []
+    for begin in range(0, len(values[0]), max(1, batch)):
+        parts.append(session.run([value[begin : begin + batch] for value in stored]))
     joined = [np.concatenate([part[i] for part in parts]) for i in range(len(shapes))]
     return [as_graph(value, shape) for value, shape in zip(joined, shapes, strict=True)]

@@ -211,7 +211,7 @@ def test_pruning_before_quantising_has_the_budgets_that_quantising_leaves() -> N
 
 def test_without_a_budget_on_cost_a_ladder_of_speeds_is_planned_for() -> None:
     def goals(budget: Budget) -> list[Budget]:
-        holder: Any = SimpleNamespace(job=SimpleNamespace(request=SimpleNamespace(budget=budget)))
+        holder: Any = SimpleNamespace(job=SimpleNamespace(cost_budget=budget))
         return Strategies.goals(holder)
 
     asked = Budget(size_bytes=5, max_drop=1.0)
