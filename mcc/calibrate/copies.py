@@ -175,8 +175,11 @@ class _Cluster(_Plain):
         return [self.sink("helper_sink", node)]
 
     def end(self, index: int, value: fx.Node) -> fx.Node:
-        """The result itself: summed inside the cluster, since many pools of one value crash LiteRT.js 2.5."""
-        return value
+        """Summed inside the cluster, since many pools of one value crash LiteRT.js 2.5.
+
+        Each end is a value of its own: a sum that reads one value twice would switch the cluster off.
+        """
+        return value if self.kernel.op == "mean" else self.b.call("abs", value, name=f"end{index}")
 
     def closed(self, total: fx.Node) -> fx.Node:
         """The global mean that closes the cluster."""

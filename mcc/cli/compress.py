@@ -17,7 +17,7 @@ from mcc.cli.output import print_json, print_table
 from mcc.cli.progress import progress_for
 from mcc.cli.quantities import LATENCY, POINTS, RATIO, SIZE, LatencyLimit
 from mcc.cli.settings import Settings, common_options
-from mcc.errors import ConstraintError
+from mcc.errors import ConstraintError, UsageError
 
 if TYPE_CHECKING:
     from mcc.report.schema import Budget, Report, StrategyResult
@@ -125,7 +125,7 @@ def _several(given: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any], Bu
 
     common = arguments(given)
     targets = tuple(dict.fromkeys(name.strip() for name in common.pop("target").split(",") if name.strip()))
-    names = ("latency_us", "speedup", "size_bytes", "memory_bytes", "max_drop")
+    names = ("latency_us", "model_cycles", "speedup", "size_bytes", "memory_bytes", "max_drop")
     return targets, common, Budget(**{name: common.pop(name) for name in names})
 
 

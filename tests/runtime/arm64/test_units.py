@@ -1,0 +1,30 @@
+"""Budgets in the unit of the target: model cycles on a simulator, time elsewhere."""
+
+from pathlib import Path
+
+import pytest
+
+from mcc.cli import main
+from mcc.compress.job import check_unit
+from mcc.errors import UsageError
+from mcc.report.schema import Budget
+from mcc.runtime import get_target
+from mcc.runtime.litert_arm64_sim import LiteRtArm64Sim
+
+TARGET = LiteRtArm64Sim()
+
+
+def test_a_budget_in_another_unit_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"litert-arm64-sim has model cycles and no time; .*20Mcycles"):
+        check_unit(Budget(latency_us=8000.0), TARGET)
+    with pytest.raises(UsageError, match=r"litert-host has time and no model cycles; .*8ms"):
+        check_unit(Budget(model_cycles=8e6), get_target("litert-host"))
+    for budget in (Budget(model_cycles=8e6), Budget(speedup=2.0), Budget()):
+        check_unit(budget, TARGET)
+
+
+def test_mcc_compress_refuses_milliseconds(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["mcc.examples.digits:network", "--data", "digits", "--target", "litert-arm64-sim"]
+    assert main.run(["compress", *words, "--latency", "8ms", "-o", str(tmp_path / "out")]) == 2
+    assert "litert-arm64-sim has model cycles and no time" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
