@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mcc.runtime.android.phone import phone as used_phone
 from tests.runtime.stand_in.adb_server import AdbServer, Manners
 from tests.runtime.stand_in.phone import PROGRAMS, Phone, Trouble
 
@@ -62,6 +63,9 @@ def plugging(folder: Path, environment: pytest.MonkeyPatch, port: int) -> Genera
 
     yield attach
     for server in servers:
+        used_phone(
+            server.serial
+        ).leave()  # now, and not when Python ends, which would start an adb server anew
         server.close()
         adb("disconnect", server.serial)
 
