@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,32 +9,16 @@ from typing import Any
 import pytest
 
 import mcc
+from mcc.compress import driver
 from mcc.compress.candidate import Structure
-from mcc.compress.job import Request, load_job
+from mcc.compress.job import Job, Request, load_job
 from mcc.compress.training import Trainer
 from mcc.compress.workers import Repair, Repaired, candidate_graph, repair_all
 from mcc.ir.graph import constants
 from mcc.report.schema import Budget
-from mcc.search.crew import ProcessCrew
+from mcc.search.crew import ProcessCrew, opened, perform
 from mcc.search.sensitivity import Sensitivities
 from tests.compress import stand_ins
-
-
-@pytest.mark.slow
-def test_one_worker_and_two_come_to_the_same_model(
-    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stand_ins.install(monkeypatch)
-    found: list[dict[str, str]] = []
-    for workers in (1, 2):
-        folder = tmp_path / str(workers)
-        mcc.compress(
-            stand_ins.MODEL, "digits", "litert-host", out=folder, speedup=1.5, epochs=0.05, workers=workers
-        )
-        assert list((folder / "state/repaired").glob("*.mcc"))
-        names = ("plan.json", "after.mcc", "after.safetensors", "model.tflite")
-        found.append({name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names})
-    assert found[0] == found[1]
 
 
 class Counting(ProcessCrew):
@@ -43,22 +26,57 @@ class Counting(ProcessCrew):
 
     def __init__(self) -> None:
         super().__init__(1)
-        self.done = 0
+        self.done = self.probes = 0
 
     def run(self, function: str, folder: Path, pieces: Any) -> Any:
-        from mcc.compress.workers import repair_there
-
         for index, piece in enumerate(pieces):
-            self.done += 1
-            yield index, json.loads(json.dumps(repair_there(folder, piece)))
+            self.done += function.endswith(":repair_there")
+            self.probes += function.endswith(":measure_there")
+            yield index, opened(json.loads(json.dumps(perform(function, folder, piece))))
+
+
+@pytest.mark.slow
+def test_a_job_gives_its_repairs_to_the_crew(
+    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_ins.install(monkeypatch)
+    crew = Counting()
+    monkeypatch.setattr(driver, "make_crew", lambda workers, ray: crew)
+    report = mcc.compress(
+        stand_ins.MODEL, "digits", "litert-host", out=tmp_path / "out", speedup=1.5, epochs=0.02, workers=2
+    )
+    assert report.met == {"speedup": True}
+    assert crew.probes > 0
+    # Each distinct structure once, whatever strategies it belongs to.
+    assert crew.done == len(list((tmp_path / "out/state/repaired").glob("*.mcc"))) > 2
+
+
+@pytest.mark.slow
+def test_processes_repair_what_is_repaired_here(tmp_path: Path) -> None:
+    job, known = small_job(tmp_path)
+    repairs = [Repair(Structure(widths={"stem": width}), 1.0, "narrow") for width in (8, 12)]
+    folders = [Repaired(tmp_path / name) for name in ("processes", "here")]
+    for kept, crew in zip(folders, (ProcessCrew(2), Counting()), strict=True):
+        repair_all(job, known, repairs, kept, crew)
+    for repair in repairs:
+        one, other = (kept.get(repair.key) for kept in folders)
+        assert one is not None
+        assert other is not None
+        assert {n: v.tolist() for n, v in constants(one).items()} == {
+            n: v.tolist() for n, v in constants(other).items()
+        }
+
+
+def small_job(folder: Path) -> tuple[Job, Sensitivities]:
+    """A job with next to no training, and sensitivities of one group."""
+    request = Request(stand_ins.MODEL, "digits", "litert-host", Budget(), 0.02)
+    known = Sensitivities({"stem": tuple(range(16))}, {"stem": (1.0,) * 16}, {"stem": 0.1}, {})
+    return load_job(request, folder / "job"), known
 
 
 def test_a_repair_in_a_worker_is_the_repair_here_and_is_kept(tmp_path: Path) -> None:
-    request = Request(stand_ins.MODEL, "digits", "litert-host", Budget(), 0.02)
-    job = load_job(request, tmp_path / "job")
-    group = "stem"
-    known = Sensitivities({group: tuple(range(16))}, {group: (1.0,) * 16}, {group: 0.1}, {})
-    structure = Structure(widths={group: 8})
+    job, known = small_job(tmp_path)
+    structure = Structure(widths={"stem": 8})
     kept, crew = Repaired(tmp_path / "kept"), Counting()
     wanted = [Repair(structure, 1.0, "one"), Repair(structure, 1.0, "the same by another name")]
     for _ in range(2):
