@@ -49,9 +49,9 @@ Allowed: 10 % or 0.5 MB. Written by
 
     python -m tools.results.footprint -o out/footprint
 
-No model of litert-web is kept: fitted to 34 networks in the same way it kept 7 of these 20 (Node.js 20, where
-what V8 takes for compiling outweighs the network), so `mcc inspect` gives no peak memory there. Its file sizes
-were exact for 20 of 20.
+No model of litert-web is kept: fitted to 34 networks in the same way it kept 7 of these 20 (Node.js 20; peaks
+do not follow the network's size, probably for what V8 takes to compile): `mcc inspect` gives no peak memory
+there. Its file sizes were exact for 20 of 20.
 
 {tables}"""
 
