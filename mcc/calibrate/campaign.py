@@ -102,7 +102,7 @@ def calibrate(
     )  # waiting for the machine is not our work
     kernels = kernels_for(graph, target, choices)
     report = measure(kernels, target, store, threads=threads, budget_s=left_s, progress=progress)
-    if report.left == 0:
+    if report.left == 0 and not target.unit.exact:  # counted kernels need no correction to meet the whole
         uniform = _assignments(graph, choices)[: len(choices.ratios)]
         anchor(graph, target, store, widths=uniform, precisions=choices.precisions, threads=threads)
     return _reported(report, target, store, threads)
