@@ -93,6 +93,9 @@ create_venv() {
         fail "the virtual environment $venv could not be made; the reason stands in $log"
 }
 
+# Each of the many processes that follow would compile torch anew (2 s) where Python may not keep what it compiled.
+unset PYTHONDONTWRITEBYTECODE
+
 # pip_install WHAT ARGUMENT...: compiling is left to the first import, which needs a tenth of the files.
 pip_install() {
     local what=$1; shift
