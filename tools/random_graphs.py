@@ -25,7 +25,15 @@ from mcc.ir.graph import Graph, copy_graph, inputs
 from mcc.ir.text import parse_graph, print_graph, text_constants
 from mcc.pass_api import PassContext, all_passes
 from mcc.pipeline import Pipeline, RunOptions, differs
-from tests.property.graphs import Seeded, batch_of, random_graph, with_frozen_nodes, with_keep_notes
+from tests.property.graphs import (
+    Seeded,
+    batch_of,
+    random_graph,
+    with_constant_calls,
+    with_dead_code,
+    with_frozen_nodes,
+    with_keep_notes,
+)
 
 # Passes that do nothing with their defaults; all others run as they are.
 OPTIONS = {
@@ -44,12 +52,17 @@ def pipelines() -> list[str]:
 
 
 def graph_number(seed: int, steps: int) -> Graph:
-    """Random graph `seed`; of every three one has notes of channels to keep, and one frozen nodes too."""
+    """Random graph `seed`; of every three one has notes of channels to keep, and one frozen nodes too.
+
+    Every fifth has operators that lead nowhere, and weights that are computed from constants.
+    """
     graph = random_graph(Seeded(seed), steps)
     if seed % 3:
         with_keep_notes(graph, Seeded(-seed))
     if seed % 3 == 2:
         with_frozen_nodes(graph, Seeded(-seed))
+    if seed % 5 == 0:
+        with_dead_code(with_constant_calls(graph, Seeded(seed)), Seeded(seed))
     return graph
 
 

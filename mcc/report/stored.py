@@ -15,6 +15,8 @@ Stated = tuple[Sequence[float], Sequence[float]] | None
 SLOT_BYTES = 2  # of a vtable entry; the first two hold sizes
 NORMALISATION = 1  # `ProcessUnitOptions.NormalizationOptions` of TFLite's metadata schema
 
+PROGRAM = b"ET"  # begins the file identifier of ExecuTorch's programs, whatever their version
+
 
 def stored_preprocessing(file: Path | str) -> Preprocessing | None:
     """The normalisation that a .tflite, .onnx or .pte file states; None where it states none to be read.
@@ -51,7 +53,10 @@ def _in_pte(path: Path) -> Stated:
     """Constant methods of the program; see `mcc.lower.pte.writer`."""
     from mcc.lower.pte.program import read_answers
 
-    answers = read_answers(path.read_bytes())
+    raw = path.read_bytes()
+    if raw[4:6] != PROGRAM:
+        raise DataError("is no ExecuTorch program", where=str(path))
+    answers = read_answers(raw)
     mean, deviation = answers["normalisation_mean"], answers["normalisation_deviation"]
     return None if isinstance(mean, str) or isinstance(deviation, str) else (mean, deviation)
 

@@ -12,6 +12,7 @@ import pytest
 from mcc.calibrate.profiled import ATTEMPTS, measure_profiled
 from mcc.runtime.registry import get_target
 from mcc.runtime.target import OpTime
+from mcc.runtime.units import MICROSECONDS, Unit
 from tests.calibrate.kernels import conv
 
 OWN_US, BARE_US, MISSING_US = 7.0, 1.0, 0.5
@@ -21,6 +22,7 @@ class Device:
     """A made-up LiteRT: three operators for each kernel, whole microseconds in its profile."""
 
     format: ClassVar[str] = "tflite"
+    unit: ClassVar[Unit] = MICROSECONDS
 
     def __init__(self, kernels: int, disturbed_us: Sequence[float]) -> None:
         self.kernels = kernels

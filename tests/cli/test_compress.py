@@ -64,14 +64,6 @@ def test_nothing_asked_is_nothing_given(engine: Engine) -> None:
         assert engine.given[name] is None
 
 
-def test_cycles_are_refused_where_time_is_measured(
-    engine: Engine, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main.run(["compress", *BASE, "--latency", "20Mcycles"]) == 2
-    assert "litert-host measures time, not cycles" in capsys.readouterr().err
-    assert engine.given == {}
-
-
 def test_the_result_is_a_table_and_sentences(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     engine.answer = examples.report(verdicts=("2.07x faster.",))
     assert main.run(["compress", *BASE, "-o", "o"]) == 0

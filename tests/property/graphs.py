@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, fx
 
 from mcc.ir import table
-from mcc.ir.graph import Graph, GraphBuilder, clean, is_constant
+from mcc.ir.graph import Graph, GraphBuilder, add_call, calls, clean, is_constant, operand, output_node
 from mcc.ir.notes import annotate, shape_of
 
 T = TypeVar("T")
@@ -603,6 +603,24 @@ def with_frozen_nodes(graph: Graph, choices: Choices) -> Graph:
     for node in graph.graph.nodes:
         if node.op == "call_function" and choices.number(0, 5) == 0:
             annotate(node, frozen="by chance")
+    return graph
+
+
+def with_dead_code(graph: Graph, choices: Choices) -> Graph:
+    """Let some values be read by operators that lead nowhere, in place."""
+    end = output_node(graph)
+    for node in calls(graph):
+        if choices.number(0, 3) == 0:
+            add_call(graph, end, "abs", add_call(graph, end, "relu", node))
+    return graph
+
+
+def with_constant_calls(graph: Graph, choices: Choices) -> Graph:
+    """Let some weights come from an operator on constants, in place."""
+    for node in calls(graph):
+        weighted = table.row_of(node).scales == "weighted" and is_constant(operand(node, 1))
+        if weighted and choices.number(0, 1):
+            node.update_arg(1, add_call(graph, node, "abs", operand(node, 1)))
     return graph
 
 

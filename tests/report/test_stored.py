@@ -45,8 +45,8 @@ def test_damaged_metadata_is_no_crash(tmp_path: Path) -> None:
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    for name in ("a.tflite", "a.onnx"):
+    for name in ("a.tflite", "a.onnx", "a.pte"):
         (tmp_path / name).write_bytes(b"nonsense")
         with pytest.raises(DataError):
             stored_preprocessing(tmp_path / name)
-    assert stored_preprocessing(tmp_path / "a.pte") is None
+    assert stored_preprocessing(tmp_path / "a.mcc") is None  # a kind that states nothing
