@@ -57,6 +57,15 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
+def reach(trial: Trial) -> tuple[str, ...]:
+    """Why a strategy is not repaired, as one sentence; nothing where it is."""
+    missed = " and ".join(LABELS[name] for name, kept in trial.kept.items() if not kept)
+    if trial.structure.is_original:
+        misses = f"It finds nothing to change, and the original misses the budget of {missed}."
+        return (misses if missed else "The original keeps the budgets without any change.",)
+    return (f"The budget of {missed} is out of its reach, so it was not repaired.",) if missed else ()
+
+
 class Strategies:
     """Runs strategies one after the other; each distinct structure is trained once.
 
@@ -289,13 +298,10 @@ class Strategies:
     # -- from a structure to an outcome --------------------------------------------------------------------
 
     def _repaired(self, name: str, trial: Trial, notes: Sequence[str] = ()) -> Outcome:
-        said = list(notes)
+        said = [*notes, *reach(trial)]
         if trial.structure.is_original:
-            said.append("The original keeps the budgets without any change.")
             return self._finish(name, trial.structure, deployment_form(self.job.graph), trial, said)
         if not trial.keeps_all:
-            missed = " and ".join(LABELS[k] for k, kept in trial.kept.items() if not kept)
-            said.append(f"The budget of {missed} is out of its reach, so it was not repaired.")
             return self._finish(name, trial.structure, self._untrained(trial.structure), trial, said)
         return self._finish(name, trial.structure, self._trained(trial.structure, name), trial, said)
 

@@ -16,7 +16,7 @@ from mcc.compress.candidate import Structure, restructure
 from mcc.compress.driver import Run
 from mcc.compress.measured import MeasuredFiles
 from mcc.compress.planning import Planner
-from mcc.compress.strategies import Strategies, _eased
+from mcc.compress.strategies import Strategies, _eased, reach
 from mcc.errors import DataError, UsageError
 from mcc.frontend import load
 from mcc.ir.notes import SparseNote
@@ -207,6 +207,21 @@ def test_pruning_before_quantising_has_the_budgets_that_quantising_leaves() -> N
     eased = _eased(budget, gain=1.5, size_share=0.25)
     assert eased == Budget(latency_us=150.0, speedup=2.0, size_bytes=4000, memory_bytes=7, max_drop=1.0)
     assert _eased(Budget(max_drop=1.0), 1.5, 0.25) == Budget(max_drop=1.0)
+
+
+@pytest.mark.parametrize(
+    ("structure", "kept", "words"),
+    [
+        (Structure(), True, "The original keeps the budgets"),
+        (Structure(), False, "nothing to change, and the original misses the budget of speed-up"),
+        (Structure(Regime("int8")), False, "speed-up is out of its reach"),
+        (Structure(Regime("int8")), True, ""),
+    ],
+)
+def test_what_is_not_repaired_says_why(structure: Structure, kept: bool, words: str) -> None:
+    trial: Any = SimpleNamespace(structure=structure, kept={"speedup": kept, "size_bytes": True})
+    assert words in " ".join(reach(trial))
+    assert bool(words) == bool(reach(trial))
 
 
 def test_without_a_budget_on_cost_a_ladder_of_speeds_is_planned_for() -> None:
