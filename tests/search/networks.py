@@ -18,6 +18,7 @@ class Net:
 
     def __init__(self, size: int = 16, channels: int = 3) -> None:
         self.b = GraphBuilder()
+        self.random = torch.Generator().manual_seed(0)  # the same weights whatever ran before
         self.x = self.b.input("x", (1, channels, size, size))
         self.count = 0
 
@@ -31,12 +32,20 @@ class Net:
         """Convolution with symmetric padding, batch norm and an activation."""
         name, read = self._name("conv"), shape_of(x)[1]
         fan = read // groups * kernel * kernel
-        weight = self.b.constant(f"{name}_w", torch.randn(out, read // groups, kernel, kernel) * fan**-0.5)
+        weight = self.b.constant(
+            f"{name}_w", torch.randn(out, read // groups, kernel, kernel, generator=self.random) * fan**-0.5
+        )
         y = self.b.conv2d(
             x, weight, None, name=name, stride=(stride, stride), padding=(kernel // 2,) * 4, groups=groups
         )
-        norm = [self.b.constant(f"{name}_{part}", torch.rand(out) + 0.5) for part in ("gain", "shift")]
-        stats = [self.b.constant(f"{name}_{p}", torch.rand(out) + 0.5, trains=False) for p in ("mean", "var")]
+        norm = [
+            self.b.constant(f"{name}_{part}", torch.rand(out, generator=self.random) + 0.5)
+            for part in ("gain", "shift")
+        ]
+        stats = [
+            self.b.constant(f"{name}_{p}", torch.rand(out, generator=self.random) + 0.5, trains=False)
+            for p in ("mean", "var")
+        ]
         y = self.b.batch_norm(y, *norm, *stats)
         return self.b.call(activation, y) if activation else y
 
@@ -65,8 +74,10 @@ class Net:
     def linear(self, x: fx.Node, out: int) -> fx.Node:
         """Fully connected layer."""
         name = self._name("linear")
-        weight = self.b.constant(f"{name}_w", torch.randn(out, shape_of(x)[-1]) * 0.1)
-        return self.b.linear(x, weight, self.b.constant(f"{name}_b", torch.randn(out)), name=name)
+        weight = self.b.constant(f"{name}_w", torch.randn(out, shape_of(x)[-1], generator=self.random) * 0.1)
+        return self.b.linear(
+            x, weight, self.b.constant(f"{name}_b", torch.randn(out, generator=self.random)), name=name
+        )
 
     def head(self, x: fx.Node, classes: int = 10) -> Graph:
         """Global average pool and a linear layer."""
@@ -142,8 +153,8 @@ def channels_last() -> Graph:
     net = Net(8)
     x = net.conv(net.x, 16, 3, 2, activation="relu")
     y = net.b.transpose(x, perm=(0, 2, 3, 1))
-    y = net.b.add(y, net.b.constant("offset", torch.randn(16)))
-    y = net.b.mul(net.linear(y, 12), net.b.constant("gain", torch.randn(1, 4, 4, 12)))
+    y = net.b.add(y, net.b.constant("offset", torch.randn(16, generator=net.random)))
+    y = net.b.mul(net.linear(y, 12), net.b.constant("gain", torch.randn(1, 4, 4, 12, generator=net.random)))
     y = net.b.transpose(y, perm=(0, 3, 1, 2))
     return net.head(net.b.add(net.conv(x, 12), y))
 
@@ -153,9 +164,11 @@ def upsampled() -> Graph:
     net = Net()
     x = net.conv(net.x, 8, 3, activation="relu")
     y = net.conv(x, 16, 3, 2, activation="relu")
-    weight = net.b.constant("up_w", torch.randn(16, 12, 2, 2))
-    y = net.b.conv_transpose2d(y, weight, net.b.constant("up_b", torch.randn(12)), stride=(2, 2))
-    y = net.b.prelu(y, net.b.constant("slope", torch.rand(12)))
+    weight = net.b.constant("up_w", torch.randn(16, 12, 2, 2, generator=net.random))
+    y = net.b.conv_transpose2d(
+        y, weight, net.b.constant("up_b", torch.randn(12, generator=net.random)), stride=(2, 2)
+    )
+    y = net.b.prelu(y, net.b.constant("slope", torch.rand(12, generator=net.random)))
     return net.head(net.conv(net.b.concat(y, x, axis=1), 16, 3, activation="relu"))
 
 

@@ -115,7 +115,8 @@ def test_pairs_are_those_whose_loss_is_not_the_sum(measured: tuple[Sensitivities
     for (one, other), correlation in found.pairs.items():
         together = known[str(Probe("pair", (one, other)))]
         a, b = found.reference[one], found.reference[other]
-        assert a + b + 2 * correlation * (a * b) ** 0.5 == pytest.approx(together)
+        most = a + b - 2 * (a * b) ** 0.5  # that two changes can mend of each other, to second order
+        assert a + b + 2 * correlation * (a * b) ** 0.5 == pytest.approx(max(most, together))
 
 
 def test_what_two_groups_lose_together_is_a_table() -> None:
