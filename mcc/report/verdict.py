@@ -160,12 +160,11 @@ def _family(report: Report) -> str:
     from mcc.data.interval import wilson
 
     low = wilson(round(ours * report.validation_images), report.validation_images).low
-    figures = (
-        f"narrowed evenly and trained alike, it keeps the budgets at {percent_words(theirs)} of validation"
-    )
+    figures = f"narrowed evenly and trained alike, it keeps the budgets at {percent_words(theirs)}"
     if theirs >= low:
         return f"A narrower network of the same family would do as well: {figures} validation accuracy."
-    return f"A narrower network of the same family does less well: {figures}, not {percent_words(ours)}."
+    instead = f"validation accuracy, not {percent_words(ours)}"
+    return f"A narrower network of the same family does less well: {figures} {instead}."
 
 
 def _unhelpful(report: Report, strategy: StrategyResult) -> str:
