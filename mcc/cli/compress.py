@@ -57,6 +57,8 @@ def job_options(callback: Callback) -> Callback:
               metavar="FILE", help="Follow this plan.json and do not make one.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 6), default=1, show_default=True, metavar="N",
               help="Go to the budget of time in N steps, with a little repair after each.")  # fmt: skip
+@click.option("--strategies", metavar="NAME,...",
+              help="Compare only these with the original, as joint,int8-ptq; all if not given.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), metavar="N",
               help="Processes for sensitivities and repairs, of one thread each.")  # fmt: skip
 @click.option("--ray", metavar="ADDRESS", help="A Ray cluster for them; local: one on this machine.")
@@ -80,6 +82,7 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
             report = run(
                 **arguments(given), epochs=given["epochs"], out=output, resume=given["resume"],
                 plan=given["plan_file"], workers=given["workers"], ray=given["ray"], steps=given["steps"],
+                strategies=names_in(given["strategies"]),
                 seed=settings.seed, progress=progress, command=command_line(),
             )  # fmt: skip
         except ConstraintError:
@@ -140,6 +143,7 @@ def _compress_several(output: Path, settings: Settings, given: dict[str, Any]) -
         reports = compress_several(
             model, data, targets, output, budget=budget, **common, epochs=given["epochs"],
             resume=given["resume"], steps=given["steps"], workers=given["workers"], ray=given["ray"],
+            strategies=names_in(given["strategies"]),
             seed=settings.seed, progress=progress, command=command_line(),
         )  # fmt: skip
     if settings.json:
@@ -196,6 +200,11 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
         "threads": given["threads"],
     }
     return found
+
+
+def names_in(listed: str | None) -> tuple[str, ...]:
+    """Names of a list with commas, empty where none was given."""
+    return tuple(name.strip() for name in (listed or "").split(",") if name.strip())
 
 
 def command_line() -> str:

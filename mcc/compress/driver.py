@@ -16,8 +16,9 @@ from mcc.compress.costs import Costs
 from mcc.compress.job import Job, Progress, Request, open_job, save_json, silent
 from mcc.compress.losses import measured_sensitivities
 from mcc.compress.measured import MeasuredFiles
+from mcc.compress.outcome import Outcome
 from mcc.compress.planning import Planner, available_regimes, planned_integers, target_cluster
-from mcc.compress.strategies import Outcome, Strategies
+from mcc.compress.strategies import Strategies, known_strategies
 from mcc.compress.summary import (
     check_file,
     decisions_of,
@@ -75,6 +76,7 @@ def compress(
     workers: int | None = None,
     ray: str | None = None,
     steps: int = 1,
+    strategies: Sequence[str] = (),
 ) -> Report:
     """Compress a model for a target under budgets; leave the model and its report in a folder.
 
@@ -101,6 +103,7 @@ def compress(
         workers: processes for sensitivities and repairs, of one thread each; None: this process alone.
         steps: in which the joint plan goes to its budget of time, with a little repair after each.
         ray: address of a Ray cluster for them instead; `local` starts one here.
+        strategies: to compare with the original, names of `mcc.compress.strategies.NAMES`; empty: all.
 
     Raises:
         ConstraintError: no strategy keeps every budget; what was found is in the folder all the same, and
@@ -119,6 +122,7 @@ def compress(
     request = Request(
         model, data, target, budget, epochs, threads, seed, Path(weights) if weights else None, input_shape,
         "" if given is None else given.key(), tuple(cut), workers, ray, steps,
+        known_strategies(strategies),
     )  # fmt: skip
     job = open_job(request, Path(out), resume=resume, progress=progress)
     try:
@@ -197,7 +201,8 @@ class Run:
         strategies = Strategies(self.job, self.bench, self.made, self.regimes(), Trainer(self.job), self.crew)
         outcomes = strategies.run_all(given)
         results, share = self._measure_all(outcomes), 1.0
-        for _ in range(RETRIES if given is None else 0):
+        planned = given is None and outcomes[-1].name == "joint"
+        for _ in range(RETRIES if planned else 0):
             missed = self._missed_share(results[-1])
             if missed is None:
                 break

@@ -64,6 +64,7 @@ class Request:
         workers: processes for independent work; None: this one, with all its threads.
         ray: address of a Ray cluster for it instead.
         steps: in which the joint plan goes to its budget, see `mcc.compress.steps`.
+        strategies: to compare with the original; all where empty.
     """
 
     model: str
@@ -80,6 +81,7 @@ class Request:
     workers: int | None = None
     ray: str | None = None
     steps: int = 1
+    strategies: tuple[str, ...] = ()
 
 
 @dataclass
@@ -162,6 +164,7 @@ class Job:
             "seed": self.request.seed,
             "plan": self.request.plan,
             "steps": self.request.steps,
+            "strategies": sorted(self.request.strategies),
         }
         found = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
         for name, value in sorted(constants(self.graph).items()):

@@ -12,6 +12,7 @@ from mcc.compress.candidate import Structure
 from mcc.compress.driver import Run, compress
 from mcc.compress.job import Job, Progress, Request, open_job, save_json, silent
 from mcc.compress.planning import ASKS, MARGIN, ROUNDS, Planner, Trial, excess
+from mcc.compress.strategies import known_strategies
 from mcc.errors import ConstraintError
 from mcc.report.schema import Budget, Report
 from mcc.report.words import time_words
@@ -196,6 +197,7 @@ def compress_several(
     Raises:
         ConstraintError: no plan keeps the budgets on every target.
     """
+    known_strategies(options.get("strategies", ()))  # before the plan is made
     if not (options.get("resume") and (out / "plan.json").exists()):
         planning = {k: v for k, v in options.items() if k in _PLANNING}
         found = plan_several(model, data, targets, out / "shared", budget=budget, **planning)

@@ -2,68 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, quantise, restructure, write_file
 from mcc.compress.even import plan_evenly
-from mcc.compress.job import Job, save_json
+from mcc.compress.job import Job
+from mcc.compress.outcome import Outcome, reach, remembered
 from mcc.compress.planning import Planner, Trial
 from mcc.compress.steps import in_steps, left_share
 from mcc.compress.training import Trainer
 from mcc.compress.why import why_notes
 from mcc.compress.workers import Repair, Repaired, candidate_graph, repair_all
-from mcc.errors import TargetError
+from mcc.errors import TargetError, UsageError
 from mcc.ir.graph import Graph
-from mcc.ir.storage import load_graph, save_graph
 from mcc.report.schema import Budget
-from mcc.report.words import LABELS
 from mcc.search.crew import Crew
 from mcc.search.space import Regime, Space, StrategyName, strategy_space
 
 log = logging.getLogger(__name__)
 
+SINGLES: tuple[StrategyName, ...] = ("channel-pruning", "sparse-1x1", "low-rank")
 TRIAL_SHARE = 0.1  # of the repair's images, for each regime that the joint plan tries out
+NAMES = (
+    "original", "original-trained", "int8-ptq", "uniform-width", "channel-pruning", "sparse-1x1", "low-rank",
+    "prune-then-quantize", "joint",
+)  # fmt: skip
 GOALS = (1.5, 2.0, 3.0)  # speed-ups to plan for where no budget on cost was asked for
 COST_BUDGETS = ("latency_us", "speedup", "size_bytes", "memory_bytes")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A strategy's finished model.
-
-    Attributes:
-        name: of the strategy.
-        structure: what was decided.
-        graph: in deployment form, quantised where it is to be, trained.
-        file: lowered.
-        predicted_us: latency written down before the structure was first timed, None for the original.
-        plan: the accepted trial, None where nothing was planned.
-        notes: sentences for the report.
-    """
-
-    name: str
-    structure: Structure
-    graph: Graph
-    file: Path
-    predicted_us: float | None = None
-    plan: Trial | None = None
-    notes: tuple[str, ...] = ()
-
-
-def reach(trial: Trial) -> tuple[str, ...]:
-    """Why a strategy is not repaired, as one sentence; nothing where it is."""
-    missed = " and ".join(LABELS[name] for name, kept in trial.kept.items() if not kept)
-    if trial.structure.is_original:
-        misses = f"It finds nothing to change, and the original misses the budget of {missed}."
-        return (misses if missed else "The original keeps the budgets without any change.",)
-    return (f"The budget of {missed} is out of its reach, so it was not repaired.",) if missed else ()
+def known_strategies(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, without repetition. Raises UsageError for one that there is not."""
+    for name in names:
+        if name not in NAMES:
+            raise UsageError(
+                f"there is no strategy {name!r}", where="--strategies", hint=f"choose of {', '.join(NAMES)}"
+            )
+    return tuple(dict.fromkeys(names))
 
 
 class Strategies:
@@ -103,15 +83,13 @@ class Strategies:
         self.trained: dict[str, Graph] = {}
 
     def run_all(self, given: Structure | None = None) -> list[Outcome]:
-        """Every strategy, the original first; a given plan takes the place of the joint one."""
+        """The strategies asked for, the original first; a given plan takes the place of the joint one."""
         steps: list[tuple[str, Callable[[], Outcome]]] = [
             ("original", self.original),
             ("original-trained", self.original_trained),
             ("int8-ptq", self.int8_ptq),
             ("uniform-width", self.uniform_width),
-            ("channel-pruning", lambda: self.planned("channel-pruning")),
-            ("sparse-1x1", lambda: self.planned("sparse-1x1")),
-            ("low-rank", lambda: self.planned("low-rank")),
+            *[(name, partial(self.planned, name)) for name in SINGLES],
             ("prune-then-quantize", self.sequence),
         ]
         goals = self.goals()
@@ -120,15 +98,26 @@ class Strategies:
             steps.append((name, partial(self.joint, name, goal)))
         if given is not None:
             steps.append(("joint", partial(self.given, given)))
+        steps = [(name, step) for name, step in steps if self._wanted(name)]
         if self.crew is not None and self.trainer.images:
             self._repair_ahead(self.crew, goals if given is None and self.job.request.steps == 1 else [])
         found: list[Outcome] = []
         for index, (name, step) in enumerate(steps):
             self.job.progress("strategies", index, len(steps), name)
             with self.job.stage(f"strategy {name}"):
-                found.append(self._remembered(name, step))
+                found.append(remembered(self.job.state / name, step))
         self.job.progress("strategies", len(steps), len(steps))
         return found
+
+    def _wanted(self, name: str) -> bool:
+        """Whether a strategy was asked for; the original always is, since all others are held against it."""
+        asked = self.job.request.strategies
+        return (
+            not asked
+            or name == "original"
+            or name in asked
+            or ("joint" in asked and name.startswith("joint-"))
+        )
 
     def goals(self) -> list[Budget]:
         """The budgets to plan for: those asked for, or a ladder of speed-ups where none is on cost."""
@@ -253,7 +242,7 @@ class Strategies:
         if budget.speedup is not None:
             changes["speedup"] = budget.speedup / share
         name = f"{missed.name}-at-{100 * share:.1f}"
-        found = self._remembered(name, lambda: self.joint(name, budget.model_copy(update=changes)))
+        found = remembered(self.job.state / name, lambda: self.joint(name, budget.model_copy(update=changes)))
         return replace(found, name=missed.name)
 
     def given(self, structure: Structure) -> Outcome:
@@ -333,9 +322,9 @@ class Strategies:
     def _repair_ahead(self, crew: Crew, goals: Sequence[Budget]) -> None:
         """Plan what can be planned by now, and repair all of it at once: the steps then find it done."""
         wanted = [Repair(Structure(), 1.0, "original-trained")]
-        for name in ("channel-pruning", "sparse-1x1", "low-rank"):
-            trial = self._single(name)
-            if trial.keeps_all and not trial.structure.is_original:
+        for name in SINGLES:
+            trial = self._single(name) if self._wanted(name) else None
+            if trial and trial.keeps_all and not trial.structure.is_original:
                 wanted.append(Repair(trial.structure, 1.0, name))
         for goal in goals:
             keeping = [t for t in self._joint_trials(self._goal_name(goal, goals), goal) if t.keeps_all]
@@ -354,33 +343,6 @@ class Strategies:
         path = write_file(graph, self.job.target, self.job.state / name / "model", self.job.data)
         predicted = plan.predicted_us if plan else None
         return Outcome(name, structure, graph, path, predicted, plan, tuple(notes))
-
-    # -- going on after a kill -----------------------------------------------------------------------------
-
-    def _remembered(self, name: str, step: Callable[[], Outcome]) -> Outcome:
-        """What an earlier run finished, or the step itself."""
-        mark = self.job.state / name / "outcome.json"
-        if mark.exists():
-            raw: dict[str, Any] = json.loads(mark.read_text(encoding="utf-8"))
-            graph = load_graph(mark.with_name("model.mcc"))
-            structure = Structure.from_json(raw["structure"], str(mark))
-            file = mark.with_name(raw["file"])
-            return Outcome(
-                raw["name"], structure, graph, file, raw["predicted_us"], None, tuple(raw["notes"])
-            )
-        outcome = step()
-        save_graph(outcome.graph, mark.with_name("model.mcc"))
-        save_json(
-            mark,
-            {
-                "name": outcome.name,
-                "structure": outcome.structure.as_json(),
-                "file": outcome.file.name,
-                "predicted_us": outcome.predicted_us,
-                "notes": list(outcome.notes),
-            },
-        )
-        return outcome
 
 
 def _eased(budget: Budget, gain: float, size_share: float) -> Budget:

@@ -14,8 +14,8 @@ import torch
 from mcc.compress.bench import Bench, Speed
 from mcc.compress.candidate import deployment_form
 from mcc.compress.job import Job
+from mcc.compress.outcome import Outcome
 from mcc.compress.planning import structure_kernels, target_cluster
-from mcc.compress.strategies import Outcome
 from mcc.cost_api import CostModel, Kernel, graph_kernels
 from mcc.data.module import SplitName
 from mcc.errors import VerificationError

@@ -92,6 +92,7 @@ CASES: dict[str, tuple[str, Callable[[], list[str]], tuple[str, ...]]] = {
     "no structure": ("tiny", _plan("{}"), ("plan.json: is no plan", "that mcc wrote")),
     "no decisions": ("tiny", _plan('{"structure": null}'), ("plan.json: holds no decisions",)),
     "output": ("tiny", _output_is_a_file, ("out", "file")),
+    "strategies": ("tiny", lambda: ["--strategies", "joint,luck"], ("no strategy 'luck'", "int8-ptq")),
     "threads": ("tiny", lambda: ["--threads", "0"], ("--threads", "0")),
 }
 

@@ -142,6 +142,16 @@ def test_a_plan_feeds_back_to_the_same_structure(
     assert raw["structure"] == structure(finished)
 
 
+def test_only_the_strategies_asked_for_are_compared(
+    finished: Path, target: stand_ins.StandIn, tmp_path: Path
+) -> None:
+    report = job(tmp_path / "out", strategies=["joint", "int8-ptq"], epochs=0)
+    assert [strategy.name for strategy in report.strategies] == ["original", "int8-ptq", "joint"]
+    assert report.met == {"speedup": True}
+    left = job(tmp_path / "plain", strategies=["int8-ptq"], epochs=0, speedup=1.01)
+    assert [strategy.name for strategy in left.strategies] == ["original", "int8-ptq"]
+
+
 def test_a_given_plan_makes_another_job(finished: Path, target: stand_ins.StandIn, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "out")
     with pytest.raises(MccError, match="holds the state of another job"):

@@ -1,0 +1,72 @@
+"""What a strategy made, and remembering it: a run that goes on after a kill finds what was finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mcc.compress.candidate import Structure
+from mcc.compress.job import save_json
+from mcc.compress.planning import Trial
+from mcc.ir.graph import Graph
+from mcc.ir.storage import load_graph, save_graph
+from mcc.report.words import LABELS
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A strategy's finished model.
+
+    Attributes:
+        name: of the strategy.
+        structure: what was decided.
+        graph: in deployment form, quantised where it is to be, trained.
+        file: lowered.
+        predicted_us: latency written down before the structure was first timed, None for the original.
+        plan: the accepted trial, None where nothing was planned.
+        notes: sentences for the report.
+    """
+
+    name: str
+    structure: Structure
+    graph: Graph
+    file: Path
+    predicted_us: float | None = None
+    plan: Trial | None = None
+    notes: tuple[str, ...] = ()
+
+
+def reach(trial: Trial) -> tuple[str, ...]:
+    """Why a strategy is not repaired, as one sentence; nothing where it is."""
+    missed = " and ".join(LABELS[name] for name, kept in trial.kept.items() if not kept)
+    if trial.structure.is_original:
+        misses = f"It finds nothing to change, and the original misses the budget of {missed}."
+        return (misses if missed else "The original keeps the budgets without any change.",)
+    return (f"The budget of {missed} is out of its reach, so it was not repaired.",) if missed else ()
+
+
+def remembered(folder: Path, step: Callable[[], Outcome]) -> Outcome:
+    """What an earlier run finished in the strategy's folder, or the step itself, kept there."""
+    mark = folder / "outcome.json"
+    if mark.exists():
+        raw: dict[str, Any] = json.loads(mark.read_text(encoding="utf-8"))
+        graph = load_graph(mark.with_name("model.mcc"))
+        structure = Structure.from_json(raw["structure"], str(mark))
+        file = mark.with_name(raw["file"])
+        return Outcome(raw["name"], structure, graph, file, raw["predicted_us"], None, tuple(raw["notes"]))
+    outcome = step()
+    save_graph(outcome.graph, mark.with_name("model.mcc"))
+    save_json(
+        mark,
+        {
+            "name": outcome.name,
+            "structure": outcome.structure.as_json(),
+            "file": outcome.file.name,
+            "predicted_us": outcome.predicted_us,
+            "notes": list(outcome.notes),
+        },
+    )
+    return outcome
