@@ -65,6 +65,6 @@ def against_reference(
         return None
     with session:
         few = [value[:REFERENCE_IMAGES] for value in values]
-        wanted = run_session(session, few, shapes, where=str(file))
+        wanted = run_session(session, few, shapes, file)
     got = [value[: len(wanted[0])] for value in outputs]
     return compare_outputs(got, wanted, integer=False)

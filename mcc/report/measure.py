@@ -20,36 +20,47 @@ Shape = tuple[int, ...]
 IMAGES_AT_ONCE = 500  # bounds memory: 500 images of 3x224x224 are 300 MB
 
 
-def as_stored(value: Array, info: TensorInfo) -> Array:
+def channels_last(file: Path | str) -> bool:
+    """Whether a file of that kind usually holds images channels last: .tflite does, .onnx and .pte do not.
+
+    It decides where shapes do not: for images as wide and as high as they have channels.
+    """
+    return Path(file).suffix == ".tflite"
+
+
+def as_stored(value: Array, info: TensorInfo, *, last: bool = True) -> Array:
     """An image batch [N, C, H, W] in the layout of a file's tensor; values of other ranks as they are.
+
+    Args:
+        last: which layout is meant where both fit, see `channels_last`.
 
     Raises:
         UsageError: it fits neither as it is nor with the channels last.
     """
     wanted = info.shape[1:]
-    last = np.moveaxis(value, 1, -1) if value.ndim == 4 else value
-    # Files of mcc and of most converters hold images channels last; where both fit, that is meant.
-    if last.shape[1:] == wanted:
-        return np.ascontiguousarray(last)
-    if value.shape[1:] == wanted:
-        return value
+    moved = np.moveaxis(value, 1, -1) if value.ndim == 4 else value
+    for layout in (moved, value) if last else (value, moved):
+        if layout.shape[1:] == wanted:
+            return np.ascontiguousarray(layout)
     raise UsageError(
         f"input {info.name!r} is {list(wanted)} and the images are {list(value.shape[1:])}",
         hint="name data or an --input-shape that fits",
     )
 
 
-def as_graph(value: Array, shape: Shape) -> Array:
+def as_graph(value: Array, shape: Shape, *, last: bool = True) -> Array:
     """An output of a file in the axes of the graph, whose shape (with batch) is `shape`.
+
+    Args:
+        last: which layout the file's is where both fit, see `channels_last`.
 
     Raises:
         UsageError: it fits neither as it is nor with the channels moved first.
     """
-    first = np.moveaxis(value, -1, 1) if value.ndim == 4 else value
-    if first.shape[1:] == shape[1:]:
-        return np.ascontiguousarray(first)
-    if value.shape[1:] == shape[1:]:
-        return value
+    moved = np.moveaxis(value, -1, 1) if value.ndim == 4 else value
+    for layout in (moved, value) if last else (value, moved):
+        if layout.shape[1:] == shape[1:]:
+            return np.ascontiguousarray(layout)
     raise UsageError(f"the file returns {list(value.shape)} where the model returns {list(shape)}")
 
 
@@ -90,7 +101,8 @@ def evaluate_file(
     done = 0
     with target.session(file, threads) as session:
         for batch in data.batches(split, IMAGES_AT_ONCE, augment=False, limit=limit):
-            outputs = session.run_many(as_stored(batch.inputs, session.inputs[0]))
+            images = as_stored(batch.inputs, session.inputs[0], last=channels_last(file))
+            outputs = session.run_many(images)
             statistics.append(task.measure([outputs], batch.targets))
             done += len(batch.inputs)
             if progress is not None:
@@ -111,23 +123,24 @@ def run_file(
         TargetError: the runtime is missing, refused the file or crashed.
     """
     with target.session(file, threads) as session:
-        return run_session(session, values, shapes, where=str(file))
+        return run_session(session, values, shapes, file)
 
 
 def run_session(
-    session: Session, values: Sequence[Array], shapes: Sequence[Shape], *, where: str
+    session: Session, values: Sequence[Array], shapes: Sequence[Shape], file: Path | str
 ) -> list[Array]:
-    """As `run_file`, in a session that is open; `where` names it in errors."""
+    """As `run_file`, in a session of the file that is open."""
     if len(session.inputs) != len(values) or len(session.outputs) != len(shapes):
         raise UsageError(
             f"has {len(session.inputs)} inputs and {len(session.outputs)} outputs; the model has "
             f"{len(values)} and {len(shapes)}",
-            where=where,
+            where=str(file),
         )
-    stored = [as_stored(value, info) for value, info in zip(values, session.inputs, strict=True)]
+    last = channels_last(file)
+    stored = [as_stored(value, info, last=last) for value, info in zip(values, session.inputs, strict=True)]
     batch = session.inputs[0].shape[0] if session.inputs[0].shape else 1
     parts: list[list[Array]] = []
     for begin in range(0, len(values[0]), max(1, batch)):
         parts.append(session.run([value[begin : begin + batch] for value in stored]))
     joined = [np.concatenate([part[i] for part in parts]) for i in range(len(shapes))]
-    return [as_graph(value, shape) for value, shape in zip(joined, shapes, strict=True)]
+    return [as_graph(value, shape, last=last) for value, shape in zip(joined, shapes, strict=True)]

@@ -32,7 +32,7 @@ from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline
 from mcc.quant.simulator import simulate
 from mcc.report.compare import compare_outputs
-from mcc.report.measure import as_graph, as_stored
+from mcc.report.measure import as_graph, as_stored, channels_last
 from mcc.runtime.registry import get_target
 from tools.public_models.catalogue import ALL, Architecture
 
@@ -206,16 +206,18 @@ def run_in_runtime(graph: Graph, form: str, file: Path, values: Sequence[torch.T
     target: Any = get_target("litert-host" if form == "tflite" else "ort-host")
     target.start()
     model = target.load(file, 1)
+    last = channels_last(file)
     parts: list[list[Array]] = []
     for index in range(len(values[0])):
         sample = [value[index : index + 1].numpy() for value in values]
-        model.set_inputs([as_stored(value, info) for value, info in zip(sample, model.inputs, strict=True)])
+        inputs = zip(sample, model.inputs, strict=True)
+        model.set_inputs([as_stored(value, info, last=last) for value, info in inputs])
         model.invoke()
         parts.append([np.array(value) for value in model.get_outputs()])
     file.unlink()
     shapes = [shape_of(node) for node in outputs(graph)]
     joined = [np.concatenate([part[i] for part in parts]) for i in range(len(shapes))]
-    return [as_graph(value, shape) for value, shape in zip(joined, shapes, strict=True)]
+    return [as_graph(value, shape, last=last) for value, shape in zip(joined, shapes, strict=True)]
 
 
 def prunable_parameters(graph: Graph, analysis: ChannelAnalysis) -> int:
