@@ -78,6 +78,7 @@ class Structure:
         return {
             "precision": self.regime.precision,
             "sparse": None if sparse is None else {"block": sparse.block, "sparsity": sparse.sparsity},
+            "passes": self.regime.passes,
             "widths": dict(self.widths),
             "ranks": dict(self.ranks),
             "sparsities": dict(self.sparsities),
@@ -94,7 +95,8 @@ class Structure:
             ranks = {str(k): int(v) for k, v in raw["ranks"].items()}
             zeros = {str(k): float(v) for k, v in raw.get("sparsities", {}).items()}
             floats = tuple(str(name) for name in raw.get("floats", ()))
-            return Structure(Regime(raw["precision"], note), widths, ranks, zeros, floats)
+            regime = Regime(raw["precision"], note, str(raw.get("passes", "")))
+            return Structure(regime, widths, ranks, zeros, floats)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 "holds no decisions of mcc", where=where, hint="use a plan.json that mcc wrote"
@@ -141,7 +143,7 @@ def restructure(
     for name, rank in structure.ranks.items():
         annotate(nodes[name], rank=rank)
     if structure.regime.sparse is not None:
-        for name in sparse_layers(graph):
+        for name in sparse_layers(graph, structure.regime.passes):
             if name not in structure.ranks:
                 least = structure.regime.sparse
                 zeros = structure.sparsities.get(name, least.sparsity)
@@ -158,13 +160,17 @@ def restructure(
         )
         if wanted
     ]
-    pipeline = Pipeline.parse(",".join(steps))
+    pipeline = Pipeline.parse(",".join([*steps, *filter(None, [structure.regime.passes])]))
     return pipeline.run(private, PassContext(calibration), RunOptions(verify=verify)).graph
 
 
-def sparse_layers(graph: Graph) -> tuple[str, ...]:
-    """The 1x1 convolutions to thin: those of the sparse cluster, or all plain ones where there is none."""
-    deployed = deployment_form(graph)
+def sparse_layers(graph: Graph, passes: str = "") -> tuple[str, ...]:
+    """The 1x1 convolutions to thin: those of the sparse cluster, or all plain ones where there is none.
+
+    Args:
+        passes: that bring the network into the sparse path, see `Regime`.
+    """
+    deployed = sparse_form(graph, passes)
     cluster = find_sparse_cluster(deployed)
     known = {node.name for node in calls(graph)}
     names = cluster.pointwise or tuple(node.name for node in pointwise(deployed))
@@ -174,6 +180,12 @@ def sparse_layers(graph: Graph) -> tuple[str, ...]:
 def deployment_form(graph: Graph) -> Graph:
     """The network as runtimes like it: batch norms folded, activations fused, identities dropped."""
     return Pipeline.parse(DEPLOYMENT).run(graph, PassContext(), RunOptions(verify=False)).graph
+
+
+def sparse_form(graph: Graph, passes: str) -> Graph:
+    """The deployment form of a network behind the passes of a `Regime`."""
+    prepared = Pipeline.parse(passes).run(graph, PassContext(), RunOptions(verify=False)).graph
+    return deployment_form(prepared)
 
 
 def quantise(graph: Graph, regime: Regime, calibration: tuple[Tensor, ...]) -> Graph:

@@ -11,8 +11,9 @@ from typing import Any
 
 from mcc.compress.alternatives import Choice, explained
 from mcc.compress.bench import Bench
-from mcc.compress.candidate import Structure, deployment_form, write_file
+from mcc.compress.candidate import Structure, deployment_form, sparse_form, write_file
 from mcc.compress.costs import Costs
+from mcc.compress.eligible import exact_passes, sparse_words
 from mcc.compress.job import Job, Progress, Request, open_job, save_json, silent
 from mcc.compress.losses import measured_sensitivities
 from mcc.compress.measured import MeasuredFiles
@@ -35,7 +36,6 @@ from mcc.quant.regions import integer_nodes
 from mcc.report.choose import accuracy_reference, check_budget, choose, mark
 from mcc.report.html import write_html
 from mcc.report.schema import Budget, Report, StrategyResult, TargetInfo
-from mcc.report.sparse_path import sparse_remedies
 from mcc.report.verdict import with_verdicts
 from mcc.search.crew import make_crew
 from mcc.search.problem import Setting
@@ -151,7 +151,8 @@ class Run:
         self.calibration = job.calibration()
         self.deployed = deployment_form(job.graph)
         self.integer = planned_integers(self.deployed)
-        self.cluster = target_cluster(self.deployed, job.target.facts())
+        self.passes = exact_passes(job.graph, job.target.facts())
+        self.cluster = target_cluster(sparse_form(job.graph, self.passes), job.target.facts())
         with job.stage("lower the original"):
             self.baseline = write_file(self.deployed, job.target, job.folder / "baseline", job.data)
             save_graph(job.graph, job.folder / "before.mcc")
@@ -164,7 +165,7 @@ class Run:
 
     def regimes(self) -> tuple[Regime, ...]:
         """What the target and the network allow."""
-        return available_regimes(self.cluster, self.integer, self.job.target.facts())
+        return available_regimes(self.cluster, self.integer, self.job.target.facts(), self.passes)
 
     def planner(self) -> Planner:
         """Measure what planning rests on: the baseline, the kernels, the sensitivities."""
@@ -283,7 +284,7 @@ class Run:
             versions=versions_of(job),
             command=self.command,
             checks=checks,
-            verdicts=sparse_remedies(self.deployed, job.target.facts()),
+            verdicts=sparse_words(job, self.passes),
         )
         return self._write(with_verdicts(report), outcome)
 

@@ -34,9 +34,10 @@ def measured_sensitivities(
         integer: nodes of the deployment form that can run on integers.
         crew: makes the probes; None: they are made here, one after the other.
     """
-    sparse = next((regime.sparse for regime in regimes if regime.sparse is not None), None)
+    thinned = next((regime for regime in regimes if regime.sparse is not None), Regime())
+    sparse = thinned.sparse
     wanted = Wanted(
-        sparse=() if sparse is None else sparse_layers(job.graph),
+        sparse=() if sparse is None else sparse_layers(job.graph, thinned.passes),
         block=1 if sparse is None else sparse.block,
         integer=tuple(sorted(integer)) if any(r.precision != "float" for r in regimes) else (),
     )

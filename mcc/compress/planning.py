@@ -307,13 +307,12 @@ def structure_kernels(deployed: Graph, regime: Regime, facts: TargetFacts) -> di
 
 
 def available_regimes(
-    cluster: SparseCluster, integer: Collection[str], facts: TargetFacts
+    cluster: SparseCluster, integer: Collection[str], facts: TargetFacts, passes: str = ""
 ) -> tuple[Regime, ...]:
-    """What a target and a network allow together."""
+    """What a target and a network allow together; `passes` as in `Regime`."""
     precisions: tuple[Precision, ...] = ("float", "int8") if integer else ("float",)
-    return regimes(
-        cluster, sparse_block=facts.sparse_block if facts.sparse_1x1 else None, precisions=precisions
-    )
+    block = facts.sparse_block if facts.sparse_1x1 else None
+    return regimes(cluster, sparse_block=block, precisions=precisions, passes=passes)
 
 
 def planned_integers(deployed: Graph) -> frozenset[str]:

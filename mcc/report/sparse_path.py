@@ -80,17 +80,6 @@ def sparse_path(graph: Graph, facts: TargetFacts) -> SparsePath:
     return SparsePath(eligible=False, why_not=cluster.reason)
 
 
-def sparse_remedies(graph: Graph, facts: TargetFacts) -> tuple[str, ...]:
-    """Sentences for a verdict: why sparsity was no choice where the target rewards it, and what helps.
-
-    Nothing where the target has no sparse kernels, or the network can use them.
-    """
-    if not facts.sparse_1x1:
-        return ()
-    found = sparse_path(graph, facts)
-    return () if found.eligible else tuple(f"{s[0].upper()}{s[1:]}." for s in found.sentences())
-
-
 def _attempt(graph: Graph, names: tuple[str, ...]) -> _Attempt:
     """Run those of the passes that do something; what comes of it."""
     used: list[str] = []

@@ -34,14 +34,21 @@ class Regime:
 
     Within it, regions of an integer network may stay float, and single layers of a sparse cluster may have
     more zeros than `sparse` says. A cluster is sparse as a whole or not at all.
+
+    Attributes:
+        passes: pipeline of exact passes without which the sparse path would stay off; empty where none is
+            needed.
     """
 
     precision: Precision = "float"
     sparse: SparseNote | None = None
+    passes: str = ""
 
     def __post_init__(self) -> None:
         if self.sparse is not None and self.precision != "float":
             raise ValueError("no runtime combines sparse weights with integer kernels in one region")
+        if self.passes and self.sparse is None:
+            raise ValueError("passes towards the sparse path belong to sparse weights")
 
     def __str__(self) -> str:
         if self.sparse is None:
@@ -68,16 +75,21 @@ class Space:
 
 
 def regimes(
-    cluster: SparseCluster, *, sparse_block: int | None, precisions: tuple[Precision, ...]
+    cluster: SparseCluster,
+    *,
+    sparse_block: int | None,
+    precisions: tuple[Precision, ...],
+    passes: str = "",
 ) -> tuple[Regime, ...]:
     """All regimes that a target and a network allow together.
 
     Args:
         sparse_block: the block pattern that the target's sparse kernels like, None where zeros save nothing.
+        passes: without which there would be no cluster, see `Regime`.
     """
     found = [Regime(precision) for precision in precisions]
     if sparse_block is not None and cluster.nodes:
-        found.append(Regime("float", SparseNote(sparse_block, SPARSITIES[0])))
+        found.append(Regime("float", SparseNote(sparse_block, SPARSITIES[0]), passes))
     return tuple(found)
 
 

@@ -47,6 +47,42 @@ def tiny() -> Example:
     return _seeded(TinyNet), torch.zeros(1, 3, 32, 32), PREPROCESSING
 
 
+class ConvolutionHead(TinyNet):
+    """As `TinyNet`, with a 1x1 convolution of one pixel in place of the linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight, bias = self.classifier.weight, self.classifier.bias
+        self.classifier = nn.Conv2d(48, len(bias), 1)
+        self.classifier.weight, self.classifier.bias = nn.Parameter(weight[..., None, None]), bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 32, 32] -> logits [N, classes]."""
+        x = torch.relu(self.stem_norm(self.stem(x)))
+        x = torch.relu(self.wide_norm(self.wide(x)))
+        x = torch.relu(self.deep_norm(self.deep(x)))
+        x = torch.relu(self.head_norm(self.head(x)))
+        return torch.flatten(self.classifier(x.mean((2, 3), keepdim=True)), 1)
+
+
+class SameStem(TinyNet):
+    """As `TinyNet`, with a stem that is padded as TensorFlow does at stride 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 16, 3, 2, bias=False))
+
+
+def convolution_head() -> Example:
+    """A network that one exact pass brings into the sparse path."""
+    return _seeded(ConvolutionHead), torch.zeros(1, 3, 32, 32), PREPROCESSING
+
+
+def same_stem() -> Example:
+    """A network that only a pass which changes its numbers brings into the sparse path."""
+    return _seeded(SameStem), torch.zeros(1, 3, 32, 32), PREPROCESSING
+
+
 def seven_classes() -> Example:
     """As `tiny`, with an output that does not fit the digits."""
     return _seeded(TinyNet, classes=7), torch.zeros(1, 3, 32, 32), PREPROCESSING

@@ -13,8 +13,10 @@ import pytest
 
 from mcc.compress import driver, job
 from mcc.cost_api import Estimate, Kernel, Precision
+from mcc.runtime import get_target
 from mcc.runtime.litert_host import LiteRtHost
 from mcc.runtime.samples import LatencySamples, MachineLoad
+from mcc.runtime.target import TargetFacts
 from tests.compress import networks
 
 MODEL = f"{networks.__file__}:tiny"
@@ -87,9 +89,16 @@ class Costs:
         self.asked += kernels
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+class SparseStandIn(StandIn):
+    """The same with sparse kernels, by the rules of LiteRT.js: sparse files are smaller, and so faster."""
+
+    def facts(self) -> TargetFacts:
+        return get_target("litert-web:node").facts()
+
+
+def install(monkeypatch: pytest.MonkeyPatch, target: StandIn | None = None) -> StandIn:
     """Let jobs for `litert-host` find the stand-ins."""
-    target = StandIn()
+    target = target or StandIn()
 
     def find(spec: str) -> StandIn:
         assert spec == "litert-host"

@@ -19,7 +19,7 @@ from mcc.ir.graph import Graph, GraphBuilder, calls, constant, operand, run, set
 from mcc.ir.notes import shape_of
 from mcc.pass_api import Pass, PassContext, apply_pass
 from mcc.pipeline import Pipeline
-from mcc.report.sparse_path import sparse_path, sparse_remedies
+from mcc.report.sparse_path import sparse_path
 from mcc.runtime import get_target
 from mcc.verify import check_pass
 from passes.fold_hardsigmoid import FoldHardsigmoid
@@ -105,14 +105,6 @@ def test_no_remedy_is_promised_where_there_is_none() -> None:
     assert found.sentences() == (f"the sparse path stays off: {found.why_not}",)
     assert found.why_not is not None
     assert found.why_not.startswith("gate is a softplus")
-
-
-def test_a_verdict_names_the_remedy_only_where_the_target_rewards_sparsity() -> None:
-    first, second = sparse_remedies(network(stem=SAME), WEB)
-    assert first == "The sparse path stays off: stem is not padded by 1 on every side, so no cluster starts."
-    assert second.startswith("The passes 'fix(")
-    assert sparse_remedies(network(), WEB) == ()
-    assert sparse_remedies(network(stem=SAME), get_target("litert-host").facts()) == ()
 
 
 def test_an_eligible_network_and_a_target_without_sparse_kernels() -> None:
