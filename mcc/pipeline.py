@@ -127,15 +127,15 @@ class Pipeline:
     def run(
         self, graph: Graph, ctx: PassContext | None = None, options: RunOptions | None = None
     ) -> PipelineResult:
-        """Run on a copy of the graph.
+        """Run, and leave the graph that is given as it is.
 
         Raises:
             Refusal: a pass cannot work on the graph.
             VerificationError: a check failed, or a pass did; a reproducer was written if asked for.
         """
         runner = _Runner(ctx or PassContext(), options or RunOptions())
-        result = runner.sequence(self.steps, copy_graph(graph))
-        return PipelineResult(result, tuple(runner.reports))
+        result = runner.sequence(self.steps, graph)  # each pass works on a copy of what it is given
+        return PipelineResult(copy_graph(graph) if result is graph else result, tuple(runner.reports))
 
 
 class _Parser:

@@ -10,8 +10,8 @@ import contextlib
 import copy
 import functools
 import keyword
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -173,8 +173,8 @@ def first_line(error: Exception) -> str:
 def infer(graph: Graph) -> Graph:
     """Recompute and note the type of every node, in place. Raises GraphError when shapes do not fit."""
     for node in graph.graph.nodes:
-        if node.op != "output":
-            annotate(node, type=infer_node(graph, node))
+        if node.op != "output" and note(node).type != (found := infer_node(graph, node)):
+            annotate(node, type=found)
     return graph
 
 
@@ -193,12 +193,27 @@ def copy_graph(graph: Graph) -> Graph:
     new = fx.Graph()
     mapping: dict[fx.Node, fx.Node] = {}
     for node in graph.graph.nodes:
-        mapping[node] = new.node_copy(node, lambda n: mapping[n])
-        mapping[node].meta = {META_KEY: note(node)}
+        mapping[node] = _copy_node(node, new, mapping)
     new.set_codegen(copy.deepcopy(graph.graph._codegen))  # pyright: ignore[reportPrivateUsage]
     twin.graph = new
     twin.train(graph.training)
     return twin
+
+
+def _copy_node(node: fx.Node, into: fx.Graph, mapping: Mapping[fx.Node, fx.Node]) -> fx.Node:
+    """A node of a canonical graph, copied to the end of another.
+
+    `fx.Graph.node_copy` and `create_node` walk through all arguments as nested containers, which took two
+    thirds of the time of a copy; canonical operands are flat, and attributes plain.
+    """
+    copied = into.create_node(node.op, node.target, name=node.name)
+    if node.op == "call_function":
+        copied.args = tuple([mapping[arg] if isinstance(arg, fx.Node) else arg for arg in node.args])
+        copied.kwargs = node.kwargs
+    else:
+        copied.args = fx.map_arg(node.args, lambda arg: mapping[arg])
+    copied.meta[META_KEY] = note(node)
+    return copied
 
 
 def _copied_on_write(value: Tensor) -> Tensor:
@@ -360,7 +375,24 @@ class GraphBuilder:
 
 
 def run(graph: Graph, *values: Tensor) -> tuple[Tensor, ...]:
-    """Evaluate the graph on a batch, without gradients; the outputs as a tuple."""
+    """Evaluate the graph on a batch, without gradients; the outputs as a tuple.
+
+    Node by node, each value dropped after its last use: most graphs of a proof are run two or three times,
+    and to make and compile their code took longer than that.
+    """
+    known: dict[fx.Node, Tensor] = dict(zip(inputs(graph), values, strict=True))
+    last_reader = {arg: node for node in graph.graph.nodes for arg in node.all_input_nodes}
     with torch.no_grad():
-        result = graph(*values)
-    return tuple(result)
+        for node in graph.graph.nodes:
+            if is_constant(node):
+                known[node] = constant(graph, node)
+            elif node.op == "call_function":
+                function = cast(Callable[..., Tensor], node.target)
+                read = [known[arg] if isinstance(arg, fx.Node) else arg for arg in node.args]
+                value = function(*read, **node.kwargs)
+                if node.users:
+                    known[node] = value
+                for arg in node.all_input_nodes:
+                    if last_reader[arg] is node:
+                        del known[arg]
+    return tuple(known[value] for value in outputs(graph))

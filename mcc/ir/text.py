@@ -46,6 +46,9 @@ _MAX_ELEMENTS = 1 << 28
 _MAX_LINE = 1 << 18
 
 
+_NOTED = {field.name: field.default for field in dataclasses.fields(Note) if field.name != "type"}
+
+
 def _literal(value: object) -> str:
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         return "1e999" if value > 0 else "-1e999"
@@ -56,13 +59,13 @@ def print_note(node: fx.Node) -> str:
     """What is noted about a node, its type left out: ` !{...}`, or nothing."""
     found = note(node)
     parts: list[str] = []
-    for field in dataclasses.fields(found):
-        value = getattr(found, field.name)
-        if field.name == "type" or value == field.default:
+    for name, default in _NOTED.items():
+        value = getattr(found, name)
+        if value == default:
             continue
         if isinstance(value, SparseNote):
             value = (value.block, value.sparsity)
-        parts.append(f"{field.name}={value!r}")
+        parts.append(f"{name}={value!r}")
     return f" !{{{', '.join(parts)}}}" if parts else ""
 
 
