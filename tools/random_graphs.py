@@ -77,7 +77,7 @@ def prove(graph: Graph, text: str, seed: int, before: Graph | None = None) -> st
     """Run a pipeline of one pass. Returns `changed`, `unchanged`, `refused`, or what went wrong.
 
     Args:
-        before: a copy of the graph, which the pass must leave as it is; one made beforehand serves all passes.
+        before: a copy of the graph, which the pass must leave as it is; one serves all passes.
     """
     batch = (batch_of(graph, 4, seed)[0],) if len(inputs(graph)) == 1 else ()
     pipeline, context = parsed(text), PassContext(batch)
