@@ -37,6 +37,8 @@ FARTHEST = 1.0  # from the physics, in logarithms: what a residual may be
 FLOOR_US = 0.01
 LEAST_SHARE = 0.25  # of a kernel's latency that a negative offset leaves
 NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal variable
+SUSPECT = 0.15  # above its neighbours, in logarithms: a row that may have been disturbed, ...
+SUSPECT_DEVIATIONS = 2.0  # ...if that is also so many standard deviations
 UNSEEN_ERROR = 0.5  # relative, of a kernel whose like was never measured
 
 
@@ -137,6 +139,10 @@ class Fit:
         # Each row predicted from the others (Rasmussen 2006, section 5.4.2) says how sure the process is.
         surprise = np.abs(self.alpha) / np.sqrt(np.diag(self.inverse))
         self.doubt = max(1.0, float(np.median(surprise)) / NORMAL_MEDIAN)
+        # By how much, in logarithms, each row lies above what the others say of it, and that in deviations.
+        self.above = self.alpha / np.diag(self.inverse)
+        self.surprise = self.alpha / np.sqrt(np.diag(self.inverse)) / self.doubt
+        self.rows = rows
 
     def _physics(self, matrix: Vector) -> Vector:
         return np.maximum(matrix @ self.weights, FLOOR_US)
@@ -241,6 +247,27 @@ class LookupCostModel:
         """The same model with another correction of one precision."""
         return replace(self, corrections={**self.corrections, precision: factor})
 
+    def suspects(self) -> list[Kernel]:
+        """Kernels of which no sure time is known, then those measured as plainly slower than their like.
+
+        Something else may have had the machine meanwhile, which only ever adds; or the kernel is slow. Those
+        of which most is at stake come first.
+        """
+        found = [(math.inf, row.kernel) for row in self.rows if unsure(row)]
+        for key, rows in self._families[0].items():
+            if len(rows) < FEWEST:
+                continue
+            fit = self._fit(0, key, rows)
+            found += [
+                (above * row.latency_us, row.kernel)
+                for row, above, surprise in zip(fit.rows, fit.above, fit.surprise, strict=True)
+                if above > SUSPECT
+                and surprise > SUSPECT_DEVIATIONS
+                and above * row.latency_us > CLOCK_US
+                and not unsure(row)
+            ]
+        return [kernel for _, kernel in sorted(found, key=lambda pair: -pair[0])]
+
     def _estimate(self, kernel: Kernel) -> Estimate:
         row = self._measured.get(str(kernel))
         if row is not None and unsure(row):
@@ -256,12 +283,15 @@ class LookupCostModel:
             key = family(kernel, level)
             rows = self._families[level].get(key, [])
             if len(rows) >= FEWEST or (level == LEVELS - 1 and rows):
-                fit = self._fits.get((level, key))
-                if fit is None:
-                    fit = self._fits[level, key] = Fit(rows)
-                latency, error = fit.predict(kernel)
+                latency, error = self._fit(level, key, rows).predict(kernel)
                 return max(FLOOR_US, latency), max(error, level * UNSEEN_ERROR / LEVELS * latency)
         return self._unseen(kernel)
+
+    def _fit(self, level: int, key: tuple[Any, ...], rows: list[Measurement]) -> Fit:
+        fit = self._fits.get((level, key))
+        if fit is None:
+            fit = self._fits[level, key] = Fit(rows)
+        return fit
 
     def _unseen(self, kernel: Kernel) -> tuple[float, float]:
         """No kernel like it was measured: time per byte moved of all that were."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mcc.errors import TargetError
-from mcc.runtime.samples import undisturbed_mean
+from mcc.runtime.samples import calm_runs, undisturbed_mean
 from mcc.runtime.target import OpTime
 from mcc.runtime.wire import Array
 
@@ -173,7 +173,7 @@ def _events(library: Library, profiler: Handle) -> list[tuple[bytes, int, int]]:
 
 
 def typical(events: Sequence[tuple[bytes, int, int]], runs: int) -> list[OpTime]:
-    """Operators in the order in which every run has them, with their mean over the undisturbed runs.
+    """Operators in the order in which every run has them, with their mean over the calmest runs.
 
     Args:
         events: tag, type and microseconds, in order of time.
@@ -195,7 +195,8 @@ def typical(events: Sequence[tuple[bytes, int, int]], runs: int) -> list[OpTime]
         raise TargetError(
             f"LiteRT profiled {len(series)} of {runs} runs, with {len(kinds)} lists of operators"
         )
+    calm = [series[index] for index in calm_runs([sum(us for _, us in run) for run in series])]
     return [
         OpTime(str(index), column[0][0], undisturbed_mean([us for _, us in column]))
-        for index, column in enumerate(zip(*series, strict=True))
+        for index, column in enumerate(zip(*calm, strict=True))
     ]

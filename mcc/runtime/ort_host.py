@@ -14,7 +14,7 @@ import numpy as np
 
 from mcc.errors import TargetError
 from mcc.runtime.host import HostTarget, LoadedModel
-from mcc.runtime.samples import undisturbed_mean
+from mcc.runtime.samples import calm_runs, undisturbed_mean
 from mcc.runtime.target import Availability, OpTime, TargetFacts, TensorInfo, processor_flags
 from mcc.runtime.wire import Array
 
@@ -75,13 +75,18 @@ def _session(file: Path, options: Any) -> Any:
 
 
 def kernel_times(events: Sequence[Mapping[str, Any]]) -> list[OpTime]:
-    """Undisturbed mean of each node's kernel, in order of execution; the first inference is left out."""
+    """Mean of each node's kernel over the calmest runs, in order of execution; the first run is left out."""
     durations: dict[tuple[str, str], list[float]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             key = (event["name"].removesuffix("_kernel_time"), event["args"]["op_name"])
             durations.setdefault(key, []).append(float(event["dur"]))
-    return [OpTime(name, kind, undisturbed_mean(us[1:])) for (name, kind), us in durations.items()]
+    totals = [sum(run) for run in zip(*durations.values(), strict=False)]  # nodes may share a name
+    calm = [1 + index for index in calm_runs(totals[1:])]
+    return [
+        OpTime(name, kind, undisturbed_mean([us[run] for run in calm]))
+        for (name, kind), us in durations.items()
+    ]
 
 
 def _tensor_info(value: Any) -> TensorInfo:

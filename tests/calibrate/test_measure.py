@@ -13,7 +13,7 @@ from mcc.calibrate import campaign, entry
 from mcc.calibrate import measure as measuring
 from mcc.calibrate.campaign import Choices, kernels_for, rounded
 from mcc.calibrate.differenced import copies_of, difference
-from mcc.calibrate.measure import measure, measure_overhead
+from mcc.calibrate.measure import measure, measure_again, measure_overhead
 from mcc.calibrate.store import Store
 from mcc.cost_api import Kernel, Measurement, graph_kernels
 from mcc.errors import TargetError, UsageError
@@ -118,6 +118,25 @@ def test_a_spent_budget_leaves_the_rest_for_later(tmp_path: Path, quick: list[Se
         assert (report.measured, report.left) == (0, 2)
         report = measure(asked, TARGET, store)
         assert (report.measured, report.left) == (2, 0)
+
+
+def test_measured_again_the_faster_counts(
+    tmp_path: Path, quick: list[Sequence[Kernel]], apart: list[Sequence[Kernel]]
+) -> None:
+    slow, fast, unlucky = conv(8, 16), conv(8, 24), conv(8, 13)
+    fingerprint = TARGET.fingerprint().key()
+    with Store(tmp_path / "t.sqlite") as store:
+        for kernel, share in ((slow, 2.0), (fast, 0.5), (unlucky, 2.0)):
+            us = share * surface_us(kernel)
+            store.add(fingerprint, [Measurement(kernel, us, us, us, 10, "2025", 0.0)])
+        ((before, now),) = measure_again([slow, fast, unlucky], TARGET, store)
+        assert (before.kernel, before.latency_us, now.latency_us) == (
+            slow,
+            2 * surface_us(slow),
+            surface_us(slow),
+        )
+        rows = {row.kernel: row.latency_us for row in store.rows(fingerprint)}
+    assert rows == {slow: surface_us(slow), fast: 0.5 * surface_us(fast), unlucky: 2 * surface_us(unlucky)}
 
 
 def test_the_network_itself_comes_first_and_ends_keep_their_channels() -> None:

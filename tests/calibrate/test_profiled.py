@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mcc.calibrate.profiled import ATTEMPTS, measure_profiled
+from mcc.calibrate.profiled import ATTEMPTS, MOST_REPEATS, calm_profiles, measure_profiled
 from mcc.runtime.registry import get_target
 from mcc.runtime.target import OpTime
 from mcc.runtime.units import MICROSECONDS, Unit
@@ -61,3 +61,18 @@ def test_the_least_disturbed_of_all_counts(tmp_path: Path) -> None:
     device: Any = Device(1, [900.0, 60.0, 300.0])
     (row,) = measure_profiled([conv(8, 8)], device, tmp_path, threads=1, bare_us=BARE_US)
     assert row.latency_us == pytest.approx(OWN_US + MISSING_US + 60.0 / 3)
+
+
+@pytest.mark.parametrize(
+    ("totals", "kept"),
+    [
+        ([10.0, 10.1, 10.2], [10.0, 10.1, 10.2]),
+        ([18.0, 10.0, 17.0, 10.2, 10.1], [10.0, 10.1, 10.2]),
+        ([18.0, 10.0, 17.0, 12.0, 14.0, 16.0, 1.0], [10.0, 12.0, 14.0]),
+    ],
+)
+def test_profiles_are_taken_until_the_fastest_agree(totals: list[float], kept: list[float]) -> None:
+    left = list(totals)
+    found = calm_profiles(lambda: [OpTime("", "Convolution", left.pop(0))], 3)
+    assert [ops[0].us for ops in found] == kept
+    assert len(left) == len(totals) - min(len(totals), MOST_REPEATS)

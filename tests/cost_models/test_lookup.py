@@ -114,3 +114,19 @@ def test_from_a_table_with_figures_of_whole_networks(tmp_path: Path) -> None:
     assert (latest.overhead("float").latency_us, chosen.overhead("float").latency_us) == (9.0, 7.0)
     assert chosen.kernel(GRID[0]).latency_us == pytest.approx(1.1 * surface_us(GRID[0]))
     assert chosen.overhead("int8").source == "fitted"
+
+
+def test_rows_slower_than_their_like_are_suspects() -> None:
+    assert model().suspects() == []
+    slow = [measured(kernel, 1.6 * surface_us(kernel)) for kernel in GRID[2:4]]
+    vague = replace(measured(conv(40, 40, size=8)), low_us=0.0, high_us=1e3)
+    rows = {str(row.kernel): row for row in (*map(measured, GRID), *slow, vague)}
+    found = LookupCostModel(tuple(rows.values())).suspects()
+    assert found[0] == vague.kernel
+    assert set(found[1:]) == {GRID[2], GRID[3]}
+
+
+def test_a_row_faster_than_its_like_is_none() -> None:
+    fast = measured(GRID[3], 0.6 * surface_us(GRID[3]))
+    rows = {str(row.kernel): row for row in (*map(measured, GRID), fast)}
+    assert fast.kernel not in LookupCostModel(tuple(rows.values())).suspects()
