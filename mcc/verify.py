@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from mcc.analysis.exactness import exact_on_integers
 from mcc.errors import MccError, VerificationError
@@ -22,14 +22,18 @@ from mcc.ir.canonical import check_shapes, check_structure
 from mcc.ir.graph import (
     Graph,
     calls,
+    constant,
     constants,
     copy_graph,
     infer,
     inputs,
+    is_constant,
+    live_nodes,
+    op_name,
     outputs,
     run,
 )
-from mcc.ir.notes import DTYPES, TensorType, annotate, shape_of, type_of
+from mcc.ir.notes import DTYPES, TensorType, annotate, note, shape_of, type_of
 from mcc.pass_api import Pass, PassContext, apply_pass
 
 TOLERANCE = 1e-9
@@ -59,6 +63,30 @@ def check_interface(before: Graph, after: Graph) -> None:
     returned = [[(node.name, type_of(node)) for node in outputs(graph)] for graph in (before, after)]
     if [kind for _, kind in returned[0]] != [kind for _, kind in returned[1]]:
         raise VerificationError(f"returns {_listed(returned[1])} in place of {_listed(returned[0])}")
+
+
+def check_frozen(before: Graph, after: Graph) -> None:
+    """Raise VerificationError unless every frozen node that an output depends on is as it was.
+
+    That is its operator, attributes, type, reason, and the constants that it reads; what it reads of other
+    nodes may come from another node (an identity before it may go).
+    """
+    now = {node.name: node for node in calls(after)}
+    for node in live_nodes(before):
+        if node.op != "call_function" or note(node).frozen is None:
+            continue
+        found = now.get(node.name)
+        if found is None:
+            raise VerificationError("is gone, though frozen", where=node.name)
+        if (op_name(node), node.kwargs, type_of(node)) != (op_name(found), found.kwargs, type_of(found)):
+            raise VerificationError("is another operator or shape, though frozen", where=node.name)
+        if note(found).frozen != note(node).frozen:
+            raise VerificationError("is frozen for another reason than before", where=node.name)
+        for old, new in zip(node.args, found.args, strict=False):
+            if not isinstance(old, fx.Node) or not isinstance(new, fx.Node) or not is_constant(old):
+                continue
+            if is_constant(new) and not torch.equal(constant(before, old), constant(after, new)):
+                raise VerificationError(f"reads another {old.target}, though frozen", where=node.name)
 
 
 def _listed(values: Sequence[tuple[str, TensorType]]) -> str:
@@ -265,6 +293,7 @@ def check_pass(step: Pass, before: Graph, after: Graph, ctx: PassContext) -> Com
         check_structure(after)
         check_shapes(after)
         check_interface(before, after)
+        check_frozen(before, after)
         step.ensures(after)
     except MccError as error:
         raise VerificationError(f"after {step}: {error.message}", where=error.where) from error

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from mcc.analysis.pointwise import is_pointwise
 from mcc.errors import VerificationError
-from mcc.ir.graph import Graph, calls, constant, operand, set_constant
+from mcc.ir.graph import Graph, calls, constant, is_constant, operand, operands, set_constant
 from mcc.ir.notes import SparseNote, annotate, note
 from mcc.moments import input_moments, refit
 from mcc.pass_api import Pass, PassContext
@@ -34,7 +34,8 @@ class Sparsify1x1(Pass):
     No exact twin: with equal weights it would be compared with itself. The zeros are counted here, and the
     decoded lowered file is compared with the graph.
 
-    Skips 1x1 convolutions with a stride, padding or groups, which no runtime runs sparse, and frozen nodes.
+    Skips 1x1 convolutions with a stride, padding or groups, which no runtime runs sparse, frozen nodes, and
+    weights that a frozen node reads, too.
 
     Attributes:
         sparsity: share of zeros for nodes without a note; 0 leaves those dense.
@@ -66,14 +67,19 @@ class Sparsify1x1(Pass):
     def _thinned(self, graph: Graph, ctx: PassContext) -> dict[fx.Node, SparseNote]:
         """The layers to thin, and how; the others lose their note, with a reason."""
         found: dict[fx.Node, SparseNote] = {}
+        frozen = {n: reason for n in calls(graph) if (reason := note(n).frozen) is not None}
+        held = {arg.target: f"{n.name} reads its weight and is frozen: {reason}"
+                for n, reason in frozen.items() for arg in operands(n) if is_constant(arg)}  # fmt: skip
         for node in calls(graph, "conv2d"):
             # Half of a low-rank pair is thin enough unless a note says otherwise.
             by_option = self.sparsity > 0 and note(node).rank is None
             wanted = note(node).sparse or (SparseNote(self.block, self.sparsity) if by_option else None)
             if wanted is None or tuple(constant_shape(graph, node)[2:]) != (1, 1):
                 continue
-            if note(node).frozen is not None or not is_pointwise(node):
-                reason = note(node).frozen or "no runtime runs a strided, padded or grouped 1x1 sparse"
+            reason = note(node).frozen or held.get(operand(node, 1).target)
+            if reason is None and not is_pointwise(node):
+                reason = "no runtime runs a strided, padded or grouped 1x1 sparse"
+            if reason is not None:
                 ctx.refuse(node, reason)
                 annotate(node, sparse=None)
                 continue

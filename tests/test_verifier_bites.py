@@ -33,6 +33,8 @@ from mcc.ir.text import parse_graph
 from mcc.pass_api import Pass, PassContext
 from mcc.pipeline import Pipeline
 from mcc.verify import compare, prove, relative_difference
+from passes.drop_dead_code import DropDeadCode
+from passes.freeze_nodes import FreezeNodes
 
 NETWORK = """mcc 1
 const @a_w : f32[6,3,3,3] = {make}(1)
@@ -480,3 +482,111 @@ def test_a_frozen_node_keeps_its_note() -> None:
     result = Pipeline.parse("prune-channels{keep=0.5}").run(graph)
     assert note(named(result.graph, "r")).frozen == "by hand"
     assert calls(result.graph, "conv2d")[0].meta["mcc"].type.shape == (1, 6, 6, 6)
+
+
+# -- dead code and frozen nodes ----------------------------------------------------------------------------
+
+
+def test_dropping_what_an_output_depends_on_is_caught() -> None:
+    """As a drop-dead-code would that follows the first operand only: the shortcut is gone."""
+
+    @dataclass(frozen=True)
+    class DropTooMuch(DropDeadCode):
+        name: ClassVar[str] = "drop-too-much"
+
+        def run(self, graph: Graph, ctx: PassContext) -> None:
+            add = named(graph, "s")
+            add.replace_all_uses_with(operand(add, 0))
+            super().run(graph, ctx)
+
+    run(DropDeadCode(), with_dead_code(network()))
+    with pytest.raises(VerificationError, match="differs by"):
+        run(DropTooMuch(), with_dead_code(network()))
+
+
+def with_dead_code(graph: Graph) -> Graph:
+    """A network with two operators that lead nowhere, the first of which has a reader."""
+    add_call(graph, output_node(graph), "abs", add_call(graph, output_node(graph), "relu", named(graph, "a")))
+    return graph
+
+
+def test_dead_code_that_is_left_is_caught() -> None:
+    with pytest.raises(VerificationError, match=r"relu.*: no output depends on it"):
+        DropDeadCode().ensures(with_dead_code(network()))
+
+
+def test_an_input_dropped_as_dead_is_caught() -> None:
+    b = GraphBuilder()
+    used, unused = b.input("x", (1, 4)), b.input("y", (1, 4))
+    graph = b.finish(b.relu(used))
+
+    def drop_input(g: Graph) -> None:
+        g.graph.erase_node(named(g, unused.name))
+
+    run(DropDeadCode(), graph)
+    with pytest.raises(VerificationError, match=r"takes %x : .* in place of %x : .*, %y"):
+        run(Fault(drop_input), graph)
+
+
+def test_a_node_that_freezing_forgets_is_caught() -> None:
+    @dataclass(frozen=True)
+    class FreezeFirst(FreezeNodes):
+        name: ClassVar[str] = "freeze-first"
+
+        def run(self, graph: Graph, ctx: PassContext) -> None:
+            annotate(self._found(graph)[0], frozen=self.because)
+
+    run(FreezeFirst(match="a"), network())
+    with pytest.raises(VerificationError, match=r"r: .*is not frozen"):
+        run(FreezeFirst(match="?"), network())
+
+
+def frozen_network(name: str = "b") -> Graph:
+    graph = network()
+    annotate(named(graph, name), frozen="asked for")
+    return graph
+
+
+def test_freezing_that_changes_the_node_is_caught() -> None:
+    @dataclass(frozen=True)
+    class FreezeAndFuse(FreezeNodes):
+        name: ClassVar[str] = "freeze-and-fuse"
+
+        def run(self, graph: Graph, ctx: PassContext) -> None:
+            super().run(graph, ctx)
+            set_attribute("b", activation="relu")(graph)
+
+    with pytest.raises(VerificationError, match="differs by"):
+        run(FreezeAndFuse(match="b"), network())
+
+
+@dataclass(frozen=True)
+class Intended(Fault):
+    """A fault in a pass whose numbers change by intent, which no twin would catch."""
+
+    name: ClassVar[str] = "intended"
+
+    def reference(self, before: Graph, ctx: PassContext) -> None:
+        return None
+
+
+def touch_type(graph: Graph) -> None:
+    node = named(graph, "r")
+    node.replace_all_uses_with(add_call(graph, node.next, "relu6", operand(node, 0), name="six"))
+
+
+@pytest.mark.parametrize(
+    ("node", "do", "said"),
+    [
+        ("b", scale_constant("b_w", 1.01), "b: .*reads another b_w, though frozen"),
+        ("b", set_attribute("b", activation="relu"), "b: .*is another operator or shape, though frozen"),
+        ("r", touch_type, "r: .*is gone, though frozen"),
+        ("b", lambda g: annotate(named(g, "b"), frozen=None), "b: .*is frozen for another reason"),
+    ],
+)
+def test_a_pass_that_touches_a_frozen_node_is_caught(
+    node: str, do: Callable[[Graph], object], said: str
+) -> None:
+    run(Intended(do), network())  # by intent: nobody minds where nothing is frozen
+    with pytest.raises(VerificationError, match=said):
+        run(Intended(do), frozen_network(node))
