@@ -26,7 +26,6 @@ RUN_LIMIT_S = 300.0  # one request: an inference, a turn, or a chunk of images
 CHUNK_BYTES = 32 << 20  # of images in one message: bounds memory, hides the message's own cost
 PIPE_BYTES = 1 << 20  # of images under way; Linux starts with 64 KiB, one switch between processes each
 MEMORY_RUNS = 10  # inferences before the peak is read
-MEMORY_RUNNERS = 3  # garbage collection moves Node.js's peak by some 10 %, so the largest of three counts
 
 
 def python_worker(spec: str) -> list[str]:
@@ -253,7 +252,8 @@ def _dequantised(array: Array, info: TensorInfo, raw: bool) -> Array:
 def measure_peak_memory(target: Target, file: Path, threads: int) -> int:
     """See `Target.peak_memory`."""
     request = {"op": "memory", "threads": threads, "runs": MEMORY_RUNS}
-    return max(int(_ask_fresh_runner(target, file, request)["growth_bytes"]) for _ in range(MEMORY_RUNNERS))
+    grown = [_ask_fresh_runner(target, file, request) for _ in range(target.memory_runners)]
+    return max(int(one["growth_bytes"]) for one in grown)
 
 
 def measure_op_times(target: Target, file: Path, threads: int, runs: int) -> list[OpTime]:

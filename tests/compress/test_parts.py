@@ -124,6 +124,15 @@ def test_a_run_goes_on_from_its_folder_and_others_from_the_table(files: list[Pat
         assert json.loads(again.store.read_text()) == again.known
 
 
+def test_files_of_the_same_bytes_are_measured_as_one(files: list[Path]) -> None:
+    bench, target = _bench(files, "run")
+    other = files[0].with_name("other.tflite")
+    other.write_bytes(b"z" * 200)
+    one, two, three = bench.speeds([files[1], other, files[2]], budget_s=1.0)
+    assert one == three != two
+    assert [len(together) for together in target.timed] == [3]  # with the baseline
+
+
 def test_measurements_of_another_machine_are_never_taken(files: list[Path]) -> None:
     _bench(files, "run")[0].speed(files[1])
     other, target = _bench(files, "another run", fingerprint="b")

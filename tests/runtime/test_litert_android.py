@@ -47,6 +47,21 @@ def test_outputs_are_those_of_the_model_and_everything_is_removed(one_phone: Adb
     assert list(one_phone.phone.temporary.iterdir()) == []
 
 
+def test_what_a_file_takes_is_asked_once(one_phone: AdbServer, tmp_path) -> None:
+    """A run costs a phone up to a second; a job opens each of its files several times."""
+    file = models.write_tflite(models.conv(7), tmp_path / "a.tflite")
+    copy = tmp_path / "b.tflite"
+    copy.write_bytes(file.read_bytes())
+    before = len(one_phone.phone.commands)
+    for path in (file, copy, file):
+        with on(one_phone).session(path) as session:
+            assert session.inputs[0].shape == (1, 8, 8, 3)
+    assert sum("/runner" in line for line in one_phone.phone.commands[before:]) == 1
+    other = models.write_tflite(models.conv(7, (3, 4)), file)
+    with on(one_phone).session(other) as session:
+        assert session.outputs[0].shape == (1, 8, 8, 4)
+
+
 def test_int8_is_bit_equal_to_the_host(one_phone: AdbServer, tmp_path) -> None:
     file = models.chain_tflite_int8([models.conv()], tmp_path / "q.tflite")
     results = []

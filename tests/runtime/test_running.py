@@ -148,7 +148,7 @@ def test_truncated_files_never_take_the_caller_down(tmp_path: Path) -> None:
 )
 def test_peak_memory_shows_large_weights(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = usable(spec)
-    monkeypatch.setattr("mcc.runtime.process.MEMORY_RUNNERS", 1)
+    monkeypatch.setattr(target, "memory_runners", 1)
     weights = models.conv(0, (512, 1024), kernel=4, size=8)
     assert weights.weight.nbytes == 32 << 20
     large = write(target, tmp_path, [weights])

@@ -4,9 +4,10 @@
     python -m tools.checks.tensorflow_oracle [-o docs/results/tensorflow.md]
 
 For each parity case of the TFLite writer with one input and one output: both files run in LiteRT on the same
-input, against torch. The files of TensorFlow's converter, whose operators and versions are its own, also go
-through the reader of mcc and its views.
-Exit status 1 where any differs by more than 1e-4 of the output range, or cannot be read.
+input, against torch; then both int8 files, against each other. The files of TensorFlow's converter, whose
+operators and versions are its own, also go through the reader of mcc and its views.
+Exit status 1 where a float file differs by more than 1e-4 of the output range, where int8 files that compute in
+integers throughout are more than one step apart, or where a file cannot be read.
 """
 
 from __future__ import annotations
@@ -23,15 +24,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from mcc.ir.graph import Graph, run
+from mcc.ir.graph import Graph, constant, operand, outputs, run
 from mcc.lower.tensorflow.converter import convert
 from mcc.lower.tflite.reader import read_tflite
 from mcc.lower.tflite.writer import to_tflite
 from mcc.report.tflite_views import view_tflite
 from tests.lower.tflite.cases import CASES, COMPOSITES, Composite
+from tests.lower.tflite.quantising import quantised
 from tests.lower.tflite.running import execute
 
 TOLERANCE = 1e-4
+HALF_STEP = 0.5  # outputs are multiples of a step: nearer than that is equal
+STORAGE = ("DEQUANTIZE", "QUANTIZE")  # at the borders of a file
 
 
 def largest(graph: Graph, raw: bytes, values: list[torch.Tensor]) -> float:
@@ -43,10 +47,7 @@ def largest(graph: Graph, raw: bytes, values: list[torch.Tensor]) -> float:
 
 def check(case: Any) -> tuple[float, float, Counter[str]]:
     """Both differences for one case, and the operators that TensorFlow's file has."""
-    graph = case.graph()
-    torch.manual_seed(2)
-    composite = isinstance(case, Composite)
-    values = [torch.randn(1, *shape) for shape in case.inputs] if composite else [case.input()[:1]]
+    graph, values = case.graph(), values_of(case)
     raw = convert(graph)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "theirs.tflite"
@@ -54,6 +55,28 @@ def check(case: Any) -> tuple[float, float, Counter[str]]:
         assert view_tflite(file)
     counts = read_tflite(raw).op_counts()
     return largest(graph, to_tflite(graph), values), largest(graph, raw, values), counts
+
+
+def check_int8(case: Any) -> tuple[float, float, bool]:
+    """Share of equal outputs of both int8 files, the largest distance in steps, and whether TensorFlow's file
+    computes in integers throughout."""
+    graph, values = case.graph(), values_of(case)
+    fake = quantised(graph, *values)
+    raw = convert(fake, quantised=True)
+    theirs, ours = (execute(one, [value.numpy() for value in values])[0] for one in (raw, to_tflite(fake)))
+    step = float(constant(fake, operand(outputs(fake)[0], 1)))
+    off = np.abs(theirs - ours) / step
+    model = read_tflite(raw)
+    made = [model.tensors[op.outputs[0]] for op in model.operators if op.code not in STORAGE]
+    whole = all(tensor.dtype == "int8" or tensor.is_constant for tensor in made)
+    return float((off < HALF_STEP).mean()), float(off.max()), whole
+
+
+def values_of(case: Any) -> list[torch.Tensor]:
+    """Inputs of a case, one of each."""
+    torch.manual_seed(2)
+    composite = isinstance(case, Composite)
+    return [torch.randn(1, *shape) for shape in case.inputs] if composite else [case.input()[:1]]
 
 
 def main() -> int:
@@ -74,17 +97,51 @@ def main() -> int:
         rows.setdefault(case.op or "compositions", []).append((ours, theirs))
         if max(ours, theirs) > TOLERANCE:
             failed.append(f"{case.id}: ours {ours:.1e}, TensorFlow's {theirs:.1e}")
-    text = report(rows, kinds, failed, time.monotonic() - begin)
+    integers: dict[str, list[tuple[float, float, bool]]] = {}
+    for case in CASES:
+        try:
+            found_int8 = check_int8(case)
+        except Exception as error:
+            failed.append(f"{case.id} in int8: {type(error).__name__}: {str(error)[:120]}")
+            continue
+        integers.setdefault(case.op, []).append(found_int8)
+        if found_int8[2] and found_int8[1] > 1 + HALF_STEP:
+            failed.append(f"{case.id} in int8: {found_int8[1]:.1f} steps apart")
+    text = "\n".join((report(rows, kinds, time.monotonic() - begin), *in_int8(integers), *ending(failed)))
     print(text)
     if arguments.output:
         arguments.output.write_text(text + "\n", "utf-8")
     return 1 if failed else 0
 
 
-def report(
-    rows: dict[str, list[tuple[float, float]]], kinds: Counter[str], failed: list[str], seconds: float
-) -> str:
-    """The result as Markdown."""
+def in_int8(rows: dict[str, list[tuple[float, float, bool]]]) -> list[str]:
+    """The result for int8 files as Markdown."""
+    lines = [
+        "",
+        "## int8",
+        "",
+        "The same grids through fake quantisation in TensorFlow, whose converter computes the scales anew in",
+        "float32. Outputs of both files in LiteRT, in steps of the output's grid; `whole`: cases that",
+        "TensorFlow writes in integers throughout (in others a part stays float, which rounds otherwise).",
+        "",
+        "| operator | cases | whole | equal outputs | largest distance |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, found in sorted(rows.items()):
+        whole = [one for one in found if one[2]] or found
+        equal, most = min(one[0] for one in whole), max(one[1] for one in whole)
+        count = sum(one[2] for one in found)
+        lines.append(f"| {name} | {len(found)} | {count} | {equal:.2%} | {most:.0f} |")
+    return lines
+
+
+def ending(failed: list[str]) -> list[str]:
+    """What failed, as Markdown."""
+    return ["", *(f"* failed: {text}" for text in failed)] if failed else ["", "None failed."]
+
+
+def report(rows: dict[str, list[tuple[float, float]]], kinds: Counter[str], seconds: float) -> str:
+    """The result for float files as Markdown."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tensorflow", "ai-edge-litert"))
     lines = [
         "# The TFLite writer against TensorFlow's converter",
@@ -100,7 +157,6 @@ def report(
         ours, theirs = (max(pair[i] for pair in pairs) for i in range(2))
         lines.append(f"| {name} | {len(pairs)} | {ours:.0e} | {theirs:.0e} |")
     lines += ["", f"Operators in TensorFlow's files: {', '.join(sorted(kinds))}."]
-    lines += ["", *(f"* failed: {text}" for text in failed)] if failed else ["", "None failed."]
     return "\n".join(lines)
 
 

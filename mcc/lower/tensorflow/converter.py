@@ -8,29 +8,32 @@ import numpy as np
 from torch import fx
 
 from mcc.errors import TargetError, UnsupportedError
-from mcc.ir.graph import constant, first_line, inputs, is_constant, live_nodes, op_name, outputs
+from mcc.ir.graph import constant, first_line, inputs, is_constant, live_nodes, op_name, operand, outputs
 from mcc.ir.notes import shape_of
 from mcc.lower.tensorflow.functions import functions, refuse_quantised
+from mcc.lower.tensorflow.quantised import quantiser, weight_grids
+from mcc.quant.params import is_fake_quantize, quant_params
 
 HOW_TO_GET = 'pip install "mcc[tensorflow]"'
 
 
-def convert(graph: fx.GraphModule, **described: Any) -> bytes:
-    """The bytes of a float `.tflite` file that TensorFlow's converter made.
+def convert(graph: fx.GraphModule, *, quantised: bool = False, **described: Any) -> bytes:
+    """The bytes of a `.tflite` file that TensorFlow's converter made.
 
     Images go in and out as NHWC, as in the files of `mcc.lower.tflite`. The batch is that of the graph.
 
     Args:
-        graph: canonical graph in deployment form, float.
+        graph: canonical graph in deployment form.
+        quantised: take fake quantisations, too: scales are then those of the graph but for their last digits.
         described: labels and normalisation, which this route does not store.
 
     Raises:
         TargetError: TensorFlow is not installed.
-        UnsupportedError: a quantised graph, one with several inputs or outputs, or one that TensorFlow does
-            not take.
+        UnsupportedError: a quantised graph where none is asked for, one with several inputs or outputs, or
+            one that TensorFlow does not take.
     """
     for node in live_nodes(graph):
-        if node.op == "call_function":
+        if node.op == "call_function" and not quantised:
             refuse_quantised(op_name(node), node.name)
     for what, found in (("inputs", inputs(graph)), ("outputs", outputs(graph))):
         if len(found) != 1:
@@ -50,7 +53,7 @@ def convert(graph: fx.GraphModule, **described: Any) -> bytes:
 
 
 def _converted(tf: Any, graph: fx.GraphModule) -> bytes:
-    known = functions(tf)
+    known, grids = functions(tf), weight_grids(graph)
     images = [len(shape_of(node)) == 4 for node in inputs(graph)]
     signature = [
         tf.TensorSpec(_stored(shape_of(node)) if image else shape_of(node), tf.float32, name=node.name)
@@ -65,16 +68,26 @@ def _converted(tf: Any, graph: fx.GraphModule) -> bytes:
         for node in live_nodes(graph):
             if is_constant(node):
                 values[node] = tf.constant(constant(graph, node).detach().numpy().astype(np.float32))
+            elif node in grids.values():  # where channels are last: in the operator that reads the weight
+                values[node] = values[operand(node, 0)]
+            elif is_fake_quantize(node):
+                values[node] = quantiser(tf, quant_params(graph, node), node.name)(values[operand(node, 0)])
             elif node.op == "call_function":
                 operands = [values[arg] if isinstance(arg, fx.Node) else None for arg in node.args]
-                values[node] = known[op_name(node)](*operands, **node.kwargs)
+                more = dict(node.kwargs)
+                if node in grids:
+                    more["taps"] = quantiser(tf, quant_params(graph, grids[node]), node.name)
+                values[node] = known[op_name(node)](*operands, **more)
         made = [values[node] for node in outputs(graph)]
         return tuple(tf.transpose(v, (0, 2, 3, 1)) if len(v.shape) == 4 else tf.identity(v) for v in made)
 
     module = tf.Module()
     module.forward = forward
     concrete = forward.get_concrete_function()
-    return bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete], module).convert())
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
+    if any(is_fake_quantize(node) for node in live_nodes(graph)):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]  # integers where grids allow them
+    return bytes(converter.convert())
 
 
 def _stored(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -31,6 +31,11 @@ def functions(tf: Any) -> dict[str, Function]:
     return {**_elementwise(tf), **_windows(tf), **_shapes(tf), **_reductions(tf)}
 
 
+def same(value: Value) -> Value:
+    """A weight as it is: in place of what quantises it."""
+    return value
+
+
 def _last(tf: Any, x: Value) -> Value:
     return tf.transpose(x, (0, 2, 3, 1))
 
@@ -92,21 +97,25 @@ def _windows(tf: Any) -> dict[str, Function]:
         top, bottom, left, right = padding
         return tf.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value)
 
-    def conv2d(x: Value, weight: Value, bias: Value | None, **at: Any) -> Value:
+    def conv2d(x: Value, weight: Value, bias: Value | None, *, taps: Function = same, **at: Any) -> Value:
         groups, channels = at["groups"], x.shape[1]
         image = padded(_last(tf, x), at["padding"])
         if groups == channels and groups > 1 and at["stride"][0] == at["stride"][1]:
             shape = (groups, -1, *weight.shape[2:])
-            taps = tf.transpose(tf.reshape(weight, shape), (2, 3, 0, 1))
+            held = tf.transpose(tf.reshape(weight, shape), (2, 3, 0, 1))
+            flat = taps(tf.reshape(held, (*weight.shape[2:], 1, weight.shape[0])))
             strides = (1, *at["stride"], 1)
-            y = tf.nn.depthwise_conv2d(image, taps, strides, "VALID", dilations=at["dilation"])
+            held = tf.reshape(flat, held.shape)
+            y = tf.nn.depthwise_conv2d(image, held, strides, "VALID", dilations=at["dilation"])
         else:
-            taps = tf.transpose(weight, (2, 3, 1, 0))
-            y = tf.nn.conv2d(image, taps, at["stride"], "VALID", dilations=at["dilation"])
+            held = taps(tf.transpose(weight, (2, 3, 1, 0)))
+            y = tf.nn.conv2d(image, held, at["stride"], "VALID", dilations=at["dilation"])
         y = y if bias is None else y + bias
         return _first(tf, _activate(tf, y, at["activation"]))
 
-    def conv_transpose2d(x: Value, weight: Value, bias: Value | None, **at: Any) -> Value:
+    def conv_transpose2d(
+        x: Value, weight: Value, bias: Value | None, *, taps: Function = same, **at: Any
+    ) -> Value:
         """Zeros between the pixels, then a convolution with the kernel turned round."""
         inner, _, height, width = weight.shape
         rows = inner // at["groups"]
@@ -117,8 +126,8 @@ def _windows(tf: Any) -> dict[str, Function]:
             extent = [(k - 1) * d for k, d in zip((height, width), at["dilation"], strict=True)]
             edges = padded(image, (extent[0], extent[0] + at["output_padding"][0],
                                    extent[1], extent[1] + at["output_padding"][1]))  # fmt: skip
-            taps = tf.transpose(tf.reverse(weight[own], (2, 3)), (2, 3, 0, 1))
-            parts.append(tf.nn.conv2d(edges, taps, 1, "VALID", dilations=at["dilation"]))
+            held = taps(tf.transpose(tf.reverse(weight[own], (2, 3)), (2, 3, 0, 1)))
+            parts.append(tf.nn.conv2d(edges, held, 1, "VALID", dilations=at["dilation"]))
         full = tf.concat(parts, 3)
         top, bottom, left, right = at["padding"]
         y = full[:, top : full.shape[1] - bottom, left : full.shape[2] - right]
@@ -154,10 +163,17 @@ def _windows(tf: Any) -> dict[str, Function]:
             )
         return _first(tf, made)
 
-    def linear(x: Value, weight: Value, bias: Value | None, activation: str) -> Value:
-        y = tf.matmul(tf.reshape(x, (-1, x.shape[-1])), weight, transpose_b=True)
+    def linear(
+        x: Value, weight: Value, bias: Value | None, *, activation: str, taps: Function = same
+    ) -> Value:
+        rows = tf.reshape(x, (-1, x.shape[-1]))
+        if taps is same:
+            y = tf.matmul(rows, weight, transpose_b=True)
+        else:  # the converter loses the channels of a product's grid, and keeps those of a convolution's
+            held = taps(tf.reshape(tf.transpose(weight), (1, 1, x.shape[-1], weight.shape[0])))
+            y = tf.nn.conv2d(tf.reshape(rows, (-1, 1, 1, x.shape[-1])), held, 1, "VALID")
         y = y if bias is None else y + bias
-        return _activate(tf, tf.reshape(y, (*x.shape[:-1], weight.shape[0])), activation)
+        return tf.reshape(_activate(tf, y, activation), (*x.shape[:-1], weight.shape[0]))
 
     return {
         "conv2d": conv2d, "conv_transpose2d": conv_transpose2d, "max_pool2d": max_pool2d, "linear": linear,

@@ -9,10 +9,11 @@ import os
 import platform
 import re
 import shlex
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import psutil
 from filelock import FileLock
@@ -47,6 +48,8 @@ class Phone:
             mode=0o666, poll_interval=QUEUE_POLL_S, thread_local=False,
         )  # fmt: skip
         self._programs: dict[str, list[str]] = {}
+        self.loaded: dict[str, Mapping[str, Any]] = {}  # what runners said of files, by what was asked
+        self._pinned: dict[int, tuple[int, ...]] = {}
         self._numbers = 0
 
     @contextmanager
@@ -135,15 +138,17 @@ class Phone:
         return None not in (state.battery_microamperes, state.battery_microvolts)
 
     def pinned(self, programs: str, threads: int) -> tuple[int, ...]:
-        """The fastest cores, if programs may be bound to them; else none."""
-        cores = self.facts.fastest_cores(threads)
-        if cores:
+        """The fastest cores, if programs may be bound to them; else none. Tried once for each `threads`."""
+        if threads not in self._pinned:
+            cores = self.facts.fastest_cores(threads)
             try:
-                self.call(programs, f"on {core_mask(cores)} 10 true")
+                if cores:
+                    self.call(programs, f"on {core_mask(cores)} 10 true")
             except TargetError as error:
                 log.info("programs are not bound to cores: %s", error)
-                return ()
-        return cores
+                cores = ()
+            self._pinned[threads] = cores
+        return self._pinned[threads]
 
     def _prepare(self) -> None:
         """Remove what killed processes left, and see to it that this one removes its own."""

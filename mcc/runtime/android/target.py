@@ -27,6 +27,7 @@ class AndroidTarget(Target):
     """A runtime on a phone over adb; the option is the phone's serial."""
 
     options: ClassVar[Mapping[str, str]] = {"SERIAL": "the phone that `adb devices` lists under that name"}
+    memory_runners = 1  # no garbage is collected in the runner
     sample_us = 2_000.0  # long against the clock's steps and a scheduler's tick, short against a phone's heat
 
     def __init__(self, option: str | None = None) -> None:
