@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mcc.cli.inspect import ORT, TFLITE, views_of
 from mcc.cli.models import load_model, model_options
 from mcc.cli.output import print_json
 from mcc.cli.settings import Settings, common_options
 
 if TYPE_CHECKING:
     from mcc.ir.diff import GraphDiff, NodeView
-
-TFLITE = ".tflite"
 
 
 @click.command(short_help="Compare two graphs: added, removed, reshaped, requantised.")
@@ -37,7 +36,7 @@ def diff(
     from mcc.ir.diff import diff_views
 
     first, second = _views(a, input_shape, weights), _views(b, input_shape, weights)
-    found = diff_views(first, second, attributes=a.endswith(TFLITE) == b.endswith(TFLITE))
+    found = diff_views(first, second, attributes=_kind(a) == _kind(b))
     if html is not None:
         from mcc.report.diff_html import write_diff_html
 
@@ -48,11 +47,15 @@ def diff(
     return None
 
 
-def _views(spec: str, input_shape: tuple[int, ...] | None, weights: Path | None) -> list[NodeView]:
-    if spec.endswith(TFLITE):
-        from mcc.report.tflite_views import view_tflite
+def _kind(spec: str) -> str:
+    """The format whose attributes a model's operators have: a lowered file's own, or the graph's."""
+    return next((suffix for suffix in (TFLITE, ORT) if spec.endswith(suffix)), "")
 
-        return view_tflite(spec)
+
+def _views(spec: str, input_shape: tuple[int, ...] | None, weights: Path | None) -> list[NodeView]:
+    stored = views_of(spec)
+    if stored is not None:
+        return stored
     from mcc.ir.diff import view_graph
 
     return view_graph(load_model(spec, input_shape, weights).graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,13 @@ from mcc.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from mcc.cost_api import CostModel, Estimate
+    from mcc.ir.diff import NodeView
     from mcc.ir.graph import Graph
     from mcc.report.layers import Layer, Move
     from mcc.runtime.target import Target
     from mcc.runtime.units import Unit
 
-TFLITE = ".tflite"
+TFLITE, ORT = ".tflite", ".ort"
 
 
 @click.command(short_help="Show a model's layers, their cost, and what can be done.")
@@ -44,18 +46,19 @@ def inspect(
 ) -> None:  # fmt: skip
     """Show a model's operators, shapes, multiply-accumulates and bytes, and what can be done to each layer.
 
-    The model is shown as it is lowered: batch norms folded, activations fused. Of a .tflite file, the
-    operators and tensors as they are.
+    The model is shown as it is lowered: batch norms folded, activations fused. Of a .tflite or .ort file,
+    the operators and tensors as they are.
 
     With a target, a second table says what each layer would cost there in each form: as it is, as int8,
     sparse, as a low-rank pair; measured, or fitted between what was measured, with one standard deviation.
     """
-    if model.endswith(TFLITE):
+    views = views_of(model)
+    if views is not None:
         if folder is not None:
             raise UsageError(
                 "is for graphs", where="--model-explorer", hint="Model Explorer opens .tflite files itself"
             )
-        return _inspect_tflite(model, settings)
+        return _show_file(model, views, settings)
     from mcc.report.layers import inspect_layers
     from mcc.report.sparse_path import sparse_path
 
@@ -250,18 +253,30 @@ def _reasons(layers: tuple[Layer, ...]) -> list[tuple[str, str, str | None]]:
     return rows
 
 
-def _inspect_tflite(model: str, settings: Settings) -> None:
-    from mcc.lower.tflite.reader import read_tflite
-    from mcc.report.tflite_views import view_tflite
+def views_of(file: str) -> list[NodeView] | None:
+    """The operators of a lowered file that is shown as it is; None for a MODEL."""
+    if file.endswith(TFLITE):
+        from mcc.report.tflite_views import view_tflite
+
+        return view_tflite(file)
+    if file.endswith(ORT):
+        from mcc.report.ort_views import view_ort
+
+        return view_ort(file)
+    return None
+
+
+def _show_file(file: str, views: list[NodeView], settings: Settings) -> None:
     from mcc.report.words import bytes_words
 
-    file, views = read_tflite(model), view_tflite(model)
+    size = Path(file).stat().st_size
+    operators = [view for view in views if view.op != "input"]
     if settings.json:
         return print_json(
             {
-                "model": model,
-                "size_bytes": file.size_bytes,
-                "operators": dict(file.op_counts()),
+                "model": file,
+                "size_bytes": size,
+                "operators": _counts(file, operators),
                 "layers": [
                     {
                         "node": view.name,
@@ -283,5 +298,14 @@ def _inspect_tflite(model: str, settings: Settings) -> None:
         for view in views
     ]  # fmt: skip
     print_table(["layer", "operator", "value", "precision", "constants"], rows)
-    click.echo(f"\n{len(file.operators)} operators, {bytes_words(file.size_bytes)}")
+    click.echo(f"\n{sum(_counts(file, operators).values())} operators, {bytes_words(size)}")
     return None
+
+
+def _counts(file: str, operators: list[NodeView]) -> dict[str, int]:
+    """How often each operator occurs, under its own name in a .tflite file."""
+    if file.endswith(TFLITE):
+        from mcc.lower.tflite.reader import read_tflite
+
+        return dict(read_tflite(file).op_counts())
+    return dict(Counter(view.op for view in operators))

@@ -19,7 +19,7 @@ PROGRAM = b"ET"  # begins the file identifier of ExecuTorch's programs, whatever
 
 
 def stored_preprocessing(file: Path | str) -> Preprocessing | None:
-    """The normalisation that a .tflite, .onnx or .pte file states; None where it states none to be read.
+    """The normalisation that a .tflite, .onnx, .ort or .pte file states; None where none can be read.
 
     Raises:
         DataError: the file itself cannot be read.
@@ -42,11 +42,7 @@ def _in_onnx(path: Path) -> Stated:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # the protocol-buffer library raises its own kinds
         raise DataError(f"cannot be read as ONNX: {type(error).__name__}", where=str(path)) from error
-    stated = {entry.key: entry.value for entry in model.metadata_props}.get("normalisation")
-    if stated is None:
-        return None
-    values = json.loads(stated)
-    return values["mean"], values["deviation"]
+    return _from_text({entry.key: entry.value for entry in model.metadata_props}.get("normalisation"))
 
 
 def _in_pte(path: Path) -> Stated:
@@ -81,7 +77,21 @@ def _in_tflite(path: Path) -> Stated:
     return None
 
 
-READERS = {".tflite": _in_tflite, ".onnx": _in_onnx, ".pte": _in_pte}
+def _in_ort(path: Path) -> Stated:
+    from mcc.lower.onnx.ort_reader import read_ort
+
+    return _from_text(read_ort(path).metadata.get("normalisation"))
+
+
+def _from_text(stated: str | None) -> Stated:
+    """What mcc's ONNX writer puts into the model's properties, which onnxruntime carries over."""
+    if stated is None:
+        return None
+    values = json.loads(stated)
+    return values["mean"], values["deviation"]
+
+
+READERS = {".tflite": _in_tflite, ".onnx": _in_onnx, ".ort": _in_ort, ".pte": _in_pte}
 
 
 class _Table:

@@ -1,11 +1,15 @@
 """What files say about their images is read back, and what is not there is not made up."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mcc.data.preprocessing import Preprocessing
 from mcc.errors import DataError
+from mcc.ir.graph import Graph
+from mcc.lower.onnx.ort_format import to_ort
 from mcc.lower.onnx.writer import to_onnx
 from mcc.lower.tflite.metadata import Normalisation
 from mcc.lower.tflite.reader import read_tflite
@@ -16,9 +20,12 @@ from tests.report.networks import classifier
 PIXELS = Normalisation((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
 
 
-@pytest.mark.parametrize("kind", ["tflite", "onnx"])
-def test_read_back(tmp_path: Path, kind: str) -> None:
-    write = to_tflite if kind == "tflite" else to_onnx
+def write_ort(graph: Graph, **options: Any) -> bytes:
+    return to_ort(to_onnx(graph, **options))
+
+
+@pytest.mark.parametrize(("kind", "write"), [("tflite", to_tflite), ("onnx", to_onnx), ("ort", write_ort)])
+def test_read_back(tmp_path: Path, kind: str, write: Callable[..., bytes]) -> None:
     path = tmp_path / f"net.{kind}"
     path.write_bytes(write(classifier(), normalisation=PIXELS, labels=[str(i) for i in range(10)]))
     found = stored_preprocessing(path)

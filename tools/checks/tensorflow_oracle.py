@@ -6,8 +6,8 @@
 For each parity case of the TFLite writer with one input and one output: both files run in LiteRT on the same
 input, against torch; then both int8 files, against each other. The files of TensorFlow's converter, whose
 operators and versions are its own, also go through the reader of mcc and its views.
-Exit status 1 where a float file differs by more than 1e-4 of the output range, where int8 files that compute in
-integers throughout are more than one step apart, or where a file cannot be read.
+Exit status 1 where a float file differs by more than 1e-4 of the output range, where int8 files that compute
+in integers throughout are more than one step apart, or where a file cannot be read.
 """
 
 from __future__ import annotations

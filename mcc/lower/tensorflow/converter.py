@@ -74,7 +74,7 @@ def _converted(tf: Any, graph: fx.GraphModule) -> bytes:
                 values[node] = quantiser(tf, quant_params(graph, node), node.name)(values[operand(node, 0)])
             elif node.op == "call_function":
                 operands = [values[arg] if isinstance(arg, fx.Node) else None for arg in node.args]
-                more = dict(node.kwargs)
+                more: dict[str, Any] = dict(node.kwargs)
                 if node in grids:
                     more["taps"] = quantiser(tf, quant_params(graph, grids[node]), node.name)
                 values[node] = known[op_name(node)](*operands, **more)

@@ -32,7 +32,7 @@ def quantiser(tf: Any, params: QuantParams, where: str) -> Callable[[Value], Val
         raise UnsupportedError(f"TensorFlow has no grid of {params.qmin} to {params.qmax}", where=where)
     zeros = np.asarray(params.zero_points, np.float64)
     scales = np.asarray(params.scales, np.float64)
-    low, high = ((np.float32(scales * (end - zeros))) for end in (params.qmin, params.qmax))
+    low, high = ((scales * (end - zeros)).astype(np.float32) for end in (params.qmin, params.qmax))
     if params.axis is None:
         return lambda value: tf.quantization.fake_quant_with_min_max_args(
             value, float(low[0]), float(high[0]), BITS, narrow_range=narrow
