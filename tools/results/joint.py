@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from mcc.compress.strategies import NAMES
 from tools.results.cells import (
     Cell,
     Inputs,
@@ -35,7 +36,7 @@ SPEEDUPS = (1.5, 2.0, 3.0)
 MIDDLE = SPEEDUPS[1]
 SEEDS = 3  # at the middle budget; one elsewhere
 LATENCY_NOISE = 0.03  # a speed-up measured again may come out that much lower
-NOT_COMPARED = ("original", "original-trained")
+COMPARED = tuple(name for name in NAMES if name not in ("original", "original-trained"))
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Comparison:
 
 def compared(given: Inputs, target: str, speedup: float, seed: int, limit: int | None) -> Comparison:
     """Run what is missing of one comparison."""
-    job = compressed(given, target, speedup, seed)
-    tried = [name for name in strategies(job) if name not in NOT_COMPARED and "-at-" not in name]
+    job = compressed(given, target, speedup, seed, "--strategies", ",".join(COMPARED))
+    tried = [name for name in strategies(job) if name in COMPARED]
     cells = {name: cell(given, job, name, target, limit) for name in tried}
     keeping = {n: c for n, c in cells.items() if c.speedup >= speedup * (1 - LATENCY_NOISE)}
     others = {name: found for name, found in keeping.items() if name != "joint"}
