@@ -52,9 +52,9 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_scratch, ignore_errors=True)
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    """Start each test from the same random state, in whatever order and worker it runs."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Start each test, and what modules share among theirs, from the same random state, in whatever order."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
