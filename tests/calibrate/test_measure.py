@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from cost_models.lookup import LookupCostModel
-from mcc.calibrate import campaign, entry
+from mcc.calibrate import campaign, differenced, entry
 from mcc.calibrate import measure as measuring
 from mcc.calibrate.campaign import Choices, kernels_for, rounded
 from mcc.calibrate.differenced import copies_of, difference
 from mcc.calibrate.measure import measure, measure_again, measure_overhead
 from mcc.calibrate.store import Store
 from mcc.cost_api import Kernel, Measurement, graph_kernels
-from mcc.errors import TargetError, UsageError
+from mcc.errors import TargetError, UnsupportedError, UsageError
 from mcc.runtime.registry import get_target
 from tests.calibrate.kernels import add, conv, linear, pool, surface_us
 from tests.lower.tflite.networks import mobilenet_v2, resnet20
@@ -32,6 +32,21 @@ def test_the_difference_is_that_of_the_copies() -> None:
     middle, low, high = difference(many, one, copies)
     assert middle == pytest.approx(kernel_us, rel=0.01)
     assert low <= middle <= high
+
+
+def test_a_stem_is_timed_outside_of_a_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    layouts: list[str] = []
+
+    def built(kernel: Kernel, *_: object, **__: object) -> None:
+        layouts.append(kernel.layout)
+        raise UnsupportedError("far enough")
+
+    monkeypatch.setattr(differenced, "copies_network", built)
+    for channels in (3, 4):
+        with pytest.raises(UnsupportedError, match="far enough"):
+            kernel = replace(conv(channels, 8, window=3), layout="nchw")
+            differenced.measure_differenced([kernel], TARGET, tmp_path, threads=1)
+    assert layouts == ["nhwc", "nchw"]
 
 
 def test_short_kernels_are_copied_more_often() -> None:
