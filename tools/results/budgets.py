@@ -111,7 +111,8 @@ def run(case: Case, data: str, weights: str, folder: Path) -> dict[str, Any]:
     command = [
         program(), "compress", f"tools/baselines/networks.py:{case.network}",
         "--weights", f"{weights}/{case.network}.safetensors", "--data", f"cifar10:{data}",
-        "--target", case.target, "--epochs", "0", "--strategies", "uniform-width,joint", *asked, "-o", str(folder / case.name), "--resume",
+        "--target", case.target, "--epochs", "0", *asked,
+        "--strategies", "uniform-width,joint", "-o", str(folder / case.name), "--resume",
     ]  # fmt: skip
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     found: dict[str, Any] = {"asked": " ".join(asked), "status": done.returncode}
@@ -172,7 +173,8 @@ def page(found: list[tuple[Case, dict[str, Any]]], folder: Path) -> list[str]:
         "# Budgets",
         "",
         "`python -m tools.results.budgets`: compressed without repair under one budget, a share of what the",
-        "original takes, by the joint plan or evenly. A new process then measured the delivered file, in turns with the original.",
+        "original takes, by the joint plan or evenly. A new process then measured the delivered file, in",
+        "turns with the original.",
         "",
         f"{len(again)} of {len(found)} budgets were kept; by a new process: {sum(again.values())}.",
         "Not kept though the network narrowed evenly keeps them: " + (", ".join(beaten) or "none") + ".",
