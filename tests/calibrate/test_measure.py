@@ -43,8 +43,8 @@ def test_a_stem_is_timed_outside_of_a_cluster(monkeypatch: pytest.MonkeyPatch, t
 
     monkeypatch.setattr(differenced, "copies_network", built)
     for channels in (3, 4):
+        kernel = replace(conv(channels, 8, window=3), layout="nchw")
         with pytest.raises(UnsupportedError, match="far enough"):
-            kernel = replace(conv(channels, 8, window=3), layout="nchw")
             differenced.measure_differenced([kernel], TARGET, tmp_path, threads=1)
     assert layouts == ["nhwc", "nchw"]
 
