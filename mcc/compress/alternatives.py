@@ -22,11 +22,12 @@ from mcc.ir.graph import Graph, calls, inputs, operand
 from mcc.ir.notes import shape_of
 from mcc.report.layers import kind_words
 from mcc.runtime.target import Target
-from mcc.search.problem import FLOAT, INTEGER, Option, Setting, Tables
+from mcc.search.problem import FLOAT, INTEGER, Option
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.size import file_format
 from mcc.search.solver import Limits, solve
 from mcc.search.space import SPARSITIES, Regime, rank_levels
+from mcc.search.tables import Setting, Tables
 
 STEP = 0.03  # of the latency, to both sides, between which the price of time is taken
 SAME_US = 0.05  # below which two latencies are called equal

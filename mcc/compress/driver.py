@@ -38,10 +38,10 @@ from mcc.report.html import write_html
 from mcc.report.schema import Budget, Report, StrategyResult, TargetInfo
 from mcc.report.verdict import with_verdicts
 from mcc.search.crew import make_crew
-from mcc.search.problem import Setting
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.size import file_format
 from mcc.search.space import Regime
+from mcc.search.tables import Setting
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from math import ceil
 from mcc.compress.candidate import Structure
 from mcc.compress.planning import MARGIN, ROUNDS, Planner, Trial, excess
 from mcc.ir.graph import calls
-from mcc.search.problem import Tables
 from mcc.search.space import Regime, level_step
+from mcc.search.tables import Tables
 
 SHARES = tuple(step / 20 for step in range(19, 1, -1))  # of the width, from 0.95 to 0.1
 

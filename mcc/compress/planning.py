@@ -26,10 +26,11 @@ from mcc.ir.notes import shape_of
 from mcc.quant.regions import integer_nodes
 from mcc.report.schema import Budget
 from mcc.runtime.target import TargetFacts
-from mcc.search.problem import Problem, Setting, build_problem
+from mcc.search.problem import Problem
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.solver import Limits, Solution, solve
 from mcc.search.space import Regime, Space, regimes
+from mcc.search.tables import Setting, build_problem
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,11 @@ from mcc.compress.strategies import known_strategies
 from mcc.errors import ConstraintError
 from mcc.report.schema import Budget, Report
 from mcc.report.words import time_words
-from mcc.search.problem import Problem, build_problem
+from mcc.search.problem import Problem
 from mcc.search.several import joined
 from mcc.search.solver import Limits, Solution, solve
 from mcc.search.space import Regime
+from mcc.search.tables import build_problem
 
 log = logging.getLogger(__name__)
 

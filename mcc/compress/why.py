@@ -5,8 +5,8 @@ from __future__ import annotations
 from mcc.compress.planning import Planner
 from mcc.ir.graph import calls
 from mcc.runtime.target import TargetFacts
-from mcc.search.problem import Tables
 from mcc.search.space import Regime, StrategyName
+from mcc.search.tables import Tables
 
 
 def why_notes(name: StrategyName, planner: Planner, facts: TargetFacts) -> tuple[str, ...]:

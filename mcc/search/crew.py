@@ -184,7 +184,7 @@ class RayCrew:
             (done, *_), left = self.ray.wait(left, num_returns=1)
             try:
                 answer = self.ray.get(done)
-            except self.ray.exceptions.WorkerCrashedError as error:
+            except (self.ray.exceptions.WorkerCrashedError, self.ray.exceptions.OutOfMemoryError) as error:
                 raise MccError(
                     f"a worker ended {ATTEMPTS} times at the same piece of work",
                     where=json.dumps(pieces[indices[done]]),

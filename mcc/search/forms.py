@@ -18,7 +18,7 @@ from mcc.ir.notes import SparseNote
 from mcc.quant.placement import place
 from mcc.quant.regions import integer_nodes
 from mcc.runtime.target import Target
-from mcc.search.problem import low_rank_pair
+from mcc.search.tables import low_rank_pair
 
 SPARSITY = 0.8  # of the sparse form: the middle of those that a plan chooses from
 RANK_SHARE = 0.25  # of the smaller side: a 1x1 between equal widths then has half of its products

@@ -34,7 +34,7 @@ class Sensitivities:
         sparse: for each 1x1 convolution that may be sparse, the measured cost of each share of zeros.
         noise: for each region, the measured cost of running it on integers; see `mcc.search.regions`.
         pairs: for two groups that lose notably more or less together than the sum of both, the correlation
-            of their changes; see `mcc.search.problem.interactions`.
+            of their changes; see `mcc.search.tables.interactions`.
         points: for each group, the measured cost of several widths, full width among them; where there are
             some, they take the place of the curve.
     """

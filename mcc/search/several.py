@@ -38,7 +38,10 @@ def joined(problems: Sequence[Problem]) -> Problem:
         _joined_layer(layer, [table.get(layer.node) for table in tables]) for layer in first.layers
     )
     more = tuple(other.overhead_us for other in others)
-    return dataclasses.replace(first, levels=levels, losses=losses, layers=layers, more_overhead_us=more)
+    worst = max(problem.base_loss for problem in problems)
+    return dataclasses.replace(
+        first, levels=levels, losses=losses, layers=layers, more_overhead_us=more, base_loss=worst
+    )
 
 
 def _joined_layer(layer: Layer, others: Sequence[Layer | None]) -> Layer:

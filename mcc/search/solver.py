@@ -230,7 +230,7 @@ def _read(problem: Problem, built: _Model, solver: Any) -> Solution:
         node: next(option for literal, option in literals if solver.value(literal))
         for node, literals in built.chosen.items()
     }
-    loss = sum(o.loss for o in options.values())
+    loss = problem.base_loss + sum(o.loss for o in options.values())
     loss += sum(problem.losses[n][problem.levels[n].index(w)] for n, w in widths.items())
     value, bound = solver.objective_value, solver.best_objective_bound
     return Solution(

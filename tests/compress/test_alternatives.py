@@ -16,9 +16,9 @@ from mcc.compress.planning import planned_integers
 from mcc.errors import DataError, UsageError
 from mcc.ir.graph import calls, operand
 from mcc.ir.notes import SparseNote, shape_of
-from mcc.search.problem import Setting
 from mcc.search.solver import Limits, solve
 from mcc.search.space import Regime, rank_levels
+from mcc.search.tables import Setting
 from tests.search.test_problem import MacsModel, deployed, network, sensitivities
 
 REGIMES = (Regime(), Regime("int8"), Regime("float", SparseNote(1, 0.7)))

@@ -11,7 +11,8 @@ from mcc.search.crew import Piece, Result
 
 
 def double(folder: Path, piece: Piece) -> Result:
-    """Twice the number of a piece."""
+    """Twice the number of a piece, which may name another folder for the trace."""
+    folder = Path(piece.get("trace", folder))
     with (folder / "trace").open("a") as stream:
         stream.write(f"{piece['number']}\n")
     died = folder / "died"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.errors import MccError, UsageError
-from mcc.search.crew import Crew, Piece, ProcessCrew, RayCrew, make_crew
+from mcc.search.crew import Crew, Piece, ProcessCrew, RayCrew, make_crew, perform
 from mcc.search.measuring import Wanted, measure_sensitivities
 from mcc.search.probes import Probe, Subject, by_crew, measure_there, one_by_one
 from tests.search.test_probes import IMAGES, _loss, batches, images
@@ -25,6 +26,16 @@ def answers(crew: Crew, folder: Path, pieces: list[Piece]) -> list[Any]:
 @pytest.fixture(autouse=True)
 def workers_find_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> Iterator[RayCrew]:
+    """A cluster on this machine; its workers find the pieces, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        crew = RayCrew("local")
+    yield crew
+    crew.close()
 
 
 @pytest.mark.slow
@@ -49,23 +60,33 @@ def test_what_always_kills_its_worker_and_what_fails_is_said(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_processes_and_ray_measure_what_serial_work_does(tmp_path: Path) -> None:
+def test_processes_and_ray_measure_what_serial_work_does(on_ray: RayCrew) -> None:
     wanted = Wanted(low_rank=False, pairs=False)
     found = [
         measure_sensitivities(network("gated"), batches(), _loss, images=IMAGES, wanted=wanted, runner=runner)
         for runner in (one_by_one, by_crew(ProcessCrew(2)))
     ]
-    crew = RayCrew("local")
-    try:
-        third = measure_sensitivities(
-            network("gated"), batches(), _loss, images=IMAGES, wanted=wanted, runner=by_crew(crew)
-        )
-        pieces: list[Piece] = [{"number": n} for n in range(4)]
-        (tmp_path / "shared").mkdir()
-        assert answers(crew, tmp_path / "shared", pieces) == [{"twice": 2 * n} for n in range(4)]
-    finally:
-        crew.close()
+    third = measure_sensitivities(
+        network("gated"), batches(), _loss, images=IMAGES, wanted=wanted, runner=by_crew(on_ray)
+    )
     assert found[0] == found[1] == third
+
+
+@pytest.mark.slow
+def test_a_worker_that_ray_loses_costs_its_own_piece_only(tmp_path: Path, on_ray: RayCrew) -> None:
+    """The process of one task is killed while others run; the results are those of serial work."""
+    (tmp_path / "shared").mkdir()
+    pieces: list[Piece] = [{"number": n, "trace": str(tmp_path)} for n in range(6)]
+    pieces[1]["dies"] = "once"
+    serial = [perform("tests.search.pieces:double", tmp_path, {"number": n})["result"] for n in range(6)]
+    (tmp_path / "trace").unlink()
+    assert answers(on_ray, tmp_path / "shared", pieces) == serial
+    trace = [int(line) for line in (tmp_path / "trace").read_text().split()]
+    assert sorted(trace) == [0, 1, 1, 2, 3, 4, 5]  # the lost one twice, all others once
+    with pytest.raises(
+        MccError, match=r"\{\"number\": 7, .*: a worker ended 3 times at the same piece of work"
+    ):
+        answers(on_ray, tmp_path / "shared", [{"number": 7, "trace": str(tmp_path), "dies": "always"}])
 
 
 def test_no_workers_is_no_crew_and_none_is_refused() -> None:

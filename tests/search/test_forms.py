@@ -8,7 +8,7 @@ from cost_models.roofline import RooflineCostModel
 from mcc.cost_api import graph_kernels
 from mcc.runtime.registry import get_target
 from mcc.search.forms import layer_forms, shown_rank
-from mcc.search.problem import low_rank_pair
+from mcc.search.tables import low_rank_pair
 from tests.search.test_problem import deployed, network
 
 MODEL = RooflineCostModel(10.0, 8.0)

@@ -27,9 +27,9 @@ from mcc.search.measuring import (
     meeting,
 )
 from mcc.search.probes import Probe, ProbeFile, Subject, divergence, measure_there
-from mcc.search.problem import interactions
 from mcc.search.regions import precision_regions
 from mcc.search.sensitivity import Sensitivities
+from mcc.search.tables import interactions
 from tests.search.test_problem import deployed, network
 
 IMAGES = 6

@@ -22,11 +22,12 @@ from mcc.ir.notes import SparseNote, shape_of
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
 from mcc.runtime.target import TargetFacts
-from mcc.search.problem import Problem, Setting, build_problem
+from mcc.search.problem import Problem
 from mcc.search.regions import precision_regions
 from mcc.search.sensitivity import Sensitivities, note_widths
-from mcc.search.solver import Solution
+from mcc.search.solver import Limits, Solution, solve
 from mcc.search.space import Regime, rank_levels
+from mcc.search.tables import Setting, build_problem
 from tests.search.networks import NETWORKS
 
 SPARSE = TargetFacts(True, "sparse kernels", 1, 8, "int8", True)
@@ -135,6 +136,26 @@ def test_kernels_are_those_of_the_candidate(name: str, regime: Regime) -> None:
             pairs += option.rank is not None
         assert not found
     assert pairs or regime.sparse or name != "mobile"
+
+
+def test_the_whole_network_on_integers_costs_the_measured_noise_of_all_its_regions() -> None:
+    graph = network("mobile")
+    whole = deployed(graph)
+    integer = planned_integers(whole)
+    names = [region.name for region in precision_regions(whole, integer)]
+    noise = {name: 0.1 * (index + 1) for index, name in enumerate(names)}
+    known = replace(sensitivities(graph), noise=noise)
+    made = Setting(whole, integer, find_sparse_cluster(whole), MacsModel(), known, multiple=4)
+
+    def least_loss(regime: Regime, *, mixed: bool) -> float:
+        problem = build_problem(made, regime, widths=True, low_rank=False, mixed=mixed)
+        solution = solve(problem, Limits())
+        assert solution is not None
+        return solution.loss
+
+    assert least_loss(Regime("int8"), mixed=False) == pytest.approx(sum(noise.values()))
+    assert least_loss(Regime("int8"), mixed=True) == pytest.approx(0.0)  # each region may stay float
+    assert least_loss(Regime(), mixed=False) == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

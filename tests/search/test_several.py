@@ -11,10 +11,11 @@ from mcc.compress.planning import planned_integers
 from mcc.cost_api import Estimate, Kernel, Precision
 from mcc.errors import UsageError
 from mcc.ir.notes import SparseNote
-from mcc.search.problem import Problem, Setting, build_problem
+from mcc.search.problem import Problem
 from mcc.search.several import joined
 from mcc.search.solver import Limits, solve
 from mcc.search.space import Regime
+from mcc.search.tables import Setting, build_problem
 from tests.search.test_problem import MacsModel, deployed, network, sensitivities
 
 

@@ -15,10 +15,11 @@ from mcc.lower.tflite.writer import to_tflite
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
 from mcc.quant.regions import integer_nodes
-from mcc.search.problem import Problem, Setting, build_problem
+from mcc.search.problem import Problem
 from mcc.search.sensitivity import Sensitivities, note_widths
 from mcc.search.size import Format
 from mcc.search.space import Regime
+from mcc.search.tables import Setting, build_problem
 from tests.search.networks import mobile
 from tests.search.test_problem import MacsModel, deployed, network, sensitivities
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcc.search.family import Width
-from mcc.search.problem import FLOAT, INTEGER, Layer, Option, Problem, build_problem
+from mcc.search.problem import FLOAT, INTEGER, Layer, Option, Problem
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.solver import Limits, Solution, solve
 from mcc.search.space import Regime, rank_levels
+from mcc.search.tables import build_problem
 from tests.search.networks import Net
 from tests.search.test_problem import sensitivities, setting
 

@@ -24,11 +24,11 @@ from mcc.compress.planning import planned_integers
 from mcc.ir.graph import Graph, calls, operand
 from mcc.ir.notes import SparseNote, shape_of
 from mcc.search.measuring import MOST_PAIRS, meeting
-from mcc.search.problem import Setting, build_problem
 from mcc.search.regions import precision_regions
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.solver import Limits, solve
 from mcc.search.space import SPARSITIES, Regime, rank_levels
+from mcc.search.tables import Setting, build_problem
 from tests.search.networks import Net
 from tests.search.test_problem import MacsModel, deployed, sensitivities
 from tools.results.cells import written
