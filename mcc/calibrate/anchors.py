@@ -23,6 +23,7 @@ import torch
 from cost_models.lookup import LookupCostModel
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.shrink import shrink
+from mcc.calibrate.calm import calm_times
 from mcc.calibrate.files import write_graph
 from mcc.calibrate.measure import input_name, measure
 from mcc.calibrate.store import Store, Whole
@@ -98,7 +99,7 @@ def anchor_networks(
     measure([kernel for each in kernels for kernel in each], target, store, threads=threads)
     with tempfile.TemporaryDirectory(prefix="mcc-anchor-") as folder:
         files = [write_graph(g, target, Path(folder) / f"network{i}") for i, g in enumerate(networks)]
-        wholes = target.time(files, threads=threads, budget_s=ANCHOR_S)
+        wholes = calm_times(target, files, threads=threads, budget_s=ANCHOR_S)
     model = LookupCostModel(tuple(store.rows(fingerprint)))
     overhead = LookupCostModel.from_store(store, fingerprint, source).overhead(precision).latency_us
     tables = [[model.kernel(kernel).latency_us for kernel in each] for each in kernels]

@@ -107,7 +107,8 @@ def calibrate(
     report = measure(kernels, target, store, threads=threads, budget_s=left_s, progress=progress)
     if report.left == 0 and not target.unit.exact:  # counted kernels are exact, and so is their sum
         model = LookupCostModel.from_store(store, target.fingerprint(threads).key())
-        suspects = [kernel for kernel in model.suspects() if kernel in set(kernels)]
+        asked = set(kernels)
+        suspects = [kernel for kernel in model.suspects() if kernel in asked]
         rest_s = left_s - report.seconds
         if report.measured and suspects and rest_s > 0:
             measure_again(suspects, target, store, threads=threads, budget_s=min(AGAIN_S, rest_s))

@@ -14,7 +14,9 @@ import pytest
 from mcc.compress import driver, job
 from mcc.cost_api import Estimate, Kernel, Precision
 from mcc.runtime import get_target
+from mcc.runtime.host import HostTarget
 from mcc.runtime.litert_host import LiteRtHost
+from mcc.runtime.ort_host import OrtHost
 from mcc.runtime.samples import LatencySamples, MachineLoad
 from mcc.runtime.target import TargetFacts
 from tests.compress import networks
@@ -25,12 +27,13 @@ MEMORY_PER_BYTE = 10
 HALFWIDTH = 0.01  # of the interval of a median
 
 
-class StandIn(LiteRtHost):
-    """LiteRT on this machine, with times from the sizes of files.
+class MadeUp(HostTarget):
+    """Times from the sizes of files.
 
     Attributes:
         timed: the files of each call of `time`.
         slower: factor on times of files but the first, to make a later measurement disagree.
+        least_us: what every file takes, however small.
     """
 
     def __init__(self, option: str | None = None) -> None:
@@ -38,16 +41,28 @@ class StandIn(LiteRtHost):
         self.timed: list[list[Path]] = []
         self.weighed: list[Path] = []
         self.slower = 1.0
+        self.least_us = 0.0
 
     def time(self, files: Sequence[Path | str], **options: Any) -> list[LatencySamples]:
         paths = [Path(file) for file in files]
         self.timed.append(paths)
         factors = [1.0] + [self.slower] * (len(paths) - 1)
-        return [samples(US_PER_BYTE * p.stat().st_size * f) for p, f in zip(paths, factors, strict=True)]
+        return [
+            samples(self.least_us + US_PER_BYTE * p.stat().st_size * f)
+            for p, f in zip(paths, factors, strict=True)
+        ]
 
     def peak_memory(self, file: Path | str, threads: int = 1) -> int:
         self.weighed.append(Path(file))
         return MEMORY_PER_BYTE * Path(file).stat().st_size
+
+
+class StandIn(MadeUp, LiteRtHost):
+    """LiteRT on this machine, with times from the sizes of files."""
+
+
+class OrtStandIn(MadeUp, OrtHost):
+    """The same of onnxruntime."""
 
 
 def samples(us: float) -> LatencySamples:
@@ -99,11 +114,11 @@ class SparseStandIn(StandIn):
 def install(monkeypatch: pytest.MonkeyPatch, target: StandIn | None = None) -> StandIn:
     """Let jobs for `litert-host` find the stand-ins."""
     target = target or StandIn()
-
-    def find(spec: str) -> StandIn:
-        assert spec == "litert-host"
-        return target
-
-    monkeypatch.setattr(job, "get_target", find)
-    monkeypatch.setattr(driver, "Costs", Costs)
+    install_all(monkeypatch, target)
     return target
+
+
+def install_all(monkeypatch: pytest.MonkeyPatch, *targets: MadeUp) -> None:
+    """Let jobs find these targets, and no others."""
+    monkeypatch.setattr(job, "get_target", {target.name: target for target in targets}.__getitem__)
+    monkeypatch.setattr(driver, "Costs", Costs)

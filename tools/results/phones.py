@@ -180,8 +180,8 @@ def main(tables: Path, output: Path) -> None:
             name: points
             for one in ranked
             for name, points in (
-                (f"{one.phone} on {one.core}", one.chosen(wide=False)),
-                (f"{one.phone} on {one.core}, 7x7", [(m, c) for b, m, c in one.points if b.window == 7]),
+                (one.name, one.chosen(wide=False)),
+                (f"{one.name}, 7x7", [(m, c) for b, m, c in one.points if b.window == 7]),
             )
         },
         PAGE.with_name("phones-simulated.svg"),

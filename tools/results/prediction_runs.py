@@ -12,6 +12,7 @@ import click
 
 from cost_models.lookup import LookupCostModel
 from mcc.calibrate.anchors import anchor_networks, lowered_form
+from mcc.calibrate.calm import calm_times
 from mcc.calibrate.entry import active_cluster
 from mcc.calibrate.files import write_graph
 from mcc.calibrate.measure import input_name, measure, measure_again, measure_overhead
@@ -26,8 +27,6 @@ from mcc.runtime.target import Target
 
 THREADS = 1
 ROUNDS_S = 4.0  # of timing a few networks in turns
-SESSIONS = 4  # at most, of timing one network
-CALM = 0.97  # of the median at least: the tenth percentile of what was timed undisturbed
 SOURCE = "other networks"  # of the correction
 
 
@@ -128,21 +127,9 @@ class Bench:
         """
         left = [subject for subject in subjects if f"time {subject.name}" not in self.notes.known]
         files = [write_graph(s.make(), self.target, self.folder / s.name) for s in left]
-        best: dict[int, LatencySamples] = {}
-        for _ in range(SESSIONS):
-            again = [i for i in range(len(left)) if i not in best or not calm(best[i])]
-            if not again:
-                break
-            taken = self.target.time([files[i] for i in again], threads=THREADS, budget_s=ROUNDS_S)
-            for i, samples in zip(again, taken, strict=True):
-                best[i] = min(best.get(i, samples), samples, key=lambda s: s.median_us)
-        for i, subject in enumerate(left):
-            self.notes.keep(f"time {subject.name}", timed(best[i]))
-
-
-def calm(samples: LatencySamples) -> bool:
-    """Whether nothing else had a part in a file's median."""
-    return samples.p10_us >= CALM * samples.median_us
+        taken = calm_times(self.target, files, threads=THREADS, budget_s=ROUNDS_S) if files else []
+        for subject, samples in zip(left, taken, strict=True):
+            self.notes.keep(f"time {subject.name}", timed(samples))
 
 
 def timed(samples: LatencySamples) -> dict[str, Any]:

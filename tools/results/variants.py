@@ -22,6 +22,7 @@ import numpy as np
 from cost_models.lookup import LookupCostModel
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.calibrate.anchors import lowered_form
+from mcc.calibrate.calm import SESSIONS, calm
 from mcc.calibrate.campaign import calibrate
 from mcc.calibrate.entry import active_cluster
 from mcc.calibrate.files import write_graph
@@ -40,7 +41,7 @@ from mcc.runtime.target import Target
 from mcc.search.regions import Region, precision_regions
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.space import SPARSITIES, Regime, width_levels
-from tools.results.prediction_runs import SESSIONS, THREADS, Notebook, calm
+from tools.results.prediction_runs import THREADS, Notebook
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "variants.md"
 TARGETS = ("litert-host", "ort-host", "litert-web")
