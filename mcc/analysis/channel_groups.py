@@ -115,8 +115,9 @@ def analyse_channels(graph: Graph) -> ChannelAnalysis:
     for value in outputs(graph):
         space.freeze(labels[value.name], "is an output of the network")
     _freeze_half_bound(space, readers)
-    resolved = {name: space.roots(array) for name, array in labels.items()}
-    bindings = [Binding(b.constant, b.axis, b.role, space.roots(b.labels), b.node) for b in space.bindings]
+    roots = space.resolved()
+    resolved = {name: np.asarray(roots[array]) for name, array in labels.items()}
+    bindings = [Binding(b.constant, b.axis, b.role, roots[b.labels], b.node) for b in space.bindings]
     return ChannelAnalysis(resolved, _unique(bindings), _groups(space, bindings), len(space))
 
 

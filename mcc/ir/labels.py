@@ -73,10 +73,12 @@ class Labels:
             self._parent[label], label = root, self._parent[label]
         return root
 
-    def roots(self, labels: LabelArray) -> LabelArray:
-        """Representatives, element by element."""
-        flat = np.fromiter((self.find(int(label)) for label in labels.flat), np.int64, labels.size)
-        return flat.reshape(labels.shape)
+    def resolved(self) -> LabelArray:
+        """The representative of every label, to be indexed with labels; holds until the next union."""
+        parents = np.array(self._parent, np.int64)
+        while not np.array_equal(roots := parents[parents], parents):
+            parents = roots
+        return parents
 
     def union(self, a: LabelArray, b: LabelArray) -> None:
         """Couple two label arrays element by element, with broadcasting. The smaller label represents."""

@@ -242,7 +242,7 @@ def test_labels_are_coupled_with_the_smaller_one_in_front() -> None:
     a, b = space.fresh((1, 3), 1), space.fresh((1, 3), 1)
     space.freeze(b[:, 1], "because")
     space.union(a, b)
-    assert space.roots(b).tolist() == [[0, 1, 2]]
+    assert space.resolved()[b].tolist() == [[0, 1, 2]]
     assert [space.reason(label) for label in range(6)] == [None, "because", None, None, "because", None]
     assert len(space) == 6
 

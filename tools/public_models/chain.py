@@ -138,8 +138,9 @@ class Chain:
         share = gone / total if total else 0.0
         self.report("pruned", {"share": share, "of_all": gone / size})
         if share < LEAST_PRUNED:
-            reasons = {group.frozen for group in before.groups if group.frozen}
-            why = min(reasons, default="no group of channels was found")
+            frozen = [group for group in before.groups if group.frozen]
+            widest = max(frozen, key=lambda group: (group.width, group.name), default=None)
+            why = widest.frozen if widest else "no group of channels was found"
             raise Refusal(f"{share:.0%} of {total} prunable parameters went: {why}")
         return pruned
 
