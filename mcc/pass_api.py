@@ -73,6 +73,11 @@ class Pass:
     """Base of all passes. See docs/passes.md for a worked example."""
 
     name: ClassVar[str] = ""
+    sees_dead_code: ClassVar[bool] = False
+    """Whether operators that no output depends on are left for the pass to see.
+
+    The driver drops them before any other pass runs: a value that only dead code reads has no other reader.
+    """
 
     def requires(self, graph: Graph) -> None:
         """Raise Refusal, naming the node and the reason, where the pass cannot work on the graph."""
@@ -103,12 +108,14 @@ class Pass:
 def apply_pass(step: Pass, graph: Graph, ctx: PassContext) -> Graph:
     """Run a pass on a private copy: what it needs, the rewrite, dead nodes dropped, shapes inferred anew.
 
+    Nodes that were dead before are dropped before, too (`Pass.sees_dead_code`).
+
     Raises:
         Refusal: the graph does not have what the pass requires.
         GraphError: the rewritten graph does not fit together.
     """
-    step.requires(graph)
-    private = copy_graph(graph)
+    private = copy_graph(graph) if step.sees_dead_code else clean(copy_graph(graph))
+    step.requires(private)
     step.run(private, ctx)
     return infer(clean(private))
 

@@ -29,6 +29,7 @@ class DropDeadCode(Pass):
     """
 
     name: ClassVar[str] = "drop-dead-code"
+    sees_dead_code: ClassVar[bool] = True
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
         """Erase dead operators, the last one first, so that none is read by one that is left."""

@@ -29,7 +29,7 @@ import psutil
 
 from tools.public_models.catalogue import ALL, TORCHVISION
 from tools.public_models.chain import serve
-from tools.public_models.page import write_page
+from tools.public_models.page import pruning_part, write_page
 
 POLL_S = 0.2
 RESULTS = Path("out/zoo")
@@ -138,8 +138,9 @@ def main() -> None:
         again = bool(options.names)
         memory = int(options.memory * 1e9)
         run_all(options.names or listed, options.pruning, again, memory, options.seconds)
-    pruning = results([entry.name for entry in TORCHVISION], True)
-    write_page(PAGE, results(list(ALL), False), pruning, len(ALL))
+    chain, networks = results(list(ALL), False), [entry.name for entry in TORCHVISION]
+    shared = {name: pruning_part(stages) for name, stages in chain.items() if name in networks}
+    write_page(PAGE, chain, {**shared, **results(networks, True)}, len(ALL))
 
 
 if __name__ == "__main__":

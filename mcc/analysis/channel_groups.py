@@ -100,6 +100,7 @@ def analyse_channels(graph: Graph) -> ChannelAnalysis:
     space = Labels()
     labels: dict[str, LabelArray] = {}
     readers: dict[str, set[str]] = defaultdict(set)
+    held: dict[str, str] = {}
     for node in graph.graph.nodes:
         if node.op == "placeholder":
             labels[node.name] = _frozen_value(space, node, "is an input of the network")
@@ -108,12 +109,18 @@ def analyse_channels(graph: Graph) -> ChannelAnalysis:
             labels[node.name] = table.row_of(node).channels(site, space)
             if note(node).frozen is not None:
                 _freeze_node(space, labels, node)
+                # A frozen quantiser of a weight has no channels of its own: its weight's readers keep theirs.
+                reason = f"{node.name} is frozen: {note(node).frozen}"
+                held |= {read.constant: reason for read in site.operands if read and read.constant}
             for operand in site.operands:
                 # A quantiser follows whoever reads it: what it quantises is bound there.
                 if operand is not None and operand.constant is not None and site.op != "fake_quantize":
                     readers[operand.constant].add(node.name)
     for value in outputs(graph):
         space.freeze(labels[value.name], "is an output of the network")
+    for binding in space.bindings:
+        if binding.constant in held:
+            space.freeze(binding.labels, held[binding.constant])
     _freeze_half_bound(space, readers)
     roots = space.resolved()
     resolved = {name: np.asarray(roots[array]) for name, array in labels.items()}

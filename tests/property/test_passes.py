@@ -15,6 +15,18 @@ def test_every_pass_is_proved_on_random_graphs(text: str) -> None:
     assert {seed: said for seed, said in outcomes.items() if said.startswith("FAILED")} == {}
 
 
+@pytest.mark.parametrize(
+    ("seed", "text"),
+    [
+        *((85, text) for text in ("equalise-cross-layer", "prune-channels{keep=0.5}")),  # dead readers
+        *((55, "fold-batch-norm"), (200, "fuse-activation"), (71, "sparsify-1x1{sparsity=0.5}")),
+        *((284, "prune-channels{keep=0.5}"), (293, "prune-channels")),  # a frozen quantiser of a weight
+    ],
+)
+def test_graphs_that_failed_once_are_proved(seed: int, text: str) -> None:
+    assert prove(graph_number(seed, 12), text, seed) == "changed"
+
+
 def test_random_graphs_print_and_parse() -> None:
     assert {print_and_parse(graph_number(seed, 12)) for seed in SEEDS} == {"unchanged"}
 

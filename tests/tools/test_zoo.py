@@ -11,7 +11,7 @@ import pytest
 
 from tools.public_models.catalogue import ALL, SMALL, TORCHVISION, Architecture, settled
 from tools.public_models.chain import Chain
-from tools.public_models.page import whole_way, write_page
+from tools.public_models.page import pruning_part, whole_way, write_page
 from tools.zoo import run_one
 
 Stages = dict[str, dict[str, Any]]
@@ -83,3 +83,11 @@ def test_the_page_tells_what_went_well_and_why_the_rest_did_not(tmp_path: Path) 
     assert "* tv/crashed, captured: the process ended before the stage did" in text
     assert "**1 of 1 are pruned and equal their twin.**" in text
     assert [whole_way(stages) for stages in found.values()] == [True, False, False, False]
+
+
+def test_pruning_is_taken_from_a_run_of_the_whole_chain(tmp_path: Path) -> None:
+    timed: Stages = json.loads(json.dumps(WHOLE))
+    for number, name in enumerate(("captured", "deployed", "pruned", "tflite")):
+        timed[name]["seconds"] = 10.0**number
+    write_page(tmp_path / "zoo.md", {}, {"tv/well": pruning_part(timed)}, total=9)
+    assert "| tv/well | 4 of 5 | 71 % | 2e-15 | 111 |  |" in (tmp_path / "zoo.md").read_text()

@@ -44,7 +44,7 @@ PRUNING = """
 The convolutional networks among the 85 torchvision models that Torch-Pruning tries to prune (its
 `examples/torchvision_models`; the others are five vision transformers, three Swin transformers and
 RAFT). Each loses half of the channels of every group that may shrink, and must equal its exact twin. By
-`python -m tools.zoo --pruning`.
+`python -m tools.zoo --pruning`; rows without a peak memory are the same stages of the whole chain above.
 """
 
 
@@ -86,6 +86,13 @@ def write_page(path: Path, chain: Mapping[str, Stages], pruning: Mapping[str, St
             *_sentences(pruning),
         ]
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def pruning_part(stages: Stages) -> Stages:
+    """What `--pruning` runs, taken from a run of the whole chain."""
+    part = {name: stages[name] for name in ("captured", "groups", "deployed", "pruned") if name in stages}
+    seconds = sum(float(found.get("seconds", 0.0)) for found in part.values())
+    return {**part, "twin": stages.get("twin", {}), "end": {"seconds": seconds}}
 
 
 def _pruned(stages: Stages) -> bool:
