@@ -28,7 +28,8 @@ from mcc.cost_api import Kernel, Measurement
 from mcc.errors import TargetError
 from mcc.runtime.process import load
 from mcc.runtime.samples import LoadWatch
-from mcc.runtime.target import Runner, Target
+from mcc.runtime.session import Runner
+from mcc.runtime.target import Target
 
 log = logging.getLogger(__name__)
 

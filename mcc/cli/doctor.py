@@ -76,7 +76,7 @@ def _install(spec: str, settings: Settings) -> None:
 
 
 def _machine() -> dict[str, Any]:
-    from mcc.runtime.target import host_device
+    from mcc.runtime.processor import host_device
 
     words: set[str] = set()
     try:

@@ -17,7 +17,7 @@ from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
 from mcc.report.sparse_path import EXACT, SparsePath, sparse_path
 from mcc.report.words import percent_words
-from mcc.runtime.target import TargetFacts
+from mcc.runtime.facts import TargetFacts
 
 JUDGED_IMAGES = 500  # of the validation split, on which a remedy that changes the function is judged
 BATCH = 50

@@ -25,7 +25,7 @@ from mcc.ir.graph import Graph, inputs
 from mcc.ir.notes import shape_of
 from mcc.quant.regions import integer_nodes
 from mcc.report.schema import Budget
-from mcc.runtime.target import TargetFacts
+from mcc.runtime.facts import TargetFacts
 from mcc.search.problem import Problem
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.solver import Limits, Solution, solve

@@ -29,7 +29,8 @@ from mcc.report.kernels import against_reference, sparse_kernels
 from mcc.report.layers import kind_words
 from mcc.report.measure import Shape, run_file
 from mcc.report.schema import Cost, Decision, Latency, Precision, StrategyResult
-from mcc.runtime.target import Target, TargetFacts
+from mcc.runtime.facts import TargetFacts
+from mcc.runtime.target import Target
 from mcc.search.space import Regime
 
 CHECK_IMAGES = 64

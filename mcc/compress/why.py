@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mcc.compress.planning import Planner
 from mcc.ir.graph import calls
-from mcc.runtime.target import TargetFacts
+from mcc.runtime.facts import TargetFacts
 from mcc.search.space import Regime, StrategyName
 from mcc.search.tables import Tables
 

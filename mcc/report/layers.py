@@ -14,7 +14,7 @@ from mcc.ir import table
 from mcc.ir.graph import Graph, constant, is_constant, op_name, operand
 from mcc.ir.notes import note, shape_of, type_of
 from mcc.report.schema import Count, Frozen
-from mcc.runtime.target import TargetFacts
+from mcc.runtime.facts import TargetFacts
 
 FAKE_QUANTIZE = "fake_quantize"
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from mcc.data.module import DataModule, SplitName
 from mcc.data.task import Score, load_task
 from mcc.errors import UsageError
-from mcc.runtime.target import Session, Target, TensorInfo
+from mcc.runtime.session import Session, TensorInfo
+from mcc.runtime.target import Target
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]

@@ -9,7 +9,7 @@ from mcc.ir.graph import Graph, calls, constant, operand
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
 from mcc.report.schema import Frozen
-from mcc.runtime.target import TargetFacts
+from mcc.runtime.facts import TargetFacts
 
 EXACT = ("linear-head", "fold-hardsigmoid", "grow-kernel")
 """Passes that change no number but may bring a network into the path, the cheapest first."""

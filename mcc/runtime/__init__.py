@@ -4,10 +4,12 @@ A file in this folder that holds a `TARGET` object is a target; `get_target("nam
 Start reading at `target.py` (the protocol) and `litert_host.py` (an example of a target).
 """
 
+from mcc.runtime.facts import TargetFacts
 from mcc.runtime.lock import measuring, wait_while_measuring
 from mcc.runtime.registry import get_target, target_names, targets
 from mcc.runtime.samples import LatencySamples, MachineLoad
-from mcc.runtime.target import Availability, Fingerprint, OpTime, Session, Target, TargetFacts, TensorInfo
+from mcc.runtime.session import Session, TensorInfo
+from mcc.runtime.target import Availability, Fingerprint, OpTime, Target
 
 __all__ = [
     "Availability",

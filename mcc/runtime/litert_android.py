@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mcc.runtime.android.target import AndroidTarget
-from mcc.runtime.target import Availability, OpTime, Session, TargetFacts
+from mcc.runtime.facts import XNNPACK_ARM64, TargetFacts
+from mcc.runtime.session import Session
+from mcc.runtime.target import Availability, OpTime
 
 
 class LiteRtAndroid(AndroidTarget):
@@ -48,14 +50,7 @@ class LiteRtAndroid(AndroidTarget):
 
     def facts(self) -> TargetFacts:
         """XNNPACK on ARM64: pairs of output channels that share a pattern are the fastest sparse kernels."""
-        return TargetFacts(
-            sparse_1x1=True,
-            sparse_why="XNNPACK's sparse path, with vector kernels for pairs of output channels on ARM64",
-            sparse_block=2,
-            channel_multiple=8,
-            activation_dtype="int8",
-            int8_io=True,
-        )
+        return XNNPACK_ARM64
 
     def programs(self) -> tuple[str, Sequence[Path]]:
         """Loader, C library, LiteRT and the runner, which is built when it is asked for."""

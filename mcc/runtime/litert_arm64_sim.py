@@ -21,9 +21,11 @@ from mcc.runtime.arm64.counting import count, instructions
 from mcc.runtime.arm64.cycles import CycleTable, hot_blocks
 from mcc.runtime.arm64.emulator import emulated
 from mcc.runtime.arm64.stream import StreamRunner
+from mcc.runtime.facts import XNNPACK_ARM64, TargetFacts
 from mcc.runtime.process import RunnerSession
+from mcc.runtime.session import Session
 from mcc.runtime.simulated import Counts, OperatorCounts, SimulatedTarget
-from mcc.runtime.target import Availability, Fingerprint, Session, TargetFacts
+from mcc.runtime.target import Availability, Fingerprint
 
 DEFAULT_CORE = "a76"  # the most common big core of phones since 2019 whose kernels later cores also get
 AT_ONCE = 2  # emulated processes; each needs one processor and some 100 MB
@@ -77,14 +79,7 @@ class LiteRtArm64Sim(SimulatedTarget):
 
     def facts(self) -> TargetFacts:
         """XNNPACK's ARM64 kernels: sparse ones are fastest for pairs of output channels, of whole vectors."""
-        return TargetFacts(
-            sparse_1x1=True,
-            sparse_why="XNNPACK's sparse path, with vector kernels for pairs of output channels on ARM64",
-            sparse_block=2,
-            channel_multiple=8,
-            activation_dtype="int8",
-            int8_io=True,
-        )
+        return XNNPACK_ARM64
 
     def start_runner(self) -> StreamRunner:
         """A runner that takes inputs through a pipe; see `Target.start_runner`."""

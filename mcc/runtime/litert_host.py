@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mcc.errors import TargetError
+from mcc.runtime.facts import TargetFacts
 from mcc.runtime.host import HostTarget, LoadedModel
-from mcc.runtime.target import Availability, OpTime, TargetFacts, TensorInfo
+from mcc.runtime.session import TensorInfo
+from mcc.runtime.target import Availability, OpTime
 from mcc.runtime.wire import Array
 
 

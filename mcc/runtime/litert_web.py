@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from mcc.errors import TargetError
-from mcc.runtime.target import Availability, OpTime, Target, TargetFacts
+from mcc.runtime.facts import TargetFacts
+from mcc.runtime.target import Availability, OpTime, Target
 
 WEB = Path(__file__).parent / "web"
 OLDEST_NODE = 20  # runs the relaxed-SIMD module; older ones were not tried

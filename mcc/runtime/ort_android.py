@@ -15,7 +15,8 @@ from filelock import FileLock
 
 from mcc.errors import TargetError
 from mcc.runtime.android.target import AndroidTarget
-from mcc.runtime.target import Availability, OpTime, TargetFacts
+from mcc.runtime.facts import ONNXRUNTIME_CPU, TargetFacts
+from mcc.runtime.target import Availability, OpTime
 
 MORE_LIBRARIES = ("libdl.so.2", "libpthread.so.0", "librt.so.1")  # empty shells that the library asks for
 
@@ -66,14 +67,7 @@ class OrtAndroid(AndroidTarget):
 
     def facts(self) -> TargetFacts:
         """No sparse kernels; float convolutions work on 16 channels, and integer activations are uint8."""
-        return TargetFacts(
-            sparse_1x1=False,
-            sparse_why="onnxruntime's CPU provider has no kernels for sparse convolutions",
-            sparse_block=1,
-            channel_multiple=8,
-            activation_dtype="uint8",
-            int8_io=True,
-        )
+        return ONNXRUNTIME_CPU
 
     def programs(self) -> tuple[str, Sequence[Path]]:
         """Loader, C library, onnxruntime and the runner, which is built when it is asked for."""

@@ -13,9 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mcc.errors import TargetError
+from mcc.runtime.facts import ONNXRUNTIME_CPU, TargetFacts
 from mcc.runtime.host import HostTarget, LoadedModel
+from mcc.runtime.processor import processor_flags
 from mcc.runtime.samples import calm_runs, undisturbed_mean
-from mcc.runtime.target import Availability, OpTime, TargetFacts, TensorInfo, processor_flags
+from mcc.runtime.session import TensorInfo
+from mcc.runtime.target import Availability, OpTime
 from mcc.runtime.wire import Array
 
 PRECISE_KEY = "session.x64quantprecision"  # "1": 16-bit intermediate sums of u8 x s8 products cannot saturate
@@ -134,14 +137,7 @@ class OrtHost(HostTarget):
 
     def facts(self) -> TargetFacts:
         """No sparse kernels; float convolutions work on blocks of 8 or 16 channels (NCHWc)."""
-        return TargetFacts(
-            sparse_1x1=False,
-            sparse_why="onnxruntime's CPU provider has no kernels for sparse convolutions",
-            sparse_block=1,
-            channel_multiple=8,
-            activation_dtype="uint8",
-            int8_io=True,
-        )
+        return ONNXRUNTIME_CPU
 
     def start(self) -> None:
         """Import onnxruntime."""

@@ -18,7 +18,8 @@ import numpy as np
 
 import mcc
 from mcc.errors import MccError, TargetError, UsageError
-from mcc.runtime.target import OpTime, Runner, Session, Target, TensorInfo
+from mcc.runtime.session import Runner, Session, TensorInfo
+from mcc.runtime.target import OpTime, Target
 from mcc.runtime.wire import Array, Header, encode, read_message
 
 LOAD_LIMIT_S = 300.0  # a load compiles and packs weights; seconds even for large models

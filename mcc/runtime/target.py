@@ -19,21 +19,20 @@ per-image overhead) comes from the base classes. The file's name is the target's
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar
 
 from mcc.errors import TargetError, UsageError
+from mcc.runtime.facts import TargetFacts
+from mcc.runtime.processor import host_device
 from mcc.runtime.samples import LatencySamples
+from mcc.runtime.session import Runner, Session
 from mcc.runtime.units import MICROSECONDS, Unit
-from mcc.runtime.wire import Array, Header
 
 
 @dataclass(frozen=True)
@@ -82,127 +81,12 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class TensorInfo:
-    """An input or output as the file declares it, in its own layout (NHWC in the .tflite files of mcc).
-
-    Attributes:
-        scale, zero_point: of a quantised tensor whose parameters the file holds, else None.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float | None = None
-    zero_point: int | None = None
-
-
-@dataclass(frozen=True)
 class OpTime:
     """One operator's share of an inference: its name, its kind and mean microseconds per inference."""
 
     name: str
     kind: str
     us: float
-
-
-@dataclass(frozen=True)
-class TargetFacts:
-    """What the planner must know before it has measured anything; times are always measured.
-
-    Attributes:
-        sparse_1x1: whether zeros in 1x1 convolutions can save time here at all, and `sparse_why`.
-        sparse_block: output channels that should share a pattern (1: unstructured).
-        channel_multiple: of which kept channels should be a multiple, the width of the float kernels' tiles.
-        activation_dtype: of integer activations in the form that the runtime fuses: int8 or uint8.
-        int8_io: whether a file may have quantised inputs and outputs.
-    """
-
-    sparse_1x1: bool
-    sparse_why: str
-    sparse_block: int
-    channel_multiple: int
-    activation_dtype: str
-    int8_io: bool
-
-
-class Runner(Protocol):
-    """What answers the requests of `worker.py`: a process on this machine, or a program on a phone."""
-
-    @property
-    def pid(self) -> int:
-        """Process id on this machine, for noting what else keeps it busy."""
-        ...
-
-    def request(
-        self,
-        header: Mapping[str, Any],
-        arrays: Sequence[Array] = (),
-        *,
-        limit_s: float = ...,
-        where: str | None = None,
-    ) -> tuple[Header, list[Array]]:
-        """Send a request and return its answer; see `process.ProcessRunner`."""
-        ...
-
-    def close(self) -> None:
-        """End it; a second call does nothing."""
-        ...
-
-
-class Session(ABC):
-    """A file loaded in a target's runtime, ready to run. Use it in a `with` statement."""
-
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-
-    @abstractmethod
-    def run(self, inputs: Sequence[Array], *, raw: bool = False) -> list[Array]:
-        """One inference.
-
-        Args:
-            inputs: arrays of the shapes in `inputs`, in the file's own layout; float arrays given to a
-                quantised input are quantised with the file's parameters.
-            raw: leave quantised outputs as integers; otherwise they are dequantised to float32.
-
-        Returns:
-            The outputs in the order of `outputs`.
-
-        Raises:
-            UsageError: the inputs do not fit the file.
-            TargetError: the runtime failed, crashed or hung.
-        """
-
-    @abstractmethod
-    def run_many(self, x: Array, *, raw: bool = False) -> Array:
-        """N inferences of a model with one input, without per-image process overhead.
-
-        Args:
-            x: [N, ...] where the file's input is [B, ...]; N must be a multiple of B (normally 1).
-            raw: as in `run`.
-
-        Returns:
-            The first output of every inference, joined along axis 0.
-
-        Raises:
-            UsageError, TargetError: as in `run`.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """End the session and its runner; a second call does nothing."""
-
-    @property
-    def input_details(self) -> tuple[TensorInfo, ...]:
-        """Name, shape, dtype and quantisation of the inputs."""
-        return self.inputs
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Target(ABC):
@@ -391,29 +275,3 @@ class Target(ABC):
         if not state.ok:
             raise TargetError(f"target {self.name} cannot be used: {state.reason}", hint=state.how_to_get)
         return path
-
-
-@cache
-def _processor() -> dict[str, str]:
-    """Fields of the first processor in /proc/cpuinfo; empty where there is none."""
-    fields: dict[str, str] = {}
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    except OSError:
-        fields = {}
-    return fields
-
-
-def processor_flags() -> frozenset[str]:
-    """Instruction-set flags of this machine, as Linux names them."""
-    return frozenset((_processor().get("flags") or _processor().get("Features") or "").split())
-
-
-def host_device() -> str:
-    """Processor model of this machine and eight hex digits over its instruction-set flags."""
-    fields = _processor()
-    model = fields.get("model name") or fields.get("CPU part") or platform.processor() or "unknown processor"
-    flags = " ".join(sorted(processor_flags()))
-    return f"{model} [{hashlib.sha256(flags.encode()).hexdigest()[:8]}]"

@@ -17,7 +17,8 @@ from statistics import median
 
 from mcc.runtime.process import load
 from mcc.runtime.samples import LatencySamples, LoadWatch, MachineLoad, median_interval
-from mcc.runtime.target import Runner, Target
+from mcc.runtime.session import Runner
+from mcc.runtime.target import Target
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from mcc.runtime.host import HostTarget
 from mcc.runtime.litert_host import LiteRtHost
 from mcc.runtime.ort_host import OrtHost
 from mcc.runtime.samples import LatencySamples, MachineLoad
-from mcc.runtime.target import TargetFacts
+from mcc.runtime.facts import TargetFacts
 from tests.compress import networks
 
 MODEL = f"{networks.__file__}:tiny"

@@ -28,7 +28,7 @@ from tests.runtime.stand_in.fixtures import adb_port, one_phone
 __all__ = ["adb_port", "one_phone"]
 
 pytestmark = pytest.mark.slow
-FEW = campaign.Choices(ratios=(1.0,), mixed=0, precisions=("float",), sparsities=(0.8,))
+FEW = campaign.Choices(ratios=(1.0,), mixed=0, precisions=("float",), sparsities=())
 TIGHT, LOOSE = "12kB", "25kB"  # of 16 kB: the first wants channels removed, the second nothing
 
 
@@ -42,6 +42,12 @@ def hurried(monkeypatch: pytest.MonkeyPatch, cache_dir: Path) -> None:
         (phone_runner, "BUSY_S", 1), (phone_runner, "REST_S", 1),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
+
+
+@pytest.fixture
+def supposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans from supposed costs of kernels, where measuring them takes minutes."""
+    monkeypatch.setattr(mcc.compress.driver, "Costs", stand_ins.Costs)
 
 
 class Commands:
@@ -101,6 +107,7 @@ class Commands:
         total = f"predicted_{get_target(self.target).unit.key}"
         assert shown[total] > 0
         job = (stand_ins.MODEL, "--data", "digits", "--size", TIGHT)
+        self.folder.mkdir(exist_ok=True)
         planned = self("plan", *job, "-o", str(self.folder / "only-plan.json"))
         assert planned["structure"]["widths"] or planned["structure"]["precision"] != "float"
         assert (self.folder / "only-plan.json").exists()
@@ -113,7 +120,7 @@ def litert_phone(one_phone: AdbServer) -> Generator[str]:
     assert list(one_phone.phone.temporary.iterdir()) == []  # everything was removed again
 
 
-def test_executorch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_executorch(supposed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mcc = Commands("executorch-host", tmp_path / "out", capsys)
     report = mcc.compress(LOOSE, "1s")
     assert report.target.runtime == "executorch"
@@ -121,7 +128,7 @@ def test_executorch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert one["latency_us"]["runs"] > 0
 
 
-def test_executorch_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_executorch_plans(supposed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Commands("executorch-host", tmp_path, capsys).foresee()
 
 
@@ -139,21 +146,25 @@ def test_an_imitated_core_plans(tmp_path: Path, capsys: pytest.CaptureFixture[st
     Commands("litert-arm64-sim:a53", tmp_path, capsys).foresee()
 
 
-def test_a_phone(litert_phone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_phone(
+    supposed: None, litert_phone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mcc = Commands(litert_phone, tmp_path / "out", capsys)
-    report = mcc.compress(TIGHT, "10s")
+    report = mcc.compress(LOOSE, "10s")
     assert "emulated" in report.target.device
     for one in mcc.examine(report):
         assert one["conditions"]["emulated"]
         assert one["conditions"]["phone"]["before"]["thermal_status"] == 0
 
 
-def test_a_phone_plans(litert_phone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_phone_plans(
+    supposed: None, litert_phone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Commands(litert_phone, tmp_path, capsys).foresee()
 
 
 def test_onnxruntime_on_a_phone(
-    one_phone: AdbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    supposed: None, one_phone: AdbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mcc = Commands(f"ort-android:{one_phone.serial}", tmp_path / "out", capsys)
     report = mcc.compress(LOOSE, "10s")

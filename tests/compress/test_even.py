@@ -13,7 +13,7 @@ from mcc.compress.even import narrowed_evenly, plan_evenly
 from mcc.compress.planning import planned_integers
 from mcc.compress.why import low_rank_pays, why_not_sparse
 from mcc.report.schema import Budget
-from mcc.runtime.target import TargetFacts
+from mcc.runtime.facts import TargetFacts
 from mcc.search.tables import Setting
 from tests.search.test_problem import MacsModel, deployed, network, sensitivities
 

@@ -19,7 +19,7 @@ from mcc.report.compare import compare_outputs
 from mcc.report.measure import as_graph, as_stored, evaluate_file, image_shape, run_file
 from mcc.report.tflite_views import view_tflite
 from mcc.runtime.registry import get_target
-from mcc.runtime.target import TensorInfo
+from mcc.runtime.session import TensorInfo
 from tests.report.networks import classifier
 
 LITERT, ORT = get_target("litert-host"), get_target("ort-host")

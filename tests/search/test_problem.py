@@ -21,7 +21,7 @@ from mcc.ir.graph import Graph, copy_graph, operand
 from mcc.ir.notes import SparseNote, shape_of
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
-from mcc.runtime.target import TargetFacts
+from mcc.runtime.facts import TargetFacts
 from mcc.search.problem import Problem
 from mcc.search.regions import precision_regions
 from mcc.search.sensitivity import Sensitivities, note_widths

@@ -22,7 +22,8 @@ import numpy as np
 from mcc.errors import DataError, TargetError
 from mcc.runtime.android.facts import PhoneFacts, PhoneState
 from mcc.runtime.samples import LatencySamples, MachineLoad
-from mcc.runtime.target import OpTime, Runner
+from mcc.runtime.session import Runner
+from mcc.runtime.target import OpTime
 from mcc.runtime.wire import Array, Header
 
 FORMAT = 1  # of kit.json and results.json
@@ -82,7 +83,7 @@ class AwayRunner:
         limit_s: float = math.inf,
         where: str | None = None,
     ) -> tuple[Header, list[Array]]:
-        """See `mcc.runtime.target.Runner`. Raises TargetError for what only an attached phone can do."""
+        """See `mcc.runtime.session.Runner`. Raises TargetError for what only an attached phone can do."""
         match header["op"]:
             case "load":
                 self._models[header["model"]] = (Path(header["file"]), header["threads"])

@@ -83,7 +83,7 @@ class _Loaded:
 
 
 class PhoneRunner:
-    """Runs files on a phone; see `mcc.runtime.target.Runner`. Its files are removed by `close()`.
+    """Runs files on a phone; see `mcc.runtime.session.Runner`. Its files are removed by `close()`.
 
     Args:
         journal: gets the conditions under which each file was timed, by its path.

@@ -20,7 +20,8 @@ from mcc.runtime.android.facts import PhoneFacts
 from mcc.runtime.android.phone import Phone, phone
 from mcc.runtime.android.runner import Conditions, PhoneRunner
 from mcc.runtime.samples import LatencySamples
-from mcc.runtime.target import Availability, Fingerprint, OpTime, Runner, Target
+from mcc.runtime.session import Runner
+from mcc.runtime.target import Availability, Fingerprint, OpTime, Target
 
 
 class AndroidTarget(Target):

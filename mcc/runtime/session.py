@@ -1,0 +1,106 @@
+"""A loaded file, ready to run, and the runner that holds it: what targets hand out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from mcc.runtime.wire import Array, Header
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output as the file declares it, in its own layout (NHWC in the .tflite files of mcc).
+
+    Attributes:
+        scale, zero_point: of a quantised tensor whose parameters the file holds, else None.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+class Runner(Protocol):
+    """What answers the requests of `worker.py`: a process on this machine, or a program on a phone."""
+
+    @property
+    def pid(self) -> int:
+        """Process id on this machine, for noting what else keeps it busy."""
+        ...
+
+    def request(
+        self,
+        header: Mapping[str, Any],
+        arrays: Sequence[Array] = (),
+        *,
+        limit_s: float = ...,
+        where: str | None = None,
+    ) -> tuple[Header, list[Array]]:
+        """Send a request and return its answer; see `process.ProcessRunner`."""
+        ...
+
+    def close(self) -> None:
+        """End it; a second call does nothing."""
+        ...
+
+
+class Session(ABC):
+    """A file loaded in a target's runtime, ready to run. Use it in a `with` statement."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    @abstractmethod
+    def run(self, inputs: Sequence[Array], *, raw: bool = False) -> list[Array]:
+        """One inference.
+
+        Args:
+            inputs: arrays of the shapes in `inputs`, in the file's own layout; float arrays given to a
+                quantised input are quantised with the file's parameters.
+            raw: leave quantised outputs as integers; otherwise they are dequantised to float32.
+
+        Returns:
+            The outputs in the order of `outputs`.
+
+        Raises:
+            UsageError: the inputs do not fit the file.
+            TargetError: the runtime failed, crashed or hung.
+        """
+
+    @abstractmethod
+    def run_many(self, x: Array, *, raw: bool = False) -> Array:
+        """N inferences of a model with one input, without per-image process overhead.
+
+        Args:
+            x: [N, ...] where the file's input is [B, ...]; N must be a multiple of B (normally 1).
+            raw: as in `run`.
+
+        Returns:
+            The first output of every inference, joined along axis 0.
+
+        Raises:
+            UsageError, TargetError: as in `run`.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the session and its runner; a second call does nothing."""
+
+    @property
+    def input_details(self) -> tuple[TensorInfo, ...]:
+        """Name, shape, dtype and quantisation of the inputs."""
+        return self.inputs
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
