@@ -71,11 +71,14 @@ def _judged(job: Job, deployed: Graph, found: SparsePath) -> str:
     """Accuracy with the function changed, before any training, beside what it was."""
     assert found.pipeline is not None
     changed = Pipeline.parse(found.pipeline).run(deployed, PassContext(), RunOptions(verify=False)).graph
-    scores = {name: _metric(job, graph) for name, graph in (("now", deployed), ("then", changed))}
+    stage = "judge passes towards the sparse path"
+    job.progress(stage, 0, 2)
+    now, then = _metric(job, deployed), _metric(job, changed)
+    job.progress(stage, 2, 2)
     images = min(JUDGED_IMAGES, len(job.data.validation))
     return (
         f"Untrained, these passes take the {job.task.metric} on {images:,} validation images from "
-        f"{percent_words(scores['now'])} to {percent_words(scores['then'])}."
+        f"{percent_words(now)} to {percent_words(then)}."
     )
 
 

@@ -29,6 +29,7 @@ __all__ = ["adb_port", "one_phone"]
 
 pytestmark = pytest.mark.slow
 FEW = campaign.Choices(ratios=(1.0,), mixed=0, precisions=("float",), sparsities=())
+TWO = "int8-ptq,joint"  # strategies, where each file costs seconds
 TIGHT, LOOSE = "12kB", "25kB"  # of 16 kB: the first wants channels removed, the second nothing
 
 
@@ -63,10 +64,11 @@ class Commands:
         assert main.run([*words, "--target", self.target, "--json", "-q"]) == status
         return json.loads(self.capsys.readouterr().out)
 
-    def compress(self, size: str, latency: str) -> Report:
+    def compress(self, size: str, latency: str, strategies: str = "") -> Report:
         """The main job, and its report; both files are there, and budgets are kept."""
-        job = (stand_ins.MODEL, "--data", "digits", "--epochs", "0")
-        said = self("compress", *job, "--size", size, "--latency", latency, "-o", str(self.folder))
+        job = [stand_ins.MODEL, "--data", "digits", "--epochs", "0", "--size", size, "--latency", latency]
+        job += ["--strategies", strategies] if strategies else []
+        said = self("compress", *job, "-o", str(self.folder))
         report = load_report(self.folder / "report.json")
         assert said == report.to_dict()
         assert all(report.met.values())
@@ -122,7 +124,7 @@ def litert_phone(one_phone: AdbServer) -> Generator[str]:
 
 def test_executorch(supposed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mcc = Commands("executorch-host", tmp_path / "out", capsys)
-    report = mcc.compress(LOOSE, "1s")
+    report = mcc.compress(LOOSE, "1s", TWO)
     assert report.target.runtime == "executorch"
     for one in mcc.examine(report):
         assert one["latency_us"]["runs"] > 0
@@ -150,7 +152,7 @@ def test_a_phone(
     supposed: None, litert_phone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mcc = Commands(litert_phone, tmp_path / "out", capsys)
-    report = mcc.compress(LOOSE, "10s")
+    report = mcc.compress(LOOSE, "10s", TWO)
     assert "emulated" in report.target.device
     for one in mcc.examine(report):
         assert one["conditions"]["emulated"]
@@ -167,6 +169,6 @@ def test_onnxruntime_on_a_phone(
     supposed: None, one_phone: AdbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mcc = Commands(f"ort-android:{one_phone.serial}", tmp_path / "out", capsys)
-    report = mcc.compress(LOOSE, "10s")
+    report = mcc.compress(LOOSE, "10s", TWO)
     assert report.target.runtime == "onnxruntime"
     assert mcc("verify", str(mcc.folder / "after.mcc"), str(mcc.file("model")), "--count", "2")["passed"]

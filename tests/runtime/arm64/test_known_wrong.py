@@ -4,13 +4,19 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from mcc.cli import main
-from mcc.errors import TargetError
+from mcc.compress.candidate import Structure
+from mcc.compress.outcome import Outcome
+from mcc.compress.summary import check_file
+from mcc.data import load_data
+from mcc.errors import TargetError, VerificationError
 from mcc.ir.graph import Graph, inputs, outputs, run
 from mcc.ir.notes import shape_of
 from mcc.ir.storage import save_graph
@@ -19,6 +25,7 @@ from mcc.lower.tflite.writer import write_tflite
 from mcc.report.compare import Comparison, compare_outputs
 from mcc.report.kernels import against_reference, sparse_kernels
 from mcc.report.measure import run_file
+from mcc.runtime import get_target
 from mcc.runtime.litert_arm64_sim import LiteRtArm64Sim
 from tests.runtime.arm64 import networks
 
@@ -69,6 +76,37 @@ def test_a_sparse_prefix_before_another_operator_is_silently_wrong_and_noticed(t
     found = sparse_kernels(TARGET, file)
     assert found is not None
     assert not found.passed
+
+
+@pytest.mark.usefixtures("unguarded")
+def test_the_same_file_is_right_on_this_machine(tmp_path: Path) -> None:
+    """So that no check here can stand for one on ARM64."""
+    graph = networks.interrupted()
+    file = write_tflite(graph, tmp_path / "interrupted.tflite")
+    x = torch.randn((2, *shape_of(inputs(graph)[0])[1:]))
+    got = run_file(get_target("litert-host"), file, [x.numpy()], [shape_of(node) for node in outputs(graph)])
+    assert compare_outputs(got, [run(graph, x)[0].numpy()], integer=False).passed
+
+
+@pytest.mark.usefixtures("unguarded")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("interrupted", r"interrupted\.tflite: is not what its graph computes"),
+        ("not_started", r"does not run as planned: 0 sparse kernels ran, for 1 sparse weights"),
+        ("eligible", None),
+    ],
+)
+def test_the_main_job_delivers_no_such_file(name: str, said: str | None, tmp_path: Path) -> None:
+    graph = getattr(networks, name)()
+    file = write_tflite(graph, tmp_path / f"{name}.tflite")
+    job: Any = SimpleNamespace(data=load_data("digits"), target=TARGET, request=SimpleNamespace(threads=1))
+    outcome = Outcome("joint", Structure(), graph, file)
+    if said is None:
+        assert set(check_file(job, outcome)) == {"graph in torch", "reference kernels", "sparse kernels"}
+        return
+    with pytest.raises(VerificationError, match=said):
+        check_file(job, outcome)
 
 
 def test_the_lowering_writes_no_such_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
