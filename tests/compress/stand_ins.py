@@ -14,11 +14,11 @@ import pytest
 from mcc.compress import driver, job
 from mcc.cost_api import Estimate, Kernel, Precision
 from mcc.runtime import get_target
+from mcc.runtime.facts import TargetFacts
 from mcc.runtime.host import HostTarget
 from mcc.runtime.litert_host import LiteRtHost
 from mcc.runtime.ort_host import OrtHost
 from mcc.runtime.samples import LatencySamples, MachineLoad
-from mcc.runtime.facts import TargetFacts
 from tests.compress import networks
 
 MODEL = f"{networks.__file__}:tiny"
