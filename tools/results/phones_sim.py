@@ -20,13 +20,15 @@ from tools.results.prediction_runs import Notebook
 WIDE = 7  # window of depthwise convolutions for which XNNPACK has no kernel
 AT_A_TIME = 12  # blocks that are counted together
 
-# Whose kernels LiteRT runs, by the runner's names: its own, and XNNPACK's. TensorFlow Lite had only the
-# former when the tables were made: XNNPACK came with 2.3, in July 2020.
-KERNELS = ("builtin", "xnnpack")
-
-# The core of the imitated ones nearest to each phone's big one. Note10: Cortex-A76 (Snapdragon 855). Pixel 1:
-# Kryo, Qualcomm's own of 2016, without a model in LLVM's schedulers; so each of the older ones is tried.
-NEAREST = {"note10": ("a76",), "pixel1": ("a76", "a53")}
+# The core of the imitated ones nearest to each phone's big one, and whose kernels LiteRT runs there, by the
+# runner's names: its own, and XNNPACK's. TensorFlow Lite had only the former before 2.3 (July 2020); the
+# tables are those of ProxylessNAS and Once-for-All (Cai et al., 2018 and 2019). Note10: Cortex-A76. Pixel 1:
+# Kryo, Qualcomm's own of 2016, without a model in LLVM's schedulers; so each of the older ones is tried, with
+# the kernels that mcc counts.
+NEAREST = {
+    "note10": (("a76", "builtin"), ("a76", "xnnpack")),
+    "pixel1": (("a76", "xnnpack"), ("a53", "xnnpack")),
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Ranked:
     """Blocks of one phone on one core.
 
     Attributes:
-        kernels: one of `KERNELS`.
+        kernels: `builtin` or `xnnpack`.
         points: each block, its measured milliseconds and its simulated model cycles.
     """
 
@@ -65,11 +67,10 @@ def rank(phone: str, table: Mapping[Block, Row], notes: Notebook, folder: Path) 
         TargetError: the simulator is not installed.
     """
     found: list[Ranked] = []
-    for core in NEAREST[phone]:
-        for kernels in KERNELS:
-            cycles = _counted(list(table), core, kernels, notes, folder)
-            points = tuple((block, row.mean_ms, cycles[block]) for block, row in table.items())
-            found.append(Ranked(phone, core, kernels, points))
+    for core, kernels in NEAREST[phone]:
+        cycles = _counted(list(table), core, kernels, notes, folder)
+        points = tuple((block, row.mean_ms, cycles[block]) for block, row in table.items())
+        found.append(Ranked(phone, core, kernels, points))
     return found
 
 
@@ -79,8 +80,9 @@ SECTION = """
 Each block, float32, in LiteRT on an imitated core (`litert-arm64-sim`): model cycles, which know no caches
 and no memory, against the milliseconds of the phone. Wanted: a rank correlation of 0.9 for the core nearest
 to the phone's. That is the Cortex-A76 for the Note10. The Pixel 1's own core (Kryo, 2016) has no model: a
-newer and a weaker one stand in. The phones ran the TensorFlow Lite of 2019, which had kernels of its own
-(`builtin`: LiteRT still has them) and not yet XNNPACK's, which LiteRT runs today and mcc counts.
+newer and a weaker one stand in. The tables are those of ProxylessNAS and Once-for-All (2018 and 2019), when
+TensorFlow Lite had kernels of its own (`builtin`: LiteRT still has them) and not yet XNNPACK's (July 2020),
+which LiteRT runs today and mcc counts.
 
 | phone | core | kernels | blocks | rank correlation | without 7x7 windows | ms per million cycles |
 | --- | --- | --- | --- | --- | --- | --- |
