@@ -114,7 +114,9 @@ def apply_pass(step: Pass, graph: Graph, ctx: PassContext) -> Graph:
         Refusal: the graph does not have what the pass requires.
         GraphError: the rewritten graph does not fit together.
     """
-    private = copy_graph(graph) if step.sees_dead_code else clean(copy_graph(graph))
+    private = copy_graph(graph)
+    if not step.sees_dead_code and len(clean(private).graph.nodes) < len(graph.graph.nodes):
+        private = copy_graph(private)  # where the names of what was dropped are free for new nodes
     step.requires(private)
     step.run(private, ctx)
     return infer(clean(private))
