@@ -130,10 +130,6 @@ def test_executorch(supposed: None, tmp_path: Path, capsys: pytest.CaptureFixtur
         assert one["latency_us"]["runs"] > 0
 
 
-def test_executorch_plans(supposed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Commands("executorch-host", tmp_path, capsys).foresee()
-
-
 def test_an_imitated_core(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mcc = Commands("litert-arm64-sim:a53", tmp_path / "out", capsys)
     report = mcc.compress(TIGHT, "1000Mcycles")
@@ -157,12 +153,6 @@ def test_a_phone(
     for one in mcc.examine(report):
         assert one["conditions"]["emulated"]
         assert one["conditions"]["phone"]["before"]["thermal_status"] == 0
-
-
-def test_a_phone_plans(
-    supposed: None, litert_phone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Commands(litert_phone, tmp_path, capsys).foresee()
 
 
 def test_onnxruntime_on_a_phone(
