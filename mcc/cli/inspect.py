@@ -52,12 +52,12 @@ def inspect(
     With a target, a second table says what each layer would cost there in each form: as it is, as int8,
     sparse, as a low-rank pair; measured, or fitted between what was measured, with one standard deviation.
     """
+    if folder is not None and model.endswith((TFLITE, ORT)):
+        raise UsageError(
+            "is for graphs", where="--model-explorer", hint="Model Explorer opens .tflite files itself"
+        )
     views = views_of(model)
     if views is not None:
-        if folder is not None:
-            raise UsageError(
-                "is for graphs", where="--model-explorer", hint="Model Explorer opens .tflite files itself"
-            )
         return _show_file(model, views, settings)
     from mcc.report.layers import inspect_layers
     from mcc.report.sparse_path import sparse_path

@@ -218,22 +218,13 @@ class Run:
         It kept the budget as a trial, and two measurements of a shared machine differ by a few percent, or
         more where others work on it: it is measured once more, and the mean of both says how far off it is.
         """
-        latency, sure = joint.latency_us, joint.speedup_ci95
-        if latency is None or sure is None:
-            return None
-        worst = self._kept_share(latency.upper, sure[0])
+        budget, latency, sure = self.job.request.budget, joint.latency_us, joint.speedup_ci95
+        worst = _kept_share(budget, latency.upper if latency else None, sure[0] if sure else None)
         if not NARROW < worst < 1.0:
             return None
         again = self.bench.speed(outcome.file, budget_s=FINAL_SECONDS)
-        second = min(1.0, self._kept_share(again.high_us, again.speedup_ci95[0]))
+        second = min(1.0, _kept_share(budget, again.high_us, again.speedup_ci95[0]))
         return 0.98 * (worst * second) ** 0.5
-
-    def _kept_share(self, latency_us: float, speedup: float) -> float:
-        """The budget of time over what a file takes: below 1 where it misses the budget."""
-        budget = self.job.request.budget
-        needed: list[float] = [] if budget.latency_us is None else [budget.latency_us / latency_us]
-        needed += [] if budget.speedup is None else [speedup / budget.speedup]
-        return min(needed, default=1.0)
 
     def _measure_all(self, outcomes: Sequence[Outcome]) -> list[StrategyResult]:
         """Figures of all strategies, every file measured in turns with all others."""
@@ -308,6 +299,16 @@ class Run:
         write_html(report, folder / "report.html", diff_graphs(self.job.graph, outcome.graph))
         report.save(folder / "report.json")
         return report
+
+
+def _kept_share(budget: Budget, latency_us: float | None, speedup: float | None) -> float:
+    """The budget of time over what a file takes: below 1 where it misses the budget."""
+    needed: list[float] = []
+    if budget.latency_us is not None and latency_us is not None:
+        needed.append(budget.latency_us / latency_us)
+    if budget.speedup is not None and speedup is not None:
+        needed.append(speedup / budget.speedup)
+    return min(needed, default=1.0)
 
 
 def plan_content(job: Job, outcome: Outcome, report: Report, choices: Mapping[str, Choice]) -> dict[str, Any]:

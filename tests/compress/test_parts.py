@@ -244,21 +244,37 @@ def test_without_a_budget_on_cost_a_ladder_of_speeds_is_planned_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "latency", "ratio", "share"),
+    ("budget", "latency", "ratio", "again", "share"),
     [
-        ({"latency_us": 102.0}, 99.0, None, None),  # kept
-        ({"latency_us": 100.0}, 104.0, None, 0.98 * 100 / 106.08),  # missed narrowly: by the upper bound
-        ({"latency_us": 100.0}, 140.0, None, None),  # out of reach
-        ({"speedup": 2.0}, 100.0, (1.9, 2.1), 0.98 * 0.95),
-        ({"speedup": 2.0}, 100.0, (2.0, 2.1), None),
-        ({"speedup": 2.0, "latency_us": 95.0}, 100.0, (1.9, 2.1), 0.98 * 95 / 102),  # the worse of the two
-        ({"size_bytes": 1}, 100.0, None, None),
+        ({"latency_us": 102.0}, 99.0, None, 1.0, None),  # kept
+        ({"latency_us": 100.0}, 104.0, None, 1.0, 0.98 * 100 / 106.08),  # missed narrowly: by the upper bound
+        ({"latency_us": 100.0}, 140.0, None, 1.0, None),  # out of reach
+        ({"speedup": 2.0}, 100.0, (1.9, 2.1), 1.0, 0.98 * 0.95),
+        ({"speedup": 2.0}, 100.0, (2.0, 2.1), 1.0, None),
+        (
+            {"speedup": 2.0, "latency_us": 95.0},
+            100.0,
+            (1.9, 2.1),
+            1.0,
+            0.98 * 95 / 102,
+        ),  # the worse of the two
+        ({"size_bytes": 1}, 100.0, None, 1.0, None),
+        ({"speedup": 2.0}, 100.0, (1.8, 2.1), 0.8, 0.98 * 0.9**0.5),  # kept when measured once more
+        ({"speedup": 2.0}, 100.0, (1.9, 2.1), 1.1, 0.98 * (0.95 * 0.95 / 1.1) ** 0.5),  # and missed by more
     ],
 )
 def test_a_narrow_miss_tightens_the_plan_and_others_do_not(
-    budget: dict[str, Any], latency: float, ratio: tuple[float, float] | None, share: float | None
-) -> None:
-    holder: Any = SimpleNamespace(job=SimpleNamespace(request=SimpleNamespace(budget=Budget(**budget))))
+    budget: dict[str, Any], latency: float, ratio: tuple[float, float] | None, again: float,
+    share: float | None,
+) -> None:  # fmt: skip
     joint = examples.strategy("joint", accuracy=0.9, us=latency, speedup_ci95=ratio)
-    found = Run._missed_share(holder, joint)
+    assert joint.latency_us is not None
+    low, high = ratio or (1.0, 1.0)
+    second = SimpleNamespace(high_us=again * joint.latency_us.upper, speedup_ci95=(low / again, high / again))
+    holder: Any = SimpleNamespace(
+        job=SimpleNamespace(request=SimpleNamespace(budget=Budget(**budget))),
+        bench=SimpleNamespace(speed=lambda file, budget_s: second),
+    )
+    outcome: Any = SimpleNamespace(file="model.tflite")
+    found = Run._missed_share(holder, joint, outcome)
     assert found == (None if share is None else pytest.approx(share))
