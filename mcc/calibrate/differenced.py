@@ -121,7 +121,8 @@ def _measure(
     kernel: Kernel, runner: Runner, number: int, target: Target, folder: Path, threads: int
 ) -> Measurement:
     copies = copies_of(kernel)
-    # A cluster has one stem, and LiteRT.js 2.5 refuses files with several clusters: timed outside of one.
+    # A cluster has one stem, and LiteRT.js 2.5 refuses files whose clusters end in several pools, as those of
+    # several stems must: a stem is timed outside of one.
     built = replace(kernel, layout="nhwc") if _is_stem(kernel) else kernel
     turns: list[_Turns] = []
     for place, distinct in enumerate((copies, 1)):
