@@ -58,7 +58,6 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "onnxruntime",
         "ai_edge_litert",
         "matplotlib",
-        "ortools",
         "sklearn",
         "scipy",
     ]

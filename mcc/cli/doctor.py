@@ -24,7 +24,7 @@ LIBRARIES = (
     "executorch",
     "playwright",
     "numpy",
-    "ortools",
+    "scipy",
 )
 TOOLS = {
     "chromium": "the browser of target litert-web (apt-get install chromium; mcc[web] drives it)",

@@ -102,7 +102,7 @@ def unmeasured(graph: Graph, sparse: Sequence[str]) -> Sensitivities:
     )
 
 
-def price_of_time(tables: Tables, structure: Structure, latency_us: float, seed: int = 0) -> float | None:
+def price_of_time(tables: Tables, structure: Structure, latency_us: float) -> float | None:
     """Nats that the best plan loses for each microsecond less, around a latency; None where not known.
 
     Args:
@@ -111,7 +111,7 @@ def price_of_time(tables: Tables, structure: Structure, latency_us: float, seed:
     problem = tables.problem()
     if not structure.widths and not structure.ranks:
         return None
-    ends = [solve(problem, Limits(latency_us * (1 + step)), seed=seed) for step in (-STEP, STEP)]
+    ends = [solve(problem, Limits(latency_us * (1 + step))) for step in (-STEP, STEP)]
     if ends[0] is None or ends[1] is None or ends[1].latency_us <= ends[0].latency_us:
         return None
     return max(0.0, (ends[0].loss - ends[1].loss) / (ends[1].latency_us - ends[0].latency_us))
@@ -124,7 +124,7 @@ def explained(planner: Planner, structure: Structure, regimes: Sequence[Regime])
     # Only where time was asked for: without a limit, it has no price.
     price = None
     if planner.latency_us is not None:
-        price = price_of_time(tables, structure, planner.predict(structure), planner.seed)
+        price = price_of_time(tables, structure, planner.predict(structure))
     return Explainer(setting, structure, regimes, price=price).all()
 
 

@@ -185,7 +185,7 @@ class Run:
         )  # fmt: skip
         return Planner(
             job.graph, setting, self.bench, job.cost_budget, job.data, self.calibration,
-            job.state / "trials", baseline_us, self.costs.ask, job.request.seed,
+            job.state / "trials", baseline_us, self.costs.ask,
         )  # fmt: skip
 
     def _sensitivities(self) -> Sensitivities:

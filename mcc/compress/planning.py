@@ -102,7 +102,6 @@ class Planner:
     folder: Path
     baseline_us: float
     ask: Ask
-    seed: int = 0
 
     @property
     def sensitivities(self) -> Sensitivities:
@@ -257,12 +256,12 @@ class _Search:
         return solution
 
     def _solve(self, limits: Limits) -> Solution:
-        found = solve(self.problem, limits, seed=self.planner.seed)
+        found = solve(self.problem, limits)
         if found is not None:
             return found
         # Nothing keeps the budgets by prediction: the fastest of what fits, else the smallest, is measured.
         for minimise, left in (("latency_us", Limits(None, limits.size_bytes)), ("size_bytes", Limits())):
-            found = solve(self.problem, left, minimise=minimise, seed=self.planner.seed)
+            found = solve(self.problem, left, minimise=minimise)
             if found is not None:
                 return found
         raise AssertionError("a problem without limits has a solution")

@@ -142,7 +142,7 @@ def _decide(run: Run) -> PlanResult:
         limits = [Limits(planner.baseline_us * share / factor) for share in FRONT_SHARES]
         asked = Limits(None if goal is None else goal / factor, run.job.request.budget.size_bytes)
         for limit in (*limits, asked):
-            solution = solve(problem, limit, seed=run.job.request.seed)
+            solution = solve(problem, limit)
             if solution is None:
                 continue
             cost = solution.latency_us * factor

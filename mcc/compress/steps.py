@@ -64,7 +64,7 @@ def left_share(steps: int) -> float:
 def _stepped(job: Job, planner: Planner, trainer: Trainer, limit_us: float, label: str) -> Planner:
     problem = planner.tables(Space(widths=True), Regime(), label, regions=False)()
     factor = planner.plan_whole(Regime(), f"{label}-whole").factor
-    solution = solve(problem, Limits(MARGIN * limit_us / factor), seed=planner.seed)
+    solution = solve(problem, Limits(MARGIN * limit_us / factor))
     if solution is None:
         return planner  # out of reach: the last plan will say so
     structure = Structure.of(problem, solution)

@@ -24,7 +24,7 @@ from mcc.ir.graph import Graph, calls, constants, outputs, run
 from mcc.ir.notes import note, shape_of, type_of
 from mcc.quant.params import is_fake_quantize
 from mcc.quant.simulator import flavour_of, simulate
-from mcc.report.compare import Array, compare_outputs
+from mcc.report.compare import Array, Comparison, compare_outputs
 from mcc.report.kernels import against_reference, sparse_kernels
 from mcc.report.layers import kind_words
 from mcc.report.measure import Shape, run_file
@@ -34,6 +34,7 @@ from mcc.runtime.target import Target
 from mcc.search.space import Regime
 
 CHECK_IMAGES = 64
+SHARE_IMAGES = 1000  # that tell whether 99.5 % of the classes are the same
 
 
 def macs_of(graph: Graph) -> int:
@@ -157,22 +158,32 @@ def check_file(job: Job, outcome: Outcome) -> dict[str, str]:
         VerificationError: a float file differs beyond float rounding, an integer file agrees with the integer
             simulator on too few images, or fewer sparse kernels ran than the file has sparse weights.
     """
-    batch = next(iter(job.data.batches("validation", CHECK_IMAGES, limit=CHECK_IMAGES)))
-    x = np.asarray(batch.inputs, np.float32)
     integer = bool(calls(outcome.graph, "fake_quantize"))
-    if integer:
-        expected = simulate(outcome.graph, [torch.from_numpy(x)], flavour=flavour_of(outcome.file.suffix))
-    else:
-        expected = run(outcome.graph, torch.from_numpy(x))
     shapes = [shape_of(value) for value in outputs(outcome.graph)]
-    got = run_file(job.target, outcome.file, [x], shapes, threads=job.request.threads)
-    found = compare_outputs(got, [value.numpy() for value in expected], integer=integer)
+    x, got, found = _compared(job, outcome, shapes, CHECK_IMAGES)
+    if integer and not found.passed:  # one image in 64 is more than the share of classes that may differ
+        x, got, found = _compared(job, outcome, shapes, SHARE_IMAGES)
     worst = "a value that is not finite" if found.worst is None else f"{found.worst:.2g} of the output range"
     words = f"{len(x)} images, {found.equal:.2%} of the outputs equal, largest difference {worst}"
     if not found.passed:
         raise VerificationError(f"is not what its graph computes ({words})", where=outcome.file.name)
     checks = {"integer simulator" if integer else "graph in torch": words}
     return {**checks, **_check_kernels(job.target, outcome.file, x, shapes, got, integer)}
+
+
+def _compared(
+    job: Job, outcome: Outcome, shapes: Sequence[Shape], images: int
+) -> tuple[Array, list[Array], Comparison]:
+    """Validation images, what the file makes of them in the target's runtime, and how far that is right."""
+    batch = next(iter(job.data.batches("validation", images, limit=images)))
+    x = np.asarray(batch.inputs, np.float32)
+    if calls(outcome.graph, "fake_quantize"):
+        expected = simulate(outcome.graph, [torch.from_numpy(x)], flavour=flavour_of(outcome.file.suffix))
+    else:
+        expected = run(outcome.graph, torch.from_numpy(x))
+    got = run_file(job.target, outcome.file, [x], shapes, threads=job.request.threads)
+    integer = bool(calls(outcome.graph, "fake_quantize"))
+    return x, got, compare_outputs(got, [value.numpy() for value in expected], integer=integer)
 
 
 def _check_kernels(
@@ -199,7 +210,7 @@ def _check_kernels(
 
 def versions_of(job: Job) -> dict[str, str]:
     """Versions of what took part."""
-    names: Mapping[str, str] = {"mcc": "mcc", "torch": "torch", "numpy": "numpy", "ortools": "ortools"}
+    names: Mapping[str, str] = {"mcc": "mcc", "torch": "torch", "numpy": "numpy", "scipy": "scipy"}
     found = {"python": platform.python_version()}
     for label, package in names.items():
         try:

@@ -1,25 +1,29 @@
-"""The joint decision, solved exactly: CP-SAT over widths and ranks under budgets of latency and size.
+"""The joint decision, solved exactly: an integer program over widths and forms, under budgets.
 
-Each group has one Boolean per width; each layer one per combination of the widths it depends on and of its
-options. The sums of a layer's Booleans over one side equal the group's Booleans (the usual tight linking of a
-piecewise table), so that the relaxation is close and the gap is proved in seconds.
+Each group has one binary variable per width; each layer one per combination of the widths it depends on and
+of its options. The sums of a layer's variables over one side equal the group's (the usual tight linking of a
+piecewise table), so that the linear relaxation is close and HiGHS proves the answer within a few nodes.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, floor, inf
-from typing import Any
+from math import inf
+from typing import Any, cast
+
+import numpy as np
 
 from mcc.search.family import Width
 from mcc.search.problem import Layer, Option, Problem
 
-LATENCY_UNIT_US = 1e-3  # nanoseconds: integers for the solver
-ROUNDING = 1e-6  # of a unit: what float arithmetic may add to a whole number of them
-LOSS_STEPS = 10_000_000  # the largest possible loss, in steps of the objective
-DEFAULT_SECONDS = 20.0
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+TOLERANCE = 1e-6  # of a microsecond or a byte: what the sum of many floats may be off
+DEFAULT_NODES = 2_000
+GREATEST = 2**31 - 1  # nodes: no limit
+LIMIT_REACHED = 1  # scipy's status
 
 
 @dataclass(frozen=True)
@@ -66,104 +70,153 @@ class Solution:
 
 
 class _Model:
-    def __init__(self, problem: Problem) -> None:
-        from ortools.sat.python import cp_model
+    """Variables are columns 0, 1, ...; rows are linear constraints with a lower and an upper bound."""
 
-        self.cp: Any = cp_model
+    def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.model: Any = cp_model.CpModel()
-        self.widths = {
-            name: [self.model.new_bool_var(f"{name}={level}") for level in levels]
-            for name, levels in problem.levels.items()
-        }
+        self.columns = 0
+        self.entries: list[tuple[int, int, float]] = []  # row, column, coefficient
+        self.low: list[float] = []
+        self.high: list[float] = []
+        self.widths = {name: self._new(len(levels)) for name, levels in problem.levels.items()}
         for choices in self.widths.values():
-            self.model.add_exactly_one(choices)
-        self.sums: dict[Width, dict[int, Any]] = {}
-        self.chosen: dict[str, list[tuple[Any, Option]]] = {}
+            self._row([(column, 1.0) for column in choices], 1, 1)
+        self.sums: dict[Width, dict[int, int]] = {}
+        self.chosen: dict[str, list[tuple[int, Option]]] = {}
         for layer in problem.layers:
             self.chosen[layer.node] = self._layer(layer)
 
-    def values(self, width: Width) -> dict[int, Any]:
-        """A literal for each number of channels that a value may have, exactly one of them true."""
+    def _new(self, count: int) -> list[int]:
+        self.columns += count
+        return list(range(self.columns - count, self.columns))
+
+    def _row(self, terms: Sequence[tuple[int, float]], low: float, high: float) -> None:
+        self.entries += [(len(self.low), column, factor) for column, factor in terms]
+        self.low.append(low)
+        self.high.append(high)
+
+    def values(self, width: Width) -> dict[int, int]:
+        """A variable for each number of channels that a value may have, exactly one of them 1."""
         if width in self.sums:
             return self.sums[width]
         levels = self.problem.levels
         if len(width.groups) == 1:
             group = width.groups[0]
             found = {
-                width.value({group: level}): literal
-                for level, literal in zip(levels[group], self.widths[group], strict=True)
+                width.value({group: level}): column
+                for level, column in zip(levels[group], self.widths[group], strict=True)
             }
         else:
             found = self._sum(width)
         self.sums[width] = found
         return found
 
-    def _sum(self, width: Width) -> dict[int, Any]:
-        """Literals for a sum of several groups, linked to every combination that gives it."""
+    def _sum(self, width: Width) -> dict[int, int]:
+        """Variables for a sum of several groups, implied by every combination that gives it."""
         levels = self.problem.levels
-        found: dict[int, Any] = {}
+        found: dict[int, int] = {}
         for combination in itertools.product(*(range(len(levels[g])) for g in width.groups)):
             chosen = {g: levels[g][i] for g, i in zip(width.groups, combination, strict=True)}
             total = width.value(chosen)
-            literal = found.get(total)
-            if literal is None:
-                literal = found[total] = self.model.new_bool_var(f"sum={total}")
-            given = [self.widths[g][i] for g, i in zip(width.groups, combination, strict=True)]
-            self.model.add_bool_or([literal, *(one.negated() for one in given)])
-        self.model.add_exactly_one(found.values())
+            if total not in found:
+                (found[total],) = self._new(1)
+            given = [(self.widths[g][i], -1.0) for g, i in zip(width.groups, combination, strict=True)]
+            self._row([(found[total], 1.0), *given], 1 - len(given), inf)
+        self._row([(column, 1.0) for column in found.values()], 1, 1)
         return found
 
-    def _layer(self, layer: Layer) -> list[tuple[Any, Option]]:
-        literals: list[tuple[Any, Option]] = []
-        members: list[dict[int, list[Any]]] = [{} for _ in layer.sides]
+    def _layer(self, layer: Layer) -> list[tuple[int, Option]]:
+        found: list[tuple[int, Option]] = []
+        members: list[dict[int, list[int]]] = [{} for _ in layer.sides]
         for key, options in layer.options.items():
-            for option in options:
-                literal = self.model.new_bool_var(f"{layer.node}:{key},{option.rank},{option.sparsity}")
-                literals.append((literal, option))
+            for column, option in zip(self._new(len(options)), options, strict=True):
+                found.append((column, option))
                 for value, side in zip(key, members, strict=True):
-                    side.setdefault(value, []).append(literal)
-        self.model.add_exactly_one(literal for literal, _ in literals)
+                    side.setdefault(value, []).append(column)
+        self._row([(column, 1.0) for column, _ in found], 1, 1)
         for width, side in zip(layer.sides, members, strict=True):
-            literal_of = self.values(width)
+            column_of = self.values(width)
             for value, chosen in side.items():
-                self.model.add(sum(chosen) == literal_of[value])
-        return literals
+                self._row([*((column, 1.0) for column in chosen), (column_of[value], -1.0)], 0, 0)
+        return found
 
-    def total(self, what: str, unit: float) -> Any:
-        """A linear expression: the sum of a figure over all chosen options, in whole units, rounded up."""
-        return sum(
-            ceil(getattr(option, what) / unit - ROUNDING) * literal
-            for literals in self.chosen.values()
-            for literal, option in literals
-        )
+    def total(self, what: str) -> Array:
+        """What each variable adds to a figure of the chosen options."""
+        found = np.zeros(self.columns)
+        for literals in self.chosen.values():
+            for column, option in literals:
+                found[column] = getattr(option, what)
+        return found
 
-    def total_on(self, index: int, unit: float) -> Any:
+    def total_on(self, index: int) -> Array:
         """As `total`, of the latency on a further target."""
-        return sum(
-            ceil(option.more_us[index] / unit - ROUNDING) * literal
-            for literals in self.chosen.values()
-            for literal, option in literals
-            if option.more_us
-        )
+        found = np.zeros(self.columns)
+        for literals in self.chosen.values():
+            for column, option in literals:
+                found[column] = option.more_us[index] if option.more_us else 0.0
+        return found
 
-    def loss(self, unit: float) -> Any:
-        """The sum of all losses, in whole units."""
-        widths = sum(
-            round(loss / unit) * literal
-            for name, literals in self.widths.items()
-            for literal, loss in zip(literals, self.problem.losses[name], strict=True)
-        )
-        return widths + self.total("loss", unit)
+    def loss(self) -> Array:
+        """What each variable adds to the loss."""
+        found = self.total("loss")
+        for name, columns in self.widths.items():
+            found[columns] = self.problem.losses[name]
+        return found
+
+    def bounds(self, limits: Limits) -> list[tuple[Array, float]]:
+        """What each variable adds to a figure under a budget, and what the sum may be."""
+        problem = self.problem
+        found: list[tuple[Array, float]] = []
+        if limits.latency_us is not None:
+            found.append((self.total("latency_us"), limits.latency_us - problem.overhead_us))
+        for index, limit in enumerate(limits.more_us):
+            if limit is not None:
+                found.append((self.total_on(index), limit - problem.more_overhead_us[index]))
+        if limits.size_bytes is not None:
+            found.append((self.total("size_bytes"), limits.size_bytes))
+        return found
+
+    def minimum(self, objective: Array, bounds: Sequence[tuple[Array, float]], nodes: float) -> _Found | None:
+        """The least sum of an objective under upper bounds, or None where nothing keeps them.
+
+        Args:
+            nodes: of the search tree, after which the best so far is taken.
+        """
+        from scipy.optimize import Bounds, LinearConstraint, milp
+        from scipy.sparse import csr_matrix
+
+        rows, columns, factors = zip(*self.entries, strict=True)
+        shape = (len(self.low), self.columns)
+        low, high = cast("Any", self.low), cast("Any", self.high)
+        structure = LinearConstraint(csr_matrix((factors, (rows, columns)), shape=shape), low, high)
+        budgets = [LinearConstraint(csr_matrix(terms), -inf, most) for terms, most in bounds]
+        found: Any = milp(
+            objective, constraints=[structure, *budgets], integrality=np.ones(self.columns),
+            bounds=Bounds(0, 1), options={"node_limit": nodes, "mip_rel_gap": 0.0},
+        )  # fmt: skip
+        if found.x is not None:
+            return _Found(np.round(found.x), float(objective @ np.round(found.x)), found.mip_dual_bound)
+        # Out of nodes is not "impossible": go on until there is a decision, or the proof that there is none.
+        return self.minimum(objective, bounds, GREATEST) if found.status == LIMIT_REACHED else None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a minimum is taken at: 0 or 1 for each variable, the sum there, and what it cannot be below."""
+
+    taken: Array
+    value: float
+    bound: float
+
+    @property
+    def gap(self) -> float:
+        """How far the sum may be from the least, as a share of it."""
+        over = self.value - self.bound
+        return over / abs(self.value) if over > TOLERANCE * max(1.0, abs(self.value)) else 0.0
 
 
 def solve(
-    problem: Problem,
-    limits: Limits,
-    *,
-    minimise: str = "loss",
-    seconds: float = DEFAULT_SECONDS,
-    seed: int = 0,
+    problem: Problem, limits: Limits, *, minimise: str = "loss", nodes: float = DEFAULT_NODES
 ) -> Solution | None:
     """The best decision within the limits, or None when no decision keeps them.
 
@@ -171,75 +224,42 @@ def solve(
         problem: tables of one regime.
         limits: budgets on the predicted sums.
         minimise: `loss`; or `latency_us` or `size_bytes`, to find out what is possible at all.
-        seconds: after which the best found so far is returned with its gap; counted in the solver's
-            deterministic time, about a second of one core, so that the answer does not depend on the load.
-        seed: of the solver; one worker thread, so that equal input gives equal output.
+        nodes: of the search tree, after which the best found so far is returned with its gap. A count and no
+            time, and one thread, so that equal input gives equal output on a busy machine, too.
     """
-    built = _Model(problem)
-    unit = _loss_unit(problem)
-    if limits.latency_us is not None:
-        bound = limits.latency_us - problem.overhead_us
-        if bound < 0:
-            return None
-        most = floor(bound / LATENCY_UNIT_US + ROUNDING)
-        built.model.add(built.total("latency_us", LATENCY_UNIT_US) <= most)
-    for index, limit in enumerate(limits.more_us):
-        if limit is not None:
-            bound = limit - problem.more_overhead_us[index]
-            if bound < 0:
-                return None
-            most = floor(bound / LATENCY_UNIT_US + ROUNDING)
-            built.model.add(built.total_on(index, LATENCY_UNIT_US) <= most)
-    if limits.size_bytes is not None:
-        built.model.add(built.total("size_bytes", 1.0) <= floor(limits.size_bytes + ROUNDING))
-    objective = built.loss(unit)
+    model = _Model(problem)
+    bounds = model.bounds(limits)
+    gap = 0.0
     if minimise != "loss":
-        # Among decisions equal in the figure, the one that loses least: the loss breaks ties.
-        weight = LATENCY_UNIT_US if minimise == "latency_us" else 1.0
-        objective = built.total(minimise, weight) * 1000 + built.loss(unit * LOSS_STEPS / 500)
-    built.model.minimize(objective)
-    solver: Any = built.cp.CpSolver()
-    solver.parameters.max_deterministic_time = seconds
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = seed
-    solver.parameters.catch_sigint_signal = False  # Ctrl-C ends the run, not this search with what it has
-    status = solver.solve(built.model)
-    if status == built.cp.UNKNOWN:
-        # No answer is not "impossible": go on until there is one decision, or the proof that there is none.
-        solver.parameters.max_deterministic_time = inf
-        solver.parameters.stop_after_first_solution = True
-        status = solver.solve(built.model)
-    if status not in (built.cp.OPTIMAL, built.cp.FEASIBLE):
-        return None
-    return _read(problem, built, solver)
+        first = model.minimum(figure := model.total(minimise), bounds, nodes)
+        if first is None:
+            return None
+        gap = first.gap
+        # Among decisions equal in the figure, the one that loses least.
+        bounds = [*bounds, (figure, first.value + TOLERANCE)]
+    found = model.minimum(model.loss(), bounds, nodes)
+    return None if found is None else _read(model, found.taken, gap if minimise != "loss" else found.gap)
 
 
-def _loss_unit(problem: Problem) -> float:
-    worst = sum(max(losses, default=0.0) for losses in problem.losses.values())
-    for layer in problem.layers:
-        worst += max((o.loss for options in layer.options.values() for o in options), default=0.0)
-    return max(worst, 1e-12) / LOSS_STEPS
-
-
-def _read(problem: Problem, built: _Model, solver: Any) -> Solution:
+def _read(model: _Model, taken: Array, gap: float) -> Solution:
+    problem = model.problem
     widths = {
-        name: next(level for level, lit in zip(levels, built.widths[name], strict=True) if solver.value(lit))
+        name: next(level for level, x in zip(levels, model.widths[name], strict=True) if taken[x])
         for name, levels in problem.levels.items()
     }
     options = {
-        node: next(option for literal, option in literals if solver.value(literal))
-        for node, literals in built.chosen.items()
+        node: next(option for column, option in columns if taken[column])
+        for node, columns in model.chosen.items()
     }
     loss = problem.base_loss + sum(o.loss for o in options.values())
     loss += sum(problem.losses[n][problem.levels[n].index(w)] for n, w in widths.items())
-    value, bound = solver.objective_value, solver.best_objective_bound
     return Solution(
         {name: width for name, width in widths.items() if name not in problem.regions},
         options,
         problem.overhead_us + sum(o.latency_us for o in options.values()),
         sum(o.size_bytes for o in options.values()),
         loss,
-        max(0.0, (value - bound) / value) if value > 0 else 0.0,
+        gap,
         {name: form for name, form in widths.items() if name in problem.regions},
         tuple(
             overhead + sum(o.more_us[index] for o in options.values() if o.more_us)

@@ -10,17 +10,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from mcc.compress import summary
 from mcc.compress.bench import Bench, Speed
-from mcc.compress.candidate import Structure, restructure
+from mcc.compress.candidate import Structure, deployment_form, quantise, restructure
 from mcc.compress.driver import Run
 from mcc.compress.measured import MeasuredFiles
+from mcc.compress.outcome import Outcome
 from mcc.compress.planning import Planner
 from mcc.compress.strategies import Strategies, _eased, reach
-from mcc.errors import DataError, UsageError
+from mcc.data import load_data
+from mcc.errors import DataError, UsageError, VerificationError
 from mcc.frontend import load
-from mcc.ir.notes import SparseNote
+from mcc.ir.graph import inputs
+from mcc.ir.notes import SparseNote, shape_of
+from mcc.lower.tflite.writer import write_tflite
 from mcc.report.schema import Budget
+from mcc.runtime import get_target
 from mcc.runtime.samples import LatencySamples
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.space import Regime
@@ -278,3 +285,36 @@ def test_a_narrow_miss_tightens_the_plan_and_others_do_not(
     outcome: Any = SimpleNamespace(file="model.tflite")
     found = Run._missed_share(holder, joint, outcome)
     assert found == (None if share is None else pytest.approx(share))
+
+
+@pytest.mark.parametrize(("flipped", "delivered"), [(1, True), (2, False)])
+def test_one_image_of_another_class_is_held_against_more_images(
+    flipped: int, delivered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in 64 is more than 0.5 %, one in the 359 validation digits is not; two are."""
+    counts: list[int] = []
+
+    def simulated(_graph: Any, values: list[torch.Tensor], flavour: str) -> list[torch.Tensor]:
+        counts.append(len(values[0]))
+        return [torch.eye(10)[torch.arange(len(values[0])) % 10]]
+
+    def ran(_target: Any, _file: Any, values: list[Any], _shapes: Any, *, threads: int) -> list[Any]:
+        (found,) = simulated(None, [torch.from_numpy(value) for value in values], "xnnpack")
+        counts.pop()
+        found[:flipped] = found[:flipped].roll(1, dims=1)
+        return [found.numpy()]
+
+    monkeypatch.setattr(summary, "simulate", simulated)
+    monkeypatch.setattr(summary, "run_file", ran)
+    float_graph = deployment_form(load(MODEL).graph)
+    batches = (torch.rand((4, *shape_of(inputs(float_graph)[0])[1:])),)
+    graph = quantise(float_graph, Regime("int8"), batches)
+    outcome = Outcome("joint", Structure(), graph, write_tflite(graph, tmp_path / "model.tflite"))
+    target = get_target("litert-host")
+    job: Any = SimpleNamespace(data=load_data("digits"), target=target, request=SimpleNamespace(threads=1))
+    if delivered:
+        assert "359 images" in summary.check_file(job, outcome)["integer simulator"]
+    else:
+        with pytest.raises(VerificationError, match="359 images"):
+            summary.check_file(job, outcome)
+    assert counts == [64, 359]
