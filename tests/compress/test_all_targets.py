@@ -111,7 +111,8 @@ class Commands:
         job = (stand_ins.MODEL, "--data", "digits", "--size", TIGHT)
         self.folder.mkdir(exist_ok=True)
         planned = self("plan", *job, "-o", str(self.folder / "only-plan.json"))
-        assert planned["structure"]["widths"] or planned["structure"]["precision"] != "float"
+        decided = planned["structure"]
+        assert decided["widths"] or decided["ranks"] or decided["precision"] != "float"
         assert (self.folder / "only-plan.json").exists()
 
 
@@ -128,6 +129,10 @@ def test_executorch(supposed: None, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert report.target.runtime == "executorch"
     for one in mcc.examine(report):
         assert one["latency_us"]["runs"] > 0
+
+
+def test_executorch_plans(supposed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Commands("executorch-host", tmp_path, capsys).foresee()
 
 
 def test_an_imitated_core(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,6 +158,12 @@ def test_a_phone(
     for one in mcc.examine(report):
         assert one["conditions"]["emulated"]
         assert one["conditions"]["phone"]["before"]["thermal_status"] == 0
+
+
+def test_a_phone_plans(
+    supposed: None, litert_phone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Commands(litert_phone, tmp_path, capsys).foresee()
 
 
 def test_onnxruntime_on_a_phone(
