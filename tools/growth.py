@@ -1,6 +1,7 @@
 """How passes grow with the graph: CPU seconds on chains and trees of 1,000 to 10,000 operators.
 
     python -m tools.growth
+    python -m tools.growth --network tv/resnet50    capture, prune, verify, print one of the zoo at 224
 
 Passes run unverified; the last column is prune-channels with its proof, of the smallest and largest graph.
 The last row for each kind of graph is how many times the largest took what the smallest took: n log n allows
@@ -12,16 +13,21 @@ from __future__ import annotations
 import argparse
 import gc
 import math
+import resource
 import time
 from collections.abc import Callable
 
 import torch
 
 from mcc.analysis.channel_groups import analyse_channels
+from mcc.frontend import capture
 from mcc.ir.graph import Graph
+from mcc.ir.text import print_graph
 from mcc.pipeline import Pipeline, RunOptions
 from tests.property.networks import chain, tree
+from tools.public_models.catalogue import Architecture
 
+SIDE = 224  # pixels
 SIZES = (1000, 2000, 5000, 10_000)
 PIPELINES = (
     *("prune-channels{keep=0.5}", "sparsify-1x1{sparsity=0.5}", "factorize-1x1{rank=0.25}"),
@@ -59,12 +65,42 @@ def measure(graph: Graph, proved: bool, repeats: int) -> list[float]:
     return row
 
 
+def one_network(name: str) -> str:
+    """Seconds and peak memory of this process for capturing, pruning, verifying and printing a network."""
+    begin, at = time.perf_counter(), time.process_time()
+    module = Architecture(name, side=SIDE).build()
+    spent: dict[str, float] = {}
+
+    def lap(label: str) -> None:
+        nonlocal at
+        spent[label], at = time.process_time() - at, time.process_time()
+
+    lap("build")
+    graph = capture(module, (torch.zeros(1, 3, SIDE, SIDE),))
+    lap("capture")
+    pruned = Pipeline.parse(PIPELINES[0]).run(graph).graph
+    lap("prune and verify")
+    text = print_graph(pruned)
+    lap("print")
+    words = ", ".join(f"{label} {seconds:.1f} s" for label, seconds in spent.items())
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return (
+        f"{name} at {SIDE}x{SIDE}: {time.perf_counter() - begin:.1f} s, of one processor {words}; "
+        f"at most {peak_gb:.2f} GB; {len(text.splitlines())} lines"
+    )
+
+
 def main() -> None:
-    """Print a table in Markdown."""
+    """Print a table in Markdown, or the figures of one network."""
     parser = argparse.ArgumentParser(description="how passes grow with the graph")
     parser.add_argument("--repeats", type=int, default=3, help="the least of so many runs counts")
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--network", metavar="NAME", help="an architecture of the zoo instead")
+    options = parser.parse_args()
+    repeats = options.repeats
     torch.set_num_threads(1)
+    if options.network:
+        print(one_network(options.network))
+        return
     columns = ["graph", "analysis", *PIPELINES, "proved"]
     print(f"| {' | '.join(columns)} |\n| --- |{' ---: |' * (len(columns) - 1)}")
     for make in (chain, tree):
