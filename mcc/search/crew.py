@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import selectors
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -201,18 +202,27 @@ def _packed(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+_places: dict[str, Path] = {}  # by digest: what a function remembers of a folder, it remembers by its path
+
+
 def _perform_packed(function: str, files: dict[str, bytes], piece: Piece) -> Result:
-    """One piece on another machine: the folder is laid out there once for all pieces."""
+    """One piece on another machine, where the folder lies for as long as that takes.
+
+    Ray kills its workers, so that nothing could be cleaned up at their end.
+    """
     known = hashlib.sha256(b"".join(name.encode() + raw for name, raw in sorted(files.items()))).hexdigest()
-    place = Path(tempfile.gettempdir()) / f"mcc-crew-{os.getuid()}-{known[:32]}"
-    if not place.exists():
-        beside = Path(tempfile.mkdtemp(prefix="mcc-crew-"))
+    if known in _places:
+        _places[known].mkdir(mode=0o700)
+    else:
+        _places[known] = Path(tempfile.mkdtemp(prefix="mcc-crew-"))
+    place = _places[known]
+    try:
         for name, raw in files.items():
-            (beside / name).parent.mkdir(parents=True, exist_ok=True)
-            (beside / name).write_bytes(raw)
-        with suppress(OSError):  # another worker was quicker
-            beside.rename(place)
-    return perform(function, place, piece)
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(raw)
+        return perform(function, place, piece)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def encoded(path: Path) -> str:

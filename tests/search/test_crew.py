@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,11 @@ def test_what_always_kills_its_worker_and_what_fails_is_said(tmp_path: Path) -> 
         answers(ProcessCrew(1), tmp_path, [{"number": 1, "fails": True}])
 
 
+def left_behind() -> set[Path]:
+    """Folders that Ray's workers laid out."""
+    return set(Path(tempfile.gettempdir()).glob("mcc-crew-*"))
+
+
 @pytest.mark.slow
 def test_processes_and_ray_measure_what_serial_work_does(on_ray: RayCrew) -> None:
     wanted = Wanted(low_rank=False, pairs=False)
@@ -66,10 +72,12 @@ def test_processes_and_ray_measure_what_serial_work_does(on_ray: RayCrew) -> Non
         measure_sensitivities(network("gated"), batches(), _loss, images=IMAGES, wanted=wanted, runner=runner)
         for runner in (one_by_one, by_crew(ProcessCrew(2)))
     ]
+    before = left_behind()
     third = measure_sensitivities(
         network("gated"), batches(), _loss, images=IMAGES, wanted=wanted, runner=by_crew(on_ray)
     )
     assert found[0] == found[1] == third
+    assert left_behind() == before
 
 
 @pytest.mark.slow
