@@ -153,7 +153,7 @@ def _operators(target: Target, path: Path, threads: int) -> dict[str, Any]:
 
 
 def _show_counts(entries: list[dict[str, Any]], ops: bool) -> None:
-    from mcc.report.words import bytes_words, cycles_words
+    from mcc.report.words import bytes_words, cycles_words, name_words
 
     fastest = min(entry["model_cycles"] for entry in entries)
     rows: list[list[object]] = [
@@ -172,7 +172,7 @@ def _show_counts(entries: list[dict[str, Any]], ops: bool) -> None:
     for entry in entries if ops else []:
         click.echo("")
         lines = [
-            [op["name"], op["kind"], f"{op['instructions']:,}", f"{op['model_cycles']:,.0f}"]
+            [name_words(op["name"]), op["kind"], f"{op['instructions']:,}", f"{op['model_cycles']:,.0f}"]
             for op in entry["ops"]
         ]
         headers = ["operator", "kind", "instructions", "model cycles"]
@@ -180,7 +180,7 @@ def _show_counts(entries: list[dict[str, Any]], ops: bool) -> None:
 
 
 def _show(entries: list[dict[str, Any]], ops: bool) -> None:
-    from mcc.report.words import bytes_words, time_words
+    from mcc.report.words import bytes_words, name_words, time_words
 
     fastest = min(entry["latency_us"]["median"] for entry in entries)
     rows: list[list[object]] = []
@@ -205,5 +205,5 @@ def _show(entries: list[dict[str, Any]], ops: bool) -> None:
         if "ops_missing" in entry:
             click.echo(f"{entry['file']}: {entry['ops_missing']}")
             continue
-        lines = [[op["name"], op["kind"], f"{op['latency_us']:.1f}"] for op in entry["ops"]]
+        lines = [[name_words(op["name"]), op["kind"], f"{op['latency_us']:.1f}"] for op in entry["ops"]]
         print_table(["operator", "kind", "us"], lines, right=["us"], title=str(entry["file"]))

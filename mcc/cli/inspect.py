@@ -267,7 +267,7 @@ def views_of(file: str) -> list[NodeView] | None:
 
 
 def _show_file(file: str, views: list[NodeView], settings: Settings) -> None:
-    from mcc.report.words import bytes_words
+    from mcc.report.words import bytes_words, name_words
 
     size = Path(file).stat().st_size
     operators = [view for view in views if view.op != "input"]
@@ -293,7 +293,7 @@ def _show_file(file: str, views: list[NodeView], settings: Settings) -> None:
             }
         )
     rows = [
-        [view.name, view.op, view.type, view.quantised or "float",
+        [name_words(view.name), view.op, view.type, view.quantised or "float",
          " ".join(f"{c.role}[{','.join(map(str, c.shape))}] {c.zeros:.0%} zeros" for c in view.constants)]
         for view in views
     ]  # fmt: skip

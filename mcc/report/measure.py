@@ -93,6 +93,7 @@ def evaluate_file(
         progress: called with images done and images in all.
 
     Raises:
+        DataError: the file's outputs cannot be those of the data's task.
         UsageError: the file does not take what the data holds.
         TargetError: the runtime is missing, refused the file or crashed.
     """
@@ -101,6 +102,7 @@ def evaluate_file(
     statistics: list[npt.NDArray[np.float64]] = []
     done = 0
     with target.session(file, threads) as session:
+        task.check([info.shape for info in session.outputs], data)
         for batch in data.batches(split, IMAGES_AT_ONCE, augment=False, limit=limit):
             images = as_stored(batch.inputs, session.inputs[0], last=channels_last(file))
             outputs = session.run_many(images)

@@ -47,6 +47,14 @@ def time_words(microseconds: float, digits: int = 3) -> str:
     return _scaled(microseconds, ((1e6, "s"), (1e3, "ms"), (1.0, "us")), digits)
 
 
+def name_words(name: str, most: int = 60) -> str:
+    """A name in a table, without the middle of a long one: TensorFlow joins those of all that it fused."""
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end]}…{name[-end:]}"
+
+
 def bytes_words(count: float, digits: int = 3) -> str:
     """`812 B`, `96.4 kB`, `1.50 MB` (powers of ten)."""
     return (

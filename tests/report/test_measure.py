@@ -8,7 +8,7 @@ import torch
 
 from mcc.cli.models import lower_graph
 from mcc.data import load_data, load_task
-from mcc.errors import UsageError
+from mcc.errors import DataError, UsageError
 from mcc.ir.diff import diff_views, view_graph
 from mcc.ir.graph import Graph, GraphBuilder, outputs, run
 from mcc.ir.notes import shape_of
@@ -111,6 +111,15 @@ def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
         run_file(LITERT, path, [image], [(1, 12)])
     with pytest.raises(UsageError, match="the images are"):
         run_file(LITERT, path, [image[:, :, :16]], [(1, 10)])
+
+
+def test_a_file_whose_outputs_are_no_classes_is_not_evaluated(tmp_path: Path) -> None:
+    """A detector of somebody else's, say."""
+    b = GraphBuilder()
+    path = lowered(b.finish(b.relu(b.input("x", (1, 3, 32, 32)))), tmp_path, "tflite")
+    said = r"has 10 classes and the network's first output has shape \[1, 32, 32, 3\]"
+    with pytest.raises(DataError, match=said):
+        evaluate_file(LITERT, path, load_data("digits", input_shape=(1, 3, 32, 32)))
 
 
 @pytest.mark.parametrize("quantised", [False, True])

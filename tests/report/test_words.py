@@ -23,6 +23,13 @@ def test_bytes_words(count: float, said: str) -> None:
     assert words.bytes_words(count) == said
 
 
+def test_long_names_keep_both_ends() -> None:
+    assert words.name_words("features.0.conv") == "features.0.conv"
+    name = "model/batch_norm/FusedBatchNorm;model/conv2d/Conv2D;model/conv2d/BiasAdd"
+    assert words.name_words(name, 20) == "model/batc…d/BiasAdd"
+    assert len(words.name_words(name)) == 60
+
+
 def test_other_words() -> None:
     assert words.count_words(999) == "999"
     assert words.count_words(26e6) == "26.0 M"
