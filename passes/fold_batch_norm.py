@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, fx
 
+from mcc.analysis.batch_norms import cannot_be_folded
 from mcc.errors import VerificationError
 from mcc.ir.graph import (
     Graph,
@@ -21,10 +22,8 @@ from mcc.ir.graph import (
     optional_operand,
     set_constant,
 )
-from mcc.ir.notes import annotate, note, shape_of
+from mcc.ir.notes import annotate, note
 from mcc.pass_api import Pass, PassContext
-
-WEIGHTED = ("conv2d", "conv_transpose2d", "linear")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class FoldBatchNorm(Pass):
         folded: dict[tuple[object, ...], tuple[fx.Node, fx.Node]] = {}
         readers = _readers(graph)
         for norm in calls(graph, "batch_norm"):
-            reason = refusal(norm)
+            reason = cannot_be_folded(norm)
             if reason is not None:
                 ctx.refuse(norm, reason)
                 continue
@@ -71,37 +70,8 @@ class FoldBatchNorm(Pass):
     def ensures(self, graph: Graph) -> None:
         """No foldable batch norm is left."""
         for norm in calls(graph, "batch_norm"):
-            if refusal(norm) is None:
+            if cannot_be_folded(norm) is None:
                 raise VerificationError("was not folded", where=norm.name)
-
-
-def refusal(norm: fx.Node) -> str | None:
-    """Why a batch norm cannot be folded, or None when it can."""
-    layer = operand(norm, 0)
-    frozen = note(norm).frozen or note(layer).frozen
-    if frozen is not None:
-        return frozen
-    if layer.op != "call_function" or op_name(layer) not in WEIGHTED:
-        if any(_is_padded_convolution(user) for user in norm.users):
-            return "it stands before a zero-padded convolution, and its shift would be missing in the padding"
-        return "no convolution or linear layer stands before it"
-    if layer.kwargs["activation"] != "none":
-        return f"an activation stands between it and {layer.name}"
-    if len(layer.users) > 1:
-        return f"{layer.name} is read elsewhere, too"
-    if op_name(layer) == "linear" and len(shape_of(layer)) != 2:
-        return f"it normalises another axis than the one {layer.name} writes"
-    constants = [*layer.args[1:], *norm.args[1:]]
-    if any(isinstance(arg, fx.Node) and not is_constant(arg) for arg in constants):
-        return "a weight or a statistic is computed"
-    return None
-
-
-def _is_padded_convolution(node: fx.Node) -> bool:
-    if node.op != "call_function" or op_name(node) != "conv2d":
-        return False
-    padding: Any = node.kwargs["padding"]
-    return any(padding)
 
 
 def fold(graph: Graph, layer: fx.Node, norm: fx.Node) -> tuple[Tensor, Tensor]:

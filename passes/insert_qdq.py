@@ -9,6 +9,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, fx
 
+from mcc.analysis.batch_norms import cannot_be_folded
 from mcc.errors import Refusal, VerificationError
 from mcc.ir.graph import (
     Graph,
@@ -22,7 +23,6 @@ from mcc.ir.graph import (
     operand,
     optional_operand,
 )
-from mcc.ir.notes import note
 from mcc.pass_api import Pass, PassContext
 from mcc.quant.params import INT8_MAX, INT8_MIN, is_fake_quantize, quant_params
 from mcc.quant.placement import Placement, ScaleGroups, activation_operands, group_scales, place
@@ -57,7 +57,7 @@ class InsertQdq(Pass):
     out). There is no twin: numbers change by rounding, and are proved on the integer simulator and the
     lowered file.
 
-    Raises Refusal without calibration data, and where batch norms are not folded.
+    Raises Refusal without calibration data, and where batch norms are left that could be folded.
 
     Attributes:
         precision: `int8` or `int7`, for nodes whose note says nothing.
@@ -79,13 +79,11 @@ class InsertQdq(Pass):
             raise ValueError(f"weights must be mse or minmax, not {self.weights!r}")
 
     def requires(self, graph: Graph) -> None:
-        """One input, and no batch norm behind a convolution: quantisation must see the folded weights."""
+        """One input, and no batch norm that could be folded: quantisation must see the folded weights."""
         if len(inputs(graph)) != 1:
             raise Refusal(f"needs a graph with one input, not {len(inputs(graph))}", where=self.name)
         for node in calls(graph, "batch_norm"):
-            layer = operand(node, 0)
-            frozen = note(node).frozen is not None or note(layer).frozen is not None
-            if op_name(layer) in WEIGHTED and len(layer.users) == 1 and not frozen:
+            if cannot_be_folded(node) is None:
                 raise Refusal(
                     "a batch norm stands behind a convolution",
                     where=node.name,

@@ -265,6 +265,22 @@ def test_refusals() -> None:
             Pipeline.parse(f"insert-qdq{{{options}}}")
 
 
+def test_a_batch_norm_behind_an_activation_stays_and_decomposed_runs_on_integers() -> None:
+    """As ConvMixer has it: it cannot be folded, which is no reason to refuse the network."""
+    b = GraphBuilder()
+    x = b.conv2d(b.input("x", (1, 3, 8, 8)), weight(b, "stem", 8, 3, 3, 3), None, activation="relu")
+    statistics = [b.constant(name, torch.linspace(0.5, 1.5, 8)) for name in ("gain", "shift", "mean", "var")]
+    x = b.batch_norm(x, *statistics)
+    graph = b.finish(b.conv2d(x, weight(b, "mixes", 8, 8, 1, 1), None))
+    kept = quantised(graph)
+    assert [op_name(node) for node in integer_nodes(kept)] == ["conv2d", "conv2d"]
+    whole = quantised(Pipeline.parse("decompose{of=batch_norm}").run(graph).graph)
+    assert [op_name(node) for node in integer_nodes(whole)] == ["conv2d", "mul", "add", "conv2d"]
+    for result in (kept, whole):
+        x, (wanted,), (made,) = data(graph), run(graph, data(graph)), run(result, data(graph))
+        assert float((made - wanted).square().mean()) < 0.03**2 * float(wanted.square().mean())
+
+
 def test_a_second_run_and_stripping() -> None:
     graph = network()
     once = quantised(graph)
