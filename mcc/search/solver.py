@@ -176,7 +176,7 @@ class _Model:
             found.append((self.total("size_bytes"), limits.size_bytes))
         return found
 
-    def minimum(self, objective: Array, bounds: Sequence[tuple[Array, float]], nodes: float) -> _Found | None:
+    def minimum(self, objective: Array, bounds: Sequence[tuple[Array, float]], nodes: int) -> _Found | None:
         """The least sum of an objective under upper bounds, or None where nothing keeps them.
 
         Args:
@@ -216,7 +216,7 @@ class _Found:
 
 
 def solve(
-    problem: Problem, limits: Limits, *, minimise: str = "loss", nodes: float = DEFAULT_NODES
+    problem: Problem, limits: Limits, *, minimise: str = "loss", nodes: int = DEFAULT_NODES
 ) -> Solution | None:
     """The best decision within the limits, or None when no decision keeps them.
 
