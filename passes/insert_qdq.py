@@ -113,13 +113,12 @@ class InsertQdq(Pass):
         for node in placement.precision:
             if node not in running:
                 ctx.refuse(node, "the integer kernel does not take its scales: it runs in float")
+        check_once(graph)
 
     def ensures(self, graph: Graph) -> None:
-        """Every quantiser has usable parameters and reads a value that is not quantised already."""
+        """Every quantiser has usable parameters."""
         for node in calls(graph, "fake_quantize"):
             quant_params(graph, node)
-            if is_fake_quantize(operand(node, 0)):
-                raise VerificationError("a value is quantised twice", where=node.name)
 
     def reference(self, before: Graph, ctx: PassContext) -> None:
         """None: the numbers change by intent."""
@@ -174,6 +173,13 @@ def _insert(
     return add_call(
         graph, before, "fake_quantize", value, scale, zero, name=f"{name}_q", qmin=low, qmax=high, axis=axis
     )
+
+
+def check_once(graph: Graph) -> None:
+    """Raise VerificationError where a quantiser reads another; a graph that came so is left as it is."""
+    for node in calls(graph, "fake_quantize"):
+        if is_fake_quantize(operand(node, 0)):
+            raise VerificationError("a value is quantised twice", where=node.name)
 
 
 def _quantise_values(graph: Graph, placement: Placement, groups: ScaleGroups, ctx: PassContext) -> None:

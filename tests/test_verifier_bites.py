@@ -32,7 +32,7 @@ from mcc.ir.notes import TensorType, annotate, note
 from mcc.ir.text import parse_graph
 from mcc.pass_api import Pass, PassContext
 from mcc.pipeline import Pipeline
-from mcc.verify import compare, prove, relative_difference
+from mcc.verify import TOLERANCE, compare, prove, relative_difference
 from passes.drop_dead_code import DropDeadCode
 from passes.freeze_nodes import FreezeNodes
 
@@ -233,6 +233,14 @@ def test_one_sided_infinities_and_nans_are_infinitely_far() -> None:
     assert relative_difference(torch.tensor([1.0, float("inf")]), torch.tensor([1.0, float("inf")])) == 0.0
     assert relative_difference(torch.tensor([float("inf")]), torch.tensor([-float("inf")])) == float("inf")
     assert relative_difference(torch.tensor([1.5, 2.0]), one) == pytest.approx(0.25)
+
+
+def test_what_is_nothing_but_rounding_is_no_difference_and_a_small_mistake_is_one() -> None:
+    noise = torch.tensor([3e-17, -5e-17], dtype=torch.float64)  # where the exact sum is zero
+    assert relative_difference(noise, -noise) < TOLERANCE
+    small = torch.tensor([2e-9, 1e-9], dtype=torch.float64)  # an output that is small by nature
+    assert relative_difference(small, 1.001 * small) > TOLERANCE
+    assert relative_difference(small, torch.zeros(2, dtype=torch.float64)) > TOLERANCE
 
 
 def test_shapes_that_would_broadcast_are_told_apart() -> None:

@@ -21,6 +21,7 @@ def test_every_pass_is_proved_on_random_graphs(text: str) -> None:
         *((85, text) for text in ("equalise-cross-layer", "prune-channels{keep=0.5}")),  # dead readers
         *((55, "fold-batch-norm"), (200, "fuse-activation"), (71, "sparsify-1x1{sparsity=0.5}")),
         *((284, "prune-channels{keep=0.5}"), (293, "prune-channels")),  # a frozen quantiser of a weight
+        *((1420, "decompose{of=all}"), (3189, "decompose"), (3830, "factorize-1x1{rank=0.3}")),  # rounding
     ],
 )
 def test_graphs_that_failed_once_are_proved(seed: int, text: str) -> None:
