@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 ORIGINALS = ("original", "original-trained")
 RETRIES = 2
 NARROW = 0.85  # of the budget: what is missed by more was out of reach, and planning once more will not help
-FINAL_SECONDS = 6.0  # of measuring for each file in the last, common measurement
+FINAL_SECONDS = 4.0  # of measuring for each file in the last, common measurement
 
 
 def compress(
