@@ -160,9 +160,9 @@ def check_file(job: Job, outcome: Outcome) -> dict[str, str]:
     """
     integer = bool(calls(outcome.graph, "fake_quantize"))
     shapes = [shape_of(value) for value in outputs(outcome.graph)]
-    x, got, found = _compared(job, outcome, shapes, CHECK_IMAGES)
+    x, got, found = _compared(job, outcome, shapes, integer, CHECK_IMAGES)
     if integer and not found.passed:  # one image in 64 is more than the share of classes that may differ
-        x, got, found = _compared(job, outcome, shapes, SHARE_IMAGES)
+        x, got, found = _compared(job, outcome, shapes, integer, SHARE_IMAGES)
     worst = "a value that is not finite" if found.worst is None else f"{found.worst:.2g} of the output range"
     words = f"{len(x)} images, {found.equal:.2%} of the outputs equal, largest difference {worst}"
     if not found.passed:
@@ -172,17 +172,16 @@ def check_file(job: Job, outcome: Outcome) -> dict[str, str]:
 
 
 def _compared(
-    job: Job, outcome: Outcome, shapes: Sequence[Shape], images: int
+    job: Job, outcome: Outcome, shapes: Sequence[Shape], integer: bool, images: int
 ) -> tuple[Array, list[Array], Comparison]:
     """Validation images, what the file makes of them in the target's runtime, and how far that is right."""
     batch = next(iter(job.data.batches("validation", images, limit=images)))
     x = np.asarray(batch.inputs, np.float32)
-    if calls(outcome.graph, "fake_quantize"):
+    if integer:
         expected = simulate(outcome.graph, [torch.from_numpy(x)], flavour=flavour_of(outcome.file.suffix))
     else:
         expected = run(outcome.graph, torch.from_numpy(x))
     got = run_file(job.target, outcome.file, [x], shapes, threads=job.request.threads)
-    integer = bool(calls(outcome.graph, "fake_quantize"))
     return x, got, compare_outputs(got, [value.numpy() for value in expected], integer=integer)
 
 
