@@ -44,7 +44,8 @@ PRUNING = """
 The convolutional networks among the 85 torchvision models that Torch-Pruning tries to prune (its
 `examples/torchvision_models`; the others are five vision transformers, three Swin transformers and
 RAFT). Each loses half of the channels of every group that may shrink, and must equal its exact twin. By
-`python -m tools.zoo --pruning --memory 12 --seconds 900`; rows without a peak memory are the same stages of the whole chain above.
+`python -m tools.zoo --pruning --memory 12 --seconds 900`; rows without a peak memory are the same stages of
+the whole chain above.
 """
 
 
