@@ -62,7 +62,8 @@ def job_options(callback: Callback) -> Callback:
 @click.option("--workers", type=click.IntRange(1), metavar="N",
               help="Processes for sensitivities and repairs, of one thread each.")  # fmt: skip
 @click.option("--ray", metavar="ADDRESS", help="A Ray cluster for them; local: one on this machine.")
-@click.option("--resume", is_flag=True, help="Go on from the state in DIR.")
+@click.option("--resume", is_flag=True,
+              help="Go on from the state in DIR; more --strategies may be asked for.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default="out",
               show_default=True, metavar="DIR", help="Where everything goes.")  # fmt: skip
 @model_options

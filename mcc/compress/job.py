@@ -154,7 +154,10 @@ class Job:
         return [(torch.from_numpy(b.inputs), torch.from_numpy(b.targets)) for b in batches]
 
     def digest(self) -> str:
-        """What results depend on: model, data, request without folder and budgets' spelling."""
+        """What results depend on: model, data, request without folder and budgets' spelling.
+
+        Which strategies were asked for is left out: no strategy's outcome depends on the others.
+        """
         asked = {
             "text": print_graph(self.graph),
             "data": self.data.digest(),
@@ -164,7 +167,6 @@ class Job:
             "seed": self.request.seed,
             "plan": self.request.plan,
             "steps": self.request.steps,
-            "strategies": sorted(self.request.strategies),
         }
         found = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
         for name, value in sorted(constants(self.graph).items()):

@@ -14,6 +14,7 @@ from mcc.compress.even import plan_evenly
 from mcc.compress.job import Job
 from mcc.compress.outcome import Outcome, reach, remembered
 from mcc.compress.planning import Planner, Trial
+from mcc.compress.sequence import prune_then_quantise
 from mcc.compress.steps import in_steps, left_share
 from mcc.compress.training import Trainer
 from mcc.compress.why import why_notes
@@ -181,20 +182,9 @@ class Strategies:
         return self._repaired("uniform-width", trial, (said,) if said else ())
 
     def sequence(self) -> Outcome:
-        """Prune for the budget as if nothing else came, then quantise: one technique after the other."""
-        regime = next((r for r in self.regimes if r.precision != "float"), Regime("int8"))
-        whole = self.planner.plan_whole(regime, "sequence-int8")
-        budget = self.goals()[0]
-        gain = max(1.0, whole.speed.speedup)
-        eased = _eased(budget, gain, whole.size_bytes / max(1, self.bench.baseline.stat().st_size))
-        planner = replace(self.planner, budget=eased)
-        pruned = planner.plan(strategy_space("channel-pruning", self.regimes), Regime(), "sequence")
-        structure = Structure(regime, pruned.structure.widths)
-        raw = self.planner.predict(structure)
-        trial = self.planner.measure(structure, raw * whole.factor, raw, "sequence-final")
-        said = ()
-        if not trial.keeps_all and pruned.keeps_all:
-            said = (f"Quantising the pruned network gains less than quantising the original ({gain:.2f}x).",)
+        """Pruned for the budget as if nothing else came, then quantised: one technique after the other."""
+        planner = replace(self.planner, budget=self.goals()[0])
+        trial, said = prune_then_quantise(planner, self.regimes, "sequence")
         return self._repaired("prune-then-quantize", trial, said)
 
     def joint(self, name: str, goal: Budget) -> Outcome:
@@ -206,13 +196,39 @@ class Strategies:
         if not keeping:
             nearest = min(trials, key=lambda t: t.speed.latency_us)
             return self._repaired(name, nearest)
-        if len(keeping) == 1:
-            return self._repaired(name, keeping[0])
-        scores = {t.structure.key(): self._try_out(t) for t in keeping}
-        best = max(keeping, key=lambda t: (scores[t.structure.key()], -t.speed.latency_us))
-        words = ", ".join(f"{t.structure.words}: {scores[t.structure.key()]:.4f}" for t in keeping)
-        note = f"Regimes that keep the budgets, by validation accuracy after a short repair: {words}."
-        return self._repaired(name, best, (note,))
+        scores: dict[str, float] = {}
+        best = self._best(keeping, scores)
+        plain = self._without_pairs(name, goal, best) if best.structure.ranks else None
+        if plain is not None and plain.keeps_all:
+            keeping.append(plain)
+            best = self._best([best, plain], scores)
+        said = [f"{_words(t)}: {scores[t.structure.key()]:.4f}" for t in keeping if scores]
+        note = f"Plans that keep the budgets, by validation accuracy after a short repair: {', '.join(said)}."
+        return self._repaired(name, best, (note,) if said else ())
+
+    def _best(self, trials: Sequence[Trial], scores: dict[str, float]) -> Trial:
+        """The most accurate after a short repair, of those as accurate the fastest; adds to the scores.
+
+        Args:
+            scores: validation accuracies known so far, by structure.
+        """
+        if len(trials) == 1:
+            return trials[0]
+        for trial in trials:
+            if trial.structure.key() not in scores:
+                scores[trial.structure.key()] = self._try_out(trial)
+        return max(trials, key=lambda t: (scores[t.structure.key()], -t.speed.latency_us))
+
+    def _without_pairs(self, name: str, goal: Budget, best: Trial) -> Trial:
+        """What the best plan would be without low-rank pairs.
+
+        The loss that a pair adds is known before training only, and training gives removed channels back
+        more than it gives removed ranks: a short repair has to say which is better.
+        """
+        planner = replace(self.planner, budget=goal)
+        space = replace(strategy_space("joint", self.regimes), low_rank=False)
+        structure = best.structure
+        return planner.plan(space, structure.regime, f"{name}-no-pairs", regions=bool(structure.floats))
 
     def _joint_in_steps(self, name: str, goal: Budget) -> Outcome:
         """The joint plan for a network that went most of the way before; its images are counted in."""
@@ -321,7 +337,8 @@ class Strategies:
 
     def _repair_ahead(self, crew: Crew, goals: Sequence[Budget]) -> None:
         """Plan what can be planned by now, and repair all of it at once: the steps then find it done."""
-        wanted = [Repair(Structure(), 1.0, "original-trained")]
+        name = "original-trained"
+        wanted = [Repair(Structure(), 1.0, name)] if self._wanted(name) else []
         for name in SINGLES:
             trial = self._single(name) if self._wanted(name) else None
             if trial and trial.keeps_all and not trial.structure.is_original:
@@ -345,13 +362,8 @@ class Strategies:
         return Outcome(name, structure, graph, path, predicted, plan, tuple(notes))
 
 
-def _eased(budget: Budget, gain: float, size_share: float) -> Budget:
-    """The budget that pruning must keep when quantising afterwards is trusted to bring the rest."""
-    changes: dict[str, Any] = {}
-    if budget.latency_us is not None:
-        changes["latency_us"] = budget.latency_us * gain
-    if budget.speedup is not None:
-        changes["speedup"] = budget.speedup / gain
-    if budget.size_bytes is not None:
-        changes["size_bytes"] = int(budget.size_bytes / size_share)
-    return budget.model_copy(update=changes)
+def _words(trial: Trial) -> str:
+    """What sets a plan apart from the others tried out."""
+    pairs = len(trial.structure.ranks)
+    said = f", {pairs} low-rank pair{'s' if pairs > 1 else ''}" if pairs else ""
+    return trial.structure.words + said

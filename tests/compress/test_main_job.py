@@ -148,8 +148,17 @@ def test_only_the_strategies_asked_for_are_compared(
     report = job(tmp_path / "out", strategies=["joint", "int8-ptq"], epochs=0)
     assert [strategy.name for strategy in report.strategies] == ["original", "int8-ptq", "joint"]
     assert report.met == {"speedup": True}
-    left = job(tmp_path / "plain", strategies=["int8-ptq"], epochs=0, speedup=1.01)
-    assert [strategy.name for strategy in left.strategies] == ["original", "int8-ptq"]
+
+
+def test_more_strategies_can_be_asked_for_when_a_job_goes_on(
+    target: stand_ins.StandIn, tmp_path: Path
+) -> None:
+    job(tmp_path / "out", strategies=["int8-ptq"], epochs=0, speedup=1.01)
+    kept = tmp_path / "out/state/int8-ptq/outcome.json"
+    before = kept.stat().st_mtime_ns
+    report = job(tmp_path / "out", strategies=["int8-ptq", "joint"], epochs=0, speedup=1.01, resume=True)
+    assert [strategy.name for strategy in report.strategies] == ["original", "int8-ptq", "joint"]
+    assert kept.stat().st_mtime_ns == before
 
 
 def test_a_given_plan_makes_another_job(finished: Path, target: stand_ins.StandIn, tmp_path: Path) -> None:

@@ -63,21 +63,23 @@ def form_of(target: str) -> str:
     return FORMS.get(target.partition(":")[0], "tflite")
 
 
-def compressed(given: Inputs, target: str, speedup: float, seed: int = 0, *more: str) -> Path:
-    """A finished folder of `mcc compress`; made, or gone on with, where it is not finished.
+def compressed(given: Inputs, target: str, speedup: float, seed: int, wanted: Sequence[str]) -> Path:
+    """A folder in which `mcc compress` has run these strategies; made, or gone on with, where it has not.
 
     A run in which nothing keeps the budget is finished as well: it has no report.json.
     """
     name = f"{given.network}-{target}-{speedup:g}x-seed{seed}".replace(":", "-")
     folder = given.folder / "jobs" / name
     mark = folder / "finished.json"
-    if not mark.exists():
+    had: list[str] = json.loads(mark.read_text())["strategies"] if mark.exists() else []
+    if not set(wanted) <= set(had):
+        asked = list(dict.fromkeys([*had, *wanted]))
         words = [*given.model, "--data", given.data, "--target", target, "--speedup", f"{speedup:g}x"]
-        words += ["--epochs", given.epochs, "--seed", str(seed), "-o", str(folder), "--resume", *more]
-        done = mcc("compress", *words, check=False)
+        words += ["--epochs", given.epochs, "--seed", str(seed), "-o", str(folder), "--resume"]
+        done = mcc("compress", *words, "--strategies", ",".join(asked), check=False)
         if done.returncode > 1:
             raise SystemExit(f"{name}: mcc compress ended with {done.returncode}; see above")
-        mark.write_text(json.dumps({"status": done.returncode}))
+        mark.write_text(json.dumps({"status": done.returncode, "strategies": asked}))
     return folder
 
 

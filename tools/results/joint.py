@@ -59,7 +59,7 @@ class Comparison:
 
 def compared(given: Inputs, target: str, speedup: float, seed: int, limit: int | None) -> Comparison:
     """Run what is missing of one comparison."""
-    job = compressed(given, target, speedup, seed, "--strategies", ",".join(COMPARED))
+    job = compressed(given, target, speedup, seed, COMPARED)
     tried = [name for name in strategies(job) if name in COMPARED]
     cells = {name: cell(given, job, name, target, limit) for name in tried}
     keeping = {n: c for n, c in cells.items() if c.speedup >= speedup * (1 - LATENCY_NOISE)}

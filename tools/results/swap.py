@@ -38,7 +38,7 @@ def main(
 ) -> None:  # fmt: skip
     """Make the plans, run each on every target, and write the table."""
     given = Inputs(network, f"cifar10:{data}", weights, epochs, output)
-    jobs = {target: compressed(given, target, speedup, 0, "--strategies", "joint") for target in targets}
+    jobs = {target: compressed(given, target, speedup, 0, ["joint"]) for target in targets}
     plans = {target: structure(job, "joint") for target, job in jobs.items()}
     cells = {(made, on): cell(given, job, "joint", on, limit) for made, job in jobs.items() for on in targets}
     lines = table(network, speedup, targets, plans, cells)

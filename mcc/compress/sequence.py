@@ -1,0 +1,65 @@
+"""One technique after the other: prune for what quantising will not bring, then quantise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from mcc.compress.candidate import Structure
+from mcc.compress.planning import Planner, Trial
+from mcc.report.schema import Budget
+from mcc.search.space import Regime, strategy_space
+
+TRIES = 3  # how often it is pruned, for what quantising gained the last time
+
+
+def prune_then_quantise(
+    planner: Planner, regimes: Sequence[Regime], label: str
+) -> tuple[Trial, tuple[str, ...]]:
+    """A pruned and quantised network under the planner's budget, and a sentence on how it was come to.
+
+    Quantising a pruned network gains less than quantising the original did. Whoever does one after the other
+    sees that, and prunes again for what it really gains.
+    """
+    regime = next((r for r in regimes if r.precision != "float"), Regime("int8"))
+    whole = planner.plan_whole(regime, f"{label}-int8")
+    gains = [whole.speed.speedup]
+    share = whole.size_bytes / max(1, planner.bench.baseline.stat().st_size)
+    pruned, trial = _pruned(planner, regimes, whole, gains[0], share, f"{label}-0")
+    while pruned.keeps_all and not trial.keeps_all and len(gains) < TRIES:
+        gains.append(trial.speed.speedup / pruned.speed.speedup)
+        share = trial.size_bytes / max(1, pruned.size_bytes)
+        pruned, trial = _pruned(planner, regimes, whole, gains[-1], share, f"{label}-{len(gains) - 1}")
+    if len(gains) == 1:
+        return trial, ()
+    words = ", then ".join(f"{gain:.2f}x" for gain in gains)
+    return trial, (f"Pruned {len(gains)} times: quantising was trusted to gain {words}.",)
+
+
+def _pruned(
+    planner: Planner, regimes: Sequence[Regime], whole: Trial, gain: float, size_share: float, label: str
+) -> tuple[Trial, Trial]:
+    """Pruned for a budget that quantising brings the rest of, and the same quantised.
+
+    Args:
+        whole: the original, quantised.
+        gain, size_share: speed-up and share of the size that quantising the pruned network will bring.
+    """
+    eased = replace(planner, budget=_eased(planner.budget, max(1.0, gain), size_share))
+    pruned = eased.plan(strategy_space("channel-pruning", tuple(regimes)), Regime(), label)
+    structure = Structure(whole.structure.regime, pruned.structure.widths)
+    raw = planner.predict(structure)
+    return pruned, planner.measure(structure, raw * whole.factor, raw, f"{label}-final")
+
+
+def _eased(budget: Budget, gain: float, size_share: float) -> Budget:
+    """The budget that pruning must keep when quantising afterwards is trusted to bring the rest."""
+    changes: dict[str, Any] = {}
+    if budget.latency_us is not None:
+        changes["latency_us"] = budget.latency_us * gain
+    if budget.speedup is not None:
+        changes["speedup"] = budget.speedup / gain
+    if budget.size_bytes is not None:
+        changes["size_bytes"] = int(budget.size_bytes / size_share)
+    return budget.model_copy(update=changes)
