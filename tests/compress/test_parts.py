@@ -19,7 +19,8 @@ from mcc.compress.driver import Run
 from mcc.compress.measured import MeasuredFiles
 from mcc.compress.outcome import Outcome
 from mcc.compress.planning import Planner
-from mcc.compress.strategies import Strategies, _eased, reach
+from mcc.compress.sequence import _eased
+from mcc.compress.strategies import Strategies, reach
 from mcc.data import load_data
 from mcc.errors import DataError, UsageError, VerificationError
 from mcc.frontend import load

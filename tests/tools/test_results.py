@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tools.results.budgets import cases
-from tools.results.cells import Cell, epochs_for, form_of, paired_interval
+from tools.results.cells import Cell, Inputs, epochs_for, form_of, is_finished, paired_interval
 from tools.results.joint import Comparison
 from tools.results.joint import table as joint_table
 from tools.results.swap import table as swap_table
@@ -61,6 +64,17 @@ def test_the_joint_table_holds_the_gain_and_what_missed() -> None:
     assert "| misses it | – | uniform-width |" in text
     assert f"net, mean over 1 comparisons: {gain:+.2f} points" in text
     assert "Worse beyond its interval in 0 of them." in text
+
+
+def test_a_job_is_finished_for_the_strategies_that_it_has_run(tmp_path: Path) -> None:
+    given = Inputs("net", "digits", "", "1", tmp_path)
+    assert not is_finished(given, "t:a", 2.0, 0, ["joint"])
+    folder = tmp_path / "jobs/net-t-a-2x-seed0"
+    folder.mkdir(parents=True)
+    (folder / "finished.json").write_text(json.dumps({"status": 0, "strategies": ["joint", "low-rank"]}))
+    assert is_finished(given, "t:a", 2.0, 0, ["joint"])
+    assert not is_finished(given, "t:a", 2.0, 0, ["joint", "int8-ptq"])
+    assert not is_finished(given, "t:a", 2.0, 1, ["joint"])
 
 
 def test_formats_steps_and_budgets_are_those_asked_for() -> None:

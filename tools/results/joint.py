@@ -24,6 +24,7 @@ from tools.results.cells import (
     cell,
     compressed,
     epochs_for,
+    is_finished,
     paired_interval,
     strategies,
     written,
@@ -35,7 +36,6 @@ TARGETS = ("ort-host", "litert-web", "litert-arm64-sim:a76", "litert-host")
 SPEEDUPS = (1.5, 2.0, 3.0)
 MIDDLE = SPEEDUPS[1]
 SEEDS = 3  # at the middle budget; one elsewhere
-LATENCY_NOISE = 0.03  # a speed-up measured again may come out that much lower
 COMPARED = tuple(name for name in NAMES if name not in ("original", "original-trained"))
 
 
@@ -62,7 +62,7 @@ def compared(given: Inputs, target: str, speedup: float, seed: int, limit: int |
     job = compressed(given, target, speedup, seed, COMPARED)
     tried = [name for name in strategies(job) if name in COMPARED]
     cells = {name: cell(given, job, name, target, limit) for name in tried}
-    keeping = {n: c for n, c in cells.items() if c.speedup >= speedup * (1 - LATENCY_NOISE)}
+    keeping = {n: c for n, c in cells.items() if c.keeps(speedup)}
     others = {name: found for name, found in keeping.items() if name != "joint"}
     rival = max(others, key=lambda name: others[name].accuracy("validation"), default="")
     joint = keeping.get("joint")
@@ -80,9 +80,11 @@ def compared(given: Inputs, target: str, speedup: float, seed: int, limit: int |
 @click.option("--limit", type=int, help="Only so many images of each split: a trial, not a result.")
 @click.option("-o", "--output", default="out/joint", show_default=True, type=click.Path(path_type=Path))
 @click.option("--page", type=click.Path(path_type=Path), help="Write the table there; else it is printed.")
+@click.option("--page-only", is_flag=True, help="The table of the jobs that are finished; run no other.")
+@click.option("--remark", default="", help="A sentence on how it was run, for the page.")
 def main(
     data: str, weights: str, networks: tuple[str, ...], targets: tuple[str, ...], speedups: tuple[float, ...],
-    seeds: int, epochs: str, limit: int | None, output: Path, page: Path | None,
+    seeds: int, epochs: str, limit: int | None, output: Path, page: Path | None, page_only: bool, remark: str,
 ) -> None:  # fmt: skip
     """Run what is missing, then write the table."""
     found: list[Comparison] = []
@@ -91,8 +93,9 @@ def main(
         for target in targets:
             for speedup in speedups:
                 for seed in range(seeds if speedup == MIDDLE else 1):
-                    found.append(compared(given, target, speedup, seed, limit))
-    lines = table(found)
+                    if not page_only or is_finished(given, target, speedup, seed, COMPARED):
+                        found.append(compared(given, target, speedup, seed, limit))
+    lines = table(found, remark)
     if limit is not None:
         lines.insert(2, f"A TRIAL on {limit} images of each split; no result.\n")
     if page is not None:
@@ -100,7 +103,7 @@ def main(
     click.echo("\n".join(lines))
 
 
-def table(found: list[Comparison]) -> list[str]:
+def table(found: list[Comparison], remark: str = "") -> list[str]:
     """The page."""
     lines = [
         "# The joint plan against single and sequential strategies",
@@ -109,6 +112,7 @@ def table(found: list[Comparison]) -> list[str]:
         "one with the highest validation accuracy of those that keep the budget. Gain: in points, with the",
         "95 % interval of a paired bootstrap over images. `python -m tools.results.joint` repeats it.",
         "",
+        *([remark, ""] if remark else []),
         "| network | target | budget | seed | joint | speed-up | best other | accuracy | speed-up | gain |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]

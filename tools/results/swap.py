@@ -15,7 +15,17 @@ from pathlib import Path
 
 import click
 
-from tools.results.cells import Cell, Inputs, cell, compressed, epochs_for, structure, written
+from tools.results.cells import (
+    LATENCY_NOISE,
+    Cell,
+    Inputs,
+    cell,
+    compressed,
+    epochs_for,
+    paired_interval,
+    structure,
+    written,
+)
 
 TARGETS = ("litert-host", "ort-host", "litert-web", "litert-arm64-sim:a76")
 CIFAR10_TRAIN = 45_000  # training images of cifar10, less the validation images
@@ -62,7 +72,9 @@ def table(
         "",
         "Each column is a target, each row the plan made for one: speed-up there (measured in turns with the",
         "original; modelled on a simulator), and validation accuracy of the lowered file in that runtime.",
-        "Bold: the budget is kept. `python -m tools.results.swap` repeats it.",
+        f"Bold: the budget is kept, within {LATENCY_NOISE:.0%} that measuring again may differ by. Intervals",
+        "are 95 % ones of a paired bootstrap over the validation images.",
+        "`python -m tools.results.swap` repeats it.",
         "",
         "| plan made for | " + " | ".join(f"on {on}" for on in targets) + " |",
         "| --- |" + " --- |" * len(targets),
@@ -78,19 +90,24 @@ def table(
 def entry(found: Cell, speedup: float) -> str:
     """One cell in words."""
     words = f"{found.speedup:.2f}x, {100 * found.accuracy('validation'):.2f} %"
-    return f"**{words}**" if found.speedup >= speedup else words
+    return f"**{words}**" if found.keeps(speedup) else words
 
 
 def verdict(on: str, targets: tuple[str, ...], cells: dict[tuple[str, str], Cell], speedup: float) -> str:
     """Whether a target's own plan is the best there of those that keep the budget, or what beats it."""
-    keeping = {made: cells[made, on] for made in targets if cells[made, on].speedup >= speedup}
+    keeping = {made: cells[made, on] for made in targets if cells[made, on].keeps(speedup)}
     if on not in keeping:
         return f"- {on}: its own plan misses the budget when measured again: {cells[on, on].speedup:.2f}x."
     best = max(keeping, key=lambda made: keeping[made].accuracy("validation"))
     if best == on:
         return f"- {on}: its own plan is the best of {len(keeping)} that keep the budget."
-    behind = 100 * (keeping[best].accuracy("validation") - keeping[on].accuracy("validation"))
-    return f"- {on}: the plan for {best} is {behind:.2f} points more accurate here and keeps the budget, too."
+    behind, low, high = paired_interval(
+        [keeping[best].right["validation"]], [keeping[on].right["validation"]]
+    )
+    return (
+        f"- {on}: the plan for {best} is {behind:.2f} points more accurate here (95 % interval {low:+.2f} to "
+        f"{high:+.2f}) and keeps the budget, too."
+    )
 
 
 if __name__ == "__main__":
