@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from mcc.compress.candidate import Structure
-from mcc.compress.planning import Planner, Trial
+from mcc.compress.planning import SLACK, Planner, Trial, excess
 from mcc.report.schema import Budget
 from mcc.search.space import Regime, strategy_space
 
-TRIES = 3  # how often it is pruned, for what quantising gained the last time
+TRIES = 4  # how often it is pruned
 
 
 def prune_then_quantise(
@@ -20,21 +20,38 @@ def prune_then_quantise(
     """A pruned and quantised network under the planner's budget, and a sentence on how it was come to.
 
     Quantising a pruned network gains less than quantising the original did. Whoever does one after the other
-    sees that, and prunes again for what it really gains.
+    sees that, and prunes again: for what it really gained, and then for a little less pruning if that was
+    more than the budget asks for.
     """
     regime = next((r for r in regimes if r.precision != "float"), Regime("int8"))
     whole = planner.plan_whole(regime, f"{label}-int8")
-    gains = [whole.speed.speedup]
-    share = whole.size_bytes / max(1, planner.bench.baseline.stat().st_size)
-    pruned, trial = _pruned(planner, regimes, whole, gains[0], share, f"{label}-0")
-    while pruned.keeps_all and not trial.keeps_all and len(gains) < TRIES:
-        gains.append(trial.speed.speedup / pruned.speed.speedup)
+    gain, share = whole.speed.speedup, whole.size_bytes / max(1, planner.bench.baseline.stat().st_size)
+    gains: list[float] = []
+    found: list[Trial] = []
+    most, least = gain, 0.0  # trusted so far: more was too much, less keeps the budget
+    for index in range(TRIES):
+        pruned, trial = _pruned(planner, regimes, whole, gain, share, f"{label}-{index}")
+        gains.append(gain)
+        found.append(trial)
+        if not pruned.keeps_all:
+            break
         share = trial.size_bytes / max(1, pruned.size_bytes)
-        pruned, trial = _pruned(planner, regimes, whole, gains[-1], share, f"{label}-{len(gains) - 1}")
+        if not trial.keeps_all:
+            most = gain
+            gain = trial.speed.speedup / pruned.speed.speedup
+            if least:
+                gain = (least * most) ** 0.5
+        elif index == 0 or excess(trial, planner) > SLACK:
+            break
+        else:
+            least = gain
+            gain = (least * most) ** 0.5
+    keeping = [trial for trial in found if trial.keeps_all]
+    best = max(keeping, key=lambda trial: trial.speed.latency_us) if keeping else found[-1]
     if len(gains) == 1:
-        return trial, ()
+        return best, ()
     words = ", then ".join(f"{gain:.2f}x" for gain in gains)
-    return trial, (f"Pruned {len(gains)} times: quantising was trusted to gain {words}.",)
+    return best, (f"Pruned {len(gains)} times: quantising was trusted to gain {words}.",)
 
 
 def _pruned(

@@ -24,6 +24,7 @@ class Plans:
 
     Attributes:
         fastest: speed-up that pruning alone can reach.
+        leap: from this speed-up by pruning on, quantising gains as much as it did of the original.
         asked: every speed-up that pruning was asked for.
     """
 
@@ -31,6 +32,7 @@ class Plans:
     bench: Any
     gain: float
     fastest: float = 100.0
+    leap: float = 100.0
     asked: list[float] = field(default_factory=list)
 
     def plan_whole(self, regime: Regime, label: str) -> Any:
@@ -48,13 +50,18 @@ class Plans:
         return 1.0
 
     def measure(self, structure: Structure, predicted_us: float, raw_us: float, label: str) -> Any:
-        return self.trial(structure, min(self.fastest, self.asked[-1]) * self.gain, 60)
+        gain = WHOLE_GAIN if self.asked[-1] >= self.leap else self.gain
+        return self.trial(structure, min(self.fastest, self.asked[-1]) * gain, 60)
+
+    @property
+    def latency_us(self) -> float:
+        return 1.0 / (self.budget.speedup or 1.0)
 
     def trial(self, structure: Structure, speedup: float, size_bytes: int) -> Any:
         asked = self.budget.speedup or 1.0
         return SimpleNamespace(
-            structure=structure, speed=SimpleNamespace(speedup=speedup), size_bytes=size_bytes, factor=1.0,
-            keeps_all=speedup >= asked - 1e-9,
+            structure=structure, size_bytes=size_bytes, factor=1.0, keeps_all=speedup >= asked - 1e-9,
+            speed=SimpleNamespace(speedup=speedup, latency_us=1 / speedup, high_us=1 / speedup),
         )  # fmt: skip
 
 
@@ -87,3 +94,17 @@ def test_it_gives_up_where_pruning_cannot_bring_the_rest(tmp_path: Path) -> None
     trial, _ = prune_then_quantise(planner, [Regime(), INT8], "sequence")
     assert len(planner.asked) == 2 < TRIES
     assert not trial.keeps_all
+
+
+def test_what_came_out_faster_than_asked_is_pruned_a_little_less(tmp_path: Path) -> None:
+    planner = plans(tmp_path, gain=1.6, leap=2.2)
+    trial, _ = prune_then_quantise(planner, [Regime(), INT8], "sequence")
+    # Trusting 2x misses; 1.6x is 5x fast; between them, 1.79x is 4.5x fast; and 1.89x misses.
+    assert planner.asked == [
+        2.0,
+        pytest.approx(2.5),
+        pytest.approx(2.236, abs=0.001),
+        pytest.approx(2.115, abs=0.001),
+    ]
+    assert trial.structure == Structure(INT8, {"group": 3})
+    assert trial.keeps_all
