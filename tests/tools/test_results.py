@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tools.results.budgets import cases
-from tools.results.cells import Cell, Inputs, epochs_for, form_of, is_finished, paired_interval
+from tools.results.cells import Cell, Inputs, epochs_for, form_of, is_finished, paired_interval, speedups
 from tools.results.joint import Comparison
 from tools.results.joint import table as joint_table
 from tools.results.swap import table as swap_table
@@ -83,3 +83,12 @@ def test_formats_steps_and_budgets_are_those_asked_for() -> None:
     ]  # fmt: skip
     assert round(float(epochs_for(45_000)) * 45_000) == 390 * 128
     assert len(cases()) == len(set(cases())) == 99  # eleven for each of three networks and targets
+
+
+def test_speed_ups_are_read_of_jobs_that_kept_nothing_too(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    said = [{"name": "original", "speedup": 1.0}, {"name": "joint", "speedup": 1.7}]
+    (tmp_path / "state/strategies.json").write_text(json.dumps(said))
+    assert speedups(tmp_path) == {"original": 1.0, "joint": 1.7}
+    (tmp_path / "report.json").write_text(json.dumps({"strategies": said[:1]}))
+    assert speedups(tmp_path) == {"original": 1.0}

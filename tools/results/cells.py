@@ -97,10 +97,14 @@ def _had(folder: Path) -> list[str]:
     return json.loads(mark.read_text())["strategies"] if mark.exists() else []
 
 
-def strategies(folder: Path) -> list[str]:
-    """Strategies that a job finished, the original first."""
-    found = sorted((folder / "state").glob("*/outcome.json"), key=lambda path: path.stat().st_mtime)
-    return [path.parent.name for path in found]
+def speedups(folder: Path) -> dict[str, float]:
+    """Speed-ups that a finished job measured, by strategy."""
+    report = folder / "report.json"
+    if report.exists():
+        found = json.loads(report.read_text())["strategies"]
+    else:  # nothing kept the budget
+        found = json.loads((folder / "state" / "strategies.json").read_text())
+    return {entry["name"]: float(entry["speedup"]) for entry in found}
 
 
 def structure(folder: Path, strategy: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from tools.results.cells import (
     epochs_for,
     is_finished,
     paired_interval,
-    strategies,
+    speedups,
     written,
 )
 from tools.results.swap import CIFAR10_TRAIN
@@ -36,6 +36,7 @@ TARGETS = ("ort-host", "litert-web", "litert-arm64-sim:a76", "litert-host")
 SPEEDUPS = (1.5, 2.0, 3.0)
 MIDDLE = SPEEDUPS[1]
 SEEDS = 3  # at the middle budget; one elsewhere
+NEAR = 0.9  # of the budget: what its job measured to be slower misses it when measured again, too
 COMPARED = tuple(name for name in NAMES if name not in ("original", "original-trained"))
 
 
@@ -60,7 +61,7 @@ class Comparison:
 def compared(given: Inputs, target: str, speedup: float, seed: int, limit: int | None) -> Comparison:
     """Run what is missing of one comparison."""
     job = compressed(given, target, speedup, seed, COMPARED)
-    tried = [name for name in strategies(job) if name in COMPARED]
+    tried = [name for name, reached in speedups(job).items() if name in COMPARED and reached > NEAR * speedup]
     cells = {name: cell(given, job, name, target, limit) for name in tried}
     keeping = {n: c for n, c in cells.items() if c.keeps(speedup)}
     others = {name: found for name, found in keeping.items() if name != "joint"}
