@@ -16,10 +16,12 @@ from mcc.lower.onnx.writer import to_onnx
 from mcc.lower.tflite.writer import to_tflite
 from mcc.quant.simulator import simulate
 from mcc.report.compare import compare_outputs
-from mcc.report.measure import as_graph, as_stored, evaluate_file, image_shape, run_file
+from mcc.report.measure import COMPARED, as_graph, as_stored, evaluate_file, image_shape, run_file
 from mcc.report.tflite_views import view_tflite
+from mcc.runtime.litert_host import LiteRtHost
 from mcc.runtime.registry import get_target
-from mcc.runtime.session import TensorInfo
+from mcc.runtime.session import Session, TensorInfo
+from mcc.runtime.target import Target
 from tests.report.networks import classifier
 
 LITERT, ORT = get_target("litert-host"), get_target("ort-host")
@@ -120,6 +122,49 @@ def test_a_file_whose_outputs_are_no_classes_is_not_evaluated(tmp_path: Path) ->
     said = r"has 10 classes and the network's first output has shape \[1, 32, 32, 3\]"
     with pytest.raises(DataError, match=said):
         evaluate_file(LITERT, path, load_data("digits", input_shape=(1, 3, 32, 32)))
+
+
+class Host(LiteRtHost):
+    """LiteRT on this machine, which notes its sessions, and may run another file than it was given."""
+
+    def __init__(self, option: str | None = None, instead: Path | None = None) -> None:
+        super().__init__(option)
+        self.instead = instead
+        self.opened = 0
+
+    def session(self, file: Path | str, threads: int = 1) -> Session:
+        self.opened += 1
+        return super().session(self.instead or file, threads)
+
+
+class Slow(Host):
+    """The same with a quicker target beside it."""
+
+    other: Host | None = None
+
+    def quicker(self) -> Target | None:
+        return self.other
+
+
+def test_a_quicker_target_takes_over_only_where_it_gives_the_same(tmp_path: Path) -> None:
+    graph = classifier()
+    path = lowered(graph, tmp_path, "tflite")
+    with torch.no_grad():
+        graph.get_parameter("head_weight")[3] += 0.5
+    (tmp_path / "other").mkdir()
+    another = lowered(graph, tmp_path / "other", "tflite")
+    data = load_data("digits", input_shape=(1, 3, 32, 32))
+    right = evaluate_file(LITERT, path, data, "validation", limit=100)
+    assert evaluate_file(LITERT, another, data, "validation", limit=100) != right
+    for instead, slow, quick in ((None, 1, 2), (another, 2, 1)):
+        target = Slow()
+        target.other = Host(instead=instead)
+        assert evaluate_file(target, path, data, "validation", limit=100) == right
+        assert (target.opened, target.other.opened) == (slow, quick)
+    target = Slow()
+    target.other = Host()
+    evaluate_file(target, path, data, "validation", limit=COMPARED)  # nothing to be gained
+    assert (target.opened, target.other.opened) == (1, 0)
 
 
 @pytest.mark.parametrize("quantised", [False, True])
