@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from tools.results.budgets import cases
-from tools.results.cells import Cell, Inputs, epochs_for, form_of, is_finished, paired_interval, speedups
+from tools.results.cells import (
+    Cell,
+    Figures,
+    Inputs,
+    epochs_for,
+    form_of,
+    is_finished,
+    measured,
+    paired_interval,
+)
 from tools.results.joint import Comparison
 from tools.results.joint import table as joint_table
 from tools.results.swap import table as swap_table
@@ -85,10 +94,13 @@ def test_formats_steps_and_budgets_are_those_asked_for() -> None:
     assert len(cases()) == len(set(cases())) == 99  # eleven for each of three networks and targets
 
 
-def test_speed_ups_are_read_of_jobs_that_kept_nothing_too(tmp_path: Path) -> None:
+def test_figures_are_read_of_jobs_that_kept_nothing_too(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
-    said = [{"name": "original", "speedup": 1.0}, {"name": "joint", "speedup": 1.7}]
+    said = [
+        {"name": "original", "speedup": 1.0, "validation_accuracy": 0.9},
+        {"name": "joint", "speedup": 1.7, "validation_accuracy": 0.8},
+    ]
     (tmp_path / "state/strategies.json").write_text(json.dumps(said))
-    assert speedups(tmp_path) == {"original": 1.0, "joint": 1.7}
+    assert measured(tmp_path) == {"original": Figures(1.0, 0.9), "joint": Figures(1.7, 0.8)}
     (tmp_path / "report.json").write_text(json.dumps({"strategies": said[:1]}))
-    assert speedups(tmp_path) == {"original": 1.0}
+    assert measured(tmp_path) == {"original": Figures(1.0, 0.9)}

@@ -97,14 +97,22 @@ def _had(folder: Path) -> list[str]:
     return json.loads(mark.read_text())["strategies"] if mark.exists() else []
 
 
-def speedups(folder: Path) -> dict[str, float]:
-    """Speed-ups that a finished job measured, by strategy."""
+@dataclass(frozen=True)
+class Figures:
+    """What a job measured of a strategy: speed-up, and share of validation images classified rightly."""
+
+    speedup: float
+    validation: float
+
+
+def measured(folder: Path) -> dict[str, Figures]:
+    """What a finished job measured of its strategies."""
     report = folder / "report.json"
     if report.exists():
         found = json.loads(report.read_text())["strategies"]
     else:  # nothing kept the budget
         found = json.loads((folder / "state" / "strategies.json").read_text())
-    return {entry["name"]: float(entry["speedup"]) for entry in found}
+    return {e["name"]: Figures(float(e["speedup"]), float(e["validation_accuracy"])) for e in found}
 
 
 def structure(folder: Path, strategy: str) -> dict[str, Any]:

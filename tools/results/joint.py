@@ -25,8 +25,8 @@ from tools.results.cells import (
     compressed,
     epochs_for,
     is_finished,
+    measured,
     paired_interval,
-    speedups,
     written,
 )
 from tools.results.swap import CIFAR10_TRAIN
@@ -61,13 +61,17 @@ class Comparison:
 def compared(given: Inputs, target: str, speedup: float, seed: int, limit: int | None) -> Comparison:
     """Run what is missing of one comparison."""
     job = compressed(given, target, speedup, seed, COMPARED)
-    tried = [name for name, reached in speedups(job).items() if name in COMPARED and reached > NEAR * speedup]
-    cells = {name: cell(given, job, name, target, limit) for name in tried}
-    keeping = {n: c for n, c in cells.items() if c.keeps(speedup)}
-    others = {name: found for name, found in keeping.items() if name != "joint"}
-    rival = max(others, key=lambda name: others[name].accuracy("validation"), default="")
-    joint = keeping.get("joint")
-    return Comparison(given.network, target, speedup, seed, joint, others.get(rival), rival)
+    tried = {name: f for name, f in measured(job).items() if name in COMPARED and f.speedup > NEAR * speedup}
+    joint = cell(given, job, "joint", target, limit) if "joint" in tried else None
+    others = sorted(set(tried) - {"joint"}, key=lambda name: tried[name].validation, reverse=True)
+    for rival in others:  # the first that keeps the budget is the best of those that do
+        other = cell(given, job, rival, target, limit)
+        if other.keeps(speedup):
+            break
+    else:
+        rival, other = "", None
+    kept = joint if joint is not None and joint.keeps(speedup) else None
+    return Comparison(given.network, target, speedup, seed, kept, other, rival)
 
 
 @click.command()
