@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tools.results.cells import (
     is_finished,
     measured,
     paired_interval,
+    structure,
 )
 from tools.results.joint import Comparison
 from tools.results.joint import table as joint_table
@@ -92,6 +94,16 @@ def test_formats_steps_and_budgets_are_those_asked_for() -> None:
     ]  # fmt: skip
     assert round(float(epochs_for(45_000)) * 45_000) == 390 * 128
     assert len(cases()) == len(set(cases())) == 99  # eleven for each of three networks and targets
+
+
+def test_of_a_tightened_joint_plan_the_last_counts(tmp_path: Path) -> None:
+    for age, name in enumerate(("joint-at-97.5", "joint", "joint-at-97.5-0-1-tried")):
+        (tmp_path / "state" / name).mkdir(parents=True)
+        if not name.endswith("tried"):
+            made = tmp_path / "state" / name / "outcome.json"
+            made.write_text(json.dumps({"structure": {"named": name}}))
+            os.utime(made, (1000 - age, 1000 - age))
+    assert structure(tmp_path, "joint") == {"named": "joint-at-97.5"}
 
 
 def test_figures_are_read_of_jobs_that_kept_nothing_too(tmp_path: Path) -> None:

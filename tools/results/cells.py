@@ -115,9 +115,16 @@ def measured(folder: Path) -> dict[str, Figures]:
     return {e["name"]: Figures(float(e["speedup"]), float(e["validation_accuracy"])) for e in found}
 
 
+def outcome(folder: Path, strategy: str) -> Path:
+    """Where a job left what came of a strategy: of a joint plan that was tightened, the last one."""
+    places = [folder / "state" / strategy, *(folder / "state").glob(f"{strategy}-at-*")]
+    done = [place for place in places if (place / "outcome.json").exists()]
+    return max(done, key=lambda place: (place / "outcome.json").stat().st_mtime)
+
+
 def structure(folder: Path, strategy: str) -> dict[str, Any]:
     """What a strategy of a job decided."""
-    return json.loads((folder / "state" / strategy / "outcome.json").read_text())["structure"]
+    return json.loads((outcome(folder, strategy) / "outcome.json").read_text())["structure"]
 
 
 def cost_of(entry: dict[str, Any]) -> float:
@@ -159,7 +166,7 @@ def cell(given: Inputs, job: Path, strategy: str, target: str, limit: int | None
         form = form_of(target)
         original, file = folder / f"original.{form}", folder / f"model.{form}"
         mcc("lower", str(job / "state" / "original" / "model.mcc"), "--to", form, "-o", str(original))
-        mcc("lower", str(job / "state" / strategy / "model.mcc"), "--to", form, "-o", str(file))
+        mcc("lower", str(outcome(job, strategy) / "model.mcc"), "--to", form, "-o", str(file))
         entries = json.loads(mcc("bench", str(original), str(file), "--target", target, "--json").stdout)
         for split in ("validation", "test"):
             np.save(folder / f"{split}.npy", right_of(given, file, target, split, limit))
