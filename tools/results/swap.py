@@ -42,16 +42,17 @@ SPEEDUP = 2.0
 @click.option("--limit", type=int, help="Only so many images of each split: a trial, not a result.")
 @click.option("-o", "--output", default="out/swap", show_default=True, type=click.Path(path_type=Path))
 @click.option("--page", type=click.Path(path_type=Path), help="Write the table there; else it is printed.")
+@click.option("--remark", default="", help="A sentence on how it was run, for the page.")
 def main(
     data: str, weights: str, network: str, targets: tuple[str, ...], speedup: float, epochs: str,
-    limit: int | None, output: Path, page: Path | None,
+    limit: int | None, output: Path, page: Path | None, remark: str,
 ) -> None:  # fmt: skip
     """Make the plans, run each on every target, and write the table."""
     given = Inputs(network, f"cifar10:{data}", weights, epochs, output)
     jobs = {target: compressed(given, target, speedup, 0, ["joint"]) for target in targets}
     plans = {target: structure(job, "joint") for target, job in jobs.items()}
     cells = {(made, on): cell(given, job, "joint", on, limit) for made, job in jobs.items() for on in targets}
-    lines = table(network, speedup, targets, plans, cells)
+    lines = table(network, speedup, targets, plans, cells, remark)
     if limit is not None:
         lines.insert(2, f"A TRIAL on {limit} images of each split; no result.\n")
     if page is not None:
@@ -65,6 +66,7 @@ def table(
     targets: tuple[str, ...],
     plans: dict[str, dict[str, object]],
     cells: dict[tuple[str, str], Cell],
+    remark: str = "",
 ) -> list[str]:
     """The page."""
     lines = [
@@ -75,6 +77,7 @@ def table(
         f"Bold: the budget is kept, within {LATENCY_NOISE:.0%} that measuring again may differ by. Intervals",
         "are 95 % ones of a paired bootstrap over the validation images.",
         "`python -m tools.results.swap` repeats it.",
+        *(["", remark] if remark else []),
         "",
         "| plan made for | " + " | ".join(f"on {on}" for on in targets) + " |",
         "| --- |" + " --- |" * len(targets),
