@@ -19,6 +19,7 @@ from mcc.runtime.target import Target
 log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
+Statistics = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
 
 COMPARED = 32  # images that have to come out alike before a quicker target runs the others
@@ -92,10 +93,29 @@ def evaluate_file(
 ) -> Score:
     """The task's metric of a lowered file, run in the target's runtime.
 
+    Arguments and errors are those of `statistics_of`.
+    """
+    found = statistics_of(target, file, data, split, threads=threads, limit=limit, progress=progress)
+    return load_task(data.task).summarise(found)
+
+
+def statistics_of(
+    target: Target,
+    file: Path | str,
+    data: DataModule,
+    split: SplitName = "test",
+    *,
+    threads: int = 1,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Statistics:
+    """What the data's task measures of each image of a split, [images, ...], in a fixed order.
+
     An emulated core runs the first `COMPARED` images only where the quicker target of the same runtime gives
     the same for them (see `agree`); that one then runs the rest.
 
     Args:
+        file: a lowered file that the target runs.
         split: `validation` for choices, `test` for the final figure.
         limit: only that many images.
         progress: called with images done and images in all.
@@ -107,7 +127,7 @@ def evaluate_file(
     """
     task = load_task(data.task)
     total = min(len(data.split(split)), limit or len(data.split(split)))
-    statistics: list[npt.NDArray[np.float64]] = []
+    found: list[Statistics] = []
     done = 0
     quicker = target.quicker() if total > COMPARED else None
     if quicker is not None and agree(target, quicker, file, data, split, threads):
@@ -117,11 +137,11 @@ def evaluate_file(
         for batch in data.batches(split, IMAGES_AT_ONCE, augment=False, limit=limit):
             images = as_stored(batch.inputs, session.inputs[0], last=channels_last(file))
             outputs = session.run_many(images)
-            statistics.append(task.measure([outputs], batch.targets))
+            found.append(task.measure([outputs], batch.targets))
             done += len(batch.inputs)
             if progress is not None:
                 progress(done, total)
-    return task.summarise(np.concatenate(statistics))
+    return np.concatenate(found)
 
 
 def agree(

@@ -15,13 +15,14 @@ from tools.results.cells import (
     Figures,
     Inputs,
     epochs_for,
+    folder_of,
     form_of,
     is_finished,
     measured,
     paired_interval,
     structure,
 )
-from tools.results.joint import Comparison
+from tools.results.joint import COMPARED, Comparison, strategies_for
 from tools.results.joint import table as joint_table
 from tools.results.swap import table as swap_table
 
@@ -116,3 +117,21 @@ def test_figures_are_read_of_jobs_that_kept_nothing_too(tmp_path: Path) -> None:
     assert measured(tmp_path) == {"original": Figures(1.0, 0.9), "joint": Figures(1.7, 0.8)}
     (tmp_path / "report.json").write_text(json.dumps({"strategies": said[:1]}))
     assert measured(tmp_path) == {"original": Figures(1.0, 0.9)}
+
+
+def test_seeds_beyond_the_first_try_what_could_be_the_best_other(tmp_path: Path) -> None:
+    given = Inputs("net", "digits", "", "1", tmp_path)
+    with pytest.raises(SystemExit, match="seed 0 comes before"):
+        strategies_for(given, "ort-host", 2.0, 1)
+    job = folder_of(given, "ort-host", 2.0, 0)
+    job.mkdir(parents=True)
+    (job / "finished.json").write_text(json.dumps({"status": 0, "strategies": list(COMPARED)}))
+    figures = {"joint": (2.0, 0.9), "channel-pruning": (2.1, 0.885), "prune-then-quantize": (1.9, 0.893),
+               "uniform-width": (2.2, 0.88), "low-rank": (1.3, 0.91)}  # fmt: skip
+    entries = [
+        {"name": name, "speedup": fast, "validation_accuracy": share}
+        for name, (fast, share) in figures.items()
+    ]
+    (job / "report.json").write_text(json.dumps({"strategies": entries}))
+    assert strategies_for(given, "ort-host", 2.0, 0) == COMPARED
+    assert strategies_for(given, "ort-host", 2.0, 1) == ("joint", "channel-pruning", "prune-then-quantize")

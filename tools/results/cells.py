@@ -70,7 +70,7 @@ def compressed(given: Inputs, target: str, speedup: float, seed: int, wanted: Se
 
     A run in which nothing keeps the budget is finished as well: it has no report.json.
     """
-    folder = _folder(given, target, speedup, seed)
+    folder = folder_of(given, target, speedup, seed)
     if not is_finished(given, target, speedup, seed, wanted):
         asked = list(dict.fromkeys([*_had(folder), *wanted]))
         words = [*given.model, "--data", given.data, "--target", target, "--speedup", f"{speedup:g}x"]
@@ -84,10 +84,11 @@ def compressed(given: Inputs, target: str, speedup: float, seed: int, wanted: Se
 
 def is_finished(given: Inputs, target: str, speedup: float, seed: int, wanted: Sequence[str]) -> bool:
     """Whether `compressed` would have nothing to run."""
-    return set(wanted) <= set(_had(_folder(given, target, speedup, seed)))
+    return set(wanted) <= set(_had(folder_of(given, target, speedup, seed)))
 
 
-def _folder(given: Inputs, target: str, speedup: float, seed: int) -> Path:
+def folder_of(given: Inputs, target: str, speedup: float, seed: int) -> Path:
+    """Where a job of `compressed` lies, run or not."""
     name = f"{given.network}-{target}-{speedup:g}x-seed{seed}".replace(":", "-")
     return given.folder / "jobs" / name
 
@@ -177,9 +178,9 @@ def cell(given: Inputs, job: Path, strategy: str, target: str, limit: int | None
 
 def right_of(given: Inputs, file: Path, target: str, split: Any, limit: int | None) -> Right:
     """1.0 for every image that the file, run in the target's runtime, classifies rightly."""
-    from mcc.data import load_data, load_task
+    from mcc.data import load_data
     from mcc.frontend.load import load_model
-    from mcc.report.measure import IMAGES_AT_ONCE, agree, as_stored, image_shape
+    from mcc.report.measure import image_shape, statistics_of
     from mcc.runtime import get_target
 
     loaded: Any = load_model(given.model[0], weights=Path(given.model[2]))
@@ -187,16 +188,7 @@ def right_of(given: Inputs, file: Path, target: str, split: Any, limit: int | No
     with found.session(file, 1) as session:
         shape = image_shape(session)
     data = load_data(given.data, seed=0, input_shape=shape, preprocessing=loaded.preprocessing)
-    task = load_task(data.task)
-    quicker = found.quicker()
-    if quicker is not None and agree(found, quicker, file, data, split, 1):
-        found = quicker
-    with found.session(file, 1) as session:
-        parts = [
-            task.measure([session.run_many(as_stored(batch.inputs, session.inputs[0]))], batch.targets)
-            for batch in data.batches(split, IMAGES_AT_ONCE, augment=False, limit=limit)
-        ]
-    return np.concatenate(parts)
+    return statistics_of(found, file, data, split, limit=limit)
 
 
 def paired_interval(
