@@ -216,16 +216,21 @@ class LookupCostModel:
         self._cache: dict[Kernel, Estimate] = {}
 
     @staticmethod
-    def from_store(store: Table, fingerprint: str, source: str | None = None) -> LookupCostModel:
+    def from_store(
+        store: Table, fingerprint: str, source: str | None = None, family: str | None = None
+    ) -> LookupCostModel:
         """A model from what a table holds for a fingerprint.
 
         Args:
             source: of the overheads to take (`input 1x3x64x64`); the latest where there is none.
+            family: of the corrections to take; none where there is none. That of other networks makes
+                predictions worse: docs/results/prediction.md.
         """
         wholes = sorted(store.wholes(fingerprint), key=lambda w: (w.source == source, w.date))
         figures: dict[str, dict[Precision, float]] = {"overhead": {}, "correction": {}, "offset": {}}
         for whole in wholes:
-            figures.setdefault(whole.quantity, {})[whole.precision] = whole.value
+            if whole.quantity not in ("correction", "offset") or whole.source == family:
+                figures.setdefault(whole.quantity, {})[whole.precision] = whole.value
         rows = tuple(store.rows(fingerprint))
         return LookupCostModel(rows, figures["overhead"], figures["correction"], figures["offset"])
 

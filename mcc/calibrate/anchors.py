@@ -6,11 +6,12 @@ a file of copies, and every operator is called. For each precision the kernels' 
     corrected = factor * latency + offset * min(1, latency / 1 us)
 
 least squares over the network and uniformly narrower ones. The last term spares kernels that a runtime fuses
-away.
+away. A correction holds for its family alone: networks that differ in nothing but channels.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from mcc.calibrate.measure import input_name, measure
 from mcc.calibrate.store import Store, Whole
 from mcc.cost_api import Precision, graph_kernels
 from mcc.errors import MccError
-from mcc.ir.graph import Graph, copy_graph, inputs
+from mcc.ir.graph import Graph, calls, copy_graph, inputs, op_name
 from mcc.ir.notes import shape_of
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 ANCHOR_S = 1.5  # budget of timing all widths of one precision
 FACTORS, OFFSETS = (0.5, 2.0), (-2.0, 2.0)  # beyond these something else is wrong than the sum
+CHANNEL_SETTINGS = ("groups", "shape", "start", "stop")  # arguments that may count channels
 PRIOR = 0.03  # relative error that a change of the factor by 1 or of the offset by 1 us must explain away
 
 
@@ -62,7 +64,7 @@ def anchor(
         TargetError, DataError: as `measure`.
     """
     fingerprint = target.fingerprint(threads).key()
-    source = input_name(shape_of(inputs(graph)[0]))
+    source = family_name(graph)
     held = {(row.quantity, row.precision, row.source) for row in store.wholes(fingerprint)}
     for precision in precisions:
         if ("correction", precision, source) in held:
@@ -73,6 +75,19 @@ def anchor(
             log.info("no correction for %s: %s", precision, error)
             continue
         anchor_networks(networks, precision, target, store, threads=threads, source=source)
+
+
+def family_name(graph: Graph) -> str:
+    """How the table names the corrections of networks that differ from this one in nothing but channels.
+
+    Quantisers do not count: a network and its integer form are one family, with a correction each.
+    """
+    kept = [node for node in calls(graph) if op_name(node) != "fake_quantize"]
+    lines = [str([shape_of(value)[2:] for value in inputs(graph)])]
+    for node in kept:
+        settings = sorted((k, v) for k, v in node.kwargs.items() if k not in CHANNEL_SETTINGS)
+        lines.append(f"{op_name(node)} {settings} {shape_of(node)[2:]}")
+    return "family " + hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def anchor_networks(
@@ -101,7 +116,8 @@ def anchor_networks(
         files = [write_graph(g, target, Path(folder) / f"network{i}") for i, g in enumerate(networks)]
         wholes = calm_times(target, files, threads=threads, budget_s=ANCHOR_S)
     model = LookupCostModel(tuple(store.rows(fingerprint)))
-    overhead = LookupCostModel.from_store(store, fingerprint, source).overhead(precision).latency_us
+    first = input_name(shape_of(inputs(networks[0])[0]))
+    overhead = LookupCostModel.from_store(store, fingerprint, first).overhead(precision).latency_us
     tables = [[model.kernel(kernel).latency_us for kernel in each] for each in kernels]
     measured = [max(whole.median_us - overhead, 1.0) for whole in wholes]
     factor, offset = fit_correction(tables, measured)

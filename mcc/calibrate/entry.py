@@ -12,6 +12,7 @@ from torch import fx
 from cost_models.lookup import LookupCostModel
 from mcc.analysis.sparse_cluster import ZERO_SHARE, find_sparse_cluster
 from mcc.calibrate import campaign
+from mcc.calibrate.anchors import family_name
 from mcc.calibrate.campaign import CalibrationReport
 from mcc.calibrate.measure import Progress, input_name, silent
 from mcc.calibrate.store import Store
@@ -104,7 +105,7 @@ def measured_model(
     fingerprint = target.fingerprint(threads).key()
     with Store(table) as store:
         stale = store.others(fingerprint)
-        model = LookupCostModel.from_store(store, fingerprint, input_name(shape_of(inputs(graph)[0])))
+        model = table_model(graph, store, fingerprint)
     if not model.rows:
         why = f"; {sum(stale.values())} rows of another version or device do not count" if stale else ""
         raise UsageError(
@@ -112,6 +113,13 @@ def measured_model(
             hint=f"mcc calibrate --target {target.spec} --model MODEL",
         )
     return model
+
+
+def table_model(graph: Graph, store: Store, fingerprint: str) -> LookupCostModel:
+    """The cost model of a table, with the overhead of a network's input and the correction of its family."""
+    return LookupCostModel.from_store(
+        store, fingerprint, input_name(shape_of(inputs(graph)[0])), family_name(graph)
+    )
 
 
 def active_cluster(graph: Graph) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class Whole:
             the latencies of kernels meet those of networks) or `excess` (microseconds that a profile adds).
         precision: of the networks.
         value, low, high: the figure and its range.
-        source: what it belongs to: shapes of the inputs of the network, its name, or a kind of kernel.
+        source: what it belongs to: the shape of a network's input, a family of networks, or a kind of kernel.
         date: when, ISO 8601 in UTC.
     """
 

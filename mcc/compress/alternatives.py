@@ -8,17 +8,16 @@ from typing import Any
 
 from torch import fx
 
-from cost_models.lookup import LookupCostModel
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
-from mcc.calibrate.measure import input_name
+from mcc.calibrate.entry import table_model
 from mcc.calibrate.store import Store
 from mcc.compress.candidate import Structure
 from mcc.compress.planning import Planner, available_regimes, planned_integers, target_cluster
 from mcc.cost_api import Source
 from mcc.errors import DataError, UsageError
 from mcc.ir import table
-from mcc.ir.graph import Graph, calls, inputs, operand
+from mcc.ir.graph import Graph, calls, operand
 from mcc.ir.notes import shape_of
 from mcc.report.layers import kind_words
 from mcc.runtime.target import Target
@@ -139,7 +138,7 @@ def explainer_of(deployed: Graph, target: Target, *, threads: int = 1) -> Explai
     """
     fingerprint = target.fingerprint(threads).key()
     with Store() as store:
-        model = LookupCostModel.from_store(store, fingerprint, input_name(shape_of(inputs(deployed)[0])))
+        model = table_model(deployed, store, fingerprint)
     if not model.rows:
         raise UsageError(
             f"no operator was measured for {target.spec}",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cost_models.lookup import LookupCostModel
 from mcc.calibrate.campaign import calibrate
-from mcc.calibrate.measure import input_name, measure
+from mcc.calibrate.entry import table_model
+from mcc.calibrate.measure import measure
 from mcc.calibrate.store import Store
 from mcc.compress.job import Job
 from mcc.cost_api import CostModel, Estimate, Kernel, Precision
-from mcc.ir.graph import Graph, inputs
-from mcc.ir.notes import shape_of
+from mcc.ir.graph import Graph
 from mcc.search.space import Regime
 
 CALIBRATION_SECONDS = 90.0  # at most, before planning; what a plan rests on and is missing is measured then
@@ -29,12 +28,12 @@ class Costs:
         self.store = Store()
         self.fingerprint = job.target.fingerprint(job.request.threads).key()
         self.model = Current()
-        self.source: str | None = None
+        self.network: Graph | None = None
         self.refused: set[str] = set()  # kernels that cannot be measured alone: asked for once
 
     def calibrate(self, deployed: Graph, regimes: Sequence[Regime]) -> None:
         """Measure the kernels of the network at several widths, in every regime, as far as not yet known."""
-        self.source = input_name(shape_of(inputs(deployed)[0]))
+        self.network = deployed
         calibrate(
             deployed,
             self.job.target,
@@ -58,7 +57,8 @@ class Costs:
         return True
 
     def _renew(self) -> None:
-        self.model.use(LookupCostModel.from_store(self.store, self.fingerprint, self.source))
+        assert self.network is not None, "calibrate comes first"
+        self.model.use(table_model(self.network, self.store, self.fingerprint))
 
 
 class Current:

@@ -108,11 +108,14 @@ def test_from_a_table_with_figures_of_whole_networks(tmp_path: Path) -> None:
         store.add("f", [measured(kernel) for kernel in GRID])
         store.set_whole("f", Whole("overhead", "float", 7.0, 6.0, 8.0, "input 1x3x8x8", "2026-01-01"))
         store.set_whole("f", Whole("overhead", "float", 9.0, 6.0, 8.0, "input 1x3x9x9", "2026-01-02"))
-        store.set_whole("f", Whole("correction", "float", 1.1, 1.0, 1.2, "input 1x3x8x8", "2026-01-01"))
+        store.set_whole("f", Whole("correction", "float", 1.1, 1.0, 1.2, "family a", "2026-01-01"))
         latest = LookupCostModel.from_store(store, "f")
-        chosen = LookupCostModel.from_store(store, "f", "input 1x3x8x8")
+        chosen = LookupCostModel.from_store(store, "f", "input 1x3x8x8", "family a")
+        others = LookupCostModel.from_store(store, "f", "input 1x3x8x8", "family b")
     assert (latest.overhead("float").latency_us, chosen.overhead("float").latency_us) == (9.0, 7.0)
     assert chosen.kernel(GRID[0]).latency_us == pytest.approx(1.1 * surface_us(GRID[0]))
+    for plain in (latest, others):  # a correction is of one family, and no other takes it
+        assert plain.kernel(GRID[0]).latency_us == pytest.approx(surface_us(GRID[0]))
     assert chosen.overhead("int8").source == "fitted"
 
 

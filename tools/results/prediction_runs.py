@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cost_models.lookup import LookupCostModel
-from mcc.calibrate.anchors import anchor_networks, lowered_form
+from mcc.calibrate.anchors import lowered_form
 from mcc.calibrate.calm import calm_times
 from mcc.calibrate.entry import active_cluster
 from mcc.calibrate.files import write_graph
@@ -27,7 +27,6 @@ from mcc.runtime.target import Target
 
 THREADS = 1
 ROUNDS_S = 4.0  # of timing a few networks in turns
-SOURCE = "other networks"  # of the correction
 
 
 @dataclass(frozen=True)
@@ -100,13 +99,6 @@ class Bench:
         if suspects:
             click.echo(f"measured {len(suspects)} kernels again: {len(faster)} became faster")
 
-    def learn(self, subjects: Sequence[Subject], precision: Precision) -> None:
-        """Store the correction with which sums of kernels meet these networks best."""
-        held = {(row.quantity, row.precision, row.source) for row in self.store.wholes(self.fingerprint)}
-        if ("correction", precision, SOURCE) not in held:
-            graphs = [subject.make() for subject in subjects if subject.precision == precision]
-            anchor_networks(graphs, precision, self.target, self.store, threads=THREADS, source=SOURCE)
-
     def predict(self, subject: Subject, column: str, *, without_own: bool) -> None:
         """Write down what is predicted of a network, once.
 
@@ -154,8 +146,7 @@ def predicted(bench: Bench, graph: Graph, precision: Precision, *, without_own: 
 def model_without(hidden: set[str], bench: Bench, source: str) -> LookupCostModel:
     """The cost model of the table without some kernels' rows."""
     whole = LookupCostModel.from_store(bench.store, bench.fingerprint, source)
-    rows = tuple(row for row in whole.rows if str(row.kernel) not in hidden)
-    return LookupCostModel(rows, whole.overheads, whole.corrections, whole.offsets)
+    return replace(whole, rows=tuple(row for row in whole.rows if str(row.kernel) not in hidden))
 
 
 def subjects_of(name: str, make: Callable[[], Graph], precisions: Sequence[Precision]) -> list[Subject]:

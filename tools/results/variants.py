@@ -24,9 +24,8 @@ from mcc.analysis.channel_groups import analyse_channels
 from mcc.calibrate.anchors import lowered_form
 from mcc.calibrate.calm import SESSIONS, calm
 from mcc.calibrate.campaign import calibrate
-from mcc.calibrate.entry import active_cluster
+from mcc.calibrate.entry import active_cluster, table_model
 from mcc.calibrate.files import write_graph
-from mcc.calibrate.measure import input_name
 from mcc.calibrate.store import Store
 from mcc.compress.candidate import Structure, deployment_form, restructure
 from mcc.compress.planning import available_regimes, planned_integers, target_cluster
@@ -165,8 +164,7 @@ def predicted_us(graph: Graph, network: Network, structure: Structure, model: Lo
 
 def predict_all(network: Network, count: int, folder: Path, store: Store, notes: Notebook) -> None:
     """Draw, build and predict what is not yet written down."""
-    source = input_name(shape_of(inputs(network.deployed)[0]))
-    model = LookupCostModel.from_store(store, network.target.fingerprint(THREADS).key(), source)
+    model = table_model(network.deployed, store, network.target.fingerprint(THREADS).key())
     for name in (ORIGINAL, *map(str, range(count))):
         if f"predicted {name}" in notes.known:
             continue
