@@ -132,6 +132,16 @@ def test_a_run_goes_on_from_its_folder_and_others_from_the_table(files: list[Pat
         assert json.loads(again.store.read_text()) == again.known
 
 
+def test_a_copy_of_the_baseline_is_the_baseline(files: list[Path]) -> None:
+    bench, target = _bench(files, "run")
+    copy = files[0].with_name("original.tflite")
+    copy.write_bytes(files[0].read_bytes())
+    one, other = bench.speeds([copy, files[1]], budget_s=1.0)
+    assert (one.speedup, other.speedup) == (1.0, pytest.approx(4.0))
+    assert one.latency_us == one.baseline_us
+    assert [len(together) for together in target.timed] == [2]
+
+
 def test_files_of_the_same_bytes_are_measured_as_one(files: list[Path]) -> None:
     bench, target = _bench(files, "run")
     other = files[0].with_name("other.tflite")
