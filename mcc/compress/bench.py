@@ -93,17 +93,22 @@ class Bench:
         key = f"speed {digest(self.baseline)} {digest(path)}"
         return Speed(**self._measured(key, lambda: asdict(self._together([path], budget_s)[0])))
 
-    def speeds(self, paths: Sequence[Path], *, budget_s: float) -> list[Speed]:
+    def speeds(self, paths: Sequence[Path], *, budget_s: float, anew: bool = False) -> list[Speed]:
         """Latency of several files, all in turns with one another and the baseline, in fresh processes.
 
         Files of the same bytes are measured as one: that they differ by noise would mean nothing.
+
+        Args:
+            anew: measure even what is known, and remember that instead.
         """
         marks = [digest(path) for path in paths]
         unlike = dict(zip(marks, paths, strict=True))
         key = "speeds " + hashlib.sha256(" ".join((digest(self.baseline), *unlike)).encode()).hexdigest()
         budget_s *= len(unlike) / max(1, len(paths))
         files = list(unlike.values())
-        found = self._measured(key, lambda: [asdict(speed) for speed in self._together(files, budget_s)])
+        found = self._measured(
+            key, lambda: [asdict(speed) for speed in self._together(files, budget_s)], anew=anew
+        )
         by_mark = dict(zip(unlike, (Speed(**speed) for speed in found), strict=True))
         return [by_mark[mark] for mark in marks]
 
@@ -137,10 +142,10 @@ class Bench:
             self.remember({key: score.value})
         return float(self.known[key])
 
-    def _measured(self, key: str, measure: Callable[[], Any]) -> Any:
-        """What this run or, before it, any run measured; else measured now."""
-        if key not in self.known:
-            found = self.shared.get(key) if self.shared is not None else None
+    def _measured(self, key: str, measure: Callable[[], Any], *, anew: bool = False) -> Any:
+        """What this run or, before it, any run measured; else, or if it has to be `anew`, measured now."""
+        if anew or key not in self.known:
+            found = self.shared.get(key) if self.shared is not None and not anew else None
             if found is None:
                 found = measure()
                 if self.shared is not None:

@@ -151,6 +151,18 @@ def test_files_of_the_same_bytes_are_measured_as_one(files: list[Path]) -> None:
     assert [len(together) for together in target.timed] == [3]  # with the baseline
 
 
+def test_what_is_measured_anew_is_remembered_instead(files: list[Path]) -> None:
+    bench, target = _bench(files, "run")
+    first = bench.speeds(files[1:2], budget_s=1.0)
+    target.slower = 1.5
+    assert bench.speeds(files[1:2], budget_s=1.0) == first
+    anew = bench.speeds(files[1:2], budget_s=1.0, anew=True)
+    assert anew[0].latency_us == pytest.approx(1.5 * first[0].latency_us)
+    assert bench.speeds(files[1:2], budget_s=1.0) == anew
+    assert _bench(files, "another run")[0].speeds(files[1:2], budget_s=1.0) == anew
+    assert len(target.timed) == 2
+
+
 def test_measurements_of_another_machine_are_never_taken(files: list[Path]) -> None:
     _bench(files, "run")[0].speed(files[1])
     other, target = _bench(files, "another run", fingerprint="b")
@@ -296,6 +308,38 @@ def test_a_narrow_miss_tightens_the_plan_and_others_do_not(
     outcome: Any = SimpleNamespace(file="model.tflite")
     found = Run._missed_share(holder, joint, outcome)
     assert found == (None if share is None else pytest.approx(share))
+
+
+@pytest.mark.parametrize(
+    ("budget", "ratio", "bounds", "again", "noise"),
+    [
+        (
+            {"speedup": 2.0},
+            2.1,
+            (1.8, 2.3),
+            1.0,
+            True,
+        ),  # the median keeps it, and so does a quiet measurement
+        ({"speedup": 2.0}, 2.1, (1.8, 2.3), 1.1, False),  # which misses it as well
+        ({"speedup": 2.0}, 1.95, (1.8, 2.3), 1.0, False),  # missed by the median
+        ({"speedup": 2.0}, 2.1, (2.0, 2.3), 1.0, False),  # kept at once
+        ({"latency_us": 101.0}, 2.0, (2.0, 2.0), 0.98, True),
+        ({"size_bytes": 1}, 2.0, (2.0, 2.0), 1.0, False),
+    ],
+)
+def test_a_miss_by_the_interval_alone_is_measured_again(
+    budget: dict[str, Any], ratio: float, bounds: tuple[float, float], again: float, noise: bool
+) -> None:
+    joint = examples.strategy("joint", accuracy=0.9, us=100.0, speedup=ratio, speedup_ci95=bounds)
+    assert joint.latency_us is not None
+    assert joint.latency_us.upper == 102.0
+    second = SimpleNamespace(high_us=again * 102.0, speedup_ci95=(2.0 / again, 2.2))
+    holder: Any = SimpleNamespace(
+        job=SimpleNamespace(request=SimpleNamespace(budget=Budget(**budget))),
+        bench=SimpleNamespace(speed=lambda file, budget_s: second),
+    )
+    outcome: Any = SimpleNamespace(file="model.tflite")
+    assert Run._missed_by_noise(holder, joint, outcome) is noise
 
 
 @pytest.mark.parametrize(("flipped", "delivered"), [(1, True), (2, False)])
