@@ -74,7 +74,7 @@ def anchor(
         except MccError as error:
             log.info("no correction for %s: %s", precision, error)
             continue
-        anchor_networks(networks, precision, target, store, threads=threads, source=source)
+        _anchor_networks(networks, precision, target, store, threads=threads, source=source)
 
 
 def family_name(graph: Graph) -> str:
@@ -90,7 +90,7 @@ def family_name(graph: Graph) -> str:
     return "family " + hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def anchor_networks(
+def _anchor_networks(
     networks: Sequence[Graph],
     precision: Precision,
     target: Target,
