@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mcc.calibrate.calm import calm_times
 from mcc.compress.measured import MeasuredFiles
 from mcc.data import DataModule
 from mcc.data.module import SplitName
@@ -88,8 +89,26 @@ class Bench:
         self.shared = shared
         self.known = _stored(store)
 
+    def original(self, *, budget_s: float) -> Speed:
+        """Latency of the baseline alone; the fastest session counts where something disturbed it.
+
+        Trials are measured as ratios to the baseline and become times by this figure: one that is too slow
+        would make every plan too fast and every prediction too slow.
+        """
+
+        def measure() -> dict[str, Any]:
+            (found,) = calm_times(self.target, [self.baseline], threads=self.threads, budget_s=budget_s)
+            return asdict(_speed(found, found))
+
+        return Speed(**self._measured(f"original {digest(self.baseline)}", measure))
+
     def speed(self, path: Path, *, budget_s: float = TRIAL_SECONDS) -> Speed:
-        """Latency of one file in turns with the baseline, until its median is sure or the time is spent."""
+        """Latency of one file in turns with the baseline, until its median is sure or the time is spent.
+
+        Of the baseline itself: that of `original`.
+        """
+        if digest(path) == digest(self.baseline):
+            return self.original(budget_s=budget_s)
         key = f"speed {digest(self.baseline)} {digest(path)}"
         return Speed(**self._measured(key, lambda: asdict(self._together([path], budget_s)[0])))
 

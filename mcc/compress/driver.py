@@ -172,7 +172,7 @@ class Run:
         job = self.job
         with job.stage("measure the original"):
             job.progress("measure the original", 0, 1)
-            baseline_us = self.bench.speed(self.baseline, budget_s=FINAL_SECONDS).latency_us
+            baseline_us = self.bench.original(budget_s=FINAL_SECONDS).latency_us
             job.progress("measure the original", 1, 1)
         with job.stage("calibrate"):
             self.costs.calibrate(self.deployed, self.regimes())

@@ -187,6 +187,29 @@ def test_a_disturbed_measurement_is_made_anew_and_the_least_disturbed_counts(
     assert served == medians
 
 
+def test_the_original_is_timed_until_nothing_disturbs_it_and_once_for_all_runs(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, target = _bench(files, "run")
+    undisturbed = target.time([files[0]])[0]
+    medians = [1.1, 1.05, 1.0]  # its fastest tenth stays what it is undisturbed
+    served: list[float] = []
+
+    def disturbed(paths: Sequence[Path], **_: Any) -> list[LatencySamples]:
+        assert list(paths) == [files[0]]
+        served.append(medians[len(served)])
+        return [replace(undisturbed, median_us=served[-1] * undisturbed.median_us)]
+
+    monkeypatch.setattr(target, "time", disturbed)
+    speed = bench.original(budget_s=1.0)
+    assert served == medians
+    assert speed.latency_us == speed.baseline_us == undisturbed.median_us
+    assert bench.speed(files[0]) == speed
+    other, unused = _bench(files, "another run")
+    assert other.original(budget_s=1.0) == speed
+    assert unused.timed == []
+
+
 def test_an_undisturbed_measurement_is_made_once(files: list[Path]) -> None:
     bench, target = _bench(files, "run")
     bench.speed(files[1])
