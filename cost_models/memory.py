@@ -1,12 +1,14 @@
 """Peak memory of a runtime: what it maps, packs, plans and points to.
 
-    peak = base + a * file + b * packed weights + c * largest + d * arena + e * indirection + f * operators
+    peak = base + a * file + b * packed weights + c * windows + d * arena + e * indirection + f * operators
 
 The file is mapped or read; XNNPACK and onnxruntime keep weights once more, in the order of their tiles
-(sparse ones decoded); the arena holds the values that live at the same time; convolutions of windows beyond
-1x1 read their input through a table of pointers, eight bytes for each tap of each output pixel (Dukhan 2019,
-"The Indirect Convolution Algorithm"). The coefficients are those of a runtime's release, fitted once to
-networks that were measured, and kept in `memory.json`.
+(sparse ones decoded), and onnxruntime float ones beyond 1x1 in blocks of channels, too, while it loads; the
+arena holds the values that live at the same time; convolutions of windows beyond 1x1 read their input through
+a table of pointers, eight bytes for each tap of each output pixel (Dukhan 2019, "The Indirect Convolution
+Algorithm"). The coefficients are those of a runtime's release, fitted once to networks that were measured,
+and kept in `memory.json`. File and weights are nearly the same number: which of them the peak comes from is
+settled by a weak pull towards once each, which is what the text above says.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ STORED = Path(__file__).with_name("memory.json")
 POINTER_BYTES = 8
 FLOAT_BYTES = 4
 TOLERANCE, TOLERANCE_BYTES = 0.1, 500_000  # what an error weighs against: a share, and no less than that
+ONCE = ("file", "floats", "integers", "arena", "indirection")  # facts that should count once, see above
 WEIGHTED = ("conv2d", "conv_transpose2d", "linear")
 
 
@@ -40,8 +43,8 @@ class MemoryFacts:
 
     Attributes:
         file: size of the lowered file.
-        weights: constants of weighted operators as they are packed, zeros included.
-        largest: the largest of them.
+        floats, integers: constants of weighted operators as they are packed, zeros included.
+        windows: of the float ones, those of windows beyond 1x1.
         arena: values that live at the same time, at most.
         indirection: tables of pointers of dense convolutions.
         operators: how many there are.
@@ -50,8 +53,9 @@ class MemoryFacts:
     """
 
     file: float
-    weights: float
-    largest: float
+    floats: float
+    integers: float
+    windows: float
     arena: float
     indirection: float
     operators: float
@@ -68,11 +72,13 @@ def memory_facts(graph: Graph, file_bytes: int, integer: Iterable[str] = ()) -> 
     """
     whole = frozenset(integer)
     kernels = graph_kernels(graph, whole)
-    weights = [_weight_bytes(kernel) for kernel in kernels.values()]
+    weights = [(kernel, _weight_bytes(kernel)) for kernel in kernels.values()]
+    floats = [(kernel, size) for kernel, size in weights if kernel.precision == "float"]
     return MemoryFacts(
         float(file_bytes),
-        float(sum(weights)),
-        float(max(weights, default=0)),
+        float(sum(size for _, size in floats)),
+        float(sum(size for kernel, size in weights if kernel.precision != "float")),
+        float(sum(size for kernel, size in floats if _is_window(kernel))),
         float(arena_bytes(graph, whole)),
         float(sum(map(_indirection_bytes, kernels.values()))),
         float(len(kernels)),
@@ -89,11 +95,19 @@ def _weight_bytes(kernel: Kernel) -> int:
     return 0 if weight is None or not weight.constant else math.prod(weight.shape) * _width(kernel)
 
 
+def _is_window(kernel: Kernel) -> bool:
+    """Whether it is a convolution beyond 1x1 that reads all channels."""
+    return (
+        kernel.op == "conv2d"
+        and kernel.operands[1].shape[2:] != (1, 1)
+        and dict(kernel.attributes)["groups"] == 1
+    )
+
+
 def _indirection_bytes(kernel: Kernel) -> int:
-    weight = kernel.operands[1] if kernel.op == "conv2d" else None
-    if weight is None or weight.shape[2:] == (1, 1) or dict(kernel.attributes)["groups"] != 1:
+    if not _is_window(kernel):
         return 0
-    return POINTER_BYTES * math.prod(weight.shape[2:]) * math.prod(kernel.output[2:])
+    return POINTER_BYTES * math.prod(kernel.operands[1].shape[2:]) * math.prod(kernel.output[2:])
 
 
 def arena_bytes(graph: Graph, integer: frozenset[str] = frozenset()) -> int:
@@ -147,14 +161,19 @@ class MemoryModel:
 
     @staticmethod
     def fit(rows: Sequence[tuple[MemoryFacts, int]], fitted_to: str) -> MemoryModel:
-        """Non-negative least squares over measured networks. Raises DataError for fewer than coefficients."""
+        """Non-negative least squares over measured networks, pulled weakly towards `ONCE`.
+
+        Raises DataError for fewer networks than coefficients.
+        """
         if len(rows) < len(fields(MemoryFacts)):
             raise DataError(f"{len(rows)} networks are too few for a fit of memory")
         matrix = np.array([astuple(facts) for facts, _ in rows])
         peaks = np.array([float(peak) for _, peak in rows])
         trust = 1.0 / np.maximum(TOLERANCE * peaks, TOLERANCE_BYTES)
-        scale = np.maximum(matrix.max(axis=0), 1e-12)
-        solved, _ = nnls(matrix / scale * trust[:, None], peaks * trust)
+        pull = np.array([float(each.name in ONCE) for each in fields(MemoryFacts)])
+        system = np.vstack([matrix * trust[:, None], np.diag(pull)])
+        scale = np.maximum(np.abs(system).max(axis=0), 1e-12)
+        solved, _ = nnls(system / scale, np.concatenate([peaks * trust, pull]))
         return MemoryModel(MemoryFacts(*(float(w) for w in solved / scale)), fitted_to)
 
     def peak_bytes(self, facts: MemoryFacts) -> int:

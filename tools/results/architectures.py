@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,15 +19,39 @@ from mcc.ir.notes import shape_of
 
 Kind = Literal["inverted", "separable", "residual", "bottleneck", "plain"]
 
-SIDES = (32, 48, 64, 80, 96)
 SMALLEST = 4  # pixels: no stage goes below
 DIVISOR = 8
 SLIM = 0.2  # share of networks whose widths are multiples of 4 only
 
 
-def random_network(seed: int) -> Graph:
+@dataclass(frozen=True)
+class Scale:
+    """Between what sizes are drawn.
+
+    Attributes:
+        sides: of the input, in pixels.
+        stages: fewest and most.
+        head: channels of the last 1x1 convolution, from and to.
+        classes: of the answer.
+        wide: factor on the widest that a stage may be.
+        growth: of a stage's channels, beyond that of its kind.
+    """
+
+    sides: tuple[int, ...] = (32, 48, 64, 80, 96)
+    stages: tuple[int, int] = (3, 4)
+    head: tuple[int, int] = (160, 480)
+    classes: tuple[int, ...] = (10, 100)
+    wide: int = 1
+    growth: float = 0.0
+
+
+SMALL = Scale()
+FULL = Scale((128, 160, 192, 224), (5, 6), (640, 1280), (100, 1000), 4, 1.0)  # as networks for ImageNet are
+
+
+def random_network(seed: int, scale: Scale = SMALL) -> Graph:
     """The network of a seed."""
-    net = _Network(random.Random(seed), seed)
+    net = _Network(random.Random(seed), seed, scale)
     kinds: dict[Kind, Callable[[fx.Node], fx.Node]] = {
         "inverted": net.inverted,
         "separable": net.separable,
@@ -40,8 +65,9 @@ def random_network(seed: int) -> Graph:
 class _Network:
     """One network under construction; draws its sizes as it goes."""
 
-    def __init__(self, draw: random.Random, seed: int) -> None:
+    def __init__(self, draw: random.Random, seed: int, scale: Scale) -> None:
         self.draw = draw
+        self.scale = scale
         self.b = GraphBuilder()
         self.generator = torch.Generator().manual_seed(seed)
         self.count = 0
@@ -52,15 +78,15 @@ class _Network:
 
     def build(self, stage: Callable[[fx.Node], fx.Node]) -> Graph:
         """Stem, stages of doubling width, head."""
-        side = self.draw.choice(SIDES)
+        side = self.draw.choice(self.scale.sides)
         x = self.conv(self.b.input("image", (1, 3, side, side)), self.width(16, 32), 3,
                       stride=2 if side > 32 else 1)  # fmt: skip
-        for _ in range(self.draw.randint(3, 4)):
+        for _ in range(self.draw.randint(*self.scale.stages)):
             x = stage(x)
         if self.draw.random() < 0.5:
-            x = self.conv(x, self.width(160, 480), 1)
+            x = self.conv(x, self.width(*self.scale.head), 1)
         pooled = self.b.mean(x, axes=(2, 3), keepdim=False)
-        classes = self.draw.choice((10, 100))
+        classes = self.draw.choice(self.scale.classes)
         weight = self.weight((classes, shape_of(pooled)[1]))
         return self.b.finish(self.b.linear(pooled, weight, self.weight((classes,))))
 
@@ -157,7 +183,8 @@ class _Network:
     def wider(self, x: fx.Node, ratio: float, *, limit: int) -> int:
         """About `ratio` times the channels of a value."""
         channels = shape_of(x)[1]
-        return min(limit, max(self.rounded(channels * self.draw.uniform(1.0, ratio)), self.divisor))
+        wanted = max(self.rounded(channels * self.draw.uniform(1.0, ratio + self.scale.growth)), self.divisor)
+        return min(limit * self.scale.wide, wanted)
 
     def rounded(self, channels: float) -> int:
         """The nearest multiple."""
