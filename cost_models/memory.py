@@ -78,7 +78,7 @@ def memory_facts(graph: Graph, file_bytes: int, integer: Iterable[str] = ()) -> 
         float(file_bytes),
         float(sum(size for _, size in floats)),
         float(sum(size for kernel, size in weights if kernel.precision != "float")),
-        float(sum(size for kernel, size in floats if _is_window(kernel))),
+        float(sum(size for kernel, size in floats if _window(kernel) != (1, 1))),
         float(arena_bytes(graph, whole)),
         float(sum(map(_indirection_bytes, kernels.values()))),
         float(len(kernels)),
@@ -95,19 +95,15 @@ def _weight_bytes(kernel: Kernel) -> int:
     return 0 if weight is None or not weight.constant else math.prod(weight.shape) * _width(kernel)
 
 
-def _is_window(kernel: Kernel) -> bool:
-    """Whether it is a convolution beyond 1x1 that reads all channels."""
-    return (
-        kernel.op == "conv2d"
-        and kernel.operands[1].shape[2:] != (1, 1)
-        and dict(kernel.attributes)["groups"] == 1
-    )
+def _window(kernel: Kernel) -> tuple[int, ...]:
+    """Height and width of what a convolution beyond 1x1 that reads all channels sees; (1, 1) of others."""
+    weight = kernel.operands[1] if kernel.op == "conv2d" else None
+    return (1, 1) if weight is None or dict(kernel.attributes)["groups"] != 1 else weight.shape[2:]
 
 
 def _indirection_bytes(kernel: Kernel) -> int:
-    if not _is_window(kernel):
-        return 0
-    return POINTER_BYTES * math.prod(kernel.operands[1].shape[2:]) * math.prod(kernel.output[2:])
+    window = _window(kernel)
+    return 0 if window == (1, 1) else POINTER_BYTES * math.prod(window) * math.prod(kernel.output[2:])
 
 
 def arena_bytes(graph: Graph, integer: frozenset[str] = frozenset()) -> int:
