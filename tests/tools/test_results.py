@@ -94,7 +94,7 @@ def test_formats_steps_and_budgets_are_those_asked_for() -> None:
         "onnx", "tflite", "pte",
     ]  # fmt: skip
     assert round(float(epochs_for(45_000)) * 45_000) == 390 * 128
-    assert len(cases()) == len(set(cases())) == 99  # eleven for each of three networks and targets
+    assert len(cases()) == len(set(cases())) == 90  # ten for each of three networks and targets
 
 
 def test_of_a_tightened_joint_plan_the_last_counts(tmp_path: Path) -> None:
