@@ -95,7 +95,7 @@ class Worker:
         return {"us": taken}
 
     def _memory(self, request: Header) -> Header:
-        _fix_large_blocks()
+        fix_large_blocks()
         before = _fresh_peak_bytes()
         model = self._target.load(Path(request["file"]), request["threads"])
         model.set_inputs(random_inputs(model))
@@ -120,12 +120,12 @@ def random_inputs(model: LoadedModel) -> list[Array]:
     return arrays
 
 
-def _fix_large_blocks() -> None:
+def fix_large_blocks() -> None:
     """Have glibc give blocks from 128 KiB on back when they are freed: its own first choice, mallopt(3).
 
     Left to itself it raises that limit, to 32 MiB at most, with the blocks that are freed, and puts later
     ones between small ones, where a random address decides on holes: onnxruntime 1.32 took 20.2 or 22.6 MB
-    for one file, and takes 17.3 to 18.3 MB now. The allocator of Android has a fixed limit, too.
+    for one file, and takes 17.3 to 18.3 MB now.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

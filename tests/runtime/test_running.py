@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.request import urlopen
@@ -156,6 +158,33 @@ def test_peak_memory_shows_large_weights(spec: str, tmp_path: Path, monkeypatch:
     growth = target.peak_memory(large)
     assert growth > 16 << 20
     assert growth > target.peak_memory(write(target, tmp_path)) + (16 << 20)
+
+
+LARGE_BLOCKS = """
+import ctypes, sys
+from mcc.runtime.worker import fix_large_blocks
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+class Info(ctypes.Structure):
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+libc.mallinfo2.restype = Info
+if sys.argv[1] == "fixed":
+    fix_large_blocks()
+libc.free(libc.malloc(16 << 20))
+before = libc.mallinfo2().hblks
+libc.malloc(8 << 20)
+print(libc.mallinfo2().hblks - before)
+"""
+
+
+@pytest.mark.parametrize(("how", "mapped"), [("fixed", "1"), ("as it is", "0")])
+def test_a_freed_block_does_not_move_the_limit_for_large_ones(how: str, mapped: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE_BLOCKS, how], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == mapped
 
 
 def test_peak_memory_does_not_count_what_the_caller_holds(tmp_path: Path) -> None:
