@@ -72,6 +72,11 @@ class Structure:
         """Whether nothing is changed."""
         return self == Structure()
 
+    @property
+    def removes_nothing(self) -> bool:
+        """Whether every weight stays as it is, but for its precision."""
+        return not (self.widths or self.ranks or self.sparsities or self.regime.sparse)
+
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         sparse = self.regime.sparse

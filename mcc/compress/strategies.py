@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mcc.compress.bench import Bench
@@ -293,12 +294,14 @@ class Strategies:
         return found
 
     def _try_out(self, trial: Trial) -> float:
-        """Validation accuracy of a structure after a short repair, of the lowered file in the runtime."""
+        """Validation accuracy of a structure after a short repair."""
         graph = self._trained(trial.structure, f"{trial.file.stem}-tried", share=TRIAL_SHARE)
-        path = write_file(
-            graph, self.job.target, trial.file.with_name(f"{trial.file.stem}-tried"), self.job.data
-        )
-        return self.bench.metric(path, self.job.data, "validation")
+        return self._score(graph, trial.file.with_name(f"{trial.file.stem}-tried"))
+
+    def _score(self, graph: Graph, path: Path) -> float:
+        """Validation accuracy of a graph, lowered into that file, in the runtime."""
+        file = write_file(graph, self.job.target, path, self.job.data)
+        return self.bench.metric(file, self.job.data, "validation")
 
     # -- from a structure to an outcome --------------------------------------------------------------------
 
@@ -308,14 +311,34 @@ class Strategies:
             return self._finish(name, trial.structure, deployment_form(self.job.graph), trial, said)
         if not trial.keeps_all:
             return self._finish(name, trial.structure, self._untrained(trial.structure), trial, said)
-        return self._finish(name, trial.structure, self._trained(trial.structure, name), trial, said)
+        graph = self._trained(trial.structure, name)
+        if trial.structure.removes_nothing and self.trainer.images:
+            graph, more = self._unless_better_before(name, trial.structure, graph)
+            said += more
+        return self._finish(name, trial.structure, graph, trial, said)
+
+    def _unless_better_before(
+        self, name: str, structure: Structure, repaired: Graph
+    ) -> tuple[Graph, tuple[str, ...]]:
+        """The repaired network, or what it was made from where validation says that the repair cost accuracy.
+
+        Quantising alone often loses nothing; training can then only lose what the network had learnt.
+        """
+        before = self._untrained(structure)
+        folder = self.job.state / name
+        score, after = self._score(before, folder / "before"), self._score(repaired, folder / "repaired")
+        if score <= after:
+            return repaired, ()
+        said = f"Repair took the validation accuracy from {score:.4f} to {after:.4f}, so it was left out."
+        return before, (said,)
 
     def _untrained(self, structure: Structure) -> Graph:
         known = self.planner.sensitivities
         built = self.start or self.job.graph
         if structure != Structure(structure.regime) or structure.regime.sparse is not None:
             built = restructure(built, structure, known, self.calibration[:1], verify=True)
-        built = self.trainer.settle(built)
+        if not structure.removes_nothing:
+            built = self.trainer.settle(built)
         return quantise(deployment_form(built), structure.regime, self.calibration)
 
     def _trained(self, structure: Structure, label: str, share: float = 1.0) -> Graph:

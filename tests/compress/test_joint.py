@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from mcc.compress.candidate import Structure
+from mcc.compress.planning import Trial
 from mcc.compress.strategies import Strategies
+from mcc.ir.notes import SparseNote
 from mcc.report.schema import Budget
 from mcc.search.space import Regime, Space
 
@@ -94,3 +99,54 @@ def test_nothing_is_planned_anew_where_the_best_has_no_pairs() -> None:
     tried, chosen, _ = joint(trial(FLOAT), trial(PAIRS), plain=None, whole=0.9, pairs=0.85)
     assert chosen == FLOAT
     assert tried.planner.asked == []
+
+
+class Repairing(Strategies):
+    """Strategies whose graphs are words and whose validation accuracies are given."""
+
+    def __init__(self, accuracies: Mapping[str, float], images: int = 100) -> None:
+        self.job: Any = SimpleNamespace(state=Path("state"))
+        self.trainer: Any = SimpleNamespace(images=images)
+        self.accuracies = accuracies
+
+    def repaired(self, name: str, plan: Trial) -> Any:
+        return self._repaired(name, plan)
+
+    def _untrained(self, structure: Structure) -> Any:
+        return "before"
+
+    def _trained(self, structure: Structure, label: str, share: float = 1.0) -> Any:
+        return "repaired"
+
+    def _score(self, graph: Any, path: Path) -> float:
+        return self.accuracies[graph]
+
+    def _finish(self, name: str, structure: Structure, graph: Any, plan: Any = None, notes: Any = ()) -> Any:
+        return graph, " ".join(notes)
+
+
+def repaired(structure: Structure, before: float, after: float, images: int = 100) -> tuple[str, str]:
+    strategies = Repairing({"before": before, "repaired": after}, images)
+    plan: Any = SimpleNamespace(structure=structure, keeps_all=True, kept={"speedup": True})
+    return strategies.repaired("joint", plan)
+
+
+@pytest.mark.parametrize("floats", [(), ("head",)])
+def test_a_repair_that_costs_accuracy_is_left_out(floats: tuple[str, ...]) -> None:
+    only_integers = Structure(Regime("int8"), floats=floats)
+    graph, said = repaired(only_integers, 0.91, 0.90)
+    assert graph == "before"
+    assert "from 0.9100 to 0.9000, so it was left out" in said
+    assert repaired(only_integers, 0.90, 0.91) == ("repaired", "")
+    assert repaired(only_integers, 0.90, 0.90) == ("repaired", "")
+
+
+@pytest.mark.parametrize(
+    "structure", [FLOAT, PAIRS, NARROW, Structure(Regime("float", SparseNote(1, 0.8)))]
+)  # fmt: skip
+def test_what_removes_something_is_repaired_in_any_case(structure: Structure) -> None:
+    assert repaired(structure, 0.91, 0.90) == ("repaired", "")
+
+
+def test_nothing_is_compared_where_nothing_was_trained() -> None:
+    assert repaired(Structure(Regime("int8")), 0.91, 0.90, images=0) == ("repaired", "")
