@@ -20,6 +20,7 @@ from tools.results.cells import (
     is_finished,
     measured,
     paired_interval,
+    repeated,
     structure,
 )
 from tools.results.joint import COMPARED, Comparison, strategies_for
@@ -29,6 +30,21 @@ from tools.results.swap import table as swap_table
 
 def right(share: float, images: int = 400, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).random(images) < share).astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "speedup", "used"),
+    [
+        ([2.0, 2.02], 2.01, 2),
+        ([4.1, 1.5, 1.52], 1.51, 3),  # the first was disturbed
+        ([1.5, 4.1, 1.52], 1.51, 3),
+        ([1.0, 2.0, 3.0, 4.0, 5.0], 3.0, 5),
+    ],
+)
+def test_a_disturbed_speed_up_is_measured_again(sessions: list[float], speedup: float, used: int) -> None:
+    left = iter(sessions)
+    assert repeated(lambda: next(left)) == pytest.approx(speedup)
+    assert len(list(left)) == len(sessions) - used
 
 
 def cell(speedup: float, validation: np.ndarray, test: np.ndarray | None = None) -> Cell:

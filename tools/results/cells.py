@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ Right = npt.NDArray[np.float64]
 FORMS = {"ort-host": "onnx", "ort-android": "onnx", "executorch-host": "pte"}  # tflite where not named
 RESAMPLES = 10_000
 LATENCY_NOISE = 0.03  # a speed-up measured again may come out that much lower
+SESSIONS = 5  # in which a speed-up is measured at most
+AGREE = 0.05  # two sessions that are no further apart are taken for undisturbed
 MARK = "finished.json"  # in the folder of a job: what it was asked for
 STEPS, BATCH = 390, 128
 
@@ -168,12 +170,32 @@ def cell(given: Inputs, job: Path, strategy: str, target: str, limit: int | None
         original, file = folder / f"original.{form}", folder / f"model.{form}"
         mcc("lower", str(job / "state" / "original" / "model.mcc"), "--to", form, "-o", str(original))
         mcc("lower", str(outcome(job, strategy) / "model.mcc"), "--to", form, "-o", str(file))
-        entries = json.loads(mcc("bench", str(original), str(file), "--target", target, "--json").stdout)
         for split in ("validation", "test"):
             np.save(folder / f"{split}.npy", right_of(given, file, target, split, limit))
-        figures.write_text(json.dumps({"speedup": cost_of(entries[0]) / cost_of(entries[1])}))
+        figures.write_text(json.dumps({"speedup": repeated(lambda: speedup_of(original, file, target))}))
     right = {split: np.load(folder / f"{split}.npy") for split in ("validation", "test")}
     return Cell(json.loads(figures.read_text())["speedup"], right)
+
+
+def speedup_of(original: Path, file: Path, target: str) -> float:
+    """Speed-up of a file over the original, measured in turns in one session."""
+    entries = json.loads(mcc("bench", str(original), str(file), "--target", target, "--json").stdout)
+    return cost_of(entries[0]) / cost_of(entries[1])
+
+
+def repeated(measure: Callable[[], float]) -> float:
+    """Mean of the first two sessions that agree; of `SESSIONS` where none do, the median.
+
+    A session that something disturbed once gave 4.1x for a file that is 1.5x as fast.
+    """
+    found: list[float] = []
+    for _ in range(SESSIONS):
+        latest = measure()
+        for before in found:
+            if abs(latest / before - 1) <= AGREE:
+                return (latest + before) / 2
+        found.append(latest)
+    return float(np.median(found))
 
 
 def right_of(given: Inputs, file: Path, target: str, split: Any, limit: int | None) -> Right:
