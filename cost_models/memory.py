@@ -173,7 +173,7 @@ class MemoryModel:
         return MemoryModel(MemoryFacts(*(float(w) for w in solved / scale)), fitted_to)
 
     def peak_bytes(self, facts: MemoryFacts) -> int:
-        """Predicted growth of the peak resident memory of a fresh runner."""
+        """Predicted growth of the peak memory of a fresh runner, see `Target.peak_memory`."""
         pairs = zip(astuple(self.weights), astuple(facts), strict=True)
         return round(sum(weight * fact for weight, fact in pairs))
 

@@ -150,7 +150,7 @@ class Bench:
 
     def memory_bytes(self, path: Path) -> int:
         """Peak memory of a fresh runner, see `mcc.runtime.target.Target.peak_memory`."""
-        key = f"peak memory {digest(path)}"
+        key = f"peak {self.target.memory_kind} {digest(path)}"
         return int(self._measured(key, lambda: self.target.peak_memory(path, self.threads)))
 
     def metric(self, path: Path, data: DataModule, split: SplitName) -> float:

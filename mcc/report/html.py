@@ -31,8 +31,8 @@ DEFINITIONS = {
     "the median keeps it.",
     "speed-up": "latency of the original float model, lowered the same way, over that of this one.",
     "size": "of the file; kB and MB are powers of ten.",
-    "peak memory": "growth of the peak resident memory of a fresh runner, from before loading the file to "
-    "after the tenth inference.",
+    "peak memory": "growth of the peak resident memory (in a browser, of the used WebAssembly memory) of a "
+    "fresh runner, from before loading the file to after the tenth inference.",
     "MACs, parameters": "multiply-accumulates of one inference, zeros included; weights that are not zero.",
     "Pareto": "no other strategy is at least as fast and at least as accurate, and better in one of the two.",
     "cost, measured": "the operator was timed alone in this runtime on this device.",

@@ -88,8 +88,8 @@ class Result(Frozen):
         latency_us: measured time; absent on simulators.
         model_cycles, instructions: modelled cycles and counted instructions of one inference, on simulators.
         size_bytes: of the file.
-        peak_memory_bytes: growth of the peak resident memory of a fresh runner, from before loading to
-            after the tenth inference.
+        peak_memory_bytes: growth of the peak resident memory (in a browser, of the used WebAssembly memory)
+            of a fresh runner, from before loading to after the tenth inference.
         macs: multiply-accumulates of one inference.
         params: non-zero weights.
         metrics: further figures of the task on the test split, by name.

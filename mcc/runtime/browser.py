@@ -5,23 +5,18 @@
 Playwright starts the system's browser; the page (`web/browser.html`) comes from a server on the loopback
 interface, under an address that holds a secret. The server sends the two headers that make a page
 cross-origin isolated: only there is the browser's clock fine enough (5 microseconds in place of 100).
-
-Peak memory is that of the browser's renderer processes, JavaScript and compiled WebAssembly included.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import sys
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mcc.runtime.page_server import WEB, PageServer
-from mcc.runtime.wire import PREFIX, Header, encode
+from mcc.runtime.wire import PREFIX, Header
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -39,7 +34,7 @@ class BrowserRunner:
     """
 
     def __init__(self, browser: Browser, server: PageServer) -> None:
-        self._browser, self._server = browser, server
+        self._server = server
         self._page: Page = browser.new_page()
         self._page.goto(server.address + "browser.html")
         isolated = self._page.evaluate("globalThis.ready")
@@ -50,50 +45,15 @@ class BrowserRunner:
         """The answer to one request, both as messages."""
         if "file" in header:
             self._server.allow(str(header["file"]))
-        if header["op"] == "memory":
-            return self._memory(message)
-        return self._ask(message)
-
-    def _ask(self, message: bytes) -> bytes:
         self._server.request = message
         self._page.evaluate("answerRequest()")  # raises where the page crashes
         return self._server.take_answer()
-
-    def _memory(self, message: bytes) -> bytes:
-        renderers = self._renderers()
-        before = {pid: _fresh_peak_bytes(pid) for pid in renderers}
-        answer = self._ask(message)
-        header = header_of(answer)
-        if header["ok"]:
-            header["growth_bytes"] = sum(_peak_bytes(pid) - before[pid] for pid in renderers)
-        return encode(header)
-
-    def _renderers(self) -> list[int]:
-        session = self._browser.new_browser_cdp_session()
-        processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
-        session.detach()
-        return [int(entry["id"]) for entry in processes if entry["type"] == "renderer"]
 
 
 def header_of(message: bytes) -> Header:
     """The header of a whole message."""
     head_bytes, _ = PREFIX.unpack(message[: PREFIX.size])
     return json.loads(message[PREFIX.size : PREFIX.size + head_bytes])
-
-
-def _peak_bytes(pid: int) -> int:
-    """Peak resident memory of a process; of one that ended, nothing."""
-    with suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-        return int(found.group(1)) * 1024 if found else 0
-    return 0
-
-
-def _fresh_peak_bytes(pid: int) -> int:
-    """The peak, set to what is resident now where the system allows it."""
-    with suppress(OSError):
-        Path(f"/proc/{pid}/clear_refs").write_text("5")
-    return _peak_bytes(pid)
 
 
 def read_whole(source: BinaryIO) -> bytes | None:

@@ -100,9 +100,8 @@ class Target(ABC):
     max_threads: ClassVar[int | None] = None  # None: as many as the machine has
     sample_us: float = 500.0  # inferences are batched until a sample is at least that long
     runners_at_once: int = 16  # processes held in memory together while files are timed
-    memory_runners: int = (
-        3  # garbage collection moves Node.js's peak by some 10 %: the largest of three counts
-    )
+    memory_kind: ClassVar[str] = "resident memory"  # what `peak_memory` counts
+    memory_runners: int = 3  # resident memory varies from run to run: the largest counts
     unit: ClassVar[Unit] = MICROSECONDS  # of the costs that `time` and `profile` give, whatever their names
 
     def __init__(self, option: str | None = None) -> None:
@@ -246,7 +245,7 @@ class Target(ABC):
         return None
 
     def peak_memory(self, file: Path | str, threads: int = 1) -> int:
-        """Growth of the peak resident memory of a fresh runner, in bytes.
+        """Growth of the peak of a fresh runner's `memory_kind`, in bytes.
 
         It is counted from before loading (the runtime already imported) to after the tenth inference; the
         largest of `memory_runners` fresh runners counts.

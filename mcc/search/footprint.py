@@ -18,7 +18,7 @@ class Footprint:
 
     Attributes:
         file_bytes: exact: that of the lowered file, whatever the values of its weights.
-        peak_bytes: predicted growth of the peak resident memory; None where no model of the target is kept.
+        peak_bytes: predicted growth of the peak memory; None where no model of the target is kept.
         fitted_to: what the prediction rests on.
     """
 

@@ -160,6 +160,17 @@ def test_peak_memory_shows_large_weights(spec: str, tmp_path: Path, monkeypatch:
     assert growth > target.peak_memory(write(target, tmp_path)) + (16 << 20)
 
 
+@pytest.mark.parametrize(
+    "spec", ["litert-web:node", pytest.param("litert-web:chromium", marks=pytest.mark.slow)]
+)
+def test_peak_memory_of_a_file_in_webassembly_is_always_the_same(spec: str, tmp_path: Path) -> None:
+    target = usable(spec)
+    file = write(target, tmp_path, [models.conv(0, (64, 64), kernel=3, size=16)])
+    first = target.peak_memory(file)
+    assert first > 2 * 64 * 64 * 9 * 4  # the file's and the packed weights
+    assert target.peak_memory(file) == first
+
+
 LARGE_BLOCKS = """
 import ctypes
 from mcc.runtime.worker import fix_large_blocks

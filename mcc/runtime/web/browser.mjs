@@ -16,7 +16,6 @@ async function bytes(address) {
 const answer = answering({
     readFile: (file) => bytes(`./file?${encodeURIComponent(file)}`),
     nowMs: () => performance.now(), // 5 microseconds fine in a cross-origin isolated page, 100 elsewhere
-    memory: async (work) => await work(), // measured from outside: a page cannot see its process
 });
 
 globalThis.answerRequest = async () => {

@@ -65,29 +65,9 @@ function writeFully(data) {
     }
 }
 
-function peakBytes() {
-    return Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))[1]) * 1024;
-}
-
-// The peak, set to what is resident now where the system allows it: start-up must not hide the model's growth.
-function freshPeakBytes() {
-    try {
-        writeFileSync("/proc/self/clear_refs", "5");
-    } catch {
-        return peakBytes();
-    }
-    return peakBytes();
-}
-
-async function memory(work) {
-    const before = freshPeakBytes();
-    await work();
-    return peakBytes() - before;
-}
-
 await loadLiteRt(wasm);
 const readFile = (file) => new Uint8Array(readFileSync(file));
-const answer = answering({ readFile, nowMs: () => performance.now(), memory });
+const answer = answering({ readFile, nowMs: () => performance.now() });
 
 for (let request; (request = readRequest()) !== null; ) {
     let parts;
