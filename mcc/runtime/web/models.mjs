@@ -99,7 +99,11 @@ function highWaterBytes() {
     return end * words.BYTES_PER_ELEMENT;
 }
 
-/** The answers to the requests of mcc/runtime/process.py; `readFile(path)` gives the bytes of a file, `nowMs()` the time. */
+/**
+ * The answers to the requests of mcc/runtime/process.py.
+ *
+ * `readFile(path)` gives the bytes of a file, `nowMs()` the time.
+ */
 export function answering({ readFile, nowMs }) {
     const models = new Map();
     return async ({ header, arrays }) => {

@@ -7,7 +7,7 @@
 // and the two names that Emscripten expects from CommonJS, are defined below before it is imported. It picks the
 // relaxed-SIMD module where the engine has it (V8 from version 11.4, Node.js 20 on), the plain SIMD one otherwise.
 
-import { readFileSync, readSync, writeFileSync, writeSync } from "node:fs";
+import { readFileSync, readSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
