@@ -237,7 +237,9 @@ def _show_what_was_found(folder: Path) -> None:
 
 
 def show_report(report: Report, folder: Path) -> None:
-    """The table of strategies, the verdicts, and where everything is."""
+    """Warnings, the table of strategies, the verdicts, and where everything is."""
+    for sentence in report.warnings:
+        click.echo(f"Warning: {sentence}")
     show_strategies(report.strategies)
     click.echo("")
     for sentence in report.verdicts:

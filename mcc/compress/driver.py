@@ -305,6 +305,7 @@ class Run:
             versions=versions_of(job),
             command=self.command,
             checks=checks,
+            warnings=tuple(job.warnings),
             verdicts=sparse_words(job, self.passes),
         )
         return self._write(with_verdicts(report), outcome)

@@ -92,6 +92,7 @@ class Job:
         graph: the model as captured.
         lock: of the folder; held from `open_job` until `release`, or until the process ends.
         stages: seconds spent, by stage.
+        warnings: sentences that the report and the terminal show before anything else.
     """
 
     request: Request
@@ -104,6 +105,12 @@ class Job:
     progress: Progress
     lock: FileLock
     stages: dict[str, float] = field(default_factory=lambda: {})
+    warnings: list[str] = field(default_factory=lambda: [])
+
+    def warn(self, sentence: str) -> None:
+        """Put a sentence before the verdict of the report; each one once."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
 
     def release(self) -> None:
         """Leave the folder to other processes."""

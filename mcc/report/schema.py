@@ -254,6 +254,7 @@ class Report(Frozen):
         strategies: everything tried.
         decisions: one for each layer of the delivered model.
         stages: seconds spent in each.
+        warnings: what makes the figures doubtful, in plain words; shown before everything else.
         verdicts: what was gained, what it cost, what did not help and why, in plain words.
         command: the command line that repeats the run.
         versions: of what took part, by name.
@@ -281,6 +282,7 @@ class Report(Frozen):
     stages: dict[str, float] = {}
     seed: int
     versions: dict[str, str] = {}
+    warnings: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ()
     command: str = ""
     checks: dict[str, str] = {}

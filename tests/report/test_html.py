@@ -159,3 +159,10 @@ def test_pages_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
         write_html(examples.report(), tmp_path / "taken.html")
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_warnings_stand_before_the_headline():
+    report = examples.report().model_copy(update={"warnings": (HOSTILE,)})
+    page = render_html(report)
+    checked(page)
+    assert page.index("&lt;script&gt;alert") < page.index('class="headline"')
