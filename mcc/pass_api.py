@@ -23,8 +23,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx
 
-from mcc.errors import MccError, UsageError
-from mcc.ir.graph import Graph, clean, copy_graph, infer
+from mcc.errors import MccError, UsageError, VerificationError
+from mcc.ir.graph import Graph, calls, clean, copy_graph, infer
+from mcc.ir.notes import note
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,44 @@ class Pass:
 
     def __str__(self) -> str:
         return self.name + print_options(self)
+
+
+@dataclass(frozen=True)
+class NodeRewrite(Pass):
+    """Base of passes that look at one operator at a time: what it matches, why not, what becomes of it.
+
+    `run` rewrites every operator that matches and is not refused, in graph order; `ensures` then finds none
+    left. A subclass that keeps something between rewrites overrides `run`, and keeps `ensures`.
+    """
+
+    def matches(self, graph: Graph, node: fx.Node) -> bool:
+        """Whether the pass is about this operator (a `call_function` node) at all."""
+        raise TypeError(f"pass {self.name} does not say what it matches")
+
+    def refusal(self, graph: Graph, node: fx.Node) -> str | None:
+        """Why an operator that matches is left alone, or None when it is rewritten."""
+        return note(node).frozen
+
+    def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
+        """Rewrite one operator; it may be erased, and operators behind it may come to match."""
+        raise TypeError(f"pass {self.name} does not say what it does")
+
+    def run(self, graph: Graph, ctx: PassContext) -> None:
+        """Rewrite each operator that matches, or record why it is left alone."""
+        for node in calls(graph):
+            if not self.matches(graph, node):
+                continue
+            reason = self.refusal(graph, node)
+            if reason is None:
+                self.rewrite(graph, node, ctx)
+            else:
+                ctx.refuse(node, reason)
+
+    def ensures(self, graph: Graph) -> None:
+        """No operator is left that matches and is not refused."""
+        for node in calls(graph):
+            if self.matches(graph, node) and self.refusal(graph, node) is None:
+                raise VerificationError(f"was not rewritten by {self.name}", where=node.name)
 
 
 def apply_pass(step: Pass, graph: Graph, ctx: PassContext) -> Graph:

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 from torch import fx
 
 from mcc.analysis.recipes import RECIPES, Recipe
-from mcc.errors import VerificationError
-from mcc.ir.graph import Graph, calls, is_constant, op_name, operand
+from mcc.ir.graph import Graph, is_constant, op_name, operand
 from mcc.ir.notes import annotate, note, shape_of
-from mcc.pass_api import Pass, PassContext
+from mcc.pass_api import NodeRewrite, PassContext
 
 SETS: dict[str, tuple[str, ...]] = {
     # Integer kernels exist for what these are made of, and none for themselves (mcc/quant/regions.py).
@@ -22,7 +21,7 @@ SETS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Decompose(Pass):
+class Decompose(NodeRewrite):
     """Write operators in simpler ones, exactly.
 
     Before and after:
@@ -59,40 +58,26 @@ class Decompose(Pass):
         if self.of not in SETS and self.of not in RECIPES:
             raise ValueError(f"of must be one of {', '.join((*SETS, *RECIPES))}, not {self.of!r}")
 
-    def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Write each operator anew in its place."""
-        for node in self._chosen(graph, ctx):
-            made = RECIPES[op_name(node)](Recipe(graph, node), operand(node, 0))
-            node.replace_all_uses_with(made)
-            graph.graph.erase_node(node)
-            annotate(made, origin=note(node).origin)
-            ctx.count(f"{op_name(node)} decomposed")
+    def matches(self, graph: Graph, node: fx.Node) -> bool:
+        """The operators named by `of`; of convolutions the grouped ones."""
+        name = op_name(node)
+        return name in SETS.get(self.of, (self.of,)) and (name != "conv2d" or _is_grouped(node))
 
-    def ensures(self, graph: Graph) -> None:
-        """None is left that could be decomposed."""
-        for node in self._chosen(graph, PassContext()):
-            raise VerificationError("was not decomposed", where=node.name)
+    def refusal(self, graph: Graph, node: fx.Node) -> str | None:
+        """Frozen nodes, and operators whose constants are computed."""
+        if note(node).frozen is not None:
+            return note(node).frozen
+        if any(isinstance(arg, fx.Node) and not is_constant(arg) for arg in node.args[1:]):
+            return "one of its constants is computed"
+        return None
 
-    def _chosen(self, graph: Graph, ctx: PassContext) -> list[fx.Node]:
-        found: list[fx.Node] = []
-        for node in calls(graph, *SETS.get(self.of, (self.of,))):
-            if op_name(node) == "conv2d" and not _is_grouped(node):
-                continue
-            reason = refusal(node)
-            if reason is None:
-                found.append(node)
-            else:
-                ctx.refuse(node, reason)
-        return found
-
-
-def refusal(node: fx.Node) -> str | None:
-    """Why an operator is left whole, or None when it can be decomposed."""
-    if note(node).frozen is not None:
-        return note(node).frozen
-    if any(isinstance(arg, fx.Node) and not is_constant(arg) for arg in node.args[1:]):
-        return "one of its constants is computed"
-    return None
+    def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
+        """Write the recipe of an operator in its place."""
+        made = RECIPES[op_name(node)](Recipe(graph, node), operand(node, 0))
+        node.replace_all_uses_with(made)
+        graph.graph.erase_node(node)
+        annotate(made, origin=note(node).origin)
+        ctx.count(f"{op_name(node)} decomposed")
 
 
 def _is_grouped(node: fx.Node) -> bool:

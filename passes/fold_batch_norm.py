@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, fx
 
 from mcc.analysis.batch_norms import cannot_be_folded
-from mcc.errors import VerificationError
 from mcc.ir.graph import (
     Graph,
     add_constant,
@@ -22,12 +21,12 @@ from mcc.ir.graph import (
     optional_operand,
     set_constant,
 )
-from mcc.ir.notes import annotate, note
-from mcc.pass_api import Pass, PassContext
+from mcc.ir.notes import absorb
+from mcc.pass_api import NodeRewrite, PassContext
 
 
 @dataclass(frozen=True)
-class FoldBatchNorm(Pass):
+class FoldBatchNorm(NodeRewrite):
     """Merge a batch norm backwards into the weighted operator before it (Jacob 2018, section 3.2).
 
     Before and after:
@@ -46,12 +45,20 @@ class FoldBatchNorm(Pass):
 
     name: ClassVar[str] = "fold-batch-norm"
 
+    def matches(self, graph: Graph, node: fx.Node) -> bool:
+        """Every batch norm."""
+        return op_name(node) == "batch_norm"
+
+    def refusal(self, graph: Graph, node: fx.Node) -> str | None:
+        """What `mcc.analysis.batch_norms` says against it."""
+        return cannot_be_folded(node)
+
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Fold each batch norm that can be folded."""
+        """Fold each batch norm that can be folded; layers that shared their constants go on sharing."""
         folded: dict[tuple[object, ...], tuple[fx.Node, fx.Node]] = {}
         readers = _readers(graph)
         for norm in calls(graph, "batch_norm"):
-            reason = cannot_be_folded(norm)
+            reason = self.refusal(graph, norm)
             if reason is not None:
                 ctx.refuse(norm, reason)
                 continue
@@ -62,16 +69,10 @@ class FoldBatchNorm(Pass):
             if key not in folded:
                 folded[key] = _store(graph, layer, readers, *fold(graph, layer, norm))
             layer.args = (operand(layer, 0), *folded[key])
-            annotate(layer, origin=tuple(dict.fromkeys((*note(layer).origin, *note(norm).origin))))
+            absorb(layer, norm)
             norm.replace_all_uses_with(layer)
             graph.graph.erase_node(norm)
             ctx.count("batch norms folded")
-
-    def ensures(self, graph: Graph) -> None:
-        """No foldable batch norm is left."""
-        for norm in calls(graph, "batch_norm"):
-            if cannot_be_folded(norm) is None:
-                raise VerificationError("was not folded", where=norm.name)
 
 
 def fold(graph: Graph, layer: fx.Node, norm: fx.Node) -> tuple[Tensor, Tensor]:

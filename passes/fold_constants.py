@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from mcc.errors import VerificationError
-from mcc.ir.graph import Graph, add_constant, calls, constant, is_constant, op_name, operands, outputs
+from mcc.ir.graph import Graph, add_constant, constant, is_constant, op_name, operands, outputs
 from mcc.ir.notes import DTYPES, annotate, note, type_of
-from mcc.pass_api import Pass, PassContext
+from mcc.pass_api import NodeRewrite, PassContext
 
 
 @dataclass(frozen=True)
-class FoldConstants(Pass):
+class FoldConstants(NodeRewrite):
     """Replace operators whose operands are all constants by their value.
 
     Before and after:
@@ -41,48 +40,33 @@ class FoldConstants(Pass):
         if not self.growth > 0:
             raise ValueError(f"growth must be positive, not {self.growth}")
 
-    def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Fold in order, so that what reads a folded value folds after it."""
-        returned = set(outputs(graph))
-        for node in calls(graph):
-            if not _is_constant_call(node):
-                continue
-            reason = self.refusal(node, returned)
-            if reason is not None:
-                ctx.refuse(node, reason)
-                continue
-            trains = any(isinstance(constant(graph, arg), nn.Parameter) for arg in operands(node))
-            made = add_constant(graph, node, node.name, evaluate(graph, node), trains=trains)
-            annotate(made, origin=note(node).origin)
-            node.replace_all_uses_with(made)
-            graph.graph.erase_node(node)
-            ctx.count("operators folded")
+    def matches(self, graph: Graph, node: fx.Node) -> bool:
+        """Operators on constants; what reads a folded value comes to match after it."""
+        found = operands(node)
+        return bool(found) and all(map(is_constant, found))
 
-    def refusal(self, node: fx.Node, returned: set[fx.Node]) -> str | None:
-        """Why an operator on constants is left alone, or None when it can be folded."""
+    def refusal(self, graph: Graph, node: fx.Node) -> str | None:
+        """Frozen nodes and their operands, quantisers, outputs, and values that would take too many bytes."""
         for held in (node, *node.users):
             if note(held).frozen is not None:
                 return note(held).frozen
         if op_name(node) == "fake_quantize":
             return "it says how the weight is stored"
-        if node in returned:
+        if node in outputs(graph):
             return "it is an output"
         size = sum(type_of(arg).size_bytes for arg in operands(node))
         if type_of(node).size_bytes > self.growth * size:
             return f"its value takes {type_of(node).size_bytes} bytes, what it is made from {size}"
         return None
 
-    def ensures(self, graph: Graph) -> None:
-        """No operator is left that could be folded."""
-        returned = set(outputs(graph))
-        for node in calls(graph):
-            if _is_constant_call(node) and self.refusal(node, returned) is None:
-                raise VerificationError("was not folded", where=node.name)
-
-
-def _is_constant_call(node: fx.Node) -> bool:
-    found = operands(node)
-    return bool(found) and all(map(is_constant, found))
+    def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
+        """Put the value in place of the operator."""
+        trains = any(isinstance(constant(graph, arg), nn.Parameter) for arg in operands(node))
+        made = add_constant(graph, node, node.name, evaluate(graph, node), trains=trains)
+        annotate(made, origin=note(node).origin)
+        node.replace_all_uses_with(made)
+        graph.graph.erase_node(node)
+        ctx.count("operators folded")
 
 
 def evaluate(graph: Graph, node: fx.Node) -> Tensor:

@@ -8,11 +8,9 @@ from typing import ClassVar
 import torch
 from torch import fx
 
-from mcc.errors import VerificationError
 from mcc.ir.graph import (
     Graph,
     add_constant,
-    calls,
     constant,
     is_constant,
     op_name,
@@ -20,12 +18,12 @@ from mcc.ir.graph import (
     optional_operand,
     outputs,
 )
-from mcc.ir.notes import annotate, note, shape_of
-from mcc.pass_api import Pass, PassContext
+from mcc.ir.notes import absorb, note, shape_of
+from mcc.pass_api import NodeRewrite, PassContext
 
 
 @dataclass(frozen=True)
-class FoldHardsigmoid(Pass):
+class FoldHardsigmoid(NodeRewrite):
     """Spell the gates of squeeze-and-excitation without constants (MobileNetV3, Howard 2019).
 
     hardsigmoid(s) = relu6(s + 3) / 6. Before and after:
@@ -44,30 +42,38 @@ class FoldHardsigmoid(Pass):
 
     name: ClassVar[str] = "fold-hardsigmoid"
 
-    def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Fold three into the bias before, and a sixth into the weights behind."""
-        for node in calls(graph, "hardsigmoid"):
-            reason = refusal(graph, node)
-            if reason is not None:
-                ctx.refuse(node, reason)
-                continue
-            source, product = operand(node, 0), next(iter(node.users))
-            _raise_bias(graph, source)
-            source.kwargs = {**source.kwargs, "activation": "relu6"}
-            annotate(source, origin=tuple(dict.fromkeys((*note(source).origin, *note(node).origin))))
-            for reader in list(product.users):
-                weight = operand(reader, 1)
-                sixth = constant(graph, weight).detach() / 6
-                held = add_constant(graph, reader, f"{weight.target}_sixth", sixth)
-                reader.args = (reader.args[0], held, *reader.args[2:])
-            node.replace_all_uses_with(source)
-            ctx.count("gates respelled")
+    def matches(self, graph: Graph, node: fx.Node) -> bool:
+        """Every hardsigmoid."""
+        return op_name(node) == "hardsigmoid"
 
-    def ensures(self, graph: Graph) -> None:
-        """No gate is left that could be respelled."""
-        for node in calls(graph, "hardsigmoid"):
-            if refusal(graph, node) is None:
-                raise VerificationError("was not folded", where=node.name)
+    def refusal(self, graph: Graph, node: fx.Node) -> str | None:
+        """Makers, products and readers that cannot take the constants, and frozen nodes."""
+        source = operand(node, 0)
+        if source.op != "call_function" or op_name(source) not in ("conv2d", "linear"):
+            return "it is not made by a convolution"
+        if source.kwargs["activation"] != "none" or len(source.users) > 1 or source in outputs(graph):
+            return f"{source.name} is activated or read elsewhere, too"
+        bias = optional_operand(source, 2)
+        if not is_constant(operand(source, 1)) or (bias is not None and not is_constant(bias)):
+            return f"weight or bias of {source.name} is no constant"
+        products = list(node.users)
+        if len(products) != 1 or op_name(products[0]) != "mul" or node in outputs(graph):
+            return "it is not read by one product alone"
+        return _frozen(source, node, products[0]) or _unfit_reader(graph, node, products[0])
+
+    def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
+        """Fold three into the bias before, and a sixth into the weights behind."""
+        source, product = operand(node, 0), next(iter(node.users))
+        _raise_bias(graph, source)
+        source.kwargs = {**source.kwargs, "activation": "relu6"}
+        absorb(source, node)
+        for reader in list(product.users):
+            weight = operand(reader, 1)
+            sixth = constant(graph, weight).detach() / 6
+            held = add_constant(graph, reader, f"{weight.target}_sixth", sixth)
+            reader.args = (reader.args[0], held, *reader.args[2:])
+        node.replace_all_uses_with(source)
+        ctx.count("gates respelled")
 
 
 def _raise_bias(graph: Graph, source: fx.Node) -> None:
@@ -78,22 +84,6 @@ def _raise_bias(graph: Graph, source: fx.Node) -> None:
     old = torch.zeros(width, dtype=kernel.dtype) if bias is None else constant(graph, bias).detach()
     name = f"{weight.target}_bias" if bias is None else f"{bias.target}_raised"
     source.args = (source.args[0], weight, add_constant(graph, source, name, old + 3))
-
-
-def refusal(graph: Graph, node: fx.Node) -> str | None:
-    """Why a hardsigmoid is not folded, or None when it is."""
-    source = operand(node, 0)
-    if source.op != "call_function" or op_name(source) not in ("conv2d", "linear"):
-        return "it is not made by a convolution"
-    if source.kwargs["activation"] != "none" or len(source.users) > 1 or source in outputs(graph):
-        return f"{source.name} is activated or read elsewhere, too"
-    bias = optional_operand(source, 2)
-    if not is_constant(operand(source, 1)) or (bias is not None and not is_constant(bias)):
-        return f"weight or bias of {source.name} is no constant"
-    products = list(node.users)
-    if len(products) != 1 or op_name(products[0]) != "mul" or node in outputs(graph):
-        return "it is not read by one product alone"
-    return _frozen(source, node, products[0]) or _unfit_reader(graph, node, products[0])
 
 
 def _frozen(*nodes: fx.Node) -> str | None:

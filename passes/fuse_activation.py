@@ -7,15 +7,14 @@ from typing import ClassVar
 
 from torch import fx
 
-from mcc.errors import VerificationError
 from mcc.ir import table
-from mcc.ir.graph import Graph, calls, op_name, operand
-from mcc.ir.notes import annotate, note
-from mcc.pass_api import Pass, PassContext
+from mcc.ir.graph import Graph, op_name, operand
+from mcc.ir.notes import absorb, note
+from mcc.pass_api import NodeRewrite, PassContext
 
 
 @dataclass(frozen=True)
-class FuseActivation(Pass):
+class FuseActivation(NodeRewrite):
     """Put a clamp at zero (and six) into the operator that it follows.
 
     Before and after:
@@ -33,31 +32,27 @@ class FuseActivation(Pass):
 
     name: ClassVar[str] = "fuse-activation"
 
-    def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Fuse each activation that can be fused."""
-        for node in calls(graph):
-            kind = activation_of(node)
-            source = node.args[0]
-            if kind is None or not isinstance(source, fx.Node) or not _fuses(source):
-                continue
-            reason = refusal(node, source)
-            if reason is not None:
-                ctx.refuse(node, reason)
-                continue
-            present = source.kwargs["activation"]
-            source.kwargs = {**source.kwargs, "activation": "relu6" if "relu6" in (present, kind) else "relu"}
-            annotate(source, origin=tuple(dict.fromkeys((*note(source).origin, *note(node).origin))))
-            node.replace_all_uses_with(source)
-            graph.graph.erase_node(node)
-            ctx.count("activations fused")
+    def matches(self, graph: Graph, node: fx.Node) -> bool:
+        """An activation behind an operator that has the attribute."""
+        return activation_of(node) is not None and _fuses(operand(node, 0))
 
-    def ensures(self, graph: Graph) -> None:
-        """No activation is left that could be fused."""
-        for node in calls(graph):
-            if activation_of(node) is None or not _fuses(operand(node, 0)):
-                continue
-            if refusal(node, operand(node, 0)) is None:
-                raise VerificationError("was not fused", where=node.name)
+    def refusal(self, graph: Graph, node: fx.Node) -> str | None:
+        """Frozen nodes, and a value that is read elsewhere, too."""
+        source = operand(node, 0)
+        frozen = note(node).frozen or note(source).frozen
+        if frozen is not None:
+            return frozen
+        return f"{source.name} is read elsewhere, too" if len(source.users) > 1 else None
+
+    def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
+        """The tighter of both activations becomes that of the operator before."""
+        source, kind = operand(node, 0), activation_of(node)
+        present = source.kwargs["activation"]
+        source.kwargs = {**source.kwargs, "activation": "relu6" if "relu6" in (present, kind) else "relu"}
+        absorb(source, node)
+        node.replace_all_uses_with(source)
+        graph.graph.erase_node(node)
+        ctx.count("activations fused")
 
 
 def activation_of(node: fx.Node) -> str | None:
@@ -68,14 +63,6 @@ def activation_of(node: fx.Node) -> str | None:
     if name == "clamp" and node.kwargs["min"] == 0.0:
         return {6.0: "relu6", float("inf"): "relu"}.get(float(str(node.kwargs["max"])))
     return None
-
-
-def refusal(node: fx.Node, source: fx.Node) -> str | None:
-    """Why an activation cannot be fused into the operator before it, or None when it can."""
-    frozen = note(node).frozen or note(source).frozen
-    if frozen is not None:
-        return frozen
-    return f"{source.name} is read elsewhere, too" if len(source.users) > 1 else None
 
 
 def _fuses(node: fx.Node) -> bool:

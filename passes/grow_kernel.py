@@ -8,17 +8,16 @@ from typing import Any, ClassVar
 import torch
 from torch import fx
 
-from mcc.errors import VerificationError
-from mcc.ir.graph import Graph, add_constant, calls, constant, is_constant, operand
+from mcc.ir.graph import Graph, add_constant, constant, is_constant, op_name, operand
 from mcc.ir.notes import note, shape_of
-from mcc.pass_api import Pass, PassContext
+from mcc.pass_api import NodeRewrite, PassContext
 
 SIDE, HALF = 5, 2  # the largest depthwise kernel of XNNPACK's sparse path, and its padding
 KNOWN = {3: (1, 1, 1, 1), 5: (2, 2, 2, 2)}
 
 
 @dataclass(frozen=True)
-class GrowKernel(Pass):
+class GrowKernel(NodeRewrite):
     """Write a depthwise convolution with unlike padding as a 5x5 one with padding 2 everywhere.
 
     Before and after, for a map [1, C, 8, 8]:
@@ -38,63 +37,48 @@ class GrowKernel(Pass):
 
     name: ClassVar[str] = "grow-kernel"
 
-    def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Embed the kernels."""
-        for node in _unlike(graph):
-            reason = refusal(node)
-            if reason is not None:
-                ctx.refuse(node, reason)
-                continue
-            weight = operand(node, 1)
-            small = constant(graph, weight).detach()
-            top, _, left, _ = _padding(node)
-            grown = torch.zeros(*small.shape[:2], SIDE, SIDE, dtype=small.dtype)
-            rows, columns = HALF - top, HALF - left
-            grown[:, :, rows : rows + small.shape[2], columns : columns + small.shape[3]] = small
-            larger = add_constant(graph, node, f"{weight.target}_grown", grown)
-            node.args = (node.args[0], larger, *node.args[2:])
-            node.kwargs = {**node.kwargs, "padding": (HALF,) * 4}
-            ctx.count("kernels grown")
+    def matches(self, graph: Graph, node: fx.Node) -> bool:
+        """Depthwise convolutions of stride 1 or 2 whose padding the sparse path does not know."""
+        if op_name(node) != "conv2d" or node.kwargs["stride"] not in ((1, 1), (2, 2)):
+            return False
+        weight = shape_of(operand(node, 1))
+        depthwise = weight[1] == 1 and node.kwargs["groups"] == weight[0] == shape_of(operand(node, 0))[1]
+        known = weight[2] == weight[3] and KNOWN.get(weight[2]) == _padding(node)
+        return depthwise and not known
 
-    def ensures(self, graph: Graph) -> None:
-        """No kernel is left that could be grown."""
-        for node in _unlike(graph):
-            if refusal(node) is None:
-                raise VerificationError("was not grown", where=node.name)
+    def refusal(self, graph: Graph, node: fx.Node) -> str | None:
+        """Frozen nodes, computed weights, dilation, and kernels or sizes that do not fit."""
+        frozen = note(node).frozen
+        if frozen is not None:
+            return frozen
+        if not is_constant(operand(node, 1)):
+            return "its weight is no constant"
+        if node.kwargs["dilation"] != (1, 1):
+            return "it has a dilation"
+        top, _, left, _ = _padding(node)
+        height, width = shape_of(operand(node, 1))[2:]
+        if max(top, left, height - 1 - top, width - 1 - left) > HALF:
+            return "its kernel reaches beyond a window of 5x5 around its pixel"
+        stride: Any = node.kwargs["stride"]
+        sizes = shape_of(operand(node, 0))[2:]
+        grown = tuple((n + 2 * HALF - SIDE) // s + 1 for n, s in zip(sizes, stride, strict=True))
+        return None if grown == shape_of(node)[2:] else "its result would have another size"
+
+    def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
+        """Embed the kernel in zeros."""
+        weight = operand(node, 1)
+        small = constant(graph, weight).detach()
+        top, _, left, _ = _padding(node)
+        grown = torch.zeros(*small.shape[:2], SIDE, SIDE, dtype=small.dtype)
+        rows, columns = HALF - top, HALF - left
+        grown[:, :, rows : rows + small.shape[2], columns : columns + small.shape[3]] = small
+        larger = add_constant(graph, node, f"{weight.target}_grown", grown)
+        node.args = (node.args[0], larger, *node.args[2:])
+        node.kwargs = {**node.kwargs, "padding": (HALF,) * 4}
+        ctx.count("kernels grown")
 
 
 def _padding(node: fx.Node) -> tuple[int, int, int, int]:
     """Top, bottom, left, right."""
     given: Any = node.kwargs["padding"]
     return tuple(given)
-
-
-def _unlike(graph: Graph) -> list[fx.Node]:
-    """Depthwise convolutions of stride 1 or 2 whose padding the sparse path does not know."""
-    found: list[fx.Node] = []
-    for node in calls(graph, "conv2d"):
-        weight = shape_of(operand(node, 1))
-        depthwise = weight[1] == 1 and node.kwargs["groups"] == weight[0] == shape_of(operand(node, 0))[1]
-        known = weight[2] == weight[3] and KNOWN.get(weight[2]) == _padding(node)
-        if depthwise and not known and node.kwargs["stride"] in ((1, 1), (2, 2)):
-            found.append(node)
-    return found
-
-
-def refusal(node: fx.Node) -> str | None:
-    """Why a depthwise kernel is not grown, or None when it is."""
-    frozen = note(node).frozen
-    if frozen is not None:
-        return frozen
-    if not is_constant(operand(node, 1)):
-        return "its weight is no constant"
-    if node.kwargs["dilation"] != (1, 1):
-        return "it has a dilation"
-    top, _, left, _ = _padding(node)
-    height, width = shape_of(operand(node, 1))[2:]
-    if max(top, left, height - 1 - top, width - 1 - left) > HALF:
-        return "its kernel reaches beyond a window of 5x5 around its pixel"
-    stride: Any = node.kwargs["stride"]
-    sizes = shape_of(operand(node, 0))[2:]
-    grown = tuple((n + 2 * HALF - SIDE) // s + 1 for n, s in zip(sizes, stride, strict=True))
-    return None if grown == shape_of(node)[2:] else "its result would have another size"

@@ -8,13 +8,11 @@ from typing import ClassVar
 from torch import fx
 
 from mcc.analysis.pointwise import is_pointwise
-from mcc.errors import VerificationError
 from mcc.ir import table
 from mcc.ir.graph import (
     Graph,
     add_call,
     add_constant,
-    calls,
     constant,
     is_constant,
     op_name,
@@ -22,11 +20,11 @@ from mcc.ir.graph import (
     outputs,
 )
 from mcc.ir.notes import annotate, note, shape_of
-from mcc.pass_api import Pass, PassContext
+from mcc.pass_api import NodeRewrite, PassContext
 
 
 @dataclass(frozen=True)
-class LinearHead(Pass):
+class LinearHead(NodeRewrite):
     """Compute what follows the global pool on vectors in place of maps of one pixel.
 
     Before and after:
@@ -47,40 +45,42 @@ class LinearHead(Pass):
 
     name: ClassVar[str] = "linear-head"
 
-    def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Rewrite each head from its pool on."""
-        for pool in _pools(graph):
-            chain = _chain(pool)
-            reason = refusal(graph, pool, chain)
-            if reason is not None:
-                ctx.refuse(pool, reason)
-                continue
-            value = add_call(
-                graph, pool, "mean", operand(pool, 0), name=f"{pool.name}_flat", axes=(2, 3), keepdim=False
-            )
-            _take_over(value, pool)
-            for node in chain:
-                value = _on_vectors(graph, node, value)
-                ctx.count("operators moved to vectors")
-            last = chain[-1]
-            map_again = add_call(graph, last, "reshape", value, shape=shape_of(last)[1:])
-            annotate(map_again, origin=note(last).origin)
-            last.replace_all_uses_with(map_again)
+    def matches(self, graph: Graph, node: fx.Node) -> bool:
+        """Global pools that stay maps and are read by nothing but one plain 1x1 convolution."""
+        if op_name(node) != "mean" or node.kwargs["axes"] != (2, 3) or not node.kwargs["keepdim"]:
+            return False
+        return len(_chain(node)) > 0
 
-    def ensures(self, graph: Graph) -> None:
-        """No head is left that could be linear."""
-        for pool in _pools(graph):
-            if refusal(graph, pool, _chain(pool)) is None:
-                raise VerificationError("is still followed by a 1x1 convolution", where=pool.name)
+    def refusal(self, graph: Graph, node: fx.Node) -> str | None:
+        """Frozen nodes, and gates for a map."""
+        chain = _chain(node)
+        frozen = next((note(n).frozen for n in (node, *chain) if note(n).frozen is not None), None)
+        if frozen is not None:
+            return frozen
+        last = chain[-1]
+        while len(last.users) == 1 and last not in outputs(graph):
+            reader = next(iter(last.users))
+            if reader.op != "call_function" or not table.row_of(reader).unary:
+                break
+            last = reader
+        if any(_is_map(arg) for reader in last.users for arg in reader.all_input_nodes):
+            return "its result is a gate for a map"
+        return None
 
-
-def _pools(graph: Graph) -> list[fx.Node]:
-    """Global pools that stay maps and are read by nothing but one plain 1x1 convolution."""
-    found: list[fx.Node] = []
-    for node in calls(graph, "mean"):
-        if node.kwargs["axes"] == (2, 3) and node.kwargs["keepdim"] and len(_chain(node)) > 0:
-            found.append(node)
-    return found
+    def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
+        """Rewrite a head from its pool on."""
+        chain = _chain(node)
+        value = add_call(
+            graph, node, "mean", operand(node, 0), name=f"{node.name}_flat", axes=(2, 3), keepdim=False
+        )
+        _take_over(value, node)
+        for link in chain:
+            value = _on_vectors(graph, link, value)
+            ctx.count("operators moved to vectors")
+        last = chain[-1]
+        map_again = add_call(graph, last, "reshape", value, shape=shape_of(last)[1:])
+        annotate(map_again, origin=note(last).origin)
+        last.replace_all_uses_with(map_again)
 
 
 def _chain(pool: fx.Node) -> list[fx.Node]:
@@ -123,22 +123,6 @@ def _on_vectors(graph: Graph, node: fx.Node, value: fx.Node) -> fx.Node:
 def _take_over(node: fx.Node, old: fx.Node) -> None:
     """Origin and decisions of the node that another replaces; patterns of 1x1 weights mean nothing here."""
     annotate(node, origin=note(old).origin, keep=note(old).keep, pruned_from=note(old).pruned_from)
-
-
-def refusal(graph: Graph, pool: fx.Node, chain: list[fx.Node]) -> str | None:
-    """Why a head stays as it is, or None when it becomes linear."""
-    frozen = next((note(node).frozen for node in (pool, *chain) if note(node).frozen is not None), None)
-    if frozen is not None:
-        return frozen
-    last = chain[-1]
-    while len(last.users) == 1 and last not in outputs(graph):
-        reader = next(iter(last.users))
-        if reader.op != "call_function" or not table.row_of(reader).unary:
-            break
-        last = reader
-    if any(_is_map(arg) for reader in last.users for arg in reader.all_input_nodes):
-        return "its result is a gate for a map"
-    return None
 
 
 def _is_map(node: fx.Node) -> bool:

@@ -7,14 +7,13 @@ from typing import Any, ClassVar
 
 from torch import fx
 
-from mcc.errors import VerificationError
-from mcc.ir.graph import Graph, add_call, calls, clean, infer, operand
+from mcc.ir.graph import Graph, add_call, calls, clean, infer, op_name, operand
 from mcc.ir.notes import note, shape_of
-from mcc.pass_api import Pass, PassContext
+from mcc.pass_api import NodeRewrite, PassContext
 
 
 @dataclass(frozen=True)
-class SymmetrisePadding(Pass):
+class SymmetrisePadding(NodeRewrite):
     """Give convolutions of stride 2 the padding k // 2 on every side that XNNPACK's sparse path asks for.
 
     Before and after, for a map [1, C, 8, 8]:
@@ -38,21 +37,39 @@ class SymmetrisePadding(Pass):
 
     name: ClassVar[str] = "symmetrise-padding"
 
-    def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Replace the paddings."""
-        for node in _asymmetric(graph):
-            reason = refusal(node)
-            if reason is not None:
-                ctx.refuse(node, reason)
-                continue
-            half = shape_of(operand(node, 1))[2] // 2
-            node.kwargs = {**node.kwargs, "padding": (half,) * 4}
-            ctx.count("paddings made symmetric")
+    def matches(self, graph: Graph, node: fx.Node) -> bool:
+        """Convolutions of stride 2 with unlike padding on opposite sides."""
+        if op_name(node) != "conv2d" or node.kwargs["stride"] != (2, 2):
+            return False
+        top, bottom, left, right = _padding(node)
+        return (top, left) != (bottom, right)
+
+    def refusal(self, graph: Graph, node: fx.Node) -> str | None:
+        """Frozen nodes, and kernels, paddings or sizes that do not fit."""
+        frozen = note(node).frozen
+        if frozen is not None:
+            return frozen
+        height, width = shape_of(operand(node, 1))[2:]
+        if height != width or height % 2 == 0 or node.kwargs["dilation"] != (1, 1):
+            return "its kernel is not square and odd, without dilation"
+        half = height // 2
+        if max(_padding(node)) > half:
+            return f"it is padded by more than {half} on a side"
+        sizes = shape_of(operand(node, 0))[2:]
+        if tuple((size + 2 * half - height) // 2 + 1 for size in sizes) != shape_of(node)[2:]:
+            return "its result would have another size"
+        return None
+
+    def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
+        """Pad with half the kernel on every side."""
+        half = shape_of(operand(node, 1))[2] // 2
+        node.kwargs = {**node.kwargs, "padding": (half,) * 4}
+        ctx.count("paddings made symmetric")
 
     def reference(self, before: Graph, ctx: PassContext) -> Graph:
         """The graph as it was, with a pad node of its own in front of each such convolution."""
-        for node in _asymmetric(before):
-            if refusal(node) is not None:
+        for node in calls(before):
+            if not self.matches(before, node) or self.refusal(before, node) is not None:
                 continue
             half, given = shape_of(operand(node, 1))[2] // 2, _padding(node)
             more = tuple(half - side for side in given)
@@ -65,41 +82,8 @@ class SymmetrisePadding(Pass):
             node.args = (moved, *node.args[1:])
         return infer(clean(before))
 
-    def ensures(self, graph: Graph) -> None:
-        """No such padding is left."""
-        for node in _asymmetric(graph):
-            if refusal(node) is None:
-                raise VerificationError("is still padded unlike on opposite sides", where=node.name)
-
 
 def _padding(node: fx.Node) -> tuple[int, int, int, int]:
     """Top, bottom, left, right."""
     given: Any = node.kwargs["padding"]
     return tuple(given)
-
-
-def _asymmetric(graph: Graph) -> list[fx.Node]:
-    """Convolutions of stride 2 with unlike padding on opposite sides."""
-    found: list[fx.Node] = []
-    for node in calls(graph, "conv2d"):
-        top, bottom, left, right = _padding(node)
-        if node.kwargs["stride"] == (2, 2) and (top, left) != (bottom, right):
-            found.append(node)
-    return found
-
-
-def refusal(node: fx.Node) -> str | None:
-    """Why the padding of a convolution stays as it is, or None."""
-    frozen = note(node).frozen
-    if frozen is not None:
-        return frozen
-    height, width = shape_of(operand(node, 1))[2:]
-    if height != width or height % 2 == 0 or node.kwargs["dilation"] != (1, 1):
-        return "its kernel is not square and odd, without dilation"
-    half = height // 2
-    if max(_padding(node)) > half:
-        return f"it is padded by more than {half} on a side"
-    sizes = shape_of(operand(node, 0))[2:]
-    if tuple((size + 2 * half - height) // 2 + 1 for size in sizes) != shape_of(node)[2:]:
-        return "its result would have another size"
-    return None

@@ -142,6 +142,12 @@ def annotate(node: fx.Node, **changes: object) -> Note:
     return changed
 
 
+def absorb(node: fx.Node, *others: fx.Node) -> None:
+    """Note that a node does from now on what `others` did, too: their origins join its own, in graph order."""
+    origins = [name for each in sorted((node, *others)) for name in note(each).origin]
+    annotate(node, origin=tuple(dict.fromkeys(origins)))
+
+
 def type_of(node: fx.Node) -> TensorType:
     """The declared type of a value. Raises ValueError where none is declared."""
     declared = note(node).type
