@@ -42,7 +42,8 @@ class GrowKernel(NodeRewrite):
         if op_name(node) != "conv2d" or node.kwargs["stride"] not in ((1, 1), (2, 2)):
             return False
         weight = shape_of(operand(node, 1))
-        depthwise = weight[1] == 1 and node.kwargs["groups"] == weight[0] == shape_of(operand(node, 0))[1]
+        groups: Any = node.kwargs["groups"]
+        depthwise = weight[1] == 1 and groups == weight[0] == shape_of(operand(node, 0))[1]
         known = weight[2] == weight[3] and KNOWN.get(weight[2]) == _padding(node)
         return depthwise and not known
 

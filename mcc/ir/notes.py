@@ -143,7 +143,7 @@ def annotate(node: fx.Node, **changes: object) -> Note:
 
 
 def absorb(node: fx.Node, *others: fx.Node) -> None:
-    """Note that a node does from now on what `others` did, too: their origins join its own, in graph order."""
+    """Note that a node now does the work of `others`, too: origins of all of them, in graph order."""
     origins = [name for each in sorted((node, *others)) for name in note(each).origin]
     annotate(node, origin=tuple(dict.fromkeys(origins)))
 
