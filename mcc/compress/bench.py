@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mcc.calibrate.calm import calm_times
 from mcc.compress.measured import MeasuredFiles
-from mcc.data import DataModule
+from mcc.data import DataModule, load_task
 from mcc.data.module import SplitName
 from mcc.errors import DataError
 from mcc.ir.storage import write_beside
-from mcc.report.measure import evaluate_file
+from mcc.report.measure import statistics_of
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Target
+
+log = logging.getLogger(__name__)
+
+Statistics = npt.NDArray[np.float64]
 
 TRIAL_SECONDS = 3.0  # of measuring a candidate and the baseline; what is delivered is measured longer
 AGAIN = 2  # how often a disturbed measurement is made anew
@@ -155,11 +163,18 @@ class Bench:
 
     def metric(self, path: Path, data: DataModule, split: SplitName) -> float:
         """The task's metric of a lowered file, run in the target's runtime."""
-        key = f"metric {split} {digest(path)}"
-        if key not in self.known:
-            score = evaluate_file(self.target, path, data, split, threads=self.threads)
-            self.remember({key: score.value})
-        return float(self.known[key])
+        return float(load_task(data.task).summarise(self.statistics(path, data, split)).value)
+
+    def statistics(self, path: Path, data: DataModule, split: SplitName) -> Statistics:
+        """What the task measures of each image of a split, [images, ...] in a fixed order; kept in the run's
+        folder, so that strategies are compared in pairs on the same images."""
+        kept = self.store.parent / "statistics" / f"{split}-{digest(path)}.npy"
+        found = _kept_statistics(kept, len(data.split(split)))
+        if found is None:
+            found = statistics_of(self.target, path, data, split, threads=self.threads)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_beside(kept, lambda p: _save_array(p, found))
+        return found
 
     def _measured(self, key: str, measure: Callable[[], Any], *, anew: bool = False) -> Any:
         """What this run or, before it, any run measured; else, or if it has to be `anew`, measured now."""
@@ -190,6 +205,25 @@ def _stored(path: Path) -> dict[str, Any]:
             "holds no measurements", where=str(path), hint="remove it; what it held is measured anew"
         ) from error
     return dict(found)
+
+
+def _kept_statistics(path: Path, images: int) -> Statistics | None:
+    """Statistics of an earlier part of this run; None where there are none, or not of so many images."""
+    if not path.exists():
+        return None
+    try:
+        found: Any = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        found = None
+    if not isinstance(found, np.ndarray) or found.shape[:1] != (images,):
+        log.warning("%s is damaged: what it held is taken again", path)
+        return None
+    return found.astype(np.float64)
+
+
+def _save_array(path: Path, values: Statistics) -> None:
+    with path.open("wb") as opened:  # np.save would add a suffix to a name
+        np.save(opened, values)
 
 
 def _disturbance(measured: Sequence[LatencySamples]) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -214,6 +215,33 @@ def test_an_undisturbed_measurement_is_made_once(files: list[Path]) -> None:
     bench, target = _bench(files, "run")
     bench.speed(files[1])
     assert len(target.timed) == 1
+
+
+def test_what_each_image_scored_is_kept_and_taken_again_where_it_was_damaged(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = load_data("digits")
+    taken: list[Path] = []
+
+    def scored(_target: object, path: Path, _data: object, split: str, **_: Any) -> Any:
+        assert split == "validation"
+        taken.append(path)
+        return np.arange(len(data.validation)) % 2.0
+
+    monkeypatch.setattr("mcc.compress.bench.statistics_of", scored)
+    share = pytest.approx(143 / 287)
+    bench, _ = _bench(files, "run")
+    assert bench.metric(files[1], data, "validation") == share
+    assert bench.metric(files[2], data, "validation") == share, "the same bytes"
+    again, _ = _bench(files, "run")
+    assert again.statistics(files[1], data, "validation").tolist() == [i % 2 for i in range(287)]
+    assert taken == [files[1]]
+    (kept,) = (bench.store.parent / "statistics").iterdir()
+    for damage in (b"", b"no array", kept.read_bytes()[:200]):
+        kept.write_bytes(damage)
+        assert again.metric(files[1], data, "validation") == share
+    assert len(taken) == 4
+    assert "is damaged: what it held is taken again" in caplog.text
 
 
 def test_damaged_measurements_are_named(files: list[Path]) -> None:
