@@ -25,8 +25,9 @@ from mcc.ir.graph import (
 )
 from mcc.pass_api import Pass, PassContext
 from mcc.quant.params import INT8_MAX, INT8_MIN, is_fake_quantize, quant_params
-from mcc.quant.placement import Placement, ScaleGroups, activation_operands, group_scales, place
-from mcc.quant.ranges import OBSERVERS, Observer, bias_floor, observe_ranges, weight_scales
+from mcc.quant.groups import ScaleGroups, decide
+from mcc.quant.placement import Placement, activation_operands, place
+from mcc.quant.ranges import OBSERVERS, Observer, bias_floor, observe_values, weight_scales
 from mcc.quant.regions import WEIGHTED, integer_nodes
 
 WEIGHT_LIMITS = {"int8": 127, "int7": 63}
@@ -94,16 +95,16 @@ class InsertQdq(Pass):
         """Decide, observe, then insert."""
         if calls(graph, "fake_quantize"):
             return
-        placement = place(graph, self.precision)
+        possible = place(graph, self.precision)
+        if possible.precision and not ctx.calibration:
+            raise Refusal("needs calibration data", where=self.name, hint="give it with --data")
+        observer = cast(Observer, self.observer)
+        observed = observe_values(graph, possible.values, ctx.calibration, observer)
+        placement, groups = decide(graph, self.precision, observed)
         for node, reason in placement.refused.items():
             ctx.refuse(node, reason)
         if not placement.precision:
             return
-        if not ctx.calibration:
-            raise Refusal("needs calibration data", where=self.name, hint="give it with --data")
-        observer = cast(Observer, self.observer)
-        ranges = observe_ranges(graph, placement.values, ctx.calibration, observer)
-        groups = group_scales(placement, ranges)
         quantised = self._quantise_weights(graph, placement, groups, ctx)
         _quantise_values(graph, placement, groups, ctx)
         for node, weight in quantised.items():

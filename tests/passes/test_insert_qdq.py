@@ -13,7 +13,7 @@ from mcc.ir.text import print_graph
 from mcc.pass_api import PassContext, apply_pass
 from mcc.pipeline import Pipeline
 from mcc.quant.params import quant_params
-from mcc.quant.ranges import Histogram, Range, observe_ranges, weight_scales
+from mcc.quant.ranges import Histogram, Range, observe_values, weight_scales
 from mcc.quant.regions import integer_nodes
 from passes.insert_qdq import InsertQdq, check_once
 from passes.strip_qdq import StripQdq
@@ -316,7 +316,7 @@ def test_observers_on_a_long_tail() -> None:
     graph = b.finish(b.identity(x))
     batch = torch.cat([torch.linspace(0, 1, 1000), torch.tensor([100.0])])[None]
     node = named(graph, "x")
-    ranges = {o: observe_ranges(graph, [node], [batch, batch / 2], o)[node] for o in ("minmax", "mse")}
+    ranges = {o: observe_values(graph, [node], [batch, batch / 2], o)[node].range for o in ("minmax", "mse")}
     assert ranges["minmax"] == Range(0.0, 100.0)
     assert ranges["mse"].high == pytest.approx(
         100.0, rel=0.05

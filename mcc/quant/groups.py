@@ -1,0 +1,304 @@
+"""Which values share a scale, and what stays float because no shared or dictated scale serves it.
+
+Integer kernels that move numbers, pool or resize cannot change a scale: their operands and results share one,
+or a requantise stands between. Softmax, sigmoid and tanh write the scale that the runtime dictates. Either can
+be far too coarse for one of the values concerned: boxes of -253..316 beside scores of 0..1. Whether it is, is
+measured and not guessed by operator: on the grids that it ends up with, each value
+
+* that a join or a slice hands on, or whose scale is tied or dictated, keeps `JOIN_DB` of signal to noise,
+* that reaches an output does so in each group of channels with like ranges,
+
+unless a grid of its own would hardly be better (`HARDLY_DB`). What falls short stays float, by node, and the
+placement is decided again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, fx
+
+from mcc.ir import table
+from mcc.ir.graph import Graph, is_constant, op_name, operands
+from mcc.quant.fidelity import Grid
+from mcc.quant.placement import Kept, Placement, activation_operands, place
+from mcc.quant.ranges import GREATEST, Observed, Range
+from mcc.quant.regions import FIXED_OUTPUTS, MOVING, REQUANTISE_LIMITS, WEIGHTED
+
+JOIN_DB = 20.0
+"""Least signal to noise of what a join hands on: noise of a tenth of the signal, in amplitude."""
+HARDLY_DB = 3.0
+"""Half a bit: no scale is blamed for less. Numbers that are rarely other than zero keep few decibels in int8
+whatever their scale."""
+WIDEN_LIMIT = 2.0
+"""Tying scales may widen no value's range beyond this; a requantise costs less than a lost bit."""
+
+CLAMPS = frozenset({"relu", "relu6", "clamp"})
+_EDGE = 1.01  # share of a dictated range by which a value tied to it may overhang
+_SUM_LEAST_RATIO = 2.0**-9
+"""Least scale of a term over that of the sum: XNNPACK's kernel takes 2**-10, and a scale may be rounded."""
+
+
+@dataclass
+class ScaleGroups:
+    """Values that share one scale: union-find over the operators that cannot change it.
+
+    Attributes:
+        observed: of each value: its range by itself, and numbers that it takes.
+        stand_ins: by value, the one that is judged in its place: what a clamp leaves of it.
+        ranges: by root of a group, what the group covers.
+        fixed: by root, the grid that the runtime dictates.
+        requantised: operators with operands or results that kept a scale apart.
+        kept: what has to stay float because of its numbers.
+    """
+
+    observed: Mapping[fx.Node, Observed]
+    stand_ins: dict[fx.Node, fx.Node]
+    ranges: dict[fx.Node, Range]
+    fixed: dict[fx.Node, Grid] = field(default_factory=lambda: {})
+    parents: dict[fx.Node, fx.Node] = field(default_factory=lambda: {})
+    members: dict[fx.Node, list[fx.Node]] = field(default_factory=lambda: {})
+    requantised: list[fx.Node] = field(default_factory=lambda: [])
+    kept: Kept = field(default_factory=Kept)
+
+    def root(self, value: fx.Node) -> fx.Node:
+        """The value that stands for its group."""
+        while (parent := self.parents.get(value, value)) is not value:
+            value = parent
+        return value
+
+    def grid(self, value: fx.Node) -> Grid:
+        """Scale and zero point of a value."""
+        root = self.root(value)
+        return self.fixed.get(root) or self.ranges[root].grid()
+
+    def tie(self, a: fx.Node, b: fx.Node) -> None:
+        """Give two values one scale that covers both."""
+        a, b = self.root(a), self.root(b)
+        if a is b:
+            return
+        if b in self.fixed and a not in self.fixed:
+            a, b = b, a
+        self.members[a] = [*self.members.pop(a, [a]), *self.members.pop(b, [b])]
+        self.parents[b] = a
+        self.ranges[a] = self.ranges[a].join(self.ranges[b])
+
+    def fits(self, a: fx.Node, b: fx.Node) -> bool:
+        """Whether tying two values costs neither more than a bit, and keeps what the runtime dictates."""
+        a, b = self.root(a), self.root(b)
+        joint = self.ranges[a].join(self.ranges[b])
+        for dictated in (a, b):
+            if dictated in self.fixed and not _covers(self.ranges[dictated], joint):
+                return False
+        if a in self.fixed and b in self.fixed:
+            return self.fixed[a] == self.fixed[b]
+        return joint.width <= WIDEN_LIMIT * min(self.ranges[a].width, self.ranges[b].width)
+
+    def suffering(self, a: fx.Node, b: fx.Node) -> str | None:
+        """Which value would lose its numbers if two were tied, in words; None if none would."""
+        a, b = self.root(a), self.root(b)
+        if a is b:
+            return None
+        if a in self.fixed and b in self.fixed and self.fixed[a] != self.fixed[b]:
+            return f"the runtime dictates unlike scales for {a.name} and {b.name}"
+        joint = self.fixed.get(a) or self.fixed.get(b) or self.ranges[a].join(self.ranges[b]).grid()
+        for value in (*self.members.get(a, [a]), *self.members.get(b, [b])):
+            found = self.lost(value, joint)
+            if found is not None:
+                other = b if self.root(value) is a else a
+                return f"{value.name} would keep {found} on one scale with {other.name}"
+        return None
+
+    def convertible(self, a: fx.Node, b: fx.Node) -> bool:
+        """Whether a requantise can lead from the scale of one to that of the other."""
+        ratio = self.grid(a)[0] / self.grid(b)[0]
+        return REQUANTISE_LIMITS[0] <= ratio <= REQUANTISE_LIMITS[1]
+
+    def lost(self, value: fx.Node, *grids: Grid, of: Tensor | None = None) -> str | None:
+        """What a value keeps behind these grids, in words, where that is too little; None if it is enough."""
+        sample = self.observed[self.stand_ins.get(value, value)].sample
+        kept = sample.sqnr_db(*grids, of=of)
+        if kept >= JOIN_DB or sample.best_db(of) < kept + HARDLY_DB:
+            return None
+        return f"{kept:.0f} dB of signal to noise, {JOIN_DB:.0f} are needed,"
+
+
+def _covers(outer: Range, inner: Range) -> bool:
+    return outer.low * _EDGE <= inner.low and inner.high <= outer.high * _EDGE
+
+
+def decide(graph: Graph, default: str, observed: Mapping[fx.Node, Observed]) -> tuple[Placement, ScaleGroups]:
+    """Place quantisers and tie scales; what its numbers do not allow on integers is in `Placement.refused`.
+
+    Args:
+        default: `int8` or `int7`, for nodes whose note says nothing.
+        observed: each value of `place(graph, default)`.
+    """
+    wide = {value: seen.range.width for value, seen in observed.items() if seen.range.width > GREATEST}
+    kept = Kept({}, {value: f"its values reach {width:.2g}" for value, width in wide.items()})
+    while True:  # each round keeps at least one more operator or value in float, or is the last
+        placement = place(graph, default, kept)
+        groups = group_scales(placement, observed)
+        if not (groups.kept.nodes or groups.kept.values):
+            return placement, groups
+        kept = Kept({**groups.kept.nodes, **kept.nodes}, {**groups.kept.values, **kept.values})
+
+
+def group_scales(placement: Placement, observed: Mapping[fx.Node, Observed]) -> ScaleGroups:
+    """Tie the scales of operands and results where the integer kernel cannot change the scale.
+
+    Args:
+        observed: each value of the placement by itself.
+    """
+    stand_ins = {value: reader for value in placement.values if (reader := _clamp(value, placement))}
+    ranges = {value: observed[stand_ins.get(value, value)].range for value in placement.values}
+    groups = ScaleGroups(observed, stand_ins, ranges)
+    nodes: dict[fx.Node, str] = {}
+    values: dict[fx.Node, str] = {}
+    groups.kept = Kept(nodes, values)
+    for node in placement.precision:
+        if op_name(node) in FIXED_OUTPUTS:
+            scale, zero = FIXED_OUTPUTS[op_name(node)]
+            if found := groups.lost(node, (scale, zero)):
+                nodes[node] = f"it would keep {found} on the scale that the runtime dictates"
+            groups.fixed[node] = (scale, zero)
+            groups.ranges[node] = Range((-128 - zero) * scale, (127 - zero) * scale)
+    tied = [node for node in placement.precision if table.row_of(node).scales == "tied"]
+    for node in (n for n in tied if not _moves(n)):
+        if found := groups.suffering(operands(node)[0], node):
+            nodes[node] = found
+        else:
+            groups.tie(operands(node)[0], node)
+    for node in (n for n in tied if _moves(n)):
+        _tie_moving(groups, node, nodes)
+    for node in placement.precision:
+        if op_name(node) in ("add", "sub"):
+            _lift_small_terms(groups, node, placement)
+    for node in placement.precision:
+        _judge(groups, node, placement, nodes, values)
+    return groups
+
+
+def _clamp(value: fx.Node, placement: Placement) -> fx.Node | None:
+    """The clamp that alone reads a value, whose range is then all that is needed of it."""
+    reader = next(iter(value.users), None)
+    if reader is None or len(value.users) != 1 or reader not in placement.precision or is_constant(value):
+        return None
+    return reader if op_name(reader) in CLAMPS else None
+
+
+def _moves(node: fx.Node) -> bool:
+    """Whether the kernel only moves or clamps codes, so that a requantise behind it is possible."""
+    return op_name(node) in MOVING and node.kwargs.get("mode") != "bilinear"
+
+
+def _tie_moving(groups: ScaleGroups, node: fx.Node, nodes: dict[fx.Node, str]) -> None:
+    """Tie operands to the result, widest first; leave to a requantise those that would lose over a bit."""
+    apart = False
+    for value in sorted(set(operands(node)), key=lambda v: (-groups.ranges[groups.root(v)].width, v.name)):
+        suffers = groups.suffering(value, node)
+        if groups.fits(value, node) and not suffers:
+            groups.tie(value, node)
+        elif groups.convertible(value, node):
+            apart = True
+        elif suffers:
+            nodes[node] = suffers
+        else:
+            groups.tie(value, node)
+    if apart:
+        groups.requantised.append(node)
+
+
+def _lift_small_terms(groups: ScaleGroups, node: fx.Node, placement: Placement) -> None:
+    """Widen terms that are next to nothing beside the sum, which the integer kernel could not align.
+
+    A term that others read as well keeps its scale, and the sum runs in float.
+    """
+    least = groups.ranges[groups.root(node)].width * _SUM_LEAST_RATIO
+    for value in operands(node):
+        root = groups.root(value)
+        if root in groups.fixed or groups.ranges[root].width >= least:
+            continue
+        lifted = groups.ranges[root].join(Range(0.0, least))
+        for member in groups.members.get(root, [root]):
+            others = [user for user in member.users if user is not node and user in placement.precision]
+            if others and groups.lost(member, lifted.grid()):
+                return
+        groups.ranges[root] = lifted
+
+
+def _judge(
+    groups: ScaleGroups,
+    node: fx.Node,
+    placement: Placement,
+    nodes: dict[fx.Node, str],
+    values: dict[fx.Node, str],
+) -> None:
+    """Note the operator, or others, to be kept in float where numbers are lost on the way through it."""
+    if node in nodes:
+        return
+    grids, way = path(groups, node, placement)
+    if op_name(node) == "concat":
+        for value in operands(node):
+            before = path(groups, value, placement)[0]
+            if found := groups.lost(value, *before, groups.grid(node)):
+                nodes[node] = f"{value.name} would keep {found} on the scale that the parts share"
+                values[node] = nodes[node]
+                return
+        if node in groups.requantised and not _meets_weights(node):
+            nodes[node] = "its parts have unlike scales: they are joined behind the dequantisation"
+            return
+    elif len(way) > 1 and (found := groups.lost(node, *grids)):
+        source = way[0]
+        if groups.lost(node, grids[0]):  # lost where it came from, a wide value of which it is a part
+            nodes.update(
+                {n: f"{node.name} would keep {found} on the scale of {source.name}" for n in way}
+            )
+        else:
+            nodes[node] = f"it would keep {found} on the scales that it passes"
+        return
+    if _shown(node):
+        sample = groups.observed[groups.stand_ins.get(node, node)].sample
+        for group in sample.groups if len(sample.groups) > 1 else ():
+            if found := groups.lost(node, *grids, of=group):
+                share = float(group.float().mean())
+                reason = f"{share:.0%} of its channels would keep {found} beside the others on one scale"
+                nodes.update({n: reason for n in (*way, *_behind(node)) if n in placement.precision})
+                return
+
+
+def path(
+    groups: ScaleGroups, value: fx.Node, placement: Placement
+) -> tuple[tuple[Grid, ...], tuple[fx.Node, ...]]:
+    """The grids that the numbers of a value pass, from the operator that computed them, and the values."""
+    way = [value]
+    while way[0] in placement.precision and _moves(way[0]) and op_name(way[0]) != "concat":
+        way.insert(0, activation_operands(way[0])[0])
+    return tuple(groups.grid(v) for v in way), tuple(way)
+
+
+def _meets_weights(node: fx.Node) -> bool:
+    """Whether an operator with weights computes from a value; without, integers save next to no time."""
+    seen: set[fx.Node] = set()
+    front = [node]
+    while front:
+        users = [user for user in front.pop().users if user not in seen]
+        if any(user.op != "output" and op_name(user) in WEIGHTED for user in users):
+            return True
+        seen.update(users)
+        front.extend(users)
+    return False
+
+
+def _shown(node: fx.Node) -> bool:
+    """Whether a value reaches an output, directly or moved to other places."""
+    return any(u.op == "output" or (op_name(u) in MOVING and _shown(u)) for u in node.users)
+
+
+def _behind(node: fx.Node) -> Iterable[fx.Node]:
+    """The operators that move a value to an output."""
+    for user in node.users:
+        if user.op != "output" and op_name(user) in MOVING and _shown(user):
+            yield user
+            yield from _behind(user)
