@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mcc
+from mcc.data import Preprocessing
 from mcc.errors import DataError, MccError, UsageError
 from mcc.frontend import load_model
 from mcc.ir.graph import inputs, run
@@ -22,6 +23,7 @@ NET = """
 import torch
 from dataclasses import dataclass
 from torch import nn
+from mcc.data import Preprocessing
 from neighbour import WIDTH
 
 @dataclass
@@ -35,7 +37,10 @@ def one():
     return bare(), torch.zeros(1, 3, 8, 8)
 
 def all():
-    return bare(), (torch.zeros(4, 3, 8, 8),), "preprocessing"
+    return bare(), (torch.zeros(4, 3, 8, 8),), Preprocessing((0.5,), (0.25,))
+
+def transform():
+    return bare(), torch.zeros(1, 3, 8, 8), "imagenet"
 
 def two_inputs():
     class Two(nn.Module):
@@ -62,7 +67,7 @@ def net(tmp_path: Path) -> str:
 
 def test_factories(net: str) -> None:
     loaded = load_model(f"{net}:all")
-    assert (loaded.name, loaded.preprocessing) == ("all", "preprocessing")
+    assert (loaded.name, loaded.preprocessing) == ("all", Preprocessing((0.5,), (0.25,)))
     assert isinstance(loaded.module, nn.Sequential)
     assert shape_of(inputs(loaded.graph)[0]) == (1, 3, 8, 8)
     assert load_model(f"{net}:one").preprocessing is None
@@ -86,6 +91,7 @@ def test_a_factory_by_dotted_name(net: str, monkeypatch: pytest.MonkeyPatch) -> 
         ("missing", {}, ("has no missing",)),
         ("broken", {}, ("cannot be built", "KeyError", "net.py:")),
         ("number", {}, ("returns int, not a module",)),
+        ("transform", {}, ("returns str as its third value", "mcc.data.Preprocessing(mean")),
         ("two_inputs", {"input_shape": (1, 3)}, ("2 inputs", "--input-shape")),
         ("one", {"input_shape": (1, 5, 8, 8)}, ("does not run on inputs of shape (2, 5, 8, 8)",)),
     ],
