@@ -44,7 +44,7 @@ class MemoryImages:
 
     def __post_init__(self) -> None:
         pixels = self.pixels
-        if pixels.ndim != 4 or pixels.dtype not in (np.uint8, np.float32):
+        if pixels.ndim != 4 or pixels.dtype.name not in ("uint8", "float32"):
             raise DataError(f"images are {pixels.dtype} {list(pixels.shape)}, not uint8 [N, C, H, W]")
         if pixels.dtype == np.float32 and len(pixels) and not BLACK <= pixels.max() <= WHITE:
             raise DataError(

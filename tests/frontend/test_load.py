@@ -231,3 +231,41 @@ def test_torn_weights(net: str, tmp_path: Path, content: bytes, suffix: str) -> 
 def test_weights_that_are_not_there(net: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         load_model(f"{net}:one", weights=tmp_path / "w.pt")
+
+
+WRONG_TENSORS: dict[str, tuple[Any, str]] = {
+    "integers": (torch.ones(4, 3, 3, 3, dtype=torch.int8), "as int8, but the model's is float32; dequantise"),
+    "booleans": (torch.ones(4, 3, 3, 3, dtype=torch.bool), "as bool, but the model's is float32"),
+    "complex": (torch.ones(4, 3, 3, 3, dtype=torch.complex64), "as complex64, but the model's is float32"),
+    "sparse": (torch.ones(4, 3, 3, 3).to_sparse(), "0.weight as a sparse tensor (sparse_coo)"),
+    "without values": (torch.ones(4, 3, 3, 3, device="meta"), "as a tensor without values (device meta)"),
+    "too large": (torch.full((4, 3, 3, 3), 1e300, dtype=torch.float64), "too large for float32"),
+    "infinite": (torch.full((4, 3, 3, 3), torch.inf), "values in 0.weight that are not finite"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_TENSORS)
+def test_weights_are_plain_numbers_of_the_models_kind(net: str, tmp_path: Path, kind: str) -> None:
+    value, sentence = WRONG_TENSORS[kind]
+    weights = load_model(f"{net}:one").module
+    assert weights is not None
+    torch.save({**weights.state_dict(), "0.weight": value}, tmp_path / "wrong.pt")
+    with pytest.raises(DataError) as caught:
+        load_model(f"{net}:one", weights=tmp_path / "wrong.pt")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_those_weights(net: str, tmp_path: Path, kind: Any) -> None:
+    module = load_model(f"{net}:one").module
+    assert module is not None
+    state = {
+        name: value.to(kind) if value.is_floating_point() else value
+        for name, value in module.state_dict().items()
+    }
+    torch.save(state, tmp_path / "other.pt")
+    loaded = load_model(f"{net}:one", weights=tmp_path / "other.pt").module
+    assert loaded is not None
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, state[name].to(value.dtype)), name
