@@ -35,6 +35,7 @@ from mcc.ir.storage import save_graph, write_beside
 from mcc.quant.regions import integer_nodes
 from mcc.report.choose import accuracy_reference, check_budget, choose, mark
 from mcc.report.html import write_html
+from mcc.report.pairs import Pairs, memorised_words
 from mcc.report.schema import Budget, Report, StrategyResult, TargetInfo
 from mcc.report.verdict import with_verdicts
 from mcc.search.crew import make_crew
@@ -264,10 +265,11 @@ class Run:
         original = results[0]
         reference = accuracy_reference(results, ORIGINALS)
         marked = mark(results, budget, baseline=original.result, reference=reference)
+        pairs = self._pairs(outcomes)
         try:
             chosen = choose(
                 marked, budget, baseline=original.result, reference=reference,
-                validation_images=len(job.data.validation),
+                difference=pairs.difference,
             )  # fmt: skip
         except ConstraintError as error:
             save_json(job.folder / "state" / "strategies.json", [m.to_dict() for m in marked])
@@ -279,6 +281,8 @@ class Run:
         with job.stage("test accuracy"):
             files = {o.name: o.file for o in outcomes}
             marked = tuple(tested(m, self.bench, job, files[m.name]) for m in marked)
+            marked = pairs.filled_in(marked, ORIGINALS, chosen.name)
+            self._warn_of_memorised(outcomes[0].file)
             baseline = marked[0].result
             compressed = next(m for m in marked if m.name == chosen.name).result
         integer = frozenset(node.name for node in integer_nodes(outcome.graph))
@@ -298,6 +302,7 @@ class Run:
             accuracy_reference=reference,
             validation_images=len(job.data.validation),
             test_images=len(job.data.test),
+            chosen_on=job.data.chosen_on,
             strategies=tuple(m.model_copy(update={"chosen": m.name == chosen.name}) for m in marked),
             decisions=decisions_of(job, outcome, self.costs.model, integer),
             stages={name: round(seconds, 1) for name, seconds in job.stages.items()},
@@ -309,6 +314,19 @@ class Run:
             verdicts=sparse_words(job, self.passes),
         )
         return self._write(with_verdicts(report), outcome)
+
+    def _pairs(self, outcomes: Sequence[Outcome]) -> Pairs:
+        """What each validation image scored under each strategy."""
+        data, bench = self.job.data, self.bench
+        return Pairs({o.name: bench.statistics(o.file, data, "validation") for o in outcomes}, self.job.task)
+
+    def _warn_of_memorised(self, original: Path) -> None:
+        """Say where the original seems to have been trained on the images for choices."""
+        data, bench = self.job.data, self.bench
+        validation, test = (bench.statistics(original, data, split) for split in ("validation", "test"))
+        sentence = memorised_words(validation, test, self.job.task)
+        if sentence:
+            self.job.warn(sentence)
 
     def _write(self, report: Report, outcome: Outcome) -> Report:
         """Everything `mcc compress` leaves; report.json last, so that it stands for all of it."""

@@ -224,7 +224,10 @@ def load_job(request: Request, folder: Path, progress: Progress = silent) -> Job
     task = load_task(data.task)
     task.check([shape_of(value) for value in outputs(loaded.graph)], data)
     target, lock = get_target(request.target), FileLock(folder / "state" / LOCK)
-    return Job(request, folder, loaded.graph, loaded.name, data, task, target, progress, lock)
+    job = Job(request, folder, loaded.graph, loaded.name, data, task, target, progress, lock)
+    for sentence in data.warnings:
+        job.warn(sentence)
+    return job
 
 
 def check_unit(budget: Budget, target: Target) -> None:

@@ -2,7 +2,7 @@
 
 from mcc.data.augment import Augmentation
 from mcc.data.interval import Interval, paired_difference, wilson
-from mcc.data.load import load_data, load_object
+from mcc.data.load import load_data
 from mcc.data.module import Batch, DataModule, SplitName, assemble, from_arrays
 from mcc.data.preprocessing import Preprocessing
 from mcc.data.split import ImageSource, ImageSplit, MemoryImages, Split
@@ -25,7 +25,6 @@ __all__ = [
     "assemble",
     "from_arrays",
     "load_data",
-    "load_object",
     "load_task",
     "paired_difference",
     "task_names",

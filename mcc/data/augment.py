@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mcc.data.arrays import Pixels
+
 IndexArray = NDArray[np.int64]
 
 
@@ -42,8 +44,8 @@ class Augmentation:
     mirror: bool = True
 
     def apply(
-        self, images: NDArray[np.uint8], index: IndexArray, *, seed: int, epoch: int, fill: tuple[int, ...]
-    ) -> NDArray[np.uint8]:
+        self, images: Pixels, index: IndexArray, *, seed: int, epoch: int, fill: tuple[int, ...]
+    ) -> Pixels:
         """Shift and mirror each image.
 
         Args:
@@ -56,8 +58,8 @@ class Augmentation:
         """
         count, channels, height, width = images.shape
         shift = self.shift
-        padded = np.empty((count, channels, height + 2 * shift, width + 2 * shift), np.uint8)
-        padded[:] = np.asarray(fill, np.uint8)[None, :, None, None]
+        padded = np.empty((count, channels, height + 2 * shift, width + 2 * shift), images.dtype)
+        padded[:] = np.asarray(fill, images.dtype)[None, :, None, None]
         padded[:, :, shift : shift + height, shift : shift + width] = images
         bits = _mixed(seed, epoch, index)
         span = np.uint64(2 * shift + 1)

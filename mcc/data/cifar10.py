@@ -42,13 +42,13 @@ def read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         raise DataError(
             f"cannot be read ({error.strerror or error})",
             where=str(path),
-            hint="unpack cifar-10-binary.tar.gz anew",
+            hint="unpack cifar-10-binary.tar.gz again",
         ) from None
     if not len(raw) or len(raw) % RECORD_BYTES:
         raise DataError(
             f"holds {len(raw):,} bytes, which is not a whole number of {RECORD_BYTES}-byte records",
             where=str(path),
-            hint="the file was cut short: unpack cifar-10-binary.tar.gz anew",
+            hint="the file was cut short: unpack cifar-10-binary.tar.gz again",
         )
     records = raw.reshape(-1, RECORD_BYTES)
     labels = records[:, 0].astype(np.int64)
@@ -63,7 +63,12 @@ def read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def load_cifar10(
-    folder: Path, *, seed: int, input_shape: tuple[int, int, int] | None, preprocessing: Preprocessing | None
+    folder: Path,
+    *,
+    seed: int,
+    input_shape: tuple[int, int, int] | None,
+    preprocessing: Preprocessing | None,
+    train_unseen: bool = False,
 ) -> DataModule:
     """CIFAR-10 from `folder`: the binary layout in it or in its `cifar-10-batches-bin`, or an image folder.
 
@@ -79,8 +84,9 @@ def load_cifar10(
     if inner is None:
         if (folder / "train").is_dir():
             return load_image_folder(
-                folder, name="cifar10", seed=seed, input_shape=input_shape, preprocessing=preprocessing
-            )
+                folder, name="cifar10", seed=seed, input_shape=input_shape, preprocessing=preprocessing,
+                train_unseen=train_unseen,
+            )  # fmt: skip
         raise DataError(
             f"holds neither {FOLDER}/{TRAIN_FILES[0]} nor a train/ folder of classes",
             where=str(folder),
@@ -97,4 +103,5 @@ def load_cifar10(
         preprocessing=preprocessing,
         seed=seed,
         augmentation=AUGMENTATION,
+        train_unseen=train_unseen,
     )

@@ -1,16 +1,18 @@
 """Folders of pictures, one folder for each class.
 
-    DIR/train/<class>/*.jpg      training, and validation held out from it
-    DIR/test/<class>/*.jpg       test (or DIR/val where there is no DIR/test)
-    DIR/val/<class>/*.jpg        validation, where DIR/test is there as well
+    DIR/train/<class>/*.jpg      training
+    DIR/val/<class>/*.jpg        validation (or DIR/valid, DIR/validation)
+    DIR/test/<class>/*.jpg       test
 
-Classes are numbered in the sorted order of their folders in `train`.
+Where one of the last two is missing, the other is halved. Classes are numbered in the sorted order of their
+folders in `train`. Files and folders whose names begin with a dot are left out.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,62 +21,26 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mcc.data.augment import Augmentation, IndexArray
-from mcc.data.module import DataModule, assemble
+from mcc.data.module import ONLY_TRAIN, DataModule, assemble
+from mcc.data.picture import FULL_16, LEAST_16, MODES, Fit, Size, greatest, read_head
 from mcc.data.preprocessing import Preprocessing, image_shape
 from mcc.data.split import ImageSource, MemoryImages
 from mcc.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 # ImageNet's, of which most networks for photographs descend.
 PREPROCESSING = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # Up to here decoded images stay in memory; above it each is decoded when it is asked for.
 MEMORY_BYTES = 1 << 30
 # A shift of an eighth of the side: four pixels of CIFAR's 32.
 SHIFT_SHARE = 8
-_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
-Size = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How a picture of any size becomes the stored one.
-
-    Args:
-        size: (height, width) stored.
-        crop: the centre part of the picture that is kept.
-        channels: 1 for grey, 3 for colour.
-    """
-
-    size: Size
-    crop: float
-    channels: int
-
-    def decode(self, path: Path) -> NDArray[np.uint8]:
-        """The picture at `path`: [C, H, W], 0-255.
-
-        Raises:
-            DataError: it cannot be decoded.
-        """
-        try:
-            with Image.open(path) as opened:
-                picture = opened.convert("L" if self.channels == 1 else "RGB")
-        except _BROKEN as error:
-            raise _broken(path, error) from None
-        height, width = self.size
-        if (picture.height, picture.width) != self.size or self.crop != 1:
-            scale = max(height / picture.height, width / picture.width) / self.crop
-            wide, high = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
-            left, top = (wide - width) // 2, (high - height) // 2
-            picture = picture.resize((wide, high), Image.Resampling.BILINEAR)
-            picture = picture.crop((left, top, left + width, top + height))
-        pixels = np.asarray(picture, np.uint8).reshape(height, width, self.channels)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+# Of 16-bit pictures, how many are looked at to tell how many bits they use.
+LOOKED_AT = 64
+VALIDATION_FOLDERS = ("val", "valid", "validation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,24 +64,8 @@ class FileImages:
             return np.stack(list(pool.map(self.fit.decode, [self.files[i] for i in index])))
 
 
-def _broken(path: Path, error: Exception) -> DataError:
-    reason = str(error).split(" '")[0] or type(error).__name__
-    return DataError(
-        f"cannot be read as an image ({reason})", where=str(path), hint="repair or remove the file"
-    )
-
-
 def _workers() -> int:
     return min(8, os.cpu_count() or 1)
-
-
-def _size(path: Path) -> Size:
-    """(height, width), from the file's head."""
-    try:
-        with Image.open(path) as opened:
-            return opened.height, opened.width
-    except _BROKEN as error:
-        raise _broken(path, error) from None
 
 
 def list_classes(folder: Path) -> tuple[str, ...]:
@@ -128,7 +78,7 @@ def list_classes(folder: Path) -> tuple[str, ...]:
         raise DataError(
             "there is no such folder",
             where=str(folder),
-            hint="expected train/ and test/ (or val/), each with one folder of images for every class",
+            hint="expected train/, and val/ or test/ or both, each with one folder of images for every class",
         )
     names = tuple(sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")))
     if not names:
@@ -153,9 +103,7 @@ def list_images(folder: Path, classes: Sequence[str]) -> tuple[tuple[Path, ...],
     labels: list[int] = []
     for label, name in enumerate(classes):
         inside = folder / name
-        found = (
-            sorted(f for f in inside.rglob("*") if f.suffix.lower() in SUFFIXES) if inside.is_dir() else []
-        )
+        found = sorted(f for f in _files(inside) if f.suffix.lower() in SUFFIXES)
         files.extend(found)
         labels.extend([label] * len(found))
     if not files:
@@ -163,6 +111,61 @@ def list_images(folder: Path, classes: Sequence[str]) -> tuple[tuple[Path, ...],
             "holds no images", where=str(folder), hint=f"looked for {', '.join(sorted(SUFFIXES))}"
         )
     return tuple(files), np.asarray(labels, np.int64)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files below a folder, without hidden ones and what is no file, as a pipe."""
+    return [
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
+
+
+def _parts(folder: Path, train_unseen: bool) -> dict[str, Path]:
+    """The folders of `train` and, as far as they are there, of `validation` and `test`."""
+    validation = [folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()]
+    if len(validation) > 1:
+        raise DataError(
+            f"holds {validation[0].name}/ and {validation[1].name}/", where=str(folder),
+            hint="leave one of them, and call pictures for the report test/",
+        )  # fmt: skip
+    found = {"train": folder / "train"}
+    if validation:
+        found["validation"] = validation[0]
+    if (folder / "test").is_dir():
+        found["test"] = folder / "test"
+    if len(found) == 1 and not train_unseen:
+        raise DataError("holds train/ alone", where=str(folder), hint=ONLY_TRAIN)
+    places = [place.resolve() for place in found.values()]
+    if len(set(places)) < len(places):
+        raise DataError("two of its parts are one and the same folder", where=str(folder))
+    return found
+
+
+def _listed(
+    folder: Path, classes: Sequence[str], train_unseen: bool
+) -> dict[str, tuple[tuple[Path, ...], NDArray[np.int64]]]:
+    """Picture files and labels of each part."""
+    found = {part: list_images(place, classes) for part, place in _parts(folder, train_unseen).items()}
+    counts = np.bincount(found["train"][1], minlength=len(classes))
+    if not counts.all():
+        raise DataError(
+            f"holds no images of the class {classes[int(counts.argmin())]!r}", where=str(folder / "train"),
+            hint=f"looked for {', '.join(sorted(SUFFIXES))}",
+        )  # fmt: skip
+    return found
+
+
+def _check_bits(files: Sequence[Path], folder: Path) -> None:
+    """Refuse 16-bit pictures that use a few of their bits only, and would be black."""
+    step = max(1, len(files) // LOOKED_AT)
+    most = max((greatest(file) for file in files[::step]), default=FULL_16)
+    if most < LEAST_16:
+        raise DataError(
+            f"holds 16-bit pictures whose greatest value is {most:,} of {FULL_16:,}: they would be black",
+            where=str(folder), hint="scale them to the whole range, or save 8 bits",
+        )  # fmt: skip
 
 
 def _read_all(files: tuple[Path, ...], fit: Fit) -> ImageSource:
@@ -202,6 +205,7 @@ def load_image_folder(
     seed: int,
     input_shape: tuple[int, int, int] | None,
     preprocessing: Preprocessing | None,
+    train_unseen: bool = False,
     name: str = "imagefolder",
 ) -> DataModule:
     """The pictures below `folder`, resized and cut to what the network takes.
@@ -210,17 +214,19 @@ def load_image_folder(
         DataError: a folder that is missing or empty, or an image that cannot be read.
     """
     classes = list_classes(folder / "train")
-    places = {part: folder / part for part in ("train", "val", "test") if (folder / part).is_dir()}
-    if "test" not in places and "val" not in places:
-        raise DataError(
-            "holds neither test/ nor val/",
-            where=str(folder),
-            hint="put images for the test into test/<class>/",
-        )
-    listed = {part: list_images(place, classes) for part, place in places.items()}
-    with ThreadPoolExecutor(_workers()) as pool:
-        sizes = Counter(pool.map(_size, (file for files, _ in listed.values() for file in files)))
+    listed = _listed(folder, classes, train_unseen)
+    files = [file for found, _ in listed.values() for file in found]
+    with warnings.catch_warnings(), ThreadPoolExecutor(_workers()) as pool:
+        warnings.simplefilter("ignore")  # what Pillow warns of is refused, or of no concern, in `read_head`
+        heads = list(pool.map(read_head, files))
+    _check_bits([file for file, head in zip(files, heads, strict=True) if head.sixteen], folder)
+    sizes = Counter(head.size for head in heads)
     channels = input_shape[0] if input_shape else 3
+    if channels not in MODES:
+        raise DataError(
+            f"the network takes {channels} channels, and pictures have 1, 3 or 4", where=str(folder),
+            hint="bring such data by a function that returns a DataModule",
+        )  # fmt: skip
     preprocessing = preprocessing or (PREPROCESSING if channels == 3 else Preprocessing((0.5,), (0.25,)))
     wanted = preprocessing.size or (input_shape[1:] if input_shape else None)
     stored = _stored_size(sizes, wanted, preprocessing.crop, folder)
@@ -228,14 +234,16 @@ def load_image_folder(
         part: (_read_all(files, Fit(stored, preprocessing.crop, channels)), labels)
         for part, (files, labels) in listed.items()
     }
+    both = "test" in read
     return assemble(
         name,
         read["train"],
-        read.get("test", read.get("val", read["train"])),
+        read.get("test", read.get("validation")),
         class_names=classes,
         input_shape=input_shape or image_shape((channels, *stored), wanted),
         preprocessing=preprocessing,
         seed=seed,
         augmentation=Augmentation(max(1, min(stored) // SHIFT_SHARE), mirror=True),
-        validation=read.get("val") if "test" in read else None,
+        validation=read.get("validation") if both else None,
+        train_unseen=train_unseen,
     )

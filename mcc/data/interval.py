@@ -71,3 +71,54 @@ def paired_difference(
     means = drawn @ values / len(difference)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(difference.mean()), float(low), float(high))
+
+
+def paired_proportions(first: NDArray[np.float64], second: NDArray[np.float64]) -> Interval:
+    """Difference of two shares on the same examples, with its 95 % score interval (Newcombe 1998, method 10).
+
+    Wilson's intervals of both shares, put together with the correlation phi of their pairs. Sound for few
+    disagreements, where a bootstrap gives intervals that are too short.
+
+        low = D - sqrt(a² - 2 phi a b + b²),  a = p1 - low1,  b = high2 - p2;  high likewise
+
+    Args:
+        first, second: [N] 1.0 right or 0.0 wrong of each example, in the same order.
+
+    Raises:
+        ValueError: they differ in length, are empty, or hold other numbers.
+    """
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
+        raise ValueError(f"scores of {first.shape} and {second.shape} are not pairs")
+    if not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
+        raise ValueError("scores are not 1.0 for right and 0.0 for wrong")
+    count = len(first)
+    both, neither = int((first * second).sum()), int(((1 - first) * (1 - second)).sum())
+    one, other = int(first.sum()), int(second.sum())
+    surplus = both * neither - (one - both) * (other - both)
+    if surplus > 0:  # a correction of continuity, of positive correlation only
+        surplus = max(surplus - count / 2, 0)
+    spread = math.sqrt(one * (count - one) * other * (count - other))
+    phi = surplus / spread if spread else 0.0
+    p, q = wilson(one, count), wilson(other, count)
+    difference = p.value - q.value
+
+    def reach(a: float, b: float) -> float:
+        return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
+
+    low = difference - reach(p.value - p.low, q.high - q.value)
+    return Interval(difference, low, difference + reach(p.high - p.value, q.value - q.low))
+
+
+def deviations_apart(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """How many standard deviations the mean of `first` is above that of `second`, on other examples.
+
+    For shares it is the pooled test of two proportions (Fleiss 1981, section 2.1): z = (p1 - p2) /
+    sqrt(p (1 - p) (1/n + 1/m)). Zero where all scores are the same.
+
+    Args:
+        first, second: [N] and [M] one score per example.
+    """
+    pooled = float(np.var(np.concatenate([first, second])))
+    if not pooled:
+        return 0.0
+    return float(first.mean() - second.mean()) / math.sqrt(pooled * (1 / len(first) + 1 / len(second)))

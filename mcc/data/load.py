@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mcc.data.arrays import CHANNELS
 from mcc.data.module import DataModule
 from mcc.data.preprocessing import Preprocessing
 from mcc.errors import DataError, MccError, UsageError
+from mcc.user_code import load_object, neighbours_importable, reason_of
 
-FORMS = "digits, cifar10:DIR, imagefolder:DIR or package.module:factory"
+FORMS = "digits, cifar10:DIR, imagefolder:DIR, package.module:factory or path/file.py:factory"
+UNSEEN = "unseen-train:"
+"""In front of any of them: the network has not been trained on the training images."""
 
 
 def load_data(
@@ -24,42 +24,65 @@ def load_data(
     seed: int = 0,
     input_shape: tuple[int, ...] | None = None,
     preprocessing: Preprocessing | None = None,
+    train_unseen: bool = False,
 ) -> DataModule:
     """The data that `spec` names, as a network takes it.
 
     Args:
         spec: `digits`, `cifar10:DIR`, `imagefolder:DIR`, `package.module:factory` or `path/file.py:factory`:
-            a callable that returns a `DataModule`; it is given those of seed, input_shape and preprocessing
-            that it has parameters for.
+            a callable that returns a `DataModule`; it is given those of seed, input_shape, preprocessing and
+            train_unseen that it has parameters for. `unseen-train:` in front of it sets `train_unseen`.
         seed: chooses the calibration images.
         input_shape: (N, C, H, W) or (C, H, W) of the model's input.
         preprocessing: the network's own; None takes what is customary for the data.
+        train_unseen: the network has not been trained on the training images, so that those for choices may
+            be held out of them.
 
     Raises:
         UsageError: `spec` is none of these.
         DataError: the data is missing, broken, or does not fit the network.
     """
-    shape = _image_shape(input_shape, preprocessing)
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):  # pyright: ignore
+        raise UsageError(
+            f"what the model's factory says of its input is {type(preprocessing).__name__}",
+            hint="return a mcc.data.Preprocessing as the third value, or leave it out",
+        )
+    said = spec.startswith(UNSEEN)
+    spec, train_unseen = spec.removeprefix(UNSEEN), said or train_unseen
     kind, _, rest = spec.partition(":")
-    options: dict[str, Any] = {"seed": seed, "input_shape": shape, "preprocessing": preprocessing}
-    if spec == "digits":
+    options: dict[str, Any] = {"seed": seed, "preprocessing": preprocessing, "train_unseen": train_unseen}
+    if spec == "digits" or kind in BUILT_IN:
+        options["input_shape"] = _image_shape(input_shape, preprocessing)
+        data = _built_in(kind, rest, options)
+    elif not kind or not rest:
+        raise UsageError(f"there is no data called {spec!r}", where="--data", hint=f"use {FORMS}")
+    else:
+        shape = (
+            None if input_shape is None else tuple(input_shape[-3:] if len(input_shape) == 4 else input_shape)
+        )
+        _same_size(shape, preprocessing)
+        data = _from_factory(spec, options | {"input_shape": shape}, input_shape, said)
+    return data
+
+
+BUILT_IN = ("cifar10", "imagefolder")
+
+
+def _built_in(kind: str, rest: str, options: dict[str, Any]) -> DataModule:
+    if kind == "digits":
         from mcc.data.digits import load_digits
 
         return load_digits(**options)
-    if kind in ("cifar10", "imagefolder"):
-        if not rest:
-            raise UsageError(f"{kind} needs a folder", where="--data", hint=f"write {kind}:DIR")
-        folder = Path(rest).expanduser()
-        if kind == "cifar10":
-            from mcc.data.cifar10 import load_cifar10
+    if not rest:
+        raise UsageError(f"{kind} needs a folder", where="--data", hint=f"write {kind}:DIR")
+    folder = Path(rest).expanduser()
+    if kind == "cifar10":
+        from mcc.data.cifar10 import load_cifar10
 
-            return load_cifar10(folder, **options)
-        from mcc.data.image_folder import load_image_folder
+        return load_cifar10(folder, **options)
+    from mcc.data.image_folder import load_image_folder
 
-        return load_image_folder(folder, **options)
-    if not kind or not rest:
-        raise UsageError(f"there is no data called {spec!r}", where="--data", hint=f"use {FORMS}")
-    return _from_factory(spec, options)
+    return load_image_folder(folder, **options)
 
 
 def _image_shape(
@@ -71,75 +94,60 @@ def _image_shape(
     if len(shape) not in (3, 4) or any(side < 1 for side in shape):
         raise DataError(f"the network's input {shape} is not that of an image", hint="N, C, H, W is")
     channels, height, width = shape[-3:]
-    size = preprocessing.size if preprocessing else None
-    if size is not None and size != (height, width):
+    if channels not in CHANNELS and width in CHANNELS:
         raise DataError(
-            f"the preprocessing resizes to {size[0]}x{size[1]} and the network takes {height}x{width}",
-            hint="change one of them",
+            f"the network takes {channels}x{height}x{width}, channels last, and pictures come channels first",
+            hint="wrap it in a module that begins with x.permute(0, 2, 3, 1), and let that take N, C, H, W",
         )
+    _same_size((channels, height, width), preprocessing)
     return channels, height, width
 
 
-def load_object(spec: str) -> Any:
-    """The object that `package.module:name` or `path/to/file.py:name` names.
-
-    Raises:
-        UsageError: there is no such file, module or name.
-        DataError: importing it fails.
-    """
-    place, _, name = spec.rpartition(":")
-    if not place or not name:
-        raise UsageError(f"{spec!r} names nothing", hint="write package.module:name or path/to/file.py:name")
-    try:
-        if place.endswith(".py"):
-            module = _load_file(Path(place).expanduser())
-        else:
-            module = importlib.import_module(place)
-    except MccError:
-        raise
-    except ModuleNotFoundError as error:
-        raise UsageError(f"there is no module {error.name!r}", where=spec, hint=f"use {FORMS}") from None
-    except Exception as error:
-        raise DataError(f"importing it fails ({type(error).__name__}: {error})", where=spec) from error
-    if not hasattr(module, name):
-        raise UsageError(f"{place} has no {name!r}", where=spec)
-    return getattr(module, name)
+def _same_size(shape: tuple[int, ...] | None, preprocessing: Preprocessing | None) -> None:
+    size = preprocessing.size if preprocessing else None
+    if shape is not None and len(shape) == 3 and size is not None and size != shape[1:]:
+        raise DataError(
+            f"the preprocessing resizes to {size[0]}x{size[1]} and the network takes {shape[1]}x{shape[2]}",
+            hint="change one of them",
+        )
 
 
-def _load_file(path: Path) -> Any:
-    if not path.is_file():
-        raise UsageError("there is no such file", where=str(path))
-    # Under its own name in sys.modules, which dataclasses look their module up in.
-    name = f"mcc_file_{path.stem}_{zlib.crc32(str(path.resolve()).encode()):08x}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError("is not a Python file", where=str(path))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _from_factory(spec: str, options: dict[str, Any]) -> DataModule:
-    factory: Callable[..., Any] = load_object(spec)
-    if not callable(factory):
-        raise UsageError("is not callable", where=spec, hint="name a function that returns a DataModule")
-    parameters = inspect.signature(factory).parameters.values()
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    names = {p.name for p in parameters}
-    try:
-        data = factory(**{k: v for k, v in options.items() if takes_all or k in names})
-    except MccError:
-        raise
-    except Exception as error:
-        raise DataError(f"the factory fails ({type(error).__name__}: {error})", where=spec) from error
+def _from_factory(
+    spec: str, options: dict[str, Any], network_shape: tuple[int, ...] | None, said: bool
+) -> DataModule:
+    with neighbours_importable(spec):
+        factory = load_object(spec, FORMS)
+        if not callable(factory):
+            raise UsageError("is not callable", where=spec, hint="name a function that returns a DataModule")
+        try:
+            data = factory(**_taken(factory, options, spec, said))
+        except MccError:
+            raise
+        except (Exception, SystemExit) as error:  # a user's factory may raise anything
+            raise DataError(f"the factory fails ({reason_of(error)})", where=spec) from error
     if not isinstance(data, DataModule):
-        raise DataError(f"returns {type(data).__name__} and not a DataModule", where=spec)
-    shape = options["input_shape"]
-    if shape is not None and data.input_shape != shape:
-        raise DataError(f"gives inputs of {data.input_shape} and the network takes {shape}", where=spec)
+        raise DataError(
+            f"returns {type(data).__name__} and not a DataModule", where=spec,
+            hint="return mcc.data.from_arrays(...), or a mcc.data.DataModule",
+        )  # fmt: skip
+    if network_shape is not None and data.input_shape not in (network_shape, network_shape[1:]):
+        raise DataError(
+            f"gives inputs of {data.input_shape} and the network takes {network_shape}", where=spec
+        )
     return data
+
+
+def _taken(factory: Callable[..., Any], options: dict[str, Any], spec: str, said: bool) -> dict[str, Any]:
+    """Those of the options that a factory has parameters for."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # of some built-in callables
+        return {}
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    names = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY)}
+    if said and not takes_all and "train_unseen" not in names:
+        raise UsageError(
+            "says itself what its validation images are", where=spec,
+            hint=f"leave out {UNSEEN}, or give the function a parameter train_unseen",
+        )  # fmt: skip
+    return {k: v for k, v in options.items() if takes_all or k in names}

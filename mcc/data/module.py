@@ -1,36 +1,44 @@
 """A data set in its four parts, and the batches of each.
 
-    train        what weights are trained on
-    calibration  a small part of train, as it is: quantisation ranges, batch-norm statistics
-    validation   held out from the training data: every choice rests on it
-    test         read once, after everything has been chosen
-
-Which images are held out depends on the data alone and not on a run's seed: a network trained with one
-seed and compressed with another has still never seen its validation images.
+train        what weights are trained on
+calibration  a small part of train, as it is: quantisation ranges, batch-norm statistics
+validation   images that the network has not been trained on: every choice rests on it
+test         read once, after everything has been chosen
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from mcc.data.arrays import class_names_of, labels_of, pair_of, pixels_of
 from mcc.data.augment import Augmentation, IndexArray, epoch_order
+from mcc.data.held_out import TEST_SHARE, halves, hold_out, validation_count
+from mcc.data.parts import check_part, checked, inputs_of, shared_words
 from mcc.data.preprocessing import Preprocessing, image_shape
 from mcc.data.split import FloatImages, ImageSource, ImageSplit, MemoryImages, Split
 from mcc.errors import DataError
 
 SplitName = Literal["train", "calibration", "validation", "test"]
+PARTS: tuple[SplitName, ...] = ("train", "calibration", "validation", "test")
 
-# Held out: a tenth, but enough for an interval of about two points at 95 % accuracy where that leaves
-# at least four fifths for training, and never more than an evaluation in a slow runtime can afford.
-VALIDATION_SHARE, VALIDATION_LEAST, VALIDATION_MOST, VALIDATION_GREATEST_SHARE = 0.1, 500, 5000, 0.2
-HOLD_OUT_SEED = 20_260_101
 CALIBRATION_IMAGES = 512
+CLASSIFICATION = "classification"
+ONLY_TRAIN = (
+    "make a val/ folder of images that the network was not trained on, or write unseen-train: in front of "
+    "the data if it has seen none of the training images"
+)
+CHOSEN_ON = {
+    "validation": "validation images of their own",
+    "test": "one half of the test images, of which the other half is the test",
+    "train": "training images that the network has not seen, as was said",
+}
+"""Where the images for choices come from, in words."""
 
 
 class Batch(NamedTuple):
@@ -52,6 +60,14 @@ class DataModule:
         input_shape: (C, H, W) of every input.
         preprocessing: the network's own, already applied by the splits.
         task: what the network is for: a name that `load_task` knows, or `package.module:factory`.
+        train_unseen: the network has not been trained on `train`.
+        chosen_on: where the images of `validation` come from, in words.
+
+    Raises:
+        DataError: a part that is empty or not what it should be, named.
+
+    Attributes:
+        warnings: sentences on what makes figures doubtful.
     """
 
     name: str
@@ -60,14 +76,31 @@ class DataModule:
     validation: Split
     test: Split
     class_names: tuple[str, ...]
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     preprocessing: Preprocessing
-    task: str = "classification"
+    task: str = CLASSIFICATION
+    train_unseen: bool = False
+    chosen_on: str = ""
+    warnings: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("train", "calibration", "validation", "test"):
-            if not len(getattr(self, name)):
-                raise DataError(f"there are no images for the {name} split", where=self.name)
+        object.__setattr__(self, "class_names", class_names_of(self.class_names, self.name))
+        shape, classes = self.input_shape, len(self.class_names)
+        for name in PARTS:
+            labels = self.task == CLASSIFICATION
+            check_part(name, self.split(name), self.name, shape, classes, labels=labels)
+        both = shared_words(("test", self.test), ("validation", self.validation))
+        if both:
+            raise DataError(
+                f"{both}, so that what was chosen by them would be reported on them", where=self.name,
+                hint="give other images for one of the two",
+            )  # fmt: skip
+        seen = [
+            shared_words((name, self.split(name)), ("training", self.train))
+            for name in ("test", "validation")
+        ]
+        said = [f"{words[0].upper()}{words[1:]}: accuracy on them says little." for words in seen if words]
+        object.__setattr__(self, "warnings", tuple(said))
 
     def split(self, name: SplitName) -> Split:
         """The split called `name`."""
@@ -116,8 +149,12 @@ class DataModule:
         whole = max(1, len(order) // batch_size) if split == "train" else -(-len(order) // batch_size)
         for step in range(step0, whole):
             index = order[step * batch_size : (step + 1) * batch_size]
-            inputs = part.augmented(index, seed=seed, epoch=epoch) if varied else part.inputs(index)
-            yield Batch(inputs, part.targets[index], step)
+            if varied:
+                inputs = part.augmented(index, seed=seed, epoch=epoch)
+                inputs = checked(inputs, len(index), split, self.name, self.input_shape)
+            else:
+                inputs = inputs_of(split, part, index, self.name, self.input_shape)
+            yield Batch(inputs, part.targets[index].astype(np.int64), step)
 
     def training(
         self, batch_size: int, *, seed: int, steps: int, step0: int = 0, augment: bool = True
@@ -147,106 +184,140 @@ class DataModule:
         return state.hexdigest()[:16]
 
 
-def hold_out(
-    labels: NDArray[np.int64], count: int, seed: int = HOLD_OUT_SEED
-) -> tuple[IndexArray, IndexArray]:
-    """Split places 0..len(labels)-1 into (kept, held out), each class in proportion, both in rising order.
-
-    Args:
-        count: about how many to hold out; each class gives its share, rounded.
-    """
-    order = epoch_order(len(labels), seed, 0)
-    held = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        held[members[: round(count * len(members) / len(labels))]] = True
-    return np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)
-
-
-def validation_count(images: int) -> int:
-    """How many of `images` training images are held out for validation."""
-    wanted = min(max(round(images * VALIDATION_SHARE), VALIDATION_LEAST), VALIDATION_MOST)
-    return min(wanted, int(images * VALIDATION_GREATEST_SHARE))
-
-
 def assemble(
     name: str,
-    train: tuple[ImageSource, NDArray[np.int64]],
-    test: tuple[ImageSource, NDArray[np.int64]],
+    train: tuple[ImageSource, object],
+    test: tuple[ImageSource, object] | None,
     *,
-    class_names: tuple[str, ...],
+    class_names: Sequence[str],
     input_shape: tuple[int, int, int],
     preprocessing: Preprocessing,
     seed: int,
     augmentation: Augmentation | None,
-    validation: tuple[ImageSource, NDArray[np.int64]] | None = None,
+    validation: tuple[ImageSource, object] | None = None,
+    train_unseen: bool = False,
     calibration_images: int = CALIBRATION_IMAGES,
 ) -> DataModule:
     """Make the four parts from training and test images with their labels [N].
 
+    Images for choices are `validation`, where it is given; else one half of the test images, of which the
+    other half is the test; of the training images only where the network has not been trained on them.
+
     Args:
+        test: images for the report; None holds some of the training images out, see `train_unseen`.
         input_shape: (C, H, W) that the network takes.
-        validation: images of its own for validation; None holds some of the training images out.
+        validation: images of its own for validation.
+        train_unseen: the network has not been trained on these training images.
         seed: chooses the calibration images; what is held out does not depend on it.
 
     Raises:
         DataError: too few images or classes, or labels outside the classes.
     """
-    if len(class_names) < 2:
-        raise DataError(f"there must be at least two classes, not {len(class_names)}", where=name)
+    names = class_names_of(class_names, name)
+    if len(names) < 2:
+        raise DataError(f"there must be at least two classes, not {len(names)}", where=name)
     preprocessing = preprocessing.for_channels(input_shape[0])
+    given = {"train": train, "test": test, "validation": validation}
+    labels = {
+        part: labels_of(pair[1], len(pair[0]), len(names), part, name)
+        for part, pair in given.items()
+        if pair is not None
+    }
+    parts = _divided(labels, train_unseen, name)
 
-    def part(
-        source: ImageSource, labels: NDArray[np.int64], members: IndexArray, vary: bool = False
-    ) -> ImageSplit:
+    def split(part: str, vary: bool = False) -> ImageSplit:
+        source, members = parts[part]
+        pair = given[source]
+        assert pair is not None
         return ImageSplit(
-            source, members, labels[members], preprocessing, input_shape, augmentation if vary else None
-        )
+            pair[0], members, labels[source][members], preprocessing, input_shape,
+            augmentation if vary else None,
+        )  # fmt: skip
 
-    for _, labels in (train, test, *(() if validation is None else (validation,))):
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(class_names):
-            raise DataError(
-                f"labels run from {labels.min()} to {labels.max()} and there are {len(class_names)} classes",
-                where=name,
-            )
-    everything = np.arange(len(train[1]), dtype=np.int64)
-    kept, held = (
-        (everything, everything[:0]) if validation else hold_out(train[1], validation_count(len(everything)))
-    )
-    chosen = np.sort(kept[epoch_order(len(kept), seed, 0)[:calibration_images]])
+    kept = parts["train"][1]
+    parts["calibration"] = "train", np.sort(kept[epoch_order(len(kept), seed, 0)[:calibration_images]])
     return DataModule(
         name,
-        train=part(*train, kept, vary=True),
-        calibration=part(*train, chosen),
-        validation=part(*validation, np.arange(len(validation[1]))) if validation else part(*train, held),
-        test=part(*test, np.arange(len(test[1]))),
-        class_names=class_names,
+        train=split("train", vary=True),
+        calibration=split("calibration"),
+        validation=split("validation"),
+        test=split("test"),
+        class_names=names,
         input_shape=input_shape,
         preprocessing=preprocessing,
+        train_unseen=train_unseen,
+        chosen_on=CHOSEN_ON[parts["validation"][0]],
     )
+
+
+def _divided(
+    labels: dict[str, NDArray[np.int64]], train_unseen: bool, name: str
+) -> dict[str, tuple[str, IndexArray]]:
+    """For each part, of which of the images given it is made, and which of them."""
+    kept = np.arange(len(labels["train"]), dtype=np.int64)
+    if "test" not in labels:
+        if not train_unseen:
+            raise DataError("has training images alone", where=name, hint=ONLY_TRAIN)
+        kept, held = hold_out(labels["train"], round(len(kept) * TEST_SHARE))
+        parts = {"test": ("train", held)}
+    else:
+        parts = {"test": ("test", np.arange(len(labels["test"]), dtype=np.int64))}
+    if "validation" in labels:
+        parts["validation"] = "validation", np.arange(len(labels["validation"]), dtype=np.int64)
+    elif train_unseen:
+        rest, held = hold_out(labels["train"][kept], validation_count(len(kept)))
+        kept, parts["validation"] = kept[rest], ("train", kept[held])
+    else:
+        if not len(labels["test"]):
+            raise DataError("there are no images for the test split", where=name)
+        if len(labels["test"]) == 1:
+            raise DataError(
+                "one test image cannot be halved, for choices and for the report", where=name,
+                hint="give more of them, or images of their own for validation",
+            )  # fmt: skip
+        report, choices = halves(labels["test"])
+        parts |= {"test": ("test", report), "validation": ("test", choices)}
+    return {**parts, "train": ("train", kept)}
 
 
 def from_arrays(
-    train: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    train: tuple[ArrayLike, ArrayLike],
+    test: tuple[ArrayLike, ArrayLike] | None,
     *,
-    class_names: tuple[str, ...],
+    class_names: Sequence[str],
+    validation: tuple[ArrayLike, ArrayLike] | None = None,
+    train_unseen: bool = False,
     name: str = "arrays",
     input_shape: tuple[int, int, int] | None = None,
     preprocessing: Preprocessing | None = None,
     augmentation: Augmentation | None = None,
     seed: int = 0,
 ) -> DataModule:
-    """A data module of your own images: (uint8 [N, C, H, W], int64 labels [N]) for training and for test."""
+    """A data module of your own images and labels, for training and for test.
+
+    Images are [N, C, H, W]: bytes, or floats from 0 to 1. Labels are the places of the classes in
+    `class_names`, [N], or one-hot. For the rest see `assemble`.
+
+    Raises:
+        DataError: arrays that are neither, or that do not belong together.
+    """
     preprocessing = preprocessing or Preprocessing()
-    pixels = train[0]
+    channels = input_shape[0] if input_shape else None
+
+    def read(pair: object, part: str) -> tuple[ImageSource, object]:
+        images, labels = pair_of(pair, part, name)
+        return MemoryImages(pixels_of(images, part, name, channels)), labels
+
+    source = read(train, "train")
     return assemble(
         name,
-        (MemoryImages(train[0]), train[1]),
-        (MemoryImages(test[0]), test[1]),
+        source,
+        None if test is None else read(test, "test"),
         class_names=class_names,
-        input_shape=input_shape or image_shape(MemoryImages(pixels).shape, preprocessing.size),
+        input_shape=input_shape or image_shape(source[0].shape, preprocessing.size),
         preprocessing=preprocessing,
         seed=seed,
         augmentation=augmentation,
+        validation=None if validation is None else read(validation, "validation"),
+        train_unseen=train_unseen,
     )

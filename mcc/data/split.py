@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mcc.data.arrays import BLACK, Pixels
 from mcc.data.augment import Augmentation, IndexArray
 from mcc.data.preprocessing import WHITE, Preprocessing
 from mcc.errors import DataError
@@ -26,16 +27,30 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: IndexArray) -> NDArray[np.uint8]:
-        """The images at `index` [N]: [N, C, H, W], 0-255."""
+    def read(self, index: IndexArray) -> Pixels:
+        """The images at `index` [N]: [N, C, H, W], 0-255; of your own source, uint8."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryImages:
-    """Images in memory: uint8 [N, C, H, W]."""
+    """Images in memory, [N, C, H, W] from 0 to 255: uint8, or float32 where bytes would round them.
 
-    pixels: NDArray[np.uint8]
+    Raises:
+        DataError: another kind, shape or scale; `mcc.data.from_arrays` takes more.
+    """
+
+    pixels: Pixels
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        if pixels.ndim != 4 or pixels.dtype.name not in ("uint8", "float32"):
+            raise DataError(f"images are {pixels.dtype} {list(pixels.shape)}, not uint8 [N, C, H, W]")
+        if pixels.dtype == np.float32 and len(pixels) and not BLACK <= pixels.max() <= WHITE:
+            raise DataError(
+                f"float images reach up to {pixels.max():.4g}, and they are kept from 0 to 255",
+                hint="use mcc.data.from_arrays",
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -46,7 +61,7 @@ class MemoryImages:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def read(self, index: IndexArray) -> NDArray[np.uint8]:
+    def read(self, index: IndexArray) -> Pixels:
         """The images at `index`: [N, C, H, W]."""
         return self.pixels[index]
 
@@ -106,6 +121,8 @@ class ImageSplit:
             raise DataError(
                 f"{len(self.members)} images and {len(self.targets)} labels do not belong together"
             )
+        if len(self.members) and not 0 <= self.members.min() <= self.members.max() < len(self.source):
+            raise DataError(f"members beyond the {len(self.source)} images of the source")
         # Zero after normalisation, so that a shifted image brings no new contrast.
         fill = tuple(round(min(max(m, 0.0), 1.0) * WHITE) for m in self.preprocessing.mean[:given])
         object.__setattr__(self, "fill", fill)
@@ -122,11 +139,11 @@ class ImageSplit:
 
     def inputs(self, index: IndexArray) -> FloatImages:
         """The images at `index` [N]: float32 [N, C, H, W]."""
-        return self._transformed(self.source.read(self.members[index]))
+        return self._transformed(self._read(index))
 
     def augmented(self, index: IndexArray, *, seed: int, epoch: int) -> FloatImages:
         """The images at `index`, varied as a pure function of seed, epoch and each image's place."""
-        pixels = self.source.read(self.members[index])
+        pixels = self._read(index)
         if self.augmentation is not None:
             pixels = self.augmentation.apply(pixels, index, seed=seed, epoch=epoch, fill=self.fill)
         return self._transformed(pixels)
@@ -145,7 +162,17 @@ class ImageSplit:
         )
         return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
-    def _transformed(self, pixels: NDArray[np.uint8]) -> FloatImages:
+    def _read(self, index: IndexArray) -> Pixels:
+        pixels = self.source.read(self.members[index])
+        wanted = (len(index), *self.source.shape)
+        # A user's source that gives floats from 0 to 1 would be black.
+        if pixels.shape != wanted or not (pixels.dtype == np.uint8 or isinstance(self.source, MemoryImages)):
+            raise DataError(
+                f"the source of images gives {pixels.dtype} {list(pixels.shape)}, not uint8 {list(wanted)}"
+            )
+        return pixels
+
+    def _transformed(self, pixels: Pixels) -> FloatImages:
         channels, height, width = self.input_shape
         if pixels.shape[1] != channels:
             pixels = np.repeat(pixels, channels, axis=1)

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcc.data.load import load_object
 from mcc.data.module import DataModule
 from mcc.errors import UsageError
+from mcc.user_code import load_object, neighbours_importable
 
 Outputs = Sequence[NDArray[np.float32]]
 Statistics = NDArray[np.float64]
@@ -106,7 +106,11 @@ def load_task(spec: str = "classification") -> Task:
     Raises:
         UsageError: there is no such task, or it lacks a member of `Task`.
     """
-    task = load_object(spec) if ":" in spec else _own_task(spec)
+    if ":" in spec:
+        with neighbours_importable(spec):
+            task = load_object(spec, "the name of a task, or package.module:TASK")
+    else:
+        task = _own_task(spec)
     if task is None:
         raise UsageError(f"there is no task called {spec!r}", hint=f"there is {', '.join(task_names())}")
     if not isinstance(task, Task):

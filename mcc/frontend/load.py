@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import NoneType
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from mcc.errors import MccError, UsageError
 from mcc.frontend.cut import cut_graph
-from mcc.frontend.torch_module import capture, capture_program, user_place
+from mcc.frontend.torch_module import capture, capture_program
 from mcc.frontend.weights import load_weights
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph
+from mcc.user_code import load_object, neighbours_importable, reason_of
 
 Shape = tuple[int, ...]
 
 FORMS = "package.module:factory, path/to/file.py:factory, or a .pt2, .onnx or .mcc file"
+
+
+@runtime_checkable
+class PreprocessingLike(Protocol):
+    """What a factory may say of its input: `mcc.data.Preprocessing`, which stands on this floor and is not
+    imported here."""
+
+    mean: Any
+    std: Any
+    size: Any
+    crop: Any
 
 
 @dataclass(frozen=True)
@@ -111,11 +119,9 @@ _READERS: dict[str, Callable[[Path, Shape | None, Sequence[str]], Graph]] = {
 def _from_factory(
     spec: str, input_shape: Shape | None, weights: Path | None, cut: Sequence[str]
 ) -> LoadedModel:
-    source, _, attribute = spec.rpartition(":")
-    folder = Path(source).resolve().parent if source.endswith(".py") else Path.cwd()
-    with _importable(folder):
-        module = _import(source)
-        made = _call(getattr(module, attribute, None), spec, attribute)
+    attribute = spec.rpartition(":")[2]
+    with neighbours_importable(spec):
+        made = _call(load_object(spec, FORMS), spec, attribute)
         network, examples, preprocessing = _parts(made, spec)
         if weights is not None:
             load_weights(network, weights)
@@ -123,52 +129,7 @@ def _from_factory(
     return LoadedModel(graph, preprocessing, attribute, network)
 
 
-@contextmanager
-def _importable(folder: Path) -> Generator[None]:
-    """Let the model's file import its neighbours, as it can when Python runs it."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        if str(folder) in sys.path:
-            sys.path.remove(str(folder))
-
-
-def _import(source: str) -> ModuleType:
-    """A module by dotted name or by path."""
-    try:
-        if source.endswith(".py"):
-            return _import_file(Path(source))
-        return importlib.import_module(source)
-    except MccError:
-        raise
-    except ModuleNotFoundError as error:
-        hint = f"give {FORMS}" if error.name and source.startswith(error.name) else f"install {error.name}"
-        raise UsageError(f"cannot be imported: {error}", where=source, hint=hint) from error
-    except Exception as error:  # a user's file may raise anything
-        raise UsageError(f"cannot be imported: {_reason(error)}", where=source) from error
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UsageError("no such file", where=str(path))
-    name = f"mcc_model_{path.stem}_{abs(hash(str(path.resolve())))}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError("is no Python file", where=str(path))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while it is being executed
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
 def _call(factory: object, spec: str, attribute: str) -> object:
-    if factory is None:
-        raise UsageError(f"has no {attribute}", where=spec, hint="name a function that returns a module")
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):
@@ -177,16 +138,8 @@ def _call(factory: object, spec: str, attribute: str) -> object:
         return factory()
     except MccError:
         raise
-    except Exception as error:  # a user's factory may raise anything
-        raise UsageError(f"cannot be built: {_reason(error)}", where=spec) from error
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    place = user_place(error.__traceback__)
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}" + (
-        f" ({place[0]})" if place else ""
-    )
+    except (Exception, SystemExit) as error:  # a user's factory may raise anything
+        raise UsageError(f"cannot be built: {reason_of(error)}", where=spec) from error
 
 
 def _parts(made: object, spec: str) -> tuple[nn.Module, object, object]:
@@ -198,7 +151,13 @@ def _parts(made: object, spec: str) -> tuple[nn.Module, object, object]:
             hint="return a module, (module, inputs) or (module, inputs, preprocessing)",
         )  # fmt: skip
     examples = values[1] if len(values) > 1 else None
-    return values[0], examples, values[2] if len(values) > 2 else None
+    preprocessing = values[2] if len(values) > 2 else None
+    if not isinstance(preprocessing, NoneType | PreprocessingLike):
+        raise UsageError(
+            f"returns {type(preprocessing).__name__} as its third value, not a Preprocessing", where=spec,
+            hint="return (module, inputs, mcc.data.Preprocessing(mean=..., std=...)), or leave it out",
+        )  # fmt: skip
+    return values[0], examples, preprocessing
 
 
 def _example_inputs(examples: object, input_shape: tuple[int, ...] | None, spec: str) -> tuple[Tensor, ...]:

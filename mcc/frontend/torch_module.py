@@ -9,12 +9,9 @@ front is the batch and not one the model squeezes; where it insists on a batch o
 from __future__ import annotations
 
 import copy
-import linecache
 import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -27,6 +24,7 @@ from mcc.frontend.importer import import_program, static_shape
 from mcc.frontend.program import Program, as_double, cut_program, from_export, interpret
 from mcc.frontend.quiet import quiet
 from mcc.ir.graph import Graph, run
+from mcc.user_code import user_place
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +37,6 @@ TOLERANCE_FLOAT32 = 1e-6
 TOLERANCE_FLOAT64 = 1e-9
 # What float32 may lose against another order of sums over the depth of a network; more is another function.
 LARGEST_FLOAT32 = 1e-3
-
-_TORCH = str(Path(torch.__file__).parent)
-_HERE = str(Path(__file__).parent)
 
 
 def capture(module: nn.Module, example_inputs: Sequence[Tensor], cut: Sequence[str] = ()) -> Graph:
@@ -204,18 +199,6 @@ def _eval_mode(module: nn.Module) -> Generator[None]:
     finally:
         for part, training in before:
             part.training = training
-
-
-def user_place(traceback: TracebackType | None) -> tuple[str, str] | None:
-    """`file.py:12` and the text of the innermost line that is neither torch's nor mcc's."""
-    found: tuple[str, str] | None = None
-    while traceback is not None:
-        name = traceback.tb_frame.f_code.co_filename
-        if not name.startswith((_TORCH, _HERE, "<")):
-            line = linecache.getline(name, traceback.tb_lineno).strip()
-            found = f"{Path(name).name}:{traceback.tb_lineno}", line
-        traceback = traceback.tb_next
-    return found
 
 
 def _first_line(error: BaseException) -> str:

@@ -51,6 +51,21 @@ _HINT = "give the weights of this very model"
 
 
 def _check(name: str, value: Tensor, own: Tensor, path: Path) -> None:
+    kind = _unusable(value)
+    if kind:
+        raise DataError(
+            f"holds {name} as {kind}", where=str(path), hint="save ordinary, dense tensors of the CPU"
+        )
+    if own.is_meta:
+        raise DataError(
+            f"cannot be loaded into {name}, for which the model has no memory (device meta)", where=str(path),
+            hint="make the model on the CPU",
+        )  # fmt: skip
+    if value.is_complex() or value.is_floating_point() != own.is_floating_point():
+        raise DataError(
+            f"holds {name} as {_type(value)}, but the model's is {_type(own)}", where=str(path),
+            hint="dequantise integer weights first; a compressed file is lowered as it is",
+        )  # fmt: skip
     if value.shape != own.shape:
         raise DataError(
             f"holds {name} of shape {tuple(value.shape)}, but the model's is {tuple(own.shape)}",
@@ -58,6 +73,27 @@ def _check(name: str, value: Tensor, own: Tensor, path: Path) -> None:
         )  # fmt: skip
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
         raise DataError(f"holds values in {name} that are not finite", where=str(path), hint="train it again")
+    if not bool((value.detach().to(own.dtype).isfinite()).all()):
+        raise DataError(f"holds values in {name} that are too large for {_type(own)}", where=str(path))
+
+
+def _unusable(value: Tensor) -> str:
+    """What kind of tensor it is that holds no plain values, in words; empty for an ordinary one."""
+    if value.is_meta:
+        return "a tensor without values (device meta)"
+    if value.is_nested:
+        return "a nested tensor"
+    if value.layout != torch.strided:
+        return f"a sparse tensor ({_word(value.layout)})"
+    return f"a quantised tensor ({_type(value)})" if value.is_quantized else ""
+
+
+def _type(value: Tensor) -> str:
+    return _word(value.dtype)
+
+
+def _word(value: object) -> str:
+    return str(value).removeprefix("torch.")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

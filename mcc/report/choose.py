@@ -1,8 +1,8 @@
 """Which strategy is delivered: the rule, as pure functions on figures.
 
-Picked is the highest validation accuracy among those that keep every budget; within its 95 % interval the
-faster, then the smaller. With a limit on the loss of accuracy alone: the fastest that keeps it. Accuracy on
-the test split plays no part.
+Picked is the highest validation accuracy among those that keep every budget; of those that the same images,
+taken in pairs, cannot tell from it at 95 %, the fastest, then the smallest. With a limit on the loss of
+accuracy alone: the fastest that keeps it. Accuracy on the test split plays no part.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from mcc.data.interval import wilson
+from mcc.data.interval import Interval
 from mcc.errors import ConstraintError
 from mcc.report.schema import Budget, Result, StrategyResult
 from mcc.report.words import budget_words, feasible_words
 
 Figure = Callable[[StrategyResult, str], float | None]
+Difference = Callable[[str, str], Interval]
 
 ROUNDING_POINTS = 1e-9  # a loss of exactly the limit, in points, is kept whatever the floating-point rounding
 
@@ -123,7 +124,7 @@ def choose(
     *,
     baseline: Result,
     reference: float | None,
-    validation_images: int,
+    difference: Difference,
 ) -> StrategyResult:
     """The strategy to deliver.
 
@@ -132,7 +133,8 @@ def choose(
         budget: what was asked for.
         baseline: the original float model, lowered and measured the same way.
         reference: validation accuracy that loss is counted from, see `accuracy_reference`.
-        validation_images: how many images the validation accuracies rest on, at least 1.
+        difference: of the validation accuracies of two strategies, first less second, by their names, with
+            its 95 % interval on the same images; see `mcc.report.pairs`.
 
     Raises:
         ConstraintError: none keeps every budget; the hint names the nearest feasible ones.
@@ -147,9 +149,9 @@ def choose(
         )
     if budget.asked == ("max_drop",):
         return min(keeping, key=_fast_then_small)
-    best = max(_accuracy(strategy) for strategy in keeping)
-    floor = wilson(round(best * validation_images), validation_images).low
-    return min((s for s in keeping if _accuracy(s) >= floor), key=_fast_then_small)
+    best = min(keeping, key=lambda s: (-_accuracy(s), *_fast_then_small(s)))
+    as_good = [s for s in keeping if s is best or difference(best.name, s.name).low <= 0]
+    return min(as_good, key=_fast_then_small)
 
 
 def _accuracy(strategy: StrategyResult) -> float:

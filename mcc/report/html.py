@@ -23,8 +23,8 @@ from mcc.report.words import (
 )
 
 DEFINITIONS = {
-    "validation accuracy": "of the lowered file run in the target's runtime, on images held out from the "
-    "training data. Every choice rests on it.",
+    "validation accuracy": "of the lowered file run in the target's runtime, on images that the "
+    "network was not trained on. Every choice rests on it.",
     "test accuracy": "the same on the test images, read once, after every choice was made.",
     "latency": "median time of one inference in a fresh process, after warm-up, files taking turns so that "
     "drifts of the machine meet all alike; outliers are kept. A budget is kept when the upper 95 % bound of "

@@ -84,7 +84,7 @@ class Result(Frozen):
 
     Attributes:
         accuracy: the task's metric on the test split, 0 to 1; read once, after every choice was made.
-        validation_accuracy: the same on images held out from the training data; every choice rests on it.
+        validation_accuracy: the same on the images for choices, which the network was not trained on.
         latency_us: measured time; absent on simulators.
         model_cycles, instructions: modelled cycles and counted instructions of one inference, on simulators.
         size_bytes: of the file.
@@ -133,6 +133,9 @@ class StrategyResult(Result):
         on_pareto_front: no other strategy is both as fast and as accurate and better in one of the two.
         keeps_budgets: each constraint asked for, and whether this strategy keeps it.
         chosen: whether this is the one that was delivered.
+        lost_points, lost_ci95: points of validation accuracy below the better of the originals, and the 95 %
+            interval of that on the same images, in pairs.
+        behind_points, behind_ci95: the same, below the one that was delivered.
         notes: sentences on what helped, what did not, and why.
     """
 
@@ -144,6 +147,10 @@ class StrategyResult(Result):
     on_pareto_front: bool = False
     keeps_budgets: dict[str, bool] = {}
     chosen: bool = False
+    lost_points: float | None = None
+    lost_ci95: Interval | None = None
+    behind_points: float | None = None
+    behind_ci95: Interval | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -251,6 +258,7 @@ class Report(Frozen):
         accuracy_reference: validation accuracy from which loss is counted: the better of the original and
             the original given the same extra training.
         validation_images, test_images: sizes of the splits.
+        chosen_on: where the validation images come from, in words.
         strategies: everything tried.
         decisions: one for each layer of the delivered model.
         stages: seconds spent in each.
@@ -277,6 +285,7 @@ class Report(Frozen):
     accuracy_reference: Share | None = None
     validation_images: Count = 0
     test_images: Count = 0
+    chosen_on: str = ""
     strategies: tuple[StrategyResult, ...]
     decisions: tuple[Decision, ...] = ()
     stages: dict[str, float] = {}

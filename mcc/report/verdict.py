@@ -114,6 +114,10 @@ def _accuracy(report: Report) -> str:
         word = f"{points_words(abs(lost))} {'lost' if lost > 0 else 'gained'}"
         word = word if abs(lost) >= TWO_DIGITS else "nothing lost"
         text += f"; on the validation images, {word} against the best the original reaches, trained on or not"
+        chosen = report.chosen
+        if chosen is not None and chosen.lost_ci95 is not None:
+            low, high = chosen.lost_ci95
+            text += f" (lost in pairs on the same images: 95 % interval {low:+.2f} to {high:+.2f} points)"
     return text + "."
 
 
@@ -155,13 +159,10 @@ def _family(report: Report) -> str:
     if not even.keeps_all:
         return "No network narrowed evenly that was tried keeps the budgets." if even.keeps_budgets else ""
     theirs, ours = even.validation_accuracy, chosen.validation_accuracy
-    if theirs is None or ours is None or not report.validation_images:
+    if theirs is None or ours is None or even.behind_ci95 is None:
         return ""
-    from mcc.data.interval import wilson
-
-    low = wilson(round(ours * report.validation_images), report.validation_images).low
     figures = f"narrowed evenly and trained alike, it keeps the budgets at {percent_words(theirs)}"
-    if theirs >= low:
+    if even.behind_ci95[0] <= 0:  # the same images do not tell them apart
         return f"A narrower network of the same family would do as well: {figures} validation accuracy."
     instead = f"validation accuracy, not {percent_words(ours)}"
     return f"A narrower network of the same family does less well: {figures} {instead}."

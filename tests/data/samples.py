@@ -23,7 +23,9 @@ def module(count: int = 64, shift: int = 2) -> DataModule:
     """Images of 8x8 in three classes."""
     train = (pixels(count, 1, (3, 8, 8)), labels(count, 3))
     test = (pixels(12, 2, (3, 8, 8)), labels(12, 3))
-    return from_arrays(train, test, class_names=("a", "b", "c"), augmentation=Augmentation(shift))
+    return from_arrays(
+        train, test, class_names=("a", "b", "c"), augmentation=Augmentation(shift), train_unseen=True
+    )
 
 
 def write_binary(folder: Path, each: int = 20, test: int = 30) -> Path:

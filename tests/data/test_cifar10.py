@@ -13,7 +13,10 @@ from tests.data.samples import CLASSES, labels, pixels, write_binary
 @pytest.mark.parametrize("inside", [False, True])
 def test_reads_the_official_layout(tmp_path: Path, inside: bool) -> None:
     inner = write_binary(tmp_path)
-    data = load_data(f"cifar10:{inner if inside else tmp_path}", preprocessing=Preprocessing())
+    place = inner if inside else tmp_path
+    halved = load_data(f"cifar10:{place}")
+    assert (len(halved.train), len(halved.validation), len(halved.test)) == (100, 15, 15)
+    data = load_data(f"unseen-train:cifar10:{place}", preprocessing=Preprocessing())
     assert (len(data.train), len(data.validation), len(data.test)) == (80, 20, 30)
     assert data.class_names == CLASSES
     assert np.array_equal(data.test.targets, labels(30))
@@ -40,8 +43,8 @@ def test_the_same_images_in_folders_give_the_same_tensors(tmp_path: Path) -> Non
                 inside = folder / part / CLASSES[label]
                 inside.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image.transpose(1, 2, 0)).save(inside / f"{number}{place:03d}.png")
-    one = load_data(f"cifar10:{tmp_path / 'binary'}", input_shape=(3, 64, 64))
-    other = load_data(f"cifar10:{folder}", input_shape=(3, 64, 64))
+    one = load_data(f"unseen-train:cifar10:{tmp_path / 'binary'}", input_shape=(3, 64, 64))
+    other = load_data(f"unseen-train:cifar10:{folder}", input_shape=(3, 64, 64))
     assert other.class_names == CLASSES
     order = np.argsort(one.test.targets, kind="stable")
     assert np.array_equal(one.test.inputs(order), other.test.inputs(np.arange(30)))

@@ -17,6 +17,10 @@ def test_reads_classes_in_sorted_order(tmp_path: Path) -> None:
     write_folder(tmp_path, {"train": 10, "test": 3}, classes=("dog", "ant", "cat"))
     data = load_data(f"imagefolder:{tmp_path}", preprocessing=Preprocessing())
     assert data.class_names == ("ant", "cat", "dog")
+    halves = sorted([*data.test.targets.tolist(), *data.validation.targets.tolist()])
+    assert halves == [0] * 3 + [1] * 3 + [2] * 3
+    assert (len(data.train), len(data.validation), len(data.test)) == (30, 4, 5)
+    data = load_data(f"unseen-train:imagefolder:{tmp_path}", preprocessing=Preprocessing())
     assert data.test.targets.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     assert (len(data.train), len(data.validation), len(data.test)) == (24, 6, 9)
     assert data.input_shape == (3, 12, 12)
@@ -24,13 +28,45 @@ def test_reads_classes_in_sorted_order(tmp_path: Path) -> None:
     assert np.array_equal(data.test.inputs(np.arange(3)), expected)
 
 
-def test_val_is_the_test_unless_there_is_one(tmp_path: Path) -> None:
-    write_folder(tmp_path / "a", {"train": 10, "val": 4})
-    held = load_data(f"imagefolder:{tmp_path / 'a'}")
-    assert (len(held.train), len(held.validation), len(held.test)) == (16, 4, 8)
-    write_folder(tmp_path / "b", {"train": 10, "val": 4, "test": 3})
-    own = load_data(f"imagefolder:{tmp_path / 'b'}")
-    assert (len(own.train), len(own.validation), len(own.test)) == (20, 8, 6)
+def parts(spec: str) -> tuple[int, int, int]:
+    data = load_data(spec)
+    return len(data.train), len(data.validation), len(data.test)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])
+def test_one_folder_of_unseen_pictures_is_halved(tmp_path: Path, name: str) -> None:
+    write_folder(tmp_path, {"train": 10, name: 4})
+    assert parts(f"imagefolder:{tmp_path}") == (20, 4, 4)
+    assert parts(f"unseen-train:imagefolder:{tmp_path}") == (16, 4, 8)
+    data = load_data(f"imagefolder:{tmp_path}")
+    assert data.chosen_on == "one half of the test images, of which the other half is the test"
+    assert data.warnings == ()
+    halves = [p.inputs(np.arange(4)) for p in (data.validation, data.test)]
+    assert len({image.tobytes() for half in halves for image in half}) == 8
+    assert [p.targets.tolist() for p in (data.validation, data.test)] == [[0, 0, 1, 1]] * 2
+    other = load_data(f"imagefolder:{tmp_path}", seed=5)
+    assert np.array_equal(other.test.inputs(np.arange(4)), halves[1]), "the halves do not hang on the seed"
+
+
+def test_training_pictures_alone_are_divided_in_three_if_they_are_unseen(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"train": 25})
+    assert parts(f"unseen-train:imagefolder:{tmp_path}") == (32, 8, 10)
+    with pytest.raises(DataError, match="holds train/ alone"):
+        load_data(f"imagefolder:{tmp_path}")
+
+
+def test_validation_pictures_are_for_choices_where_there_are_others_for_the_test(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"train": 10, "val": 4, "test": 3})
+    for spec in (f"imagefolder:{tmp_path}", f"unseen-train:imagefolder:{tmp_path}"):
+        assert parts(spec) == (20, 8, 6)
+    (tmp_path / "valid").symlink_to(tmp_path / "val")
+    with pytest.raises(DataError, match="holds val/ and valid/; leave one of them"):
+        parts(f"imagefolder:{tmp_path}")
+    (tmp_path / "val").rename(tmp_path / "pictures")
+    (tmp_path / "valid").unlink()
+    (tmp_path / "valid").symlink_to(tmp_path / "test")
+    with pytest.raises(DataError, match="two of its parts are one and the same folder"):
+        parts(f"imagefolder:{tmp_path}")
 
 
 def test_pictures_of_any_size_are_fitted_and_cut(tmp_path: Path) -> None:
@@ -38,7 +74,7 @@ def test_pictures_of_any_size_are_fitted_and_cut(tmp_path: Path) -> None:
     Image.new("RGB", (40, 20), (255, 0, 0)).save(tmp_path / "test" / "cat" / "wide.png")
     with pytest.raises(DataError, match="2 different sizes and the network names none; give --resize"):
         load_data(f"imagefolder:{tmp_path}")
-    data = load_data(f"imagefolder:{tmp_path}", preprocessing=SIZED)
+    data = load_data(f"unseen-train:imagefolder:{tmp_path}", preprocessing=SIZED)
     assert data.test.inputs(np.arange(5)).shape == (5, 3, 8, 8)
     assert np.array_equal(data.test.inputs(np.array([2]))[0, :, 4, 4], [1, 0, 0])
 
@@ -89,14 +125,14 @@ def test_a_broken_image_is_named(
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     spec = f"imagefolder:{tmp_path}"
-    with pytest.raises(DataError, match="train: there is no such folder; expected train/ and test/"):
+    with pytest.raises(DataError, match="train: there is no such folder; expected train/, and val/ or test/"):
         load_data(spec)
     (tmp_path / "train").mkdir()
     with pytest.raises(DataError, match="train: holds no class folders"):
         load_data(spec)
     (tmp_path / "train" / "cat").mkdir()
     (tmp_path / "train" / "dog").mkdir()
-    with pytest.raises(DataError, match="holds neither test/ nor val/"):
+    with pytest.raises(DataError, match=r"holds train/ alone; make a val/ folder .* or write unseen-train:"):
         load_data(spec)
     (tmp_path / "test" / "cow").mkdir(parents=True)
     with pytest.raises(DataError, match=r"train: holds no images; looked for \.bmp"):

@@ -18,7 +18,7 @@ def nothing():
     return module(60)
 
 def anything(**options):
-    assert set(options) == {"seed", "input_shape", "preprocessing"}
+    assert set(options) == {"seed", "input_shape", "preprocessing", "train_unseen"}
     return module(60)
 
 def wrong():
@@ -55,9 +55,9 @@ def test_a_factory_in_a_package() -> None:
         ("digits:", "there is no data called 'digits:'"),
         ("cifar10", "cifar10 needs a folder; write cifar10:DIR"),
         ("imagefolder:", "imagefolder needs a folder"),
-        ("no_such_package.data:make", "there is no module 'no_such_package'"),
-        ("mcc.data:no_such", "mcc.data has no 'no_such'"),
-        ("nowhere/data.py:make", "there is no such file"),
+        ("no_such_package.data:make", "cannot be imported: No module named 'no_such_package'"),
+        ("mcc.data:no_such", "mcc.data: has no no_such"),
+        ("nowhere/data.py:make", "no such file"),
         ("{file}:number", "is not callable"),
     ],
 )
@@ -69,12 +69,14 @@ def test_wrong_use_is_said(file: Path, spec: str, sentence: str) -> None:
 def test_a_factory_that_fails_is_said(file: Path) -> None:
     with pytest.raises(DataError, match="returns int and not a DataModule"):
         load_data(f"{file}:wrong")
-    with pytest.raises(DataError, match=r"the factory fails \(RuntimeError: no disk\)"):
+    with pytest.raises(DataError, match=r"the factory fails \(RuntimeError: no disk \(mine\.py:21\)\)"):
         load_data(f"{file}:fails")
-    with pytest.raises(DataError, match=r"gives inputs of \(3, 8, 8\) and the network takes \(3, 32, 32\)"):
+    with pytest.raises(
+        DataError, match=r"gives inputs of \(3, 8, 8\) and the network takes \(1, 3, 32, 32\)"
+    ):
         load_data(f"{file}:nothing", input_shape=(1, 3, 32, 32))
     file.write_text("import nothing_of_that_name +")
-    with pytest.raises(DataError, match="importing it fails"):
+    with pytest.raises(UsageError, match=r"mine\.py: cannot be imported: SyntaxError"):
         load_data(f"{file}:make")
 
 

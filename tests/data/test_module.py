@@ -3,7 +3,7 @@ import pytest
 
 from mcc.data import Augmentation, DataModule, MemoryImages, Preprocessing, assemble, from_arrays
 from mcc.data.augment import epoch_order
-from mcc.data.module import hold_out, validation_count
+from mcc.data.held_out import hold_out, validation_count
 from mcc.data.split import ImageSplit
 from mcc.errors import DataError
 from tests.data.samples import labels, module, pixels
@@ -75,10 +75,11 @@ def test_validation_is_held_out_in_proportion_and_not_by_the_seed() -> None:
 
 
 def make(seed: int) -> DataModule:
-    images = MemoryImages(pixels(6000, shape=(1, 2, 2)))
+    images, test = (MemoryImages(pixels(6000, place, (1, 2, 2))) for place in range(2))
     return assemble(
-        "made", (images, labels(6000)), (images, labels(6000)), class_names=tuple("0123456789"),
+        "made", (images, labels(6000)), (test, labels(6000)), class_names=tuple("0123456789"),
         input_shape=(1, 2, 2), preprocessing=Preprocessing(), seed=seed, augmentation=None,
+        train_unseen=True,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mcc
+from mcc.data import Preprocessing
 from mcc.errors import DataError, MccError, UsageError
 from mcc.frontend import load_model
 from mcc.ir.graph import inputs, run
@@ -22,6 +23,7 @@ NET = """
 import torch
 from dataclasses import dataclass
 from torch import nn
+from mcc.data import Preprocessing
 from neighbour import WIDTH
 
 @dataclass
@@ -35,7 +37,10 @@ def one():
     return bare(), torch.zeros(1, 3, 8, 8)
 
 def all():
-    return bare(), (torch.zeros(4, 3, 8, 8),), "preprocessing"
+    return bare(), (torch.zeros(4, 3, 8, 8),), Preprocessing((0.5,), (0.25,))
+
+def transform():
+    return bare(), torch.zeros(1, 3, 8, 8), "imagenet"
 
 def two_inputs():
     class Two(nn.Module):
@@ -62,7 +67,7 @@ def net(tmp_path: Path) -> str:
 
 def test_factories(net: str) -> None:
     loaded = load_model(f"{net}:all")
-    assert (loaded.name, loaded.preprocessing) == ("all", "preprocessing")
+    assert (loaded.name, loaded.preprocessing) == ("all", Preprocessing((0.5,), (0.25,)))
     assert isinstance(loaded.module, nn.Sequential)
     assert shape_of(inputs(loaded.graph)[0]) == (1, 3, 8, 8)
     assert load_model(f"{net}:one").preprocessing is None
@@ -86,6 +91,7 @@ def test_a_factory_by_dotted_name(net: str, monkeypatch: pytest.MonkeyPatch) -> 
         ("missing", {}, ("has no missing",)),
         ("broken", {}, ("cannot be built", "KeyError", "net.py:")),
         ("number", {}, ("returns int, not a module",)),
+        ("transform", {}, ("returns str as its third value", "mcc.data.Preprocessing(mean")),
         ("two_inputs", {"input_shape": (1, 3)}, ("2 inputs", "--input-shape")),
         ("one", {"input_shape": (1, 5, 8, 8)}, ("does not run on inputs of shape (2, 5, 8, 8)",)),
     ],
@@ -225,3 +231,41 @@ def test_torn_weights(net: str, tmp_path: Path, content: bytes, suffix: str) -> 
 def test_weights_that_are_not_there(net: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         load_model(f"{net}:one", weights=tmp_path / "w.pt")
+
+
+WRONG_TENSORS: dict[str, tuple[Any, str]] = {
+    "integers": (torch.ones(4, 3, 3, 3, dtype=torch.int8), "as int8, but the model's is float32; dequantise"),
+    "booleans": (torch.ones(4, 3, 3, 3, dtype=torch.bool), "as bool, but the model's is float32"),
+    "complex": (torch.ones(4, 3, 3, 3, dtype=torch.complex64), "as complex64, but the model's is float32"),
+    "sparse": (torch.ones(4, 3, 3, 3).to_sparse(), "0.weight as a sparse tensor (sparse_coo)"),
+    "without values": (torch.ones(4, 3, 3, 3, device="meta"), "as a tensor without values (device meta)"),
+    "too large": (torch.full((4, 3, 3, 3), 1e300, dtype=torch.float64), "too large for float32"),
+    "infinite": (torch.full((4, 3, 3, 3), torch.inf), "values in 0.weight that are not finite"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_TENSORS)
+def test_weights_are_plain_numbers_of_the_models_kind(net: str, tmp_path: Path, kind: str) -> None:
+    value, sentence = WRONG_TENSORS[kind]
+    weights = load_model(f"{net}:one").module
+    assert weights is not None
+    torch.save({**weights.state_dict(), "0.weight": value}, tmp_path / "wrong.pt")
+    with pytest.raises(DataError) as caught:
+        load_model(f"{net}:one", weights=tmp_path / "wrong.pt")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_those_weights(net: str, tmp_path: Path, kind: Any) -> None:
+    module = load_model(f"{net}:one").module
+    assert module is not None
+    state = {
+        name: value.to(kind) if value.is_floating_point() else value
+        for name, value in module.state_dict().items()
+    }
+    torch.save(state, tmp_path / "other.pt")
+    loaded = load_model(f"{net}:one", weights=tmp_path / "other.pt").module
+    assert loaded is not None
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, state[name].to(value.dtype)), name

@@ -1,8 +1,14 @@
 """A realistic report for tests: figures made up, shapes and sizes as of a MobileNetV2 at 64x64."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from mcc.data import load_task
 from mcc.report.choose import choose, mark
+from mcc.report.pairs import Pairs
 from mcc.report.schema import Budget, Cost, Decision, Latency, Report, StrategyResult, TargetInfo
 
 IMAGES = 5000
@@ -55,6 +61,20 @@ def strategies() -> tuple[StrategyResult, ...]:
     )  # fmt: skip
 
 
+def pairs(tried: Sequence[StrategyResult], images: int = IMAGES, *, alike: bool = False) -> Pairs:
+    """What each image scored, made up from the validation accuracies.
+
+    Args:
+        alike: whether strategies fail on the same images, as far as they can; else on others.
+    """
+    scores: dict[str, npt.NDArray[np.float64]] = {}
+    for place, strategy in enumerate(tried):
+        right = round((strategy.validation_accuracy or 0.0) * images)
+        found = (np.arange(images) < right).astype(np.float64)
+        scores[strategy.name] = found if alike else np.roll(found, place * images // len(tried))
+    return Pairs(scores, load_task())
+
+
 def decisions() -> tuple[Decision, ...]:
     """Per-layer decisions of the kinds there are."""
     measured, fitted = "measured", "fitted"
@@ -86,7 +106,9 @@ def report(**changes: Any) -> Report:
     tried = strategies()
     baseline, reference = tried[0].result, 0.9330
     tried = mark(tried, budget, baseline=baseline, reference=reference)
-    picked = choose(tried, budget, baseline=baseline, reference=reference, validation_images=IMAGES)
+    paired = pairs(tried)
+    picked = choose(tried, budget, baseline=baseline, reference=reference, difference=paired.difference)
+    tried = paired.filled_in(tried, ("original", "original-trained"), picked.name)
     tried = tuple(s.model_copy(update={"chosen": s.name == picked.name}) for s in tried)
     fields: dict[str, Any] = {
         "model": "tools/baselines/networks.py:mobilenet_v2",

@@ -7,17 +7,22 @@ from hypothesis import strategies as st
 from mcc.errors import ConstraintError
 from mcc.report.choose import accuracy_reference, check_budget, choose, mark, pareto_front
 from mcc.report.schema import Budget, StrategyResult
-from tests.report.examples import strategy
+from tests.report.examples import pairs, strategy
 
 ORIGINAL = strategy("original", accuracy=0.90, us=1000.0)
-MANY = 1_000_000  # images: the interval of an accuracy is then under 0.0007 wide
+MANY = 100_000  # images: a difference of 0.005 is then beyond doubt
 
 
-def pick(tried: list[StrategyResult], budget: Budget, images: int = MANY, reference: float = 0.90) -> str:
+def pick(
+    tried: list[StrategyResult], budget: Budget, images: int = MANY, reference: float = 0.90,
+    *, alike: bool = False,
+) -> str:  # fmt: skip
     """Name of the strategy chosen, the original taking part."""
+    every = [ORIGINAL, *tried]
     return choose(
-        [ORIGINAL, *tried], budget, baseline=ORIGINAL.result, reference=reference, validation_images=images
-    ).name
+        every, budget, baseline=ORIGINAL.result, reference=reference,
+        difference=pairs(every, images, alike=alike).difference,
+    ).name  # fmt: skip
 
 
 # -- who is picked -----------------------------------------------------------------------------------------
@@ -41,6 +46,8 @@ def test_within_the_interval_the_faster() -> None:
     assert pick(tried, Budget(latency_us=500.0)) == "as-good"
     # With fewer images 0.83 cannot be told from 0.85 either.
     assert pick(tried, Budget(latency_us=500.0), images=500) == "worse"
+    # Failing on the same images and on ten more, it can.
+    assert pick(tried, Budget(latency_us=500.0), images=500, alike=True) == "as-good"
 
 
 def test_the_interval_is_that_of_the_best_that_keeps_the_budget() -> None:
@@ -191,7 +198,7 @@ def test_refusal_when_nothing_was_measured() -> None:
             Budget(latency_us=5.0),
             baseline=ORIGINAL.result,
             reference=0.9,
-            validation_images=10,
+            difference=pairs([ORIGINAL]).difference,
         )
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mcc.data import load_data
+from mcc.errors import UsageError
+from tests.data.samples import write_binary
 from tools.results.budgets import cases
 from tools.results.cells import (
     Cell,
@@ -23,6 +26,8 @@ from tools.results.cells import (
     repeated,
     structure,
 )
+from tools.results.cifar10 import ROWS
+from tools.results.data import cifar10, named
 from tools.results.joint import COMPARED, Comparison, strategies_for
 from tools.results.joint import table as joint_table
 from tools.results.swap import table as swap_table
@@ -111,6 +116,28 @@ def test_formats_steps_and_budgets_are_those_asked_for() -> None:
     ]  # fmt: skip
     assert round(float(epochs_for(45_000)) * 45_000) == 390 * 128
     assert len(cases()) == len(set(cases())) == 90  # ten for each of three networks and targets
+
+
+def test_choices_and_report_rest_on_test_images_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_binary(tmp_path, each=20, test=80)
+    monkeypatch.delenv("MCC_CIFAR10", raising=False)
+    with pytest.raises(UsageError, match="MCC_CIFAR10: is not set; set it to the folder"):
+        cifar10()
+    monkeypatch.setenv("MCC_CIFAR10", "elsewhere")  # so that what `named` sets is undone
+    spec = named(str(tmp_path))
+    data = load_data(str(Path(__file__).parents[2] / spec), input_shape=(1, 3, 32, 32), seed=3)
+    assert (len(data.train), len(data.validation), len(data.test)) == (100, 30, 50)
+    assert np.bincount(data.validation.targets).tolist() == [3] * 10
+    assert np.bincount(data.test.targets).tolist() == [5] * 10
+    both = [part.inputs(np.arange(len(part))) for part in (data.validation, data.test)]
+    assert len({image.tobytes() for part in both for image in part}) == 80
+    assert data.warnings == ()
+    again = load_data(str(Path(__file__).parents[2] / spec), input_shape=(1, 3, 32, 32), seed=4)
+    assert np.array_equal(again.validation.inputs(np.arange(30)), both[0])
+    for row in ROWS:
+        assert row.command("W", "out", "1")[row.command("W", "out", "1").index("--data") + 1] == spec
 
 
 def test_of_a_tightened_joint_plan_the_last_counts(tmp_path: Path) -> None:

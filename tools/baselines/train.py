@@ -29,8 +29,9 @@ import click
 import torch
 from rich.console import Console
 
-from mcc.data import load_data, load_object
+from mcc.data import load_data
 from mcc.errors import MccError, UsageError
+from mcc.user_code import load_object
 from tools.baselines.networks import NETWORKS
 from tools.baselines.training import Recipe, Training, load_weights, run, take_up, write
 
@@ -136,10 +137,11 @@ def train(
         RECIPES.get(network, RECIPES["mobilenet_v2"]), **{k: v for k, v in changes.items() if v is not None}
     )
     torch.manual_seed(seed)
-    module, example, *rest = (NETWORKS.get(network) or load_object(network))()
+    module, example, *rest = (NETWORKS.get(network) or load_object(network, "package.module:factory"))()
     data = load_data(
-        source, seed=seed, input_shape=tuple(example.shape), preprocessing=rest[0] if rest else None
-    )
+        source, seed=seed, input_shape=tuple(example.shape), preprocessing=rest[0] if rest else None,
+        train_unseen=True,  # it is trained here, without the images that are held out
+    )  # fmt: skip
     start = load_weights(module, weights) if weights else None
     training = Training(module, data, recipe, seed, device)
     names = sorted((k, tuple(v.shape)) for k, v in module.state_dict().items())

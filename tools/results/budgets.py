@@ -22,6 +22,7 @@ import click
 
 from mcc.data.cifar10 import FOLDER, RECORD_BYTES
 from mcc.report.schema import load_report
+from tools.results.data import named
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "budgets.md"
 NETWORKS = ("mobilenet_v2", "resnet20", "resnet56")
@@ -110,7 +111,7 @@ def run(case: Case, data: str, weights: str, folder: Path) -> dict[str, Any]:
     asked = option(case, original(case, weights, folder))
     command = [
         program(), "compress", f"tools/baselines/networks.py:{case.network}",
-        "--weights", f"{weights}/{case.network}.safetensors", "--data", f"cifar10:{data}",
+        "--weights", f"{weights}/{case.network}.safetensors", "--data", named(data),
         "--target", case.target, "--epochs", "0", *asked,
         "--strategies", "uniform-width,joint", "-o", str(folder / case.name), "--resume",
     ]  # fmt: skip

@@ -34,7 +34,7 @@ class Inputs:
 
     Attributes:
         network: a factory of `tools/baselines/networks.py`.
-        data: DATA of mcc, `cifar10:DIR`.
+        data: DATA of mcc, see `tools.results.data`.
         weights: folder of the trained baselines.
         epochs: of each candidate's repair.
         folder: where everything goes.

@@ -18,6 +18,7 @@ import click
 
 from mcc.report.schema import Report, StrategyResult, load_report
 from mcc.report.words import bytes_words, time_words
+from tools.results.data import SPEC, named
 
 STRATEGY_HEAD = (
     "| strategy | validation accuracy | latency | p10–p90 | speed-up | size | peak memory | marks |"
@@ -43,11 +44,11 @@ class Row:
         """Name of its folder."""
         return f"{self.network}-{self.target}"
 
-    def command(self, data: str, weights: str, out: str, epochs: str) -> list[str]:
+    def command(self, weights: str, out: str, epochs: str) -> list[str]:
         """The command that repeats the row."""
         return [
             "mcc", "compress", f"tools/baselines/networks.py:{self.network}",
-            "--weights", f"{weights}/{self.network}.safetensors", "--data", f"cifar10:{data}",
+            "--weights", f"{weights}/{self.network}.safetensors", "--data", SPEC,
             "--target", self.target, "--speedup", f"{self.speedup:g}x", "--epochs", self.epochs or epochs,
             "-o", f"{out}/{self.name}",
         ]  # fmt: skip
@@ -72,6 +73,7 @@ ROWS = (
 def main(data: str, weights: str, output: str, epochs: str, only: tuple[str, ...], remark: str) -> None:
     """Run what is missing, then write the page."""
     reports: list[tuple[Row, Report]] = []
+    named(data)
     for row in ROWS:
         folder = Path(output) / row.name
         if only and row.name not in only:
@@ -80,7 +82,7 @@ def main(data: str, weights: str, output: str, epochs: str, only: tuple[str, ...
             continue
         if not (folder / "report.json").exists():
             program = Path(sys.executable).with_name("mcc")
-            command = row.command(data, weights, output, epochs)
+            command = row.command(weights, output, epochs)
             subprocess.run([str(program), *command[1:], "--resume"], check=False)
         if (folder / "report.json").exists():
             reports.append((row, load_report(folder / "report.json")))
@@ -100,7 +102,8 @@ def page(reports: list[tuple[Row, Report]], epochs: str, remark: str) -> str:
         "runtime; latencies are measured in turns with the original, on one thread. Accuracy is that of the",
         "test split, read once, after every choice; the original given the same extra training",
         f"({epochs} passes over the training images where a row's command says nothing else) is among the",
-        "strategies. This page is written by `python -m tools.results.cifar10`.",
+        "strategies. Choices rest on 3,000 of the test images, the report on the others: `MCC_CIFAR10` names",
+        "the folder for `tools/results/data.py`. This page is written by `python -m tools.results.cifar10`.",
         *(["", remark] if remark else []),
         "",
         "| network | target | asked | speed-up (95 %) | predicted / measured | test accuracy | size "
@@ -109,7 +112,7 @@ def page(reports: list[tuple[Row, Report]], epochs: str, remark: str) -> str:
     ]
     lines += [summary(row, report) for row, report in reports]
     for row, report in reports:
-        command = shlex.join(row.command("DIR", "WEIGHTS", "out/cifar10", epochs))
+        command = shlex.join(row.command("WEIGHTS", "out/cifar10", epochs))
         lines += ["", f"## {row.network} on {row.target}", "", f"    {command}", ""]
         known = report.target
         lines += [f"{known.runtime} {known.version}, {known.device}, seed {report.seed}.", ""]

@@ -32,6 +32,7 @@ from tools.results.cells import (
     paired_interval,
     written,
 )
+from tools.results.data import named
 from tools.results.swap import CIFAR10_TRAIN
 
 NETWORKS = ("mobilenet_v2", "resnet20")
@@ -123,8 +124,9 @@ def main(
 ) -> None:  # fmt: skip
     """Run what is missing, then write the table."""
     found: list[Comparison] = []
+    spec = named(data)
     for network in networks:
-        given = Inputs(network, f"cifar10:{data}", weights, epochs, output)
+        given = Inputs(network, spec, weights, epochs, output)
         for target in targets:
             for speedup in speedups:
                 for seed in range(seeds if speedup == MIDDLE else 1):

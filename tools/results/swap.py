@@ -26,9 +26,10 @@ from tools.results.cells import (
     structure,
     written,
 )
+from tools.results.data import named
 
 TARGETS = ("litert-host", "ort-host", "litert-web", "litert-arm64-sim:a76")
-CIFAR10_TRAIN = 45_000  # training images of cifar10, less the validation images
+CIFAR10_TRAIN = 50_000  # training images of CIFAR-10
 SPEEDUP = 2.0
 
 
@@ -48,7 +49,7 @@ def main(
     limit: int | None, output: Path, page: Path | None, remark: str,
 ) -> None:  # fmt: skip
     """Make the plans, run each on every target, and write the table."""
-    given = Inputs(network, f"cifar10:{data}", weights, epochs, output)
+    given = Inputs(network, named(data), weights, epochs, output)
     jobs = {target: compressed(given, target, speedup, 0, ["joint"]) for target in targets}
     plans = {target: structure(job, "joint") for target, job in jobs.items()}
     cells = {(made, on): cell(given, job, "joint", on, limit) for made, job in jobs.items() for on in targets}

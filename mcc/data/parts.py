@@ -1,0 +1,139 @@
+"""What a part of a data set must be, whoever wrote it: looked at once, where it enters.
+
+A `Split` of a user's own may give anything. What comes out of it is checked here, so that no consumer has to
+look again, and what is wrong is said of the part and not of a convolution.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcc.data.augment import IndexArray
+from mcc.data.split import FloatImages, ImageSplit, MemoryImages, Split
+from mcc.errors import DataError, MccError
+from mcc.user_code import reason_of
+
+Shape = tuple[int, ...]
+
+MEMBERS = ("targets", "inputs", "augmented", "__len__")
+SHARED = 0.01  # of the smaller part: pictures that two parts have in common by accident are fewer
+COMPARED = 32  # inputs of splits of a user's own that tell whether two are the same
+
+
+def check_part(name: str, part: Split, where: str, shape: Shape, classes: int, *, labels: bool) -> None:
+    """Refuse a part that is no `Split`, is empty, or whose targets or inputs are not what they should be.
+
+    Args:
+        shape: of one input.
+        classes: how many there are; 0 where targets are no classes.
+        labels: whether targets are one class for each input.
+
+    Raises:
+        DataError: naming the part.
+    """
+    lacking = [member for member in MEMBERS if not hasattr(part, member)]
+    if lacking:
+        raise DataError(
+            f"the {name} split is {type(part).__name__}, which lacks {lacking[0].strip('_')}", where=where,
+            hint="see mcc.data.Split, or use mcc.data.from_arrays",
+        )  # fmt: skip
+    count, targets = len(part), part.targets
+    if not count:
+        raise DataError(f"there are no images for the {name} split", where=where)
+    if not isinstance(targets, np.ndarray) or targets.dtype.kind not in "iu":  # pyright: ignore
+        kind = getattr(targets, "dtype", type(targets).__name__)
+        raise DataError(f"the targets of the {name} split are {kind}, not an array of int64", where=where)
+    if targets.ndim < 1 or len(targets) != count:
+        have = len(targets) if targets.ndim else 1
+        raise DataError(f"the {name} split has {count} inputs and {have} targets", where=where)
+    if labels and targets.ndim != 1:
+        raise DataError(
+            f"the targets of the {name} split have the shape {list(targets.shape)}, not one class for each "
+            "input",
+            where=where,
+        )
+    if classes and targets.ndim == 1 and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+        raise DataError(
+            f"the targets of the {name} split run from {targets.min()} to {targets.max()} and there are "
+            f"{classes} classes",
+            where=where,
+        )
+    inputs_of(name, part, np.array([0, count - 1], np.int64), where, shape)
+
+
+def inputs_of(name: str, part: Split, index: IndexArray, where: str, shape: Shape) -> FloatImages:
+    """The inputs at `index`. Raises DataError where they are not float32 [N, *shape] and finite."""
+    try:
+        found = part.inputs(index)
+    except MccError:
+        raise
+    except Exception as error:  # a user's split may raise anything
+        raise DataError(f"reading the {name} split fails ({reason_of(error)})", where=where) from error
+    return checked(found, len(index), name, where, shape)
+
+
+def checked(found: Any, count: int, name: str, where: str, shape: Shape) -> FloatImages:
+    """Inputs as they came out of a split, where they are what they should be. Raises DataError."""
+    if not isinstance(found, np.ndarray) or found.dtype != np.float32:
+        kind = getattr(found, "dtype", type(found).__name__)
+        raise DataError(f"the inputs of the {name} split are {kind}, not an array of float32", where=where)
+    # A network without an axis of channels in front, [1, L] or [1, C, L], says its shape with the batch.
+    if found.shape[:1] != (count,) or found.shape[1:] not in _shapes(shape):
+        raise DataError(
+            f"the inputs of the {name} split come as {list(found.shape)}, not as {[count, *shape]}",
+            where=where,
+        )
+    if not np.isfinite(found).all():
+        raise DataError(f"inputs of the {name} split hold values that are not finite", where=where)
+    return found
+
+
+def _shapes(shape: Shape) -> tuple[Shape, ...]:
+    return (shape, shape[1:]) if len(shape) == 3 and shape[0] == 1 else (shape,)
+
+
+# -- parts that should have nothing in common ---------------------------------------------------------------
+
+
+def shared_words(first: tuple[str, Split], second: tuple[str, Split]) -> str:
+    """That two parts hold the same images, in words; empty where they do not, as far as can be seen.
+
+    Pictures in memory are compared one by one; pictures in files by name; of a user's own split the first
+    `COMPARED` and the targets.
+    """
+    (name, one), (other_name, other) = first, second
+    if isinstance(one, ImageSplit) and isinstance(other, ImageSplit):
+        found = _shared_images(one, other)
+        smaller = min(len(one), len(other))
+        if found > SHARED * smaller:
+            return f"{found:,} of the {len(one):,} {name} images are among the {other_name} images"
+        return ""
+    same = one is other or (
+        len(one) == len(other)
+        and np.array_equal(one.targets, other.targets)
+        and np.array_equal(_first(one), _first(other))
+    )
+    return f"the {name} images are the {other_name} images" if same else ""
+
+
+def _first(part: Split) -> FloatImages:
+    return part.inputs(np.arange(min(COMPARED, len(part)), dtype=np.int64))
+
+
+def _shared_images(one: ImageSplit, other: ImageSplit) -> int:
+    """How many members of `one` are members of `other` as well."""
+    if one.source is other.source:
+        return int(np.isin(one.members, other.members).sum())
+    if not isinstance(one.source, MemoryImages) or not isinstance(other.source, MemoryImages):
+        return 0
+    if one.source.shape != other.source.shape:
+        return 0
+    known = set(_marks(other.source.pixels, other.members))
+    return sum(mark in known for mark in _marks(one.source.pixels, one.members))
+
+
+def _marks(pixels: NDArray[Any], members: IndexArray) -> list[int]:
+    return [hash(pixels[place].tobytes()) for place in members]
