@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcc.data.augment import Augmentation, IndexArray
-from mcc.data.preprocessing import WHITE, Preprocessing
+from mcc.data.preprocessing import Preprocessing
 from mcc.errors import DataError
 
 FloatImages = NDArray[np.float32]
@@ -107,7 +107,7 @@ class ImageSplit:
                 f"{len(self.members)} images and {len(self.targets)} labels do not belong together"
             )
         # Zero after normalisation, so that a shifted image brings no new contrast.
-        fill = tuple(round(min(max(m, 0.0), 1.0) * WHITE) for m in self.preprocessing.mean[:given])
+        fill = self.preprocessing.neutral_pixel[:given]
         object.__setattr__(self, "fill", fill)
 
     def __len__(self) -> int:
