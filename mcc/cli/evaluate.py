@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.models import default_target, get_target, lowered_file, model_options
+from mcc.cli.models import default_target, get_target, lowered_model, model_options, outputs_of
 from mcc.cli.output import print_json, print_table
 from mcc.cli.pictures import (
     asked_pictures,
@@ -27,6 +27,7 @@ from mcc.cli.settings import Settings, common_options
 if TYPE_CHECKING:
     from mcc.data import DataModule
     from mcc.data.stated import Stated
+    from mcc.frontend.load import LoadedModel
     from mcc.report.judge import Judged
     from mcc.report.stored import Description
     from mcc.runtime.target import Target
@@ -56,8 +57,9 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="mcc-evaluate-") as folder, progress_for(settings) as progress:
         for name in files:
             found = get_target(target or default_target(Path(name)))
-            path = lowered_file(name, found, Path(folder), input_shape=input_shape, weights=weights)
-            judging = _Judging(name, path, found, data, split, threads, limit, weights is None, settings)
+            path, loaded = lowered_model(name, found, Path(folder), input_shape=input_shape, weights=weights)
+            fresh = loaded is not None and loaded.module is not None and weights is None
+            judging = _Judging(name, path, loaded, found, data, split, threads, limit, fresh, settings)
             entries.append(
                 judging.entry(lambda done, total, name=name: progress(name, done, total, f"{split} images"))
             )
@@ -82,12 +84,13 @@ class _Judging:
     """One file on one target, and the data that it is judged on.
 
     Attributes:
-        name: as on the command line; `path` is what it was lowered into.
+        name: as on the command line; `path` is what it was lowered into, where it is the model `loaded`.
         fresh: whether no weights were given.
     """
 
     name: str
     path: Path
+    loaded: LoadedModel | None
     target: Target
     data: str
     split: Any
@@ -100,9 +103,8 @@ class _Judging:
         """What `--json` shows of it; what people should know is said on the way."""
         from mcc.report.doubt import labels_warning
         from mcc.report.judge import judge_file
-        from mcc.report.stored import describe
 
-        described = describe(self.path)
+        described = self._described()
         module, stated = self._data(described)
         say_pictures(stated)
         warnings: list[str] = []
@@ -111,6 +113,7 @@ class _Judging:
             warnings.append(unlike)
         judged = judge_file(
             self.target, self.path, module, self.split, threads=self.threads, limit=self.limit,
+            outputs=None if self.loaded is None else outputs_of(self.loaded),
             asked=judged_output() or described.output, progress=progress,
         )  # fmt: skip
         say_output(judged.output, len(judged.outputs))
@@ -133,22 +136,34 @@ class _Judging:
             "warnings": warnings,
         }
 
+    def _described(self) -> Description:
+        """What FILE states; of a model, what that states."""
+        from mcc.report.stored import Description, describe
+
+        if self.loaded is None:
+            return describe(self.path)
+        return describe(self.name) if Path(self.name).is_file() else Description()
+
     def _data(self, described: Description) -> tuple[DataModule, Stated]:
         from mcc.data.stated import load_stated
-        from mcc.report.doubt import stated_by
+        from mcc.report.doubt import stated_by, stated_by_model
         from mcc.report.judge import whole_range
         from mcc.report.measure import image_shape
 
         with self.target.session(self.path, self.threads) as session:
             shape, taken = image_shape(session), whole_range(session)
-        stated = stated_by(Path(self.name), described) or taken
+        if self.loaded is not None:
+            stated = stated_by_model(self.name, self.loaded.preprocessing)
+        else:
+            stated = stated_by(self.path, described) or taken
         return load_stated(
             self.data, seed=self.settings.seed, input_shape=shape, stated=stated, asked=asked_pictures()
         )
 
     def _chance(self, judged: Judged, stated: Stated) -> str:
-        from mcc.report.doubt import Circumstances, chance_sentence
+        from mcc.ir.graph import weights_of
+        from mcc.report.doubt import Circumstances, chance_sentence, zero_weights
 
-        fresh = self.fresh and ":" in self.name
-        known = Circumstances(stated, judged.outputs, judged.output, fresh)
+        zeros, count = ((), 0) if self.loaded is None else zero_weights(weights_of(self.loaded.graph))
+        known = Circumstances(stated, judged.outputs, judged.output, self.fresh, zeros, count)
         return chance_sentence(Path(self.name).name, str(judged.chance), known)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.models import default_target, deployment_form, get_target, load_model, model_options
+from mcc.cli.models import default_target, deployment_form, get_target, load_model, model_options, outputs_of
 from mcc.cli.output import print_json
 from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say_pictures
 from mcc.cli.settings import Settings, common_options
@@ -86,13 +86,10 @@ def verify(
 
 def _judged(model: str, loaded: LoadedModel) -> int:
     """The place of the output whose class is compared: as --judge or the model says, else by name."""
-    from mcc.data.outputs import Output, named_output, outstanding
-    from mcc.ir.graph import outputs
-    from mcc.ir.notes import shape_of
+    from mcc.data.outputs import named_output, outstanding
     from mcc.report.stored import describe
 
-    nodes = outputs(loaded.graph)
-    found = [Output(name, shape_of(node)) for name, node in zip(loaded.output_names, nodes, strict=True)]
+    found = outputs_of(loaded)
     asked = judged_output() or (describe(model).output if Path(model).is_file() else None)
     return outstanding(found) if asked is None else named_output(found, asked)
 

@@ -22,6 +22,7 @@ from mcc.calibrate.calm import calm_times
 from mcc.compress.measured import MeasuredFiles
 from mcc.data import DataModule, Task, load_task
 from mcc.data.module import SplitName
+from mcc.data.outputs import Output
 from mcc.errors import DataError
 from mcc.ir.storage import write_beside
 from mcc.report.judge import judge_file
@@ -83,7 +84,7 @@ class Bench:
         store: JSON file of what was measured in this run.
         shared: what any run measured of the same files; None to look at this run's only.
         task: bound to the outputs of the job's network; None binds the data's to each file's own.
-        shapes: of these outputs.
+        outputs: of that network.
 
     Raises:
         DataError: `store` holds something else.
@@ -98,9 +99,9 @@ class Bench:
         shared: MeasuredFiles | None = None,
         *,
         task: Task | None = None,
-        shapes: Sequence[tuple[int, ...]] | None = None,
+        outputs: Sequence[Output] | None = None,
     ) -> None:
-        self.task, self.shapes = task, shapes
+        self.task, self.outputs = task, outputs
         self.target = target
         self.threads = threads
         self.baseline = baseline
@@ -196,7 +197,7 @@ class Bench:
         found = _kept_statistics(kept, len(data.split(split)))
         if found is None:
             judged = judge_file(
-                self.target, path, data, split, task=self.task, shapes=self.shapes, threads=self.threads
+                self.target, path, data, split, task=self.task, outputs=self.outputs, threads=self.threads
             )
             found = judged.statistics
             kept.parent.mkdir(parents=True, exist_ok=True)

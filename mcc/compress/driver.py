@@ -171,7 +171,7 @@ class Run:
         shared = MeasuredFiles(job.target.fingerprint(job.request.threads).key())
         self.bench = Bench(
             job.target, job.request.threads, self.baseline, job.state / "measurements.json", shared,
-            task=job.task, shapes=[output.shape for output in job.outputs],
+            task=job.task, outputs=job.outputs,
         )  # fmt: skip
         self.at_chance = self._doubt_original()
         self.costs = Costs(job)

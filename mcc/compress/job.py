@@ -22,7 +22,7 @@ from mcc.data.outputs import Output
 from mcc.data.stated import NOTHING_SAID, Asked, Stated, load_stated
 from mcc.errors import DataError, UsageError
 from mcc.frontend.load import load_model
-from mcc.ir.graph import Graph, constants, inputs, outputs
+from mcc.ir.graph import Graph, constants, inputs, outputs, weights_of
 from mcc.ir.notes import shape_of
 from mcc.ir.storage import write_beside
 from mcc.ir.text import print_graph
@@ -140,8 +140,7 @@ class Job:
 
     def circumstances(self) -> Circumstances:
         """What may be why the original is at chance level."""
-        trained = dict(self.graph.named_parameters(recurse=False, remove_duplicate=False))
-        zeros, count = zero_weights(trained)
+        zeros, count = zero_weights(weights_of(self.graph))
         fresh = ":" in self.request.model and self.request.weights is None
         return Circumstances(self.stated, self.outputs, self.judged, fresh, zeros, count)
 

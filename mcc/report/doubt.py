@@ -56,7 +56,7 @@ def _causes(known: Circumstances) -> list[str]:
         more = f" and of {len(known.zeros) - 1} others" if len(known.zeros) > 1 else ""
         found.append(f"the weights of {known.zeros[0]}{more} are all zero")
     if known.fresh:
-        found.append("no --weights were given, and those that its factory makes are untrained")
+        found.append("no --weights were given, and those that its factory makes may be untrained")
     if len(known.outputs) > 1:
         found.append(f"of its {len(known.outputs)} outputs {known.judged.name!r} was judged (--judge)")
     guess = "the preprocessing was assumed" if known.stated.assumed else "another preprocessing"

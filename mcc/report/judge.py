@@ -17,7 +17,7 @@ from mcc.data.preprocessing import WHITE, Preprocessing
 from mcc.data.stated import Stated
 from mcc.data.task import Score, Task, load_task
 from mcc.errors import UsageError
-from mcc.report.measure import Array, Shape, as_graph, as_stored, channels_last
+from mcc.report.measure import Array, as_graph, as_stored, channels_last
 from mcc.runtime.session import Session
 from mcc.runtime.target import Target
 
@@ -69,7 +69,7 @@ def judge_file(
     split: SplitName = "test",
     *,
     task: Task | None = None,
-    shapes: Sequence[Shape] | None = None,
+    outputs: Sequence[Output] | None = None,
     asked: str | None = None,
     threads: int = 1,
     limit: int | None = None,
@@ -83,9 +83,9 @@ def judge_file(
     Args:
         file: a lowered file that the target runs.
         split: `validation` for choices, `test` for the final figure.
-        task: bound to the outputs of the graph that the file was lowered from, whose order it has; None binds
-            the data's task to the file's own outputs.
-        shapes: of that graph's outputs, whose axes the task wants; None: those of the file.
+        task: bound to `outputs`; None binds the data's task.
+        outputs: of the graph that the file was lowered from, whose order it has and whose axes the task
+            wants; None: those of the file.
         asked: without `task`, the name or place of the output to judge.
         limit: only that many images.
         progress: called with images done and images in all.
@@ -100,23 +100,23 @@ def judge_file(
     total = min(len(part), limit or len(part))
     found: list[Statistics] = []
     quicker = target.quicker() if total > COMPARED else None
-    judge = _Judge(file, data, task, shapes, asked)
+    judge = _Judge(file, data, task, outputs, asked)
     if quicker is not None and judge.agree(target, quicker, split, threads):
         target = quicker
     with target.session(file, threads) as session:
         bound = judge.task_for(session)
-        outputs = judge.outputs_of(session)
+        known = judge.outputs_of(session)
         done = 0
         for batch in data.batches(split, IMAGES_AT_ONCE, augment=False, limit=limit):
             values = judge.values(session, batch.inputs)
-            check_finite(values[bound.output], outputs[bound.output].name, str(file))
+            check_finite(values[bound.output], known[bound.output].name, str(file))
             found.append(bound.measure(values, batch.targets))
             done += len(batch.inputs)
             if progress is not None:
                 progress(done, total)
     statistics = np.concatenate(found)
     chance = bound.chance(statistics, part.targets[: len(statistics)], data.class_names, part.targets)
-    return Judged(statistics, bound.summarise(statistics), chance, outputs, outputs[bound.output])
+    return Judged(statistics, bound.summarise(statistics), chance, known, known[bound.output])
 
 
 @dataclass(frozen=True)
@@ -126,17 +126,19 @@ class _Judge:
     file: Path | str
     data: DataModule
     task: Task | None = None
-    shapes: Sequence[Shape] | None = None
+    outputs: Sequence[Output] | None = None
     asked: str | None = None
 
     def outputs_of(self, session: Session) -> tuple[Output, ...]:
-        """The file's outputs; their shapes are the graph's where these are known."""
-        shapes = self.shapes or [info.shape for info in session.outputs]
-        if len(shapes) != len(session.outputs):
+        """The graph's outputs where they are known, else the file's."""
+        found = tuple(Output(info.name, info.shape) for info in session.outputs)
+        if self.outputs is None:
+            return found
+        if len(self.outputs) != len(found):
             raise UsageError(
-                f"has {len(session.outputs)} outputs; the model has {len(shapes)}", where=str(self.file)
+                f"has {len(found)} outputs; the model has {len(self.outputs)}", where=str(self.file)
             )
-        return tuple(Output(info.name, shape) for info, shape in zip(session.outputs, shapes, strict=True))
+        return tuple(self.outputs)
 
     def task_for(self, session: Session) -> Task:
         """The task that reads the right one of them."""
@@ -150,9 +152,9 @@ class _Judge:
         if np.dtype(info.dtype).kind in "iu" and info.scale is None and takes_pixels(self.data):
             images = np.round(images)  # resizing leaves pixels between two steps
         values = session.run_all(as_stored(images, info, last=last))
-        if self.shapes is None:
+        if self.outputs is None:
             return values
-        return [as_graph(v, shape, last=last) for v, shape in zip(values, self.shapes, strict=True)]
+        return [as_graph(v, one.shape, last=last) for v, one in zip(values, self.outputs, strict=True)]
 
     def agree(self, target: Target, other: Target, split: SplitName, threads: int) -> bool:
         """Whether two targets give the same for the first images of a split.
