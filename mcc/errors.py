@@ -80,3 +80,7 @@ class VerificationError(MccError):
 
     code = "verification"
     exit_status = 1
+
+
+class NotFiniteError(VerificationError):
+    """A network's output is not a number, or infinite."""

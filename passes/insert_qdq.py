@@ -24,8 +24,8 @@ from mcc.ir.graph import (
     optional_operand,
 )
 from mcc.pass_api import Pass, PassContext
-from mcc.quant.params import INT8_MAX, INT8_MIN, is_fake_quantize, quant_params
 from mcc.quant.groups import ScaleGroups, decide
+from mcc.quant.params import INT8_MAX, INT8_MIN, is_fake_quantize, quant_params
 from mcc.quant.placement import Placement, activation_operands, place
 from mcc.quant.ranges import OBSERVERS, Observer, bias_floor, observe_values, weight_scales
 from mcc.quant.regions import WEIGHTED, integer_nodes

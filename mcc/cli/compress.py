@@ -14,6 +14,7 @@ import click
 from mcc.cli.failures import Interrupted
 from mcc.cli.models import current_cut, model_options
 from mcc.cli.output import print_json, print_table
+from mcc.cli.pictures import asked_pictures, job_picture_options, judged_output, labels_ignored
 from mcc.cli.progress import progress_for
 from mcc.cli.quantities import LATENCY, POINTS, RATIO, SIZE, LatencyLimit
 from mcc.cli.settings import Settings, common_options
@@ -67,6 +68,7 @@ def job_options(callback: Callback) -> Callback:
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default="out",
               show_default=True, metavar="DIR", help="Where everything goes.")  # fmt: skip
 @model_options
+@job_picture_options
 @common_options
 def compress(output: Path, settings: Settings, **given: Any) -> int:
     """Compress MODEL for a target under budgets, and leave the model and a report in DIR.
@@ -105,6 +107,7 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write the plan as JSON, for mcc compress --plan.")  # fmt: skip
 @model_options
+@job_picture_options
 @common_options
 def plan(output: Path | None, settings: Settings, **given: Any) -> int:
     """Decide what would be done to MODEL, without training, and show the predicted Pareto front."""
@@ -117,6 +120,8 @@ def plan(output: Path | None, settings: Settings, **given: Any) -> int:
     if settings.json:
         print_json(found.to_dict())
         return 0
+    for sentence in found.warnings:
+        click.echo(f"Warning: {sentence}")
     headers = ["latency", "loss added", "size", "chosen"]
     rows = [[p.latency_words, f"{p.loss:.4f}", p.size_words, "*" if p.chosen else ""] for p in found.front]
     print_table(headers, rows, right=["latency", "loss added", "size"])
@@ -199,6 +204,9 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
         "memory_bytes": given["memory"],
         "max_drop": given["max_drop"],
         "threads": given["threads"],
+        "preprocessing": asked_pictures(),
+        "judge": judged_output(),
+        "ignore_labels": labels_ignored(),
     }
     return found
 

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.models import default_target, get_target, load_model, lowered_file, model_options
+from mcc.cli.models import default_target, get_target, lowered_model, model_options, outputs_of
 from mcc.cli.output import print_json, print_table
+from mcc.cli.pictures import (
+    asked_pictures,
+    judged_output,
+    labels_ignored,
+    picture_options,
+    say,
+    say_output,
+    say_pictures,
+)
 from mcc.cli.progress import progress_for
 from mcc.cli.settings import Settings, common_options
 
 if TYPE_CHECKING:
-    from mcc.data.preprocessing import Preprocessing
+    from mcc.data import DataModule
+    from mcc.data.stated import Stated
+    from mcc.frontend.load import LoadedModel
+    from mcc.report.judge import Judged
+    from mcc.report.stored import Description
     from mcc.runtime.target import Target
 
 
@@ -26,42 +41,31 @@ if TYPE_CHECKING:
 @click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N images.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N")
-@click.option("--preprocessing-of", "like", metavar="MODEL",
-              help="Prepare images as for this model; else as FILE states, or as is usual.")  # fmt: skip
 @model_options
+@picture_options
 @common_options
 def evaluate(
     files: tuple[str, ...], data: str, target: str | None, split: Any, limit: int | None, threads: int,
-    like: str | None, input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+    input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
-    """Measure the task's metric of lowered files, run in the target's runtime."""
-    from mcc.report.measure import evaluate_file
+    """Measure the task's metric of lowered files, run in the target's runtime.
 
+    Pictures are prepared as the options say, else as FILE states, else as is usual for the data; which of
+    these it was is said. A file that does no better than guessing is warned of.
+    """
     entries: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="mcc-evaluate-") as folder, progress_for(settings) as progress:
         for name in files:
             found = get_target(target or default_target(Path(name)))
-            path = lowered_file(name, found, Path(folder), input_shape=input_shape, weights=weights)
-            preprocessing = _preprocessing(like, path, input_shape)
-            module = _data(data, found, path, threads, preprocessing, settings)
-            score = evaluate_file(
-                found, path, module, split, threads=threads, limit=limit,
-                progress=lambda done, total, name=name: progress(name, done, total, f"{split} images"),
-            )  # fmt: skip
+            path, loaded = lowered_model(name, found, Path(folder), input_shape=input_shape, weights=weights)
+            fresh = loaded is not None and loaded.module is not None and weights is None
+            judging = _Judging(name, path, loaded, found, data, split, threads, limit, fresh, settings)
             entries.append(
-                {
-                    "file": name,
-                    "target": found.spec,
-                    "data": module.name,
-                    "split": split,
-                    "metric": score.metric,
-                    score.metric: score.value,
-                    "ci95": [score.low, score.high],
-                    "images": score.count,
-                }
+                judging.entry(lambda done, total, name=name: progress(name, done, total, f"{split} images"))
             )
     if settings.json:
         return print_json(entries)
+    metric = str(entries[0]["metric"])
     rows = [
         [
             e["file"],
@@ -72,30 +76,94 @@ def evaluate(
         ]
         for e in entries
     ]
-    metric = str(entries[0]["metric"])
     return print_table(["file", "target", metric, "95 % interval", "images"], rows, right=[metric, "images"])
 
 
-def _preprocessing(like: str | None, path: Path, input_shape: tuple[int, ...] | None) -> Preprocessing | None:
-    """What the model named, or the file itself, says of its images; None where nothing is said."""
-    if like is not None:
-        return load_model(like, input_shape).preprocessing
-    from mcc.report.stored import stored_preprocessing
+@dataclass(frozen=True)
+class _Judging:
+    """One file on one target, and the data that it is judged on.
 
-    return stored_preprocessing(path)
+    Attributes:
+        name: as on the command line; `path` is what it was lowered into, where it is the model `loaded`.
+        fresh: whether no weights were given.
+    """
 
+    name: str
+    path: Path
+    loaded: LoadedModel | None
+    target: Target
+    data: str
+    split: Any
+    threads: int
+    limit: int | None
+    fresh: bool
+    settings: Settings
 
-def _data(
-    spec: str,
-    target: Target,
-    path: Path,
-    threads: int,
-    preprocessing: Preprocessing | None,
-    settings: Settings,
-) -> Any:
-    from mcc.data import load_data
-    from mcc.report.measure import image_shape
+    def entry(self, progress: Callable[[int, int], None]) -> dict[str, Any]:
+        """What `--json` shows of it; what people should know is said on the way."""
+        from mcc.report.doubt import labels_warning
+        from mcc.report.judge import judge_file
 
-    with target.session(path, threads) as session:
-        shape = image_shape(session)
-    return load_data(spec, seed=settings.seed, input_shape=shape, preprocessing=preprocessing)
+        described = self._described()
+        module, stated = self._data(described)
+        say_pictures(stated)
+        warnings: list[str] = []
+        unlike = labels_warning(self.path, described.labels, module.class_names, ignore=labels_ignored())
+        if unlike is not None:
+            warnings.append(unlike)
+        judged = judge_file(
+            self.target, self.path, module, self.split, threads=self.threads, limit=self.limit,
+            outputs=None if self.loaded is None else outputs_of(self.loaded),
+            asked=judged_output() or described.output, progress=progress,
+        )  # fmt: skip
+        say_output(judged.output, len(judged.outputs))
+        if judged.chance is not None:
+            warnings.append(self._chance(judged, stated))
+        for sentence in warnings:
+            say(f"Warning: {sentence}")
+        score = judged.score
+        return {
+            "file": self.name,
+            "target": self.target.spec,
+            "data": module.name,
+            "split": self.split,
+            "metric": score.metric,
+            score.metric: score.value,
+            "ci95": [score.low, score.high],
+            "images": score.count,
+            "preprocessing": stated.to_json(),
+            "output": judged.output.name,
+            "warnings": warnings,
+        }
+
+    def _described(self) -> Description:
+        """What FILE states; of a model, what that states."""
+        from mcc.report.stored import Description, describe
+
+        if self.loaded is None:
+            return describe(self.path)
+        return describe(self.name) if Path(self.name).is_file() else Description()
+
+    def _data(self, described: Description) -> tuple[DataModule, Stated]:
+        from mcc.data.stated import load_stated
+        from mcc.report.doubt import stated_by, stated_by_model
+        from mcc.report.judge import whole_range
+        from mcc.report.measure import image_shape
+
+        with self.target.session(self.path, self.threads) as session:
+            shape, taken = image_shape(session), whole_range(session)
+        if self.loaded is not None:
+            stated = stated_by_model(self.name, self.loaded.preprocessing)
+        else:
+            stated = stated_by(self.path, described) or taken
+        return load_stated(
+            self.data, seed=self.settings.seed, input_shape=shape, stated=stated, asked=asked_pictures()
+        )
+
+    def _chance(self, judged: Judged, stated: Stated) -> str:
+        from mcc.ir.graph import weights_of
+        from mcc.report.doubt import Circumstances, chance_sentence, zero_weights
+
+        zeros, count = ((), 0) if self.loaded is None else zero_weights(weights_of(self.loaded.graph))
+        known = Circumstances(stated, judged.outputs, judged.output, self.fresh, zeros, count)
+        return chance_sentence(Path(self.name).name, str(judged.chance), known)

@@ -14,9 +14,11 @@ from mcc.cli.models import (
     lower_graph,
     model_options,
     stated_normalisation,
+    stated_preprocessing,
     write_bytes,
 )
 from mcc.cli.output import print_json
+from mcc.cli.pictures import picture_options
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
 
@@ -41,19 +43,24 @@ OWNERS = {"opset": ("onnx", "ort"), "processor": ("ort",), "fp16": ("tflite",), 
               help="ort: whose kernels the file is prepared for; arm if left out.")  # fmt: skip
 @click.option("--fp16", is_flag=True, help="tflite: float weights in half precision.")
 @model_options
+@picture_options
 @common_options
 def lower(
     model: str, to: str, output: Path | None, via: str | None, opset: int | None, processor: str | None,
     fp16: bool, input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
-    """Write a model in a mobile format: batch norms folded, activations fused, quantisation kept as it is."""
+    """Write a model in a mobile format: batch norms folded, activations fused, quantisation kept as it is.
+
+    What the model states of its pictures, or the options say, is stored in the file.
+    """
     if to == "onnx" and output is not None and output.suffix == ".ort":
         to = "ort"
     options = _options(to, via=via, opset=opset, processor=processor, fp16=fp16)
     loaded = load_model(model, input_shape, weights)
     path = output or Path(f"{loaded.name}{SUFFIXES[to]}")
     graph = deployment_form(loaded.graph)
-    raw = lower_graph(graph, to, **stated_normalisation(loaded.preprocessing), **options)
+    stated = stated_preprocessing(model, loaded)
+    raw = lower_graph(graph, to, **stated_normalisation(stated.preprocessing if stated else None), **options)
     write_bytes(path, raw)
     if settings.json:
         print_json({"file": str(path), "format": to, "size_bytes": len(raw)})

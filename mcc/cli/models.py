@@ -13,6 +13,9 @@ from mcc.cli.settings import current_settings
 from mcc.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
+    from mcc.data.outputs import Output
+    from mcc.data.preprocessing import Preprocessing
+    from mcc.data.stated import Stated
     from mcc.frontend.load import LoadedModel
     from mcc.ir.graph import Graph
     from mcc.runtime.target import Target
@@ -113,15 +116,32 @@ def _check_same(graph: Graph, deployed: Graph) -> None:
         )
 
 
-def stated_normalisation(preprocessing: Any) -> dict[str, Any]:
+def stated_normalisation(preprocessing: Preprocessing | None) -> dict[str, Any]:
     """The option of a lowering that stores in the file what the app has to do to a picture."""
     if preprocessing is None:
         return {}
     from mcc.lower.tflite.metadata import Normalisation
 
-    mean = tuple(255.0 * value for value in preprocessing.mean)
-    deviation = tuple(255.0 * value for value in preprocessing.std)
-    return {"normalisation": Normalisation(mean, deviation)} if len(mean) == len(deviation) else {}
+    given = preprocessing.per_channel()
+    return {"normalisation": Normalisation(given.byte_mean, given.byte_std, given.crop, given.channels)}
+
+
+def stated_preprocessing(spec: str, loaded: LoadedModel) -> Stated | None:
+    """What the command line says of a MODEL's pictures, else what that states; None where neither does."""
+    from mcc.cli.pictures import asked_pictures
+    from mcc.report.doubt import stated_by_model
+
+    return asked_pictures().over(stated_by_model(spec, loaded.preprocessing))
+
+
+def outputs_of(loaded: LoadedModel) -> tuple[Output, ...]:
+    """The outputs of a model, with the names that its author gave them."""
+    from mcc.data.outputs import Output
+    from mcc.ir.graph import outputs
+    from mcc.ir.notes import shape_of
+
+    pairs = zip(loaded.output_names, outputs(loaded.graph), strict=True)
+    return tuple(Output(name, shape_of(node)) for name, node in pairs)
 
 
 def lower_graph(graph: Graph, to: str, **options: Any) -> bytes:
@@ -197,11 +217,24 @@ def lowered_file(
         UsageError: no such file or model.
         UnsupportedError: an operator that the target's format lacks.
     """
+    return lowered_model(spec, target, folder, input_shape=input_shape, weights=weights)[0]
+
+
+def lowered_model(
+    spec: str,
+    target: Target,
+    folder: Path,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    weights: Path | None = None,
+) -> tuple[Path, LoadedModel | None]:
+    """As `lowered_file`, and the model where one was lowered."""
     if Path(spec).suffix in target.suffixes:
-        return Path(spec)
+        return Path(spec), None
     loaded = load_model(spec, input_shape, weights)
     count = len(list(folder.iterdir()))
     path = folder / f"{count}-{loaded.name}{FORMATS[target.format]}"
-    options = stated_normalisation(loaded.preprocessing)
+    stated = stated_preprocessing(spec, loaded)
+    options = stated_normalisation(stated.preprocessing if stated else None)
     path.write_bytes(lower_graph(deployment_form(loaded.graph), target.format, **options))
-    return path
+    return path, loaded

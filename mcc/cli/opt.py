@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.models import load_model, model_options
+from mcc.cli.models import load_model, model_options, stated_preprocessing
 from mcc.cli.output import print_json, print_table
+from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say_pictures
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
 
 if TYPE_CHECKING:
+    from mcc.data.stated import Stated
     from mcc.ir.graph import Graph
     from mcc.pass_api import PassContext
     from mcc.pipeline import StepReport
@@ -40,6 +42,7 @@ CALIBRATION_BATCH = 32
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write FILE.mcc and its constants; without it the text form goes to stdout.")  # fmt: skip
 @model_options
+@picture_options
 @common_options
 def opt(
     model: str, text: str | None, level: str | None, print_after: str | None, verify: bool,
@@ -55,14 +58,16 @@ def opt(
     from mcc.ir.text import print_graph
     from mcc.pass_api import load_passes
     from mcc.pipeline import Pipeline, RunOptions
+    from mcc.report.doubt import stated_by_model
 
     if (text is None) == (level is None):
         raise UsageError("needs one of -p PIPELINE and -O LEVEL", where="mcc opt")
     if output is not None and output.suffix != ".mcc":
         raise UsageError("must end in .mcc", where=str(output), hint="mcc lower writes the other formats")
     pipeline = Pipeline.parse(text if text is not None else f"-O{level}", load_passes(files))
-    graph = load_model(model, input_shape, weights).graph
-    context = _context(graph, data, settings)
+    loaded = load_model(model, input_shape, weights)
+    graph, stated = loaded.graph, stated_preprocessing(model, loaded)
+    context = _context(graph, data, stated_by_model(model, loaded.preprocessing), settings)
 
     def after(report: StepReport, now: Graph) -> None:
         if print_after == "all" or (print_after == "changed" and report.changed):
@@ -72,7 +77,7 @@ def opt(
     options = RunOptions(verify, bisect_limit, reproducer, after, repeat)
     result = pipeline.run(graph, context, options)
     if output is not None:
-        save_graph(result.graph, output)
+        save_graph(result.graph, output, _said(model, stated))
     if settings.json:
         steps = [_step_json(report) for report in result.reports]
         return print_json(
@@ -84,18 +89,31 @@ def opt(
     return None
 
 
-def _context(graph: Graph, data: str | None, settings: Settings) -> PassContext:
+def _said(model: str, stated: Stated | None) -> dict[str, Any]:
+    """What the file holds beside the graph: the preprocessing, and which output is judged."""
+    from mcc.report.stored import describe
+
+    said = {} if stated is None else {"preprocessing": stated.preprocessing.to_json()}
+    place = judged_output() or (describe(model).output if Path(model).is_file() else None)
+    return said if place is None else {**said, "judged": place}
+
+
+def _context(graph: Graph, data: str | None, stated: Stated | None, settings: Settings) -> PassContext:
     from mcc.pass_api import PassContext
 
     if data is None:
         return PassContext(seed=settings.seed)
     import torch
 
-    from mcc.data import load_data
+    from mcc.data.stated import load_stated
     from mcc.ir.graph import inputs
     from mcc.ir.notes import shape_of
 
-    module = load_data(data, seed=settings.seed, input_shape=shape_of(inputs(graph)[0]))
+    shape = shape_of(inputs(graph)[0])
+    module, used = load_stated(
+        data, seed=settings.seed, input_shape=shape, stated=stated, asked=asked_pictures()
+    )
+    say_pictures(used)
     batches = [torch.from_numpy(b.inputs) for b in module.batches("calibration", CALIBRATION_BATCH)]
     return PassContext(tuple(batches), settings.seed)
 

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.models import default_target, deployment_form, get_target, load_model, model_options
+from mcc.cli.models import default_target, deployment_form, get_target, load_model, model_options, outputs_of
 from mcc.cli.output import print_json
+from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say_pictures
 from mcc.cli.settings import Settings, common_options
 
 if TYPE_CHECKING:
+    from mcc.data.stated import Stated
+    from mcc.frontend.load import LoadedModel
     from mcc.ir.graph import Graph
     from mcc.report.compare import Comparison
 
@@ -28,6 +31,7 @@ INPUTS = 32
 @click.option("--tolerance", type=click.FloatRange(0), metavar="SHARE",
               help="Largest difference allowed, as a share of the output range.")  # fmt: skip
 @model_options
+@picture_options
 @common_options
 def verify(
     model: str, file: Path, target: str | None, data: str | None, count: int, tolerance: float | None,
@@ -43,6 +47,7 @@ def verify(
     from mcc.ir.graph import calls, outputs
     from mcc.ir.notes import shape_of
     from mcc.report.compare import compare_outputs
+    from mcc.report.doubt import stated_by_model
     from mcc.report.kernels import against_reference, sparse_kernels
     from mcc.report.measure import run_file
 
@@ -50,10 +55,12 @@ def verify(
     loaded = load_model(model, input_shape, weights)
     graph = deployment_form(loaded.graph)
     integer = bool(calls(graph, "fake_quantize"))
-    values = _inputs(graph, data, loaded.preprocessing, count, settings)
+    values = _inputs(graph, data, stated_by_model(model, loaded.preprocessing), count, settings)
     reference = _reference(graph, values, integer, file)
     made = run_file(found, file, values, [shape_of(node) for node in outputs(graph)])
-    result = compare_outputs(made, reference, integer=integer, tolerance=tolerance)
+    result = compare_outputs(
+        made, reference, integer=integer, tolerance=tolerance, judged=_judged(model, loaded)
+    )
     shapes = [shape_of(node) for node in outputs(graph)]
     slow = None if integer else against_reference(found, file, values, shapes, made)
     sparse = sparse_kernels(found, file)
@@ -77,7 +84,19 @@ def verify(
     return 0 if passed else 1
 
 
-def _inputs(graph: Graph, data: str | None, preprocessing: Any, count: int, settings: Settings) -> list[Any]:
+def _judged(model: str, loaded: LoadedModel) -> int:
+    """The place of the output whose class is compared: as --judge or the model says, else by name."""
+    from mcc.data.outputs import named_output, outstanding
+    from mcc.report.stored import describe
+
+    found = outputs_of(loaded)
+    asked = judged_output() or (describe(model).output if Path(model).is_file() else None)
+    return outstanding(found) if asked is None else named_output(found, asked)
+
+
+def _inputs(
+    graph: Graph, data: str | None, stated: Stated | None, count: int, settings: Settings
+) -> list[Any]:
     """Inputs [count, ...] in the graph's axes: images of the validation split, or normal random numbers."""
     import numpy as np
 
@@ -86,9 +105,12 @@ def _inputs(graph: Graph, data: str | None, preprocessing: Any, count: int, sett
 
     shapes = [shape_of(node) for node in inputs(graph)]
     if data is not None:
-        from mcc.data import load_data
+        from mcc.data.stated import load_stated
 
-        module = load_data(data, seed=settings.seed, input_shape=shapes[0], preprocessing=preprocessing)
+        module, used = load_stated(
+            data, seed=settings.seed, input_shape=shapes[0], stated=stated, asked=asked_pictures()
+        )
+        say_pictures(used)
         batch = next(module.batches("validation", count))
         return [batch.inputs]
     generator = np.random.default_rng(settings.seed)

@@ -20,11 +20,12 @@ import numpy.typing as npt
 
 from mcc.calibrate.calm import calm_times
 from mcc.compress.measured import MeasuredFiles
-from mcc.data import DataModule, load_task
+from mcc.data import DataModule, Task, load_task
 from mcc.data.module import SplitName
+from mcc.data.outputs import Output
 from mcc.errors import DataError
 from mcc.ir.storage import write_beside
-from mcc.report.measure import statistics_of
+from mcc.report.judge import judge_file
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Target
 
@@ -82,14 +83,25 @@ class Bench:
         baseline: the original, lowered the same way.
         store: JSON file of what was measured in this run.
         shared: what any run measured of the same files; None to look at this run's only.
+        task: bound to the outputs of the job's network; None binds the data's to each file's own.
+        outputs: of that network.
 
     Raises:
         DataError: `store` holds something else.
     """
 
     def __init__(
-        self, target: Target, threads: int, baseline: Path, store: Path, shared: MeasuredFiles | None = None
+        self,
+        target: Target,
+        threads: int,
+        baseline: Path,
+        store: Path,
+        shared: MeasuredFiles | None = None,
+        *,
+        task: Task | None = None,
+        outputs: Sequence[Output] | None = None,
     ) -> None:
+        self.task, self.outputs = task, outputs
         self.target = target
         self.threads = threads
         self.baseline = baseline
@@ -162,8 +174,21 @@ class Bench:
         return int(self._measured(key, lambda: self.target.peak_memory(path, self.threads)))
 
     def metric(self, path: Path, data: DataModule, split: SplitName) -> float:
-        """The task's metric of a lowered file, run in the target's runtime."""
-        return float(load_task(data.task).summarise(self.statistics(path, data, split)).value)
+        """The task's metric of a lowered file, run in the target's runtime.
+
+        Raises:
+            NotFiniteError: the output that is judged is not a number, or infinite.
+        """
+        return float(self._task(data).summarise(self.statistics(path, data, split)).value)
+
+    def chance(self, path: Path, data: DataModule, split: SplitName) -> str | None:
+        """Why that metric is no better than guessing; None where it is better."""
+        targets = data.split(split).targets
+        found = self.statistics(path, data, split)
+        return self._task(data).chance(found, targets, data.class_names, targets)
+
+    def _task(self, data: DataModule) -> Task:
+        return self.task or load_task(data.task)
 
     def statistics(self, path: Path, data: DataModule, split: SplitName) -> Statistics:
         """What the task measures of each image of a split, [images, ...] in a fixed order; kept in the run's
@@ -171,7 +196,10 @@ class Bench:
         kept = self.store.parent / "statistics" / f"{split}-{digest(path)}.npy"
         found = _kept_statistics(kept, len(data.split(split)))
         if found is None:
-            found = statistics_of(self.target, path, data, split, threads=self.threads)
+            judged = judge_file(
+                self.target, path, data, split, task=self.task, outputs=self.outputs, threads=self.threads
+            )
+            found = judged.statistics
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_beside(kept, lambda p: _save_array(p, found))
         return found

@@ -201,20 +201,22 @@ def quantise(graph: Graph, regime: Regime, calibration: tuple[Tensor, ...]) -> G
     return pipeline.run(graph, PassContext(calibration), RunOptions(verify=False)).graph
 
 
-def write_file(graph: Graph, target: Target, path: Path, data: DataModule) -> Path:
+def write_file(graph: Graph, target: Target, path: Path, data: DataModule, judged: int = 0) -> Path:
     """Lower a graph in deployment form into the target's format, with labels and normalisation.
 
     Args:
         path: without suffix.
+        judged: place of the output that the labels are of.
 
     Raises:
         UsageError: a format that cannot be written.
     """
     from mcc.lower.tflite.metadata import Normalisation
 
-    given = data.preprocessing
-    normalisation = Normalisation(tuple(255.0 * m for m in given.mean), tuple(255.0 * s for s in given.std))
-    options: dict[str, Any] = {"labels": data.class_names or None, "normalisation": normalisation}
+    given = data.preprocessing.per_channel()
+    normalisation = Normalisation(given.byte_mean, given.byte_std, given.crop, given.channels)
+    labels = data.class_names or None
+    options: dict[str, Any] = {"labels": labels, "normalisation": normalisation, "judged": judged}
     if target.format == "tflite":
         from mcc.lower.tflite.writer import write_tflite
 

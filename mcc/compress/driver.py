@@ -29,14 +29,17 @@ from mcc.compress.summary import (
     versions_of,
 )
 from mcc.compress.training import Trainer
+from mcc.data import Preprocessing
+from mcc.data.stated import Asked, asked_for
 from mcc.errors import ConstraintError, DataError
 from mcc.ir.diff import diff_graphs
 from mcc.ir.storage import save_graph, write_beside
 from mcc.quant.regions import integer_nodes
 from mcc.report.choose import accuracy_reference, check_budget, choose, mark
+from mcc.report.doubt import chance_sentence
 from mcc.report.html import write_html
 from mcc.report.pairs import Pairs, memorised_words
-from mcc.report.schema import Budget, Report, StrategyResult, TargetInfo
+from mcc.report.schema import Budget, PreprocessingInfo, Report, StrategyResult, TargetInfo
 from mcc.report.verdict import with_verdicts
 from mcc.search.crew import make_crew
 from mcc.search.sensitivity import Sensitivities
@@ -78,6 +81,9 @@ def compress(
     ray: str | None = None,
     steps: int = 1,
     strategies: Sequence[str] = (),
+    preprocessing: Preprocessing | Asked | None = None,
+    judge: str | int | None = None,
+    ignore_labels: bool = False,
 ) -> Report:
     """Compress a model for a target under budgets; leave the model and its report in a folder.
 
@@ -105,6 +111,9 @@ def compress(
         steps: in which the joint plan goes to its budget of time, with a little repair after each.
         ray: address of a Ray cluster for them instead; `local` starts one here.
         strategies: to compare with the original, names of `mcc.compress.strategies.NAMES`; empty: all.
+        preprocessing: of the pictures; None: what the model states, else what is customary for the data.
+        judge: name or place of the output that the metric is read from; None: chosen by shape and name.
+        ignore_labels: whether class names that the model's file states may be other than the data's.
 
     Raises:
         ConstraintError: no strategy keeps every budget; what was found is in the folder all the same, and
@@ -123,7 +132,8 @@ def compress(
     request = Request(
         model, data, target, budget, epochs, threads, seed, Path(weights) if weights else None, input_shape,
         "" if given is None else given.key(), tuple(cut), workers, ray, steps,
-        known_strategies(strategies),
+        known_strategies(strategies), asked_for(preprocessing), None if judge is None else str(judge),
+        ignore_labels,
     )  # fmt: skip
     job = open_job(request, Path(out), resume=resume, progress=progress)
     try:
@@ -155,14 +165,31 @@ class Run:
         self.passes = exact_passes(job.graph, job.target.facts())
         self.cluster = target_cluster(sparse_form(job.graph, self.passes), job.target.facts())
         with job.stage("lower the original"):
-            self.baseline = write_file(self.deployed, job.target, job.folder / "baseline", job.data)
-            save_graph(job.graph, job.folder / "before.mcc")
+            self.baseline = write_file(
+                self.deployed, job.target, job.folder / "baseline", job.data, job.task.output
+            )
+            save_graph(job.graph, job.folder / "before.mcc", job_notes(job))
         shared = MeasuredFiles(job.target.fingerprint(job.request.threads).key())
         self.bench = Bench(
-            job.target, job.request.threads, self.baseline, job.state / "measurements.json", shared
-        )
+            job.target, job.request.threads, self.baseline, job.state / "measurements.json", shared,
+            task=job.task, outputs=job.outputs,
+        )  # fmt: skip
+        self.at_chance = self._doubt_original()
         self.costs = Costs(job)
         self.crew = make_crew(job.request.workers, job.request.ray)
+
+    def _doubt_original(self) -> bool:
+        """Whether the original is no better than guessing; that is said at once, before the long work."""
+        job = self.job
+        with job.stage("validation accuracy of the original"):
+            job.progress("validation accuracy of the original", 0, 1)
+            chance = self.bench.chance(self.baseline, job.data, "validation")
+            job.progress("validation accuracy of the original", 1, 1)
+        if chance is not None:
+            job.warn(chance_sentence("The original", chance, job.circumstances()))
+        for sentence in job.warnings:
+            log.warning("%s", sentence)
+        return chance is not None
 
     def regimes(self) -> tuple[Regime, ...]:
         """What the target and the network allow."""
@@ -186,7 +213,7 @@ class Run:
         )  # fmt: skip
         return Planner(
             job.graph, setting, self.bench, job.cost_budget, job.data, self.calibration,
-            job.state / "trials", baseline_us, self.costs.ask,
+            job.state / "trials", baseline_us, self.costs.ask, job.task.output,
         )  # fmt: skip
 
     def _sensitivities(self) -> Sensitivities:
@@ -311,6 +338,9 @@ class Run:
             command=self.command,
             checks=checks,
             warnings=tuple(job.warnings),
+            at_chance=self.at_chance,
+            preprocessing=PreprocessingInfo(**job.stated.to_json()),
+            output=job.judged.name if len(job.outputs) > 1 else None,
             verdicts=sparse_words(job, self.passes),
         )
         return self._write(with_verdicts(report), outcome)
@@ -331,7 +361,7 @@ class Run:
     def _write(self, report: Report, outcome: Outcome) -> Report:
         """Everything `mcc compress` leaves; report.json last, so that it stands for all of it."""
         folder = self.job.folder
-        save_graph(outcome.graph, folder / "after.mcc")
+        save_graph(outcome.graph, folder / "after.mcc", job_notes(self.job))
         model = folder / f"model{outcome.file.suffix}"
         write_beside(model, lambda p: shutil.copyfile(outcome.file, p))
         choices = explained(self.made, outcome.structure, self.regimes())
@@ -339,6 +369,11 @@ class Run:
         write_html(report, folder / "report.html", diff_graphs(self.job.graph, outcome.graph))
         report.save(folder / "report.json")
         return report
+
+
+def job_notes(job: Job) -> dict[str, Any]:
+    """What a .mcc of the job holds beside the graph."""
+    return {"preprocessing": job.data.preprocessing.to_json(), "judged": job.task.output}
 
 
 def _kept_share(budget: Budget, latency_us: float | None, speedup: float | None) -> float:

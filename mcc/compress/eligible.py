@@ -87,5 +87,5 @@ def _metric(job: Job, graph: Graph) -> float:
     parts: list[np.ndarray] = []
     for batch in job.data.batches("validation", BATCH, augment=False, limit=JUDGED_IMAGES):
         made = [value.detach().numpy() for value in run(graph, torch.from_numpy(batch.inputs))]
-        parts.append(job.task.measure(made[:1], batch.targets))
+        parts.append(job.task.measure(made, batch.targets))
     return job.task.summarise(np.concatenate(parts)).value

@@ -17,14 +17,18 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from mcc.data import DataModule, Preprocessing, Task, load_data, load_task
+from mcc.data import DataModule, Task, load_task
+from mcc.data.outputs import Output
+from mcc.data.stated import NOTHING_SAID, Asked, Stated, load_stated
 from mcc.errors import DataError, UsageError
 from mcc.frontend.load import load_model
-from mcc.ir.graph import Graph, constants, inputs, outputs
+from mcc.ir.graph import Graph, constants, inputs, outputs, weights_of
 from mcc.ir.notes import shape_of
 from mcc.ir.storage import write_beside
 from mcc.ir.text import print_graph
+from mcc.report.doubt import Circumstances, labels_warning, stated_by_model, zero_weights
 from mcc.report.schema import Budget
+from mcc.report.stored import Description, describe
 from mcc.runtime import get_target
 from mcc.runtime.target import Target
 
@@ -65,6 +69,9 @@ class Request:
         ray: address of a Ray cluster for it instead.
         steps: in which the joint plan goes to its budget, see `mcc.compress.steps`.
         strategies: to compare with the original; all where empty.
+        pictures: what is said about how they are prepared.
+        judge: name or place of the output that the metric is read from; None: by shape and name.
+        ignore_labels: whether class names that the model's file states are ignored.
     """
 
     model: str
@@ -82,6 +89,9 @@ class Request:
     ray: str | None = None
     steps: int = 1
     strategies: tuple[str, ...] = ()
+    pictures: Asked = NOTHING_SAID
+    judge: str | None = None
+    ignore_labels: bool = False
 
 
 @dataclass
@@ -90,6 +100,9 @@ class Job:
 
     Attributes:
         graph: the model as captured.
+        task: bound to the graph's outputs.
+        stated: how pictures are prepared, and who says so.
+        outputs: of the graph.
         lock: of the folder; held from `open_job` until `release`, or until the process ends.
         stages: seconds spent, by stage.
         warnings: sentences that the report and the terminal show before anything else.
@@ -104,6 +117,8 @@ class Job:
     target: Target
     progress: Progress
     lock: FileLock
+    stated: Stated
+    outputs: tuple[Output, ...]
     stages: dict[str, float] = field(default_factory=lambda: {})
     warnings: list[str] = field(default_factory=lambda: [])
 
@@ -111,6 +126,23 @@ class Job:
         """Put a sentence before the verdict of the report; each one once."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
+
+    @property
+    def judged(self) -> Output:
+        """The output that the metric is read from."""
+        return self.outputs[self.task.output]
+
+    @property
+    def words(self) -> str:
+        """How pictures are prepared, and which of several outputs is judged, in one line."""
+        judged = f"; output {self.judged.name} of {len(self.outputs)} is judged"
+        return f"pictures: {self.stated.words}{judged if len(self.outputs) > 1 else ''}"
+
+    def circumstances(self) -> Circumstances:
+        """What may be why the original is at chance level."""
+        zeros, count = zero_weights(weights_of(self.graph))
+        fresh = ":" in self.request.model and self.request.weights is None
+        return Circumstances(self.stated, self.outputs, self.judged, fresh, zeros, count)
 
     def release(self) -> None:
         """Leave the folder to other processes."""
@@ -174,6 +206,7 @@ class Job:
             "seed": self.request.seed,
             "plan": self.request.plan,
             "steps": self.request.steps,
+            "judged": self.task.output,
         }
         found = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
         for name, value in sorted(constants(self.graph).items()):
@@ -202,7 +235,7 @@ def open_job(request: Request, folder: Path, *, resume: bool, progress: Progress
     except BaseException:
         job.release()
         raise
-    progress("load model and data", 1, 1)
+    progress("load model and data", 1, 1, job.words)
     return job
 
 
@@ -218,15 +251,23 @@ def load_job(request: Request, folder: Path, progress: Progress = silent) -> Job
     )
     if len(inputs(loaded.graph)) != 1:
         raise UsageError("has several inputs; mcc compress takes models with one", where=request.model)
-    given = loaded.preprocessing if isinstance(loaded.preprocessing, Preprocessing) else None
-    shape = shape_of(inputs(loaded.graph)[0])
-    data = load_data(request.data, seed=request.seed, input_shape=shape, preprocessing=given)
-    task = load_task(data.task)
-    task.check([shape_of(value) for value in outputs(loaded.graph)], data)
+    data, stated = load_stated(
+        request.data, seed=request.seed, input_shape=shape_of(inputs(loaded.graph)[0]),
+        stated=stated_by_model(request.model, loaded.preprocessing), asked=request.pictures,
+    )  # fmt: skip
+    file = Path(request.model)
+    described = describe(file) if file.is_file() and ":" not in request.model else Description()
+    asked = request.judge or (None if request.cut else described.output)
+    nodes = zip(loaded.output_names, outputs(loaded.graph), strict=True)
+    found = tuple(Output(name, shape_of(node)) for name, node in nodes)
+    task = load_task(data.task).bind(found, data, asked)
     target, lock = get_target(request.target), FileLock(folder / "state" / LOCK)
-    job = Job(request, folder, loaded.graph, loaded.name, data, task, target, progress, lock)
+    job = Job(request, folder, loaded.graph, loaded.name, data, task, target, progress, lock, stated, found)
     for sentence in data.warnings:
         job.warn(sentence)
+    unlike = labels_warning(file, described.labels, data.class_names, ignore=request.ignore_labels)
+    if unlike is not None:
+        job.warn(unlike)
     return job
 
 

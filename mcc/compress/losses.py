@@ -40,6 +40,7 @@ def measured_sensitivities(
         sparse=() if sparse is None else sparse_layers(job.graph, thinned.passes),
         block=1 if sparse is None else sparse.block,
         integer=tuple(sorted(integer)) if any(r.precision != "float" for r in regimes) else (),
+        judged=job.task.output,
     )
     batches = job.labelled()
     job.progress("sensitivities", 0.0, 1.0)
@@ -48,15 +49,16 @@ def measured_sensitivities(
         batches,
         lambda outputs, targets: job.task.loss(outputs, targets),
         wanted=wanted,
-        known=_file_of(job.graph, batches, wanted.block),
+        known=_file_of(job.graph, batches, wanted),
         runner=one_by_one if crew is None else by_crew(crew),
         progress=lambda stage, share: job.progress(stage, share, 1.0),
     )
 
 
-def _file_of(graph: Graph, batches: Sequence[tuple[Tensor, Tensor]], block: int) -> Path:
+def _file_of(graph: Graph, batches: Sequence[tuple[Tensor, Tensor]], wanted: Wanted) -> Path:
     """Where results for this very network and these images lie."""
-    found = hashlib.sha256(f"{FORMAT} {block} {print_graph(graph)}".encode())
+    judged = f" output {wanted.judged}" if wanted.judged else ""
+    found = hashlib.sha256(f"{FORMAT} {wanted.block}{judged} {print_graph(graph)}".encode())
     for name, value in sorted(constants(graph).items()):
         found.update(name.encode() + value.detach().contiguous().numpy().tobytes())
     for x, target in batches:

@@ -90,6 +90,7 @@ class Planner:
         budget: as asked; a speed-up counts as a latency.
         calibration: input batches.
         folder: for the files of trials.
+        judged: place of the output that the metric is read from.
         ask: measures kernels that a plan rests on and were not measured yet; whether there were any.
     """
 
@@ -102,6 +103,7 @@ class Planner:
     folder: Path
     baseline_us: float
     ask: Ask
+    judged: int = 0
 
     @property
     def sensitivities(self) -> Sensitivities:
@@ -120,7 +122,7 @@ class Planner:
         """Build a structure without training and measure it."""
         built = restructure(self.graph, structure, self.sensitivities, self.calibration[:1], verify=False)
         lowered = quantise(deployment_form(built), structure.regime, self.calibration)
-        path = write_file(lowered, self.bench.target, self.folder / label, self.data)
+        path = write_file(lowered, self.bench.target, self.folder / label, self.data, self.judged)
         speed = self.bench.speed(path)
         memory = self.bench.memory_bytes(path) if self.budget.memory_bytes is not None else 0
         kept = self.keeps(speed, path.stat().st_size, memory)

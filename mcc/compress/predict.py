@@ -13,6 +13,8 @@ from mcc.compress.alternatives import Choice, explained
 from mcc.compress.candidate import Structure
 from mcc.compress.driver import Run
 from mcc.compress.job import Progress, Request, open_job, save_json, silent
+from mcc.data import Preprocessing
+from mcc.data.stated import Asked, Stated, asked_for
 from mcc.report.schema import Budget
 from mcc.report.words import bytes_words
 from mcc.runtime.units import MICROSECONDS, Unit
@@ -70,6 +72,9 @@ class PlanResult:
         target: as given.
         front: predicted points, none beaten by another in latency and loss.
         structure: the decision that the budgets ask for; None where none keeps them by prediction.
+        warnings: what makes the losses doubtful.
+        stated: how pictures were prepared, and who says so.
+        output: name of the one that was judged.
         choices: what else could be decided about each layer, around `structure`.
     """
 
@@ -77,6 +82,9 @@ class PlanResult:
     front: tuple[FrontPoint, ...]
     structure: Structure | None
     choices: Mapping[str, Choice] = field(default_factory=lambda: {})
+    warnings: tuple[str, ...] = ()
+    stated: Stated | None = None
+    output: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `structure` feeds back as `--plan`."""
@@ -85,6 +93,9 @@ class PlanResult:
             "structure": None if self.structure is None else self.structure.as_json(),
             "front": [point.to_dict() for point in self.front],
             "alternatives": {name: choice.to_dict() for name, choice in self.choices.items()},
+            "warnings": list(self.warnings),
+            "preprocessing": None if self.stated is None else self.stated.to_json(),
+            "output": self.output,
         }
 
 
@@ -106,6 +117,9 @@ def plan(
     out: Path | None = None,
     seed: int = 0,
     progress: Progress = silent,
+    preprocessing: Preprocessing | Asked | None = None,
+    judge: str | int | None = None,
+    ignore_labels: bool = False,
 ) -> PlanResult:
     """Decide without training; arguments as in `mcc.compress.compress`, `out` a file for the plan."""
     budget = Budget(
@@ -118,7 +132,8 @@ def plan(
     )
     request = Request(
         model, data, target, budget, 0.0, threads, seed, Path(weights) if weights else None, input_shape,
-        cut=tuple(cut),
+        cut=tuple(cut), pictures=asked_for(preprocessing), judge=None if judge is None else str(judge),
+        ignore_labels=ignore_labels,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
         run = Run(open_job(request, Path(folder), resume=False, progress=progress), "")
@@ -154,7 +169,11 @@ def _decide(run: Run) -> PlanResult:
     unique = {p.structure.key(): p for p in sorted(front, key=lambda p: p.cost)}
     marked = tuple(dataclasses.replace(p, chosen=p is best) for p in unique.values())
     choices = {} if best is None else explained(planner, best.structure, space.regimes)
-    return PlanResult(run.job.target.spec, marked, best.structure if best else None, choices)
+    job = run.job
+    return PlanResult(
+        job.target.spec, marked, best.structure if best else None, choices, tuple(job.warnings),
+        job.stated, job.judged.name,
+    )  # fmt: skip
 
 
 def _beats(a: FrontPoint, b: FrontPoint) -> bool:

@@ -13,6 +13,8 @@ from mcc.compress.driver import Run, compress
 from mcc.compress.job import Job, Progress, Request, open_job, save_json, silent
 from mcc.compress.planning import ASKS, MARGIN, ROUNDS, Planner, Trial, excess
 from mcc.compress.strategies import known_strategies
+from mcc.data import Preprocessing
+from mcc.data.stated import Asked, asked_for
 from mcc.errors import ConstraintError
 from mcc.report.schema import Budget, Report
 from mcc.report.words import time_words
@@ -150,6 +152,9 @@ def plan_several(
     input_shape: tuple[int, ...] | None = None,
     cut: Sequence[str] = (),
     progress: Progress = silent,
+    preprocessing: Preprocessing | Asked | None = None,
+    judge: str | int | None = None,
+    ignore_labels: bool = False,
 ) -> SharedPlan:
     """Decide once for several targets, without training. Budgets hold on each of them.
 
@@ -167,7 +172,8 @@ def plan_several(
         for target in targets:
             request = Request(
                 model, data, target, budget, 0.0, threads, seed, Path(weights) if weights else None,
-                input_shape, "", tuple(cut),
+                input_shape, "", tuple(cut), pictures=asked_for(preprocessing),
+                judge=None if judge is None else str(judge), ignore_labels=ignore_labels,
             )  # fmt: skip
             job = open_job(request, folder / place(target), resume=False, progress=progress)
             jobs.append(job)
@@ -220,7 +226,17 @@ def _check(found: SharedPlan) -> None:
         )
 
 
-_PLANNING = ("seed", "threads", "weights", "input_shape", "cut", "progress")
+_PLANNING = (
+    "seed",
+    "threads",
+    "weights",
+    "input_shape",
+    "cut",
+    "progress",
+    "preprocessing",
+    "judge",
+    "ignore_labels",
+)
 
 
 def missed_words(plan: SharedPlan) -> str:

@@ -133,7 +133,9 @@ def measured_again(job: Job, graph: Graph, widths: Mapping[str, int], known: Sen
         order[group.name] = (*gone, *sorted(rest, key=lambda i, g=group: scores.get(g.classes[i], 0.0)))
     x = torch.cat([batch for batch, _ in batches])
     x = x[: images_for(tuple(x.shape))]
-    subject = Subject(graph, x, order, base=dict(widths), teacher=tuple(run(job.graph, x)))
+    subject = Subject(
+        graph, x, order, base=dict(widths), teacher=tuple(run(job.graph, x)), judged=job.task.output
+    )
     points: dict[str, dict[int, float]] = {}
     for index, group in enumerate(analysis.prunable()):
         wanted = {kept(group.width, share) for share in POINTS} | {widths.get(group.name, group.width)}

@@ -20,7 +20,7 @@ from mcc.compress.steps import in_steps, left_share
 from mcc.compress.training import Trainer
 from mcc.compress.why import why_notes
 from mcc.compress.workers import Repair, Repaired, candidate_graph, repair_all
-from mcc.errors import TargetError, UsageError
+from mcc.errors import NotFiniteError, TargetError, UsageError
 from mcc.ir.graph import Graph
 from mcc.report.schema import Budget
 from mcc.search.crew import Crew
@@ -107,7 +107,12 @@ class Strategies:
         for index, (name, step) in enumerate(steps):
             self.job.progress("strategies", index, len(steps), name)
             with self.job.stage(f"strategy {name}"):
-                found.append(remembered(self.job.state / name, step))
+                try:
+                    found.append(remembered(self.job.state / name, step))
+                except NotFiniteError as error:
+                    if name == "original":
+                        raise
+                    self.job.warn(f"The strategy {name} is left out: {error}.")
         self.job.progress("strategies", len(steps), len(steps))
         return found
 
@@ -299,9 +304,13 @@ class Strategies:
         return self._score(graph, trial.file.with_name(f"{trial.file.stem}-tried"))
 
     def _score(self, graph: Graph, path: Path) -> float:
-        """Validation accuracy of a graph, lowered into that file, in the runtime."""
-        file = write_file(graph, self.job.target, path, self.job.data)
-        return self.bench.metric(file, self.job.data, "validation")
+        """Validation accuracy of a graph, lowered into that file; 0 where its outputs are not finite."""
+        file = write_file(graph, self.job.target, path, self.job.data, self.job.task.output)
+        try:
+            return self.bench.metric(file, self.job.data, "validation")
+        except NotFiniteError as error:  # the worst that can be; what is kept of it says so
+            log.warning("%s: %s", path.name, error)
+            return 0.0
 
     # -- from a structure to an outcome --------------------------------------------------------------------
 
@@ -380,7 +389,8 @@ class Strategies:
         plan: Trial | None = None,
         notes: Sequence[str] = (),
     ) -> Outcome:
-        path = write_file(graph, self.job.target, self.job.state / name / "model", self.job.data)
+        job = self.job
+        path = write_file(graph, job.target, job.state / name / "model", job.data, job.task.output)
         predicted = plan.predicted_us if plan else None
         return Outcome(name, structure, graph, path, predicted, plan, tuple(notes))
 

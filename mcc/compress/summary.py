@@ -18,7 +18,7 @@ from mcc.compress.outcome import Outcome
 from mcc.compress.planning import structure_kernels, target_cluster
 from mcc.cost_api import CostModel, Kernel, graph_kernels
 from mcc.data.module import SplitName
-from mcc.errors import VerificationError
+from mcc.errors import NotFiniteError, VerificationError
 from mcc.ir import table
 from mcc.ir.graph import Graph, calls, constants, outputs, run
 from mcc.ir.notes import note, shape_of, type_of
@@ -73,10 +73,21 @@ def predicted_figure(target: Target, cost: float | None) -> dict[str, Any]:
 
 
 def result_of(job: Job, bench: Bench, outcome: Outcome, speed: Speed) -> StrategyResult:
-    """All figures of a strategy but the test accuracy, which is read once, after the choice."""
+    """All figures of a strategy but the test accuracy, which is read once, after the choice.
+
+    A strategy whose outputs are not finite has no accuracy, says so, and cannot be chosen.
+    """
+    accuracy: float | None = None
+    notes = outcome.notes
+    try:
+        accuracy = bench.metric(outcome.file, job.data, "validation")
+    except NotFiniteError as error:
+        if outcome.name == "original":
+            raise
+        notes = (*notes, f"It has no accuracy: {error.message}.")
     return StrategyResult(
         name=outcome.name,
-        validation_accuracy=bench.metric(outcome.file, job.data, "validation"),
+        validation_accuracy=accuracy,
         **speed_figure(job.target, speed),
         size_bytes=outcome.file.stat().st_size,
         peak_memory_bytes=bench.memory_bytes(outcome.file),
@@ -85,13 +96,15 @@ def result_of(job: Job, bench: Bench, outcome: Outcome, speed: Speed) -> Strateg
         speedup=speed.speedup,
         speedup_ci95=speed.speedup_ci95,
         **predicted_figure(job.target, outcome.predicted_us),
-        notes=outcome.notes,
+        notes=notes,
     )
 
 
 def tested(result: StrategyResult, bench: Bench, job: Job, file: Path) -> StrategyResult:
     """A result with its accuracy on the test split; read after every choice was made."""
     split: SplitName = "test"
+    if result.validation_accuracy is None:  # its outputs are not finite
+        return result
     return result.model_copy(update={"accuracy": bench.metric(file, job.data, split)})
 
 
@@ -182,7 +195,11 @@ def _compared(
     else:
         expected = run(outcome.graph, torch.from_numpy(x))
     got = run_file(job.target, outcome.file, [x], shapes, threads=job.request.threads)
-    return x, got, compare_outputs(got, [value.numpy() for value in expected], integer=integer)
+    return (
+        x,
+        got,
+        compare_outputs(got, [value.numpy() for value in expected], integer=integer, judged=job.task.output),
+    )
 
 
 def _check_kernels(

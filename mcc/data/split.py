@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mcc.data.arrays import BLACK, Pixels
+from mcc.data.arrays import BLACK, WHITE, Pixels
 from mcc.data.augment import Augmentation, IndexArray
-from mcc.data.preprocessing import WHITE, Preprocessing
+from mcc.data.preprocessing import Preprocessing
 from mcc.errors import DataError
 
 FloatImages = NDArray[np.float32]
@@ -124,7 +124,7 @@ class ImageSplit:
         if len(self.members) and not 0 <= self.members.min() <= self.members.max() < len(self.source):
             raise DataError(f"members beyond the {len(self.source)} images of the source")
         # Zero after normalisation, so that a shifted image brings no new contrast.
-        fill = tuple(round(min(max(m, 0.0), 1.0) * WHITE) for m in self.preprocessing.mean[:given])
+        fill = self.preprocessing.neutral_pixel[:given]
         object.__setattr__(self, "fill", fill)
 
     def __len__(self) -> int:

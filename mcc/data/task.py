@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mcc.data.module import DataModule
+from mcc.data.outputs import Output
 from mcc.errors import UsageError
 from mcc.user_code import load_object, neighbours_importable
 
@@ -50,7 +51,11 @@ class Prediction:
 
 @runtime_checkable
 class Task(Protocol):
-    """Everything that mcc must know of a task. All of a network's outputs come as a sequence, even one."""
+    """Everything that mcc must know of a task.
+
+    All of a network's outputs come as a sequence, even one, in the order and the axes of its graph. `bind`
+    says which of them a task reads; everything else is asked of what it returned.
+    """
 
     @property
     def name(self) -> str:
@@ -62,8 +67,21 @@ class Task(Protocol):
         """The metric's name, `accuracy`; more is better."""
         ...
 
-    def check(self, output_shapes: Sequence[tuple[int, ...]], data: DataModule) -> None:
-        """Refuse a network whose outputs (shapes with batch) cannot be those of `data`: DataError."""
+    @property
+    def output(self) -> int:
+        """The place of the output that the metric is read from."""
+        ...
+
+    def bind(self, outputs: Sequence[Output], data: DataModule, asked: str | None = None) -> Task:
+        """This task for a network with these outputs.
+
+        Args:
+            asked: name or place of the output to judge; None: chosen by shape and name.
+
+        Raises:
+            DataError: the outputs cannot be those of `data`.
+            UsageError: there is no such output, or several could be meant.
+        """
         ...
 
     def loss(self, outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
@@ -82,6 +100,21 @@ class Task(Protocol):
 
     def summarise(self, statistics: Statistics) -> Score:
         """The metric of all examples from what `measure` gave of each (batches concatenated)."""
+        ...
+
+    def chance(
+        self,
+        statistics: Statistics,
+        targets: NDArray[np.int64],
+        class_names: Sequence[str],
+        population: NDArray[np.int64],
+    ) -> str | None:
+        """Why the metric is no better than guessing, as a sentence without its end; None where it is better.
+
+        Args:
+            statistics: what `measure` gave of each example, for the targets.
+            population: targets of the whole split, of which the examples may be the first part.
+        """
         ...
 
     def agreement(self, outputs: Outputs, reference: Outputs) -> Statistics:

@@ -59,7 +59,8 @@ def repair(
         progress: called after every step.
 
     Raises:
-        DataError: an image cannot be read, or the loss is not finite.
+        NotFiniteError: the loss is not finite.
+        DataError: an image cannot be read.
         GraphError: the checkpoint cannot be written.
     """
     phase = "quantised" if calls(graph, "fake_quantize") else "float"

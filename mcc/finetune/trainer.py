@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mcc.data.module import Batch, DataModule
 from mcc.data.task import Task
-from mcc.errors import DataError
+from mcc.errors import NotFiniteError
 from mcc.finetune import checkpoint
 from mcc.finetune.arithmetic import choose_arithmetic, evaluate, training_copy
 from mcc.finetune.scales import follow_weights, keep_above, learnable_scales, make_learnable, weight_scales_of
@@ -100,7 +100,8 @@ class Trainer:
         """Train to the last step, from a checkpoint where there is one; the repaired canonical graph.
 
         Raises:
-            DataError: the loss is not finite; an image cannot be read.
+            NotFiniteError: the loss is not finite.
+            DataError: an image cannot be read.
         """
         if state_file is not None:
             found = checkpoint.load(state_file, self.run_name)
@@ -175,7 +176,7 @@ class Trainer:
         loss = self._loss(outputs, x, targets)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise DataError(
+            raise NotFiniteError(
                 f"the loss is {value} in step {self.step}",
                 where="repair",
                 hint="choose a lower learning rate",

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from mcc.errors import MccError, UsageError
 from mcc.frontend.cut import cut_graph
-from mcc.frontend.torch_module import capture, capture_program
+from mcc.frontend.torch_module import capture, capture_program, keys_of
 from mcc.frontend.weights import load_weights
-from mcc.ir.graph import Graph
+from mcc.ir.graph import Graph, outputs
 from mcc.ir.storage import load_graph
 from mcc.user_code import load_object, neighbours_importable, reason_of
 
@@ -44,12 +44,15 @@ class LoadedModel:
         preprocessing: what the factory says about its input, or None.
         name: a short name for files and tables.
         module: the PyTorch module, where there is one.
+        output_names: what its author calls the outputs, one for each output of the graph: keys, names of an
+            ONNX file, or names of nodes.
     """
 
     graph: Graph
     preprocessing: Any
     name: str
     module: nn.Module | None
+    output_names: tuple[str, ...] = ()
 
 
 def load_model(
@@ -83,7 +86,9 @@ def load_model(
             )  # fmt: skip
         if not path.is_file():
             raise UsageError("no such file", where=spec)
-        return LoadedModel(_READERS[path.suffix](path, input_shape, cut), None, path.stem, None)
+        graph = _READERS[path.suffix](path, input_shape, cut)
+        named = _onnx_names(path) if path.suffix == ".onnx" and not cut else ()
+        return LoadedModel(graph, None, path.stem, None, output_names(graph, named))
     if ":" not in spec:
         raise UsageError(f"{spec!r} is no model", hint=f"give {FORMS}")
     return _from_factory(spec, input_shape, weights, cut)
@@ -106,6 +111,19 @@ def _read_onnx(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> Gra
     return read_onnx(path, input_shape, cut)
 
 
+def _onnx_names(path: Path) -> tuple[str, ...]:
+    import onnx
+
+    return tuple(value.name for value in onnx.load(str(path), load_external_data=False).graph.output)
+
+
+def output_names(graph: Graph, named: Sequence[str]) -> tuple[str, ...]:
+    """A name for each output of the graph: the one given, where there are as many, else its node's."""
+    nodes = outputs(graph)
+    given = named if len(named) == len(nodes) else [""] * len(nodes)
+    return tuple(name or node.name for name, node in zip(given, nodes, strict=True))
+
+
 _READERS: dict[str, Callable[[Path, Shape | None, Sequence[str]], Graph]] = {
     ".mcc": _read_mcc,
     ".pt2": _read_pt2,
@@ -125,8 +143,10 @@ def _from_factory(
         network, examples, preprocessing = _parts(made, spec)
         if weights is not None:
             load_weights(network, weights)
-        graph = capture(network, _example_inputs(examples, input_shape, spec), cut)
-    return LoadedModel(graph, preprocessing, attribute, network)
+        inputs = _example_inputs(examples, input_shape, spec)
+        graph = capture(network, inputs, cut)
+        named = keys_of(network, inputs) if len(outputs(graph)) > 1 and not cut else cut
+    return LoadedModel(graph, preprocessing, attribute, network, output_names(graph, named))
 
 
 def _call(factory: object, spec: str, attribute: str) -> object:

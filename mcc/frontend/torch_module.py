@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_flatten_with_path
 
 from mcc.errors import MccError, UnsupportedError, UsageError, VerificationError
 from mcc.frontend.cut import cut_graph, is_module_cut, stopped_at
@@ -143,6 +143,26 @@ def _run_module(module: nn.Module, values: Sequence[Tensor], cut: Sequence[str])
         ) from error
     flat: list[Any] = tree_flatten(result)[0]
     return [value for value in flat if isinstance(value, Tensor)]
+
+
+def keys_of(module: nn.Module, example_inputs: Sequence[Tensor]) -> tuple[str, ...]:
+    """What a module calls its outputs: keys of a dictionary or fields of a named tuple, "" where neither is.
+
+    One for each tensor, in the order of the captured graph's outputs.
+    """
+    try:
+        with _eval_mode(module), torch.no_grad():
+            result = module(*(value.clone() for value in example_inputs))
+    except Exception:  # it ran when it was captured, but perhaps at that length of the batch only
+        return ()
+    pairs, _ = tree_flatten_with_path(result)
+    return tuple(_key(path) for path, value in pairs if isinstance(value, Tensor))
+
+
+def _key(path: Sequence[Any]) -> str:
+    """`logits`, or `heads.main` of nested ones; numbers of a list only behind a name."""
+    parts = [str(getattr(step, "key", getattr(step, "name", getattr(step, "idx", "")))) for step in path]
+    return "" if all(part.isdecimal() for part in parts) else ".".join(parts)
 
 
 def _verify(

@@ -97,6 +97,11 @@ def _returned(graph: Graph) -> Iterator[fx.Node]:
         yield value
 
 
+def weights_of(graph: Graph) -> dict[str, Tensor]:
+    """The constants that train, by name."""
+    return dict(graph.named_parameters(recurse=False, remove_duplicate=False))
+
+
 def calls(graph: Graph, *names: str) -> list[fx.Node]:
     """The operator nodes in order; only those of the given operators, if any are named."""
     found = [node for node in graph.graph.nodes if node.op == "call_function"]

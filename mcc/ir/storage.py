@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -88,15 +90,42 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
         ) from error
 
 
-def save_graph(graph: Graph, path: Path | str) -> None:
+SAID = "# mcc "
+"""Begins a comment that holds a key and JSON: what belongs to a network and is not in its graph."""
+
+
+def save_graph(graph: Graph, path: Path | str, said: Mapping[str, Any] | None = None) -> None:
     """Write a graph to `path` (.mcc) and its constants to the .safetensors of the same name.
+
+    Args:
+        said: JSON values by name that `said_with` reads back, as the preprocessing of the network.
 
     The constants are renamed into place first, so that a graph never stands without them.
     """
     path = Path(path)
     tensors = {name: value.detach().contiguous().clone() for name, value in text_constants(graph).items()}
     write_beside(path.with_suffix(".safetensors"), lambda p: save_file(tensors, p))
-    write_beside(path, lambda p: p.write_text(print_graph(graph), encoding="utf-8"))
+    notes = [f"{SAID}{key} {json.dumps(value)}\n" for key, value in (said or {}).items()]
+    text = print_graph(graph) + "".join(notes)
+    write_beside(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def said_with(path: Path | str) -> dict[str, Any]:
+    """What `save_graph` was told beside the graph; lines that hold something else are left out.
+
+    Raises GraphError naming the file where it cannot be read.
+    """
+    found: dict[str, Any] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GraphError(f"cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
+    for line in lines:
+        key, _, value = line.removeprefix(SAID).partition(" ")
+        if line.startswith(SAID):
+            with suppress(ValueError):
+                found[key] = json.loads(value)
+    return found
 
 
 def load_graph(path: Path | str) -> Graph:

@@ -252,9 +252,7 @@ def _judge(
     elif len(way) > 1 and (found := groups.lost(node, *grids)):
         source = way[0]
         if groups.lost(node, grids[0]):  # lost where it came from, a wide value of which it is a part
-            nodes.update(
-                {n: f"{node.name} would keep {found} on the scale of {source.name}" for n in way}
-            )
+            nodes.update(dict.fromkeys(way, f"{node.name} would keep {found} on the scale of {source.name}"))
         else:
             nodes[node] = f"it would keep {found} on the scales that it passes"
         return

@@ -32,7 +32,7 @@ class Comparison(Frozen):
         worst: largest difference as a share of the reference's range; None where a value is not finite.
         sqnr_db: signal to noise of the file against the reference in decibels; None where they are equal.
         equal: share of output values that are the same.
-        agreement: share of inputs with the same greatest value in the first output; None unless [N, classes].
+        agreement: share of inputs with the same greatest value in the judged output, [N, classes]; else None.
         passed: the verdict.
         rule: what it was held against, in words.
     """
@@ -47,13 +47,19 @@ class Comparison(Frozen):
 
 
 def compare_outputs(
-    outputs: Sequence[Array], reference: Sequence[Array], *, integer: bool, tolerance: float | None = None
+    outputs: Sequence[Array],
+    reference: Sequence[Array],
+    *,
+    integer: bool,
+    tolerance: float | None = None,
+    judged: int = 0,
 ) -> Comparison:
     """Compare a file's outputs with the reference's, [N, ...] each.
 
     Args:
         integer: the reference is the integer simulator: held against the share of equal classes.
         tolerance: of the output range, instead of the rule for the kind of reference.
+        judged: place of the output whose greatest value is compared.
     """
     worst, equal, total, noise, signal = 0.0, 0, 0, 0.0, 0.0
     finite = True
@@ -69,7 +75,7 @@ def compare_outputs(
         total += difference.size
         noise += float((difference**2).sum())
         signal += float((b**2).sum())
-    agreement = _agreement(outputs[0], reference[0]) if finite else None
+    agreement = _agreement(outputs[judged], reference[judged]) if finite else None
     passed, rule = _verdict(worst, equal == total, agreement, integer, tolerance)
     return Comparison(
         inputs=len(reference[0]),

@@ -1,30 +1,20 @@
-"""Figures of lowered files, taken in a target's runtime: accuracy on data, numbers against a reference."""
+"""Running lowered files in a target's runtime on values in the axes of the graph."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mcc.data.module import DataModule, SplitName
-from mcc.data.task import Score, load_task
 from mcc.errors import UsageError
 from mcc.runtime.session import Session, TensorInfo
 from mcc.runtime.target import Target
 
-log = logging.getLogger(__name__)
-
 Array = npt.NDArray[Any]
-Statistics = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
-
-COMPARED = 32  # images that have to come out alike before a quicker target runs the others
-OUTPUTS_APART = 0.02  # of their range: a step or two of 8 bits; float kernels differ by far less
-IMAGES_AT_ONCE = 500  # bounds memory: 500 images of 3x224x224 are 300 MB
 
 
 def channels_last(file: Path | str) -> bool:
@@ -81,95 +71,6 @@ def image_shape(session: Session) -> tuple[int, int, int]:
     return (a, b, c) if a in (1, 3) and c not in (1, 3) else (c, a, b)
 
 
-def evaluate_file(
-    target: Target,
-    file: Path | str,
-    data: DataModule,
-    split: SplitName = "test",
-    *,
-    threads: int = 1,
-    limit: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Score:
-    """The task's metric of a lowered file, run in the target's runtime.
-
-    Arguments and errors are those of `statistics_of`.
-    """
-    found = statistics_of(target, file, data, split, threads=threads, limit=limit, progress=progress)
-    return load_task(data.task).summarise(found)
-
-
-def statistics_of(
-    target: Target,
-    file: Path | str,
-    data: DataModule,
-    split: SplitName = "test",
-    *,
-    threads: int = 1,
-    limit: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Statistics:
-    """What the data's task measures of each image of a split, [images, ...], in a fixed order.
-
-    An emulated core runs the first `COMPARED` images only where the quicker target of the same runtime gives
-    the same for them (see `agree`); that one then runs the rest.
-
-    Args:
-        file: a lowered file that the target runs.
-        split: `validation` for choices, `test` for the final figure.
-        limit: only that many images.
-        progress: called with images done and images in all.
-
-    Raises:
-        DataError: the file's outputs cannot be those of the data's task.
-        UsageError: the file does not take what the data holds.
-        TargetError: the runtime is missing, refused the file or crashed.
-    """
-    task = load_task(data.task)
-    total = min(len(data.split(split)), limit or len(data.split(split)))
-    found: list[Statistics] = []
-    done = 0
-    quicker = target.quicker() if total > COMPARED else None
-    if quicker is not None and agree(target, quicker, file, data, split, threads):
-        target = quicker
-    with target.session(file, threads) as session:
-        task.check([info.shape for info in session.outputs], data)
-        for batch in data.batches(split, IMAGES_AT_ONCE, augment=False, limit=limit):
-            images = as_stored(batch.inputs, session.inputs[0], last=channels_last(file))
-            outputs = session.run_many(images)
-            found.append(task.measure([outputs], batch.targets))
-            done += len(batch.inputs)
-            if progress is not None:
-                progress(done, total)
-    return np.concatenate(found)
-
-
-def agree(
-    target: Target, other: Target, file: Path | str, data: DataModule, split: SplitName, threads: int
-) -> bool:
-    """Whether two targets give the same for the first images of a split.
-
-    That is: the task's statistics are the same for every image, and outputs differ by at most
-    `OUTPUTS_APART` of their range.
-    """
-    task = load_task(data.task)
-    (batch,) = data.batches(split, COMPARED, augment=False, limit=COMPARED)
-    outputs: list[Array] = []
-    for each in (target, other):
-        with each.session(file, threads) as session:
-            task.check([info.shape for info in session.outputs], data)
-            images = as_stored(batch.inputs, session.inputs[0], last=channels_last(file))
-            outputs.append(session.run_many(images))
-    one, two = outputs
-    apart = float(np.abs(one - two).max(initial=0.0)) / max(float(np.ptp(one)), 1e-30)
-    same = np.array_equal(task.measure([one], batch.targets), task.measure([two], batch.targets))
-    log.info(
-        "%s and %s: outputs of %d images differ by at most %.2g of their range%s",
-        target.spec, other.spec, len(batch.inputs), apart, "" if same else ", and images fare differently",
-    )  # fmt: skip
-    return same and apart <= OUTPUTS_APART
-
-
 def run_file(
     target: Target, file: Path | str, values: Sequence[Array], shapes: Sequence[Shape], *, threads: int = 1
 ) -> list[Array]:
@@ -191,8 +92,8 @@ def _all_runs(session: Session, stored: Sequence[Array]) -> list[Array]:
 
     On a phone each request is a process and several transfers: 64 images one by one take a minute.
     """
-    if len(session.inputs) == len(session.outputs) == 1 and session.inputs[0].shape:
-        return [session.run_many(stored[0])]
+    if len(session.inputs) == 1 and session.inputs[0].shape:
+        return session.run_all(stored[0])
     batch = session.inputs[0].shape[0] if session.inputs[0].shape else 1
     parts: list[list[Array]] = []
     for begin in range(0, len(stored[0]), max(1, batch)):

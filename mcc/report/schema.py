@@ -245,6 +245,23 @@ class Decision(Frozen):
     note: str | None = None
 
 
+class PreprocessingInfo(Frozen):
+    """How pictures were prepared: (pixel * scale - mean) / std, and who says so.
+
+    Attributes:
+        mean, std, scale, size, crop, channels: see `mcc.data.Preprocessing`.
+        source: in words; begins with `assumed` where nothing states it.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: Positive
+    size: tuple[int, int] | None = None
+    crop: Positive = 1.0
+    channels: str = "rgb"
+    source: str
+
+
 class Report(Frozen):
     """The whole of `report.json`.
 
@@ -263,6 +280,9 @@ class Report(Frozen):
         decisions: one for each layer of the delivered model.
         stages: seconds spent in each.
         warnings: what makes the figures doubtful, in plain words; shown before everything else.
+        at_chance: whether the original is no better than guessing, so that nothing lost means nothing.
+        preprocessing: of the pictures.
+        output: name of the output that is judged, where there are several.
         verdicts: what was gained, what it cost, what did not help and why, in plain words.
         command: the command line that repeats the run.
         versions: of what took part, by name.
@@ -292,6 +312,9 @@ class Report(Frozen):
     seed: int
     versions: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
+    at_chance: bool = False
+    preprocessing: PreprocessingInfo | None = None
+    output: str | None = None
     verdicts: tuple[str, ...] = ()
     command: str = ""
     checks: dict[str, str] = {}

@@ -1,51 +1,120 @@
-"""What a lowered file says about its images: the normalisation that mcc and others store in it."""
+"""What a file says about its images and classes: what mcc and others store in it."""
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mcc.data.preprocessing import Preprocessing
 from mcc.errors import DataError
 
-Stated = tuple[Sequence[float], Sequence[float]] | None
 SLOT_BYTES = 2  # of a vtable entry; the first two hold sizes
 NORMALISATION = 1  # `ProcessUnitOptions.NormalizationOptions` of TFLite's metadata schema
 
 PROGRAM = b"ET"  # begins the file identifier of ExecuTorch's programs, whatever their version
+PT2_EXTRA = "extra/preprocessing.json"
+"""Of a .pt2: `torch.export.save(program, file, extra_files={"preprocessing.json": ...})`."""
 
 
-def stored_preprocessing(file: Path | str) -> Preprocessing | None:
-    """The normalisation that a .tflite, .onnx, .ort or .pte file states; None where none can be read.
+@dataclass(frozen=True)
+class Description:
+    """What a file states beside its numbers; None where it states nothing that can be read.
+
+    Attributes:
+        preprocessing: of its images.
+        labels: class names, in the order of the output that holds their scores.
+        output: name or place of that output.
+    """
+
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] | None = None
+    output: str | None = None
+
+
+def describe(file: Path | str) -> Description:
+    """What a .tflite, .onnx, .ort, .pte, .pt2 or .mcc file states of its images and classes.
 
     Raises:
         DataError: the file itself cannot be read.
     """
     path = Path(file)
+    reader = READERS.get(path.suffix)
+    if reader is None:
+        return Description()
+    raw: dict[str, Any] = {}
     try:
-        stated = READERS.get(path.suffix, _nothing)(path)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error):
-        return None  # metadata of somebody else's, in a form of their own
+        for part, read in reader(path).items():
+            try:
+                raw[part] = read()
+            except _FOREIGN:
+                continue
+    except _FOREIGN:
+        return Description()
+    return Description(raw.get("preprocessing"), raw.get("labels"), raw.get("output"))
+
+
+def stored_preprocessing(file: Path | str) -> Preprocessing | None:
+    """The preprocessing that a file states, see `describe`; None where none can be read."""
+    return describe(file).preprocessing
+
+
+Parts = dict[str, Callable[[], Any]]
+"""How to read each field of a `Description`, each by itself: one may be damaged, or in another form."""
+
+_FOREIGN = (ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error)
+"""Metadata of somebody else's, in a form of their own."""
+
+
+def _normalisation(mean: Any, deviation: Any, more: Any = None) -> Preprocessing | None:
+    """From numbers for pixels of 0 to 255; None where no normalisation could be meant."""
     try:
-        return None if stated is None else Preprocessing.from_bytes(*stated)
+        found = Preprocessing.from_bytes(tuple(mean), tuple(deviation))
+        more = more if isinstance(more, dict) else {}
+        return replace(found, **{k: v for k, v in more.items() if k in ("crop", "channels")})
     except (DataError, TypeError):
-        return None  # no normalisation that could be meant
+        return None
 
 
-def _in_onnx(path: Path) -> Stated:
+def _labels(found: Any) -> tuple[str, ...] | None:
+    return tuple(str(name) for name in found) or None
+
+
+def _in_onnx(path: Path) -> Parts:
     import onnx
 
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # the protocol-buffer library raises its own kinds
         raise DataError(f"cannot be read as ONNX: {type(error).__name__}", where=str(path)) from error
-    return _from_text({entry.key: entry.value for entry in model.metadata_props}.get("normalisation"))
+    return _from_texts({entry.key: entry.value for entry in model.metadata_props})
 
 
-def _in_pte(path: Path) -> Stated:
+def _in_ort(path: Path) -> Parts:
+    from mcc.lower.onnx.ort_reader import read_ort
+
+    return _from_texts(read_ort(path).metadata)
+
+
+def _from_texts(texts: Mapping[str, str]) -> Parts:
+    """What mcc's ONNX writer puts into the model's properties, which onnxruntime carries over."""
+
+    def preprocessing() -> Preprocessing | None:
+        values = json.loads(texts["normalisation"])
+        return _normalisation(values["mean"], values["deviation"], values)
+
+    return {
+        "preprocessing": preprocessing,
+        "labels": lambda: _labels(json.loads(texts["labels"])),
+        "output": lambda: str(json.loads(texts["labelled_output"])),
+    }
+
+
+def _in_pte(path: Path) -> Parts:
     """Constant methods of the program; see `mcc.lower.pte.writer`."""
     from mcc.lower.pte.program import read_answers
 
@@ -53,45 +122,93 @@ def _in_pte(path: Path) -> Stated:
     if raw[4:6] != PROGRAM:
         raise DataError("is no ExecuTorch program", where=str(path))
     answers = read_answers(raw)
-    mean, deviation = answers["normalisation_mean"], answers["normalisation_deviation"]
-    return None if isinstance(mean, str) or isinstance(deviation, str) else (mean, deviation)
+
+    def preprocessing() -> Preprocessing | None:
+        mean, deviation = answers["normalisation_mean"], answers["normalisation_deviation"]
+        more = json.loads(str(answers.get("preprocessing", "{}")))
+        return None if isinstance(mean, str) else _normalisation(mean, deviation, more)
+
+    return {
+        "preprocessing": preprocessing,
+        "labels": lambda: _labels(json.loads(str(answers["labels"]))),
+        "output": lambda: str(int(float(answers["labelled_output"][0]))),
+    }
 
 
-def _nothing(path: Path) -> Stated:
-    return None
-
-
-def _in_tflite(path: Path) -> Stated:
-    """Root 3: subgraphs; 2: inputs; 4: process units; 0: their kind, 1: options; 0: mean, 1: deviation."""
-    from mcc.lower.tflite.metadata import METADATA_NAME
+def _in_tflite(path: Path) -> Parts:
+    """Root 3: subgraphs; 2: inputs, 3: outputs; 4: process units (0: kind, 1: options of mean and deviation);
+    6: associated files."""
+    from mcc.lower.tflite.metadata import METADATA_NAME, MORE_NAME, read_labels
     from mcc.lower.tflite.reader import read_tflite
 
-    raw = read_tflite(path).metadata.get(METADATA_NAME)
-    if raw is None:
+    metadata = read_tflite(path).metadata
+
+    def subgraph() -> _Table:
+        raw = metadata[METADATA_NAME]
+        return _Table(raw, struct.unpack_from("<I", raw)[0]).tables(3)[0]
+
+    def preprocessing() -> Preprocessing | None:
+        more = json.loads(metadata[MORE_NAME]) if MORE_NAME in metadata else None
+        for unit in subgraph().tables(2)[0].tables(4):
+            options = unit.table(1)
+            if unit.byte(0) == NORMALISATION and options is not None:
+                return _normalisation(options.floats(0), options.floats(1), more)
         return None
-    root = _Table(raw, struct.unpack_from("<I", raw)[0])
-    for unit in root.tables(3)[0].tables(2)[0].tables(4):
-        options = unit.table(1)
-        if unit.byte(0) == NORMALISATION and options is not None:
-            return options.floats(0), options.floats(1)
-    return None
+
+    def output() -> str | None:
+        outputs = subgraph().tables(3)
+        labelled = [place for place, output in enumerate(outputs) if output.tables(6)]
+        return str(labelled[0]) if len(outputs) > 1 and len(labelled) == 1 else None
+
+    return {
+        "preprocessing": preprocessing,
+        "labels": lambda: _labels(read_labels(path.read_bytes())),
+        "output": output,
+    }
 
 
-def _in_ort(path: Path) -> Stated:
-    from mcc.lower.onnx.ort_reader import read_ort
+def _in_mcc(path: Path) -> Parts:
+    from mcc.data.stated import preprocessing_from
+    from mcc.ir.storage import said_with
 
-    return _from_text(read_ort(path).metadata.get("normalisation"))
+    said = said_with(path)
+
+    def preprocessing() -> Preprocessing | None:
+        try:
+            return preprocessing_from(said["preprocessing"])
+        except DataError as error:
+            raise DataError(error.message, where=str(path), hint=error.hint) from error
+
+    return {"preprocessing": preprocessing, "output": lambda: str(said["judged"])}
 
 
-def _from_text(stated: str | None) -> Stated:
-    """What mcc's ONNX writer puts into the model's properties, which onnxruntime carries over."""
-    if stated is None:
-        return None
-    values = json.loads(stated)
-    return values["mean"], values["deviation"]
+def _in_pt2(path: Path) -> Parts:
+    from mcc.data.stated import preprocessing_from
+
+    if not zipfile.is_zipfile(path):
+        raise DataError("is no .pt2 archive", where=str(path), hint="save it with torch.export.save")
+
+    def preprocessing() -> Preprocessing | None:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(f"/{PT2_EXTRA}")]
+            raw = archive.read(names[0]) if names else None
+        try:
+            return None if raw is None else preprocessing_from(json.loads(raw))
+        except (DataError, ValueError) as error:
+            reason = error.message if isinstance(error, DataError) else "is no JSON"
+            raise DataError(f"{PT2_EXTRA}: {reason}", where=str(path)) from error
+
+    return {"preprocessing": preprocessing}
 
 
-READERS = {".tflite": _in_tflite, ".onnx": _in_onnx, ".ort": _in_ort, ".pte": _in_pte}
+READERS: dict[str, Callable[[Path], Parts]] = {
+    ".tflite": _in_tflite,
+    ".onnx": _in_onnx,
+    ".ort": _in_ort,
+    ".pte": _in_pte,
+    ".mcc": _in_mcc,
+    ".pt2": _in_pt2,
+}
 
 
 class _Table:

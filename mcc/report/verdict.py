@@ -51,6 +51,8 @@ def _share_gain(report: Report) -> str:
 
 
 def _price(report: Report) -> str:
+    if report.at_chance:
+        return "and what that costs in accuracy is not known, for the original is not above chance"
     before, after = report.baseline.accuracy, report.compressed.accuracy
     where = "test"
     if before is None or after is None:

@@ -199,25 +199,23 @@ class RunnerSession(Session):
         _, results = self._runner.request(header, self._cast(inputs), where=str(self._file))
         return [_dequantised(a, info, raw) for a, info in zip(results, self.outputs, strict=True)]
 
-    def run_many(self, x: Array, *, raw: bool = False) -> Array:
-        """See `Session.run_many`."""
+    def run_all(self, x: Array, *, raw: bool = False) -> list[Array]:
+        """See `Session.run_all`."""
         if len(self.inputs) != 1:
-            raise UsageError(
-                f"run_many needs a model with one input, not {len(self.inputs)}", where=str(self._file)
-            )
+            raise UsageError(f"has {len(self.inputs)} inputs and not one", where=str(self._file))
         batch = self.inputs[0].shape[0]
         if len(x) == 0 or len(x) % batch:
             raise UsageError(
                 f"{len(x)} images are no positive multiple of the batch {batch}", where=str(self._file)
             )
         step = max(1, CHUNK_BYTES // max(1, x[:batch].nbytes)) * batch
-        parts: list[Array] = []
+        parts: list[list[Array]] = []
         for begin in range(0, len(x), step):
             header = {"op": "run_many", "model": 0}
             chunk = self._cast([x[begin : begin + step]])
             _, results = self._runner.request(header, chunk, where=str(self._file))
-            parts.append(_dequantised(results[0], self.outputs[0], raw))
-        return np.concatenate(parts)
+            parts.append([_dequantised(a, info, raw) for a, info in zip(results, self.outputs, strict=True)])
+        return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
     def close(self) -> None:
         """See `Session.close`."""
@@ -241,7 +239,21 @@ def _quantised(array: Array, info: TensorInfo, file: Path) -> Array:
         limits = np.iinfo(wanted)
         steps = np.round(array.astype(np.float32) / np.float32(info.scale)) + info.zero_point
         return np.clip(steps, limits.min, limits.max).astype(wanted)
+    if array.dtype.kind == "f" and wanted.kind in "iu" and info.scale is None:
+        return _whole(array, info, wanted, file)
     raise UsageError(f"input {info.name!r} is {info.dtype}, got {array.dtype.name}", where=str(file))
+
+
+def _whole(array: Array, info: TensorInfo, wanted: np.dtype[Any], file: Path) -> Array:
+    """Floats for an integer input that states no scale: as they are, where they are such integers."""
+    limits, rounded = np.iinfo(wanted), np.round(array)
+    if not np.array_equal(rounded, array) or rounded.min() < limits.min or rounded.max() > limits.max:
+        raise UsageError(
+            f"input {info.name!r} takes {info.dtype} and states no scale, and is given other numbers",
+            where=str(file),
+            hint="pixels as they are (--scale 1) may be meant",
+        )
+    return rounded.astype(wanted)
 
 
 def _dequantised(array: Array, info: TensorInfo, raw: bool) -> Array:

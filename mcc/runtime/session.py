@@ -74,7 +74,7 @@ class Session(ABC):
         """
 
     @abstractmethod
-    def run_many(self, x: Array, *, raw: bool = False) -> Array:
+    def run_all(self, x: Array, *, raw: bool = False) -> list[Array]:
         """N inferences of a model with one input, without per-image process overhead.
 
         Args:
@@ -82,11 +82,15 @@ class Session(ABC):
             raw: as in `run`.
 
         Returns:
-            The first output of every inference, joined along axis 0.
+            Each output in the order of `outputs`, of all inferences, joined along axis 0.
 
         Raises:
             UsageError, TargetError: as in `run`.
         """
+
+    def run_many(self, x: Array, *, raw: bool = False) -> Array:
+        """The first output of `run_all`, for models with one."""
+        return self.run_all(x, raw=raw)[0]
 
     @abstractmethod
     def close(self) -> None:

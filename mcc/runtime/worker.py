@@ -45,7 +45,7 @@ class Worker:
             case "run":
                 return {}, self._run(self._models[request["model"]], arrays)
             case "run_many":
-                return {}, [self._run_many(self._models[request["model"]], arrays[0])]
+                return {}, self._run_many(self._models[request["model"]], arrays[0])
             case "turn":
                 return self._turn(request), ()
             case "memory":
@@ -71,12 +71,10 @@ class Worker:
         model.invoke()
         return model.get_outputs()
 
-    def _run_many(self, model: LoadedModel, images: Array) -> Array:
+    def _run_many(self, model: LoadedModel, images: Array) -> list[Array]:
         batch = model.inputs[0].shape[0]
-        outputs = [
-            self._run(model, [images[begin : begin + batch]])[0] for begin in range(0, len(images), batch)
-        ]
-        return np.concatenate(outputs)
+        found = [self._run(model, [images[begin : begin + batch]]) for begin in range(0, len(images), batch)]
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def _turn(self, request: Header) -> Header:
         """`settle` unrecorded inferences, then `samples` samples of `per_sample` inferences each."""

@@ -36,6 +36,7 @@ class Wanted:
         block: output channels that share a pattern of zeros.
         integer: nodes of the deployment form that can run on integers; none: precision is not in question.
         pairs: groups that meet in a layer, two at a time.
+        judged: place of the output whose divergence counts.
     """
 
     low_rank: bool = True
@@ -43,6 +44,7 @@ class Wanted:
     block: int = 1
     integer: tuple[str, ...] = ()
     pairs: bool = True
+    judged: int = 0
 
 
 def images_for(shape: tuple[int, ...]) -> int:
@@ -78,7 +80,8 @@ def measure_sensitivities(
     x = torch.cat([batch for batch, _ in batches])
     groups = analysis.prunable()
     order = {g.name: _order(g, scores) for g in groups}
-    subject = Subject(graph, x[: images or images_for(tuple(x.shape))], order, wanted.block, wanted.integer)
+    few = x[: images or images_for(tuple(x.shape))]
+    subject = Subject(graph, few, order, wanted.block, wanted.integer, judged=wanted.judged)
     probes = probes_for(subject, analysis, wanted)
     file = ProbeFile(known)
     fresh = [probe for probe in probes if str(probe) not in file.known]

@@ -62,9 +62,9 @@ class Probe:
         return f"{self.kind} {' '.join(self.names)} {self.level:g}"
 
 
-def divergence(outputs: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
-    """Mean KL(reference || outputs) of the softmax over axis 1, in nats, of the first output."""
-    left, right = F.log_softmax(outputs[0].double(), 1), F.log_softmax(reference[0].double(), 1)
+def divergence(outputs: Sequence[Tensor], reference: Sequence[Tensor], judged: int = 0) -> float:
+    """Mean KL(reference || outputs) of the softmax over axis 1, in nats, of the output that is judged."""
+    left, right = (F.log_softmax(values[judged].double(), 1) for values in (outputs, reference))
     return float(F.kl_div(left, right, log_target=True, reduction="batchmean"))
 
 
@@ -80,6 +80,7 @@ class Subject:
         integer: nodes of the deployment form that can run on integers, where that is asked.
         base: channels that stay in groups that are narrowed already, in `width` probes of other groups.
         teacher: outputs that divergence is counted from; those of `graph` if None.
+        judged: place of the output whose divergence counts.
     """
 
     graph: Graph
@@ -89,6 +90,7 @@ class Subject:
     integer: tuple[str, ...] = ()
     base: dict[str, int] = field(default_factory=lambda: {})
     teacher: tuple[Tensor, ...] | None = None
+    judged: int = 0
 
     @cached_property
     def _analysis(self) -> Any:
@@ -114,7 +116,7 @@ class Subject:
     def measure(self, probe: Probe) -> float:
         """Divergence of the network with that one decision taken, in nats; at least `LEAST`."""
         changed = self._quantised(probe) if probe.kind == "noise" else self._changed(probe)
-        return max(divergence(run(changed, self.x), self._reference), LEAST)
+        return max(divergence(run(changed, self.x), self._reference, self.judged), LEAST)
 
     def _changed(self, probe: Probe) -> Graph:
         private = copy_graph(self.graph)
@@ -159,7 +161,9 @@ class Subject:
         folder.mkdir(parents=True, exist_ok=True)
         save_graph(self.graph, folder / "graph.mcc")
         save_file({"x": self.x.contiguous()}, folder / "images.safetensors")
-        content = {"order": self.order, "block": self.block, "integer": self.integer}
+        content = {
+            "order": self.order, "block": self.block, "integer": self.integer, "judged": self.judged,
+        }  # fmt: skip
         write_beside(folder / "subject.json", lambda p: p.write_text(json.dumps(content), encoding="utf-8"))
 
     @staticmethod
@@ -168,7 +172,8 @@ class Subject:
         raw: dict[str, Any] = json.loads((folder / "subject.json").read_text(encoding="utf-8"))
         order = {name: tuple(places) for name, places in raw["order"].items()}
         x = load_file(folder / "images.safetensors")["x"]
-        return Subject(load_graph(folder / "graph.mcc"), x, order, raw["block"], tuple(raw["integer"]))
+        graph, integer = load_graph(folder / "graph.mcc"), tuple(raw["integer"])
+        return Subject(graph, x, order, raw["block"], integer, judged=raw["judged"])
 
 
 @cache

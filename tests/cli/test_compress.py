@@ -124,7 +124,7 @@ def test_ctrl_c_says_how_to_go_on(
 
 def test_a_plan_is_a_front(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     point = SimpleNamespace(latency_words="352 us", loss=0.0123, size_words="940 kB", chosen=True)
-    engine.answer = SimpleNamespace(front=[point], to_dict=lambda: {"front": []})
+    engine.answer = SimpleNamespace(front=[point], warnings=(), to_dict=lambda: {"front": []})
     assert main.run(["plan", *BASE, "--speedup", "2x", "-o", "p.json", "-q"]) == 0
     assert engine.given["out"] == Path("p.json")
     assert "epochs" not in engine.given

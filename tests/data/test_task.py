@@ -7,6 +7,7 @@ import torch
 
 from mcc.data import load_task, task_names
 from mcc.data.classification import Classification
+from mcc.data.outputs import Output
 from mcc.errors import DataError, UsageError
 from tests.data.samples import module
 
@@ -73,10 +74,14 @@ def test_agreement_and_words() -> None:
 
 def test_a_network_for_other_classes_is_refused() -> None:
     task = load_task()
-    task.check([(1, 3)], module())
+    for shape in ((1, 3), (1, 3, 1, 1), (1, 1, 3)):
+        assert task.bind([Output("y", shape)], module()).output == 0
     for shapes in ([(1, 1000)], [(1, 3, 4)], []):
-        with pytest.raises(DataError, match="has 3 classes and the network's first output has shape"):
-            task.check(shapes, module())
+        outputs = [Output("y", shape) for shape in shapes]
+        with pytest.raises(
+            DataError, match="has 3 classes, and no output of the network has a score for each"
+        ):
+            task.bind(outputs, module())
 
 
 def test_values_that_cannot_be_are_refused() -> None:
@@ -101,8 +106,10 @@ from mcc.data.task import Score
 class Brightness:
     name: str = "brightness"
     metric: str = "closeness"
+    output: int = 0
 
-    def check(self, output_shapes, data): ...
+    def bind(self, outputs, data, asked=None): return self
+    def chance(self, statistics, targets, class_names, population): return None
     def loss(self, outputs, targets): return ((outputs[0].mean(1) - targets) ** 2).mean()
     def distillation_loss(self, outputs, teacher, targets): return self.loss(outputs, targets)
     def measure(self, outputs, targets): return 1 / (1 + abs(outputs[0].mean(1) - targets))
@@ -122,6 +129,6 @@ def test_a_newcomer_adds_a_task_in_one_file(tmp_path: Path) -> None:
     task = load_task(f"{file}:TASK")
     assert task.summarise(task.measure([LOGITS], LABELS)).count == 4
     with pytest.raises(
-        UsageError, match="lacks agreement, check, distillation_loss, loss, measure, metric, name"
+        UsageError, match="lacks agreement, bind, chance, distillation_loss, loss, measure, metric, name"
     ):
         load_task(f"{file}:LAME")

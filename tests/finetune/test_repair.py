@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mcc.data import DataModule
-from mcc.errors import DataError, MccError
+from mcc.errors import MccError, NotFiniteError
 from mcc.finetune import (
     RepairProgress,
     RepairResult,
@@ -272,7 +272,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(data: DataModule, teach
     graph = copy_graph(teacher)
     with torch.no_grad():
         constant(graph, "head_b").fill_(float("nan"))
-    with pytest.raises(DataError, match="the loss is nan in step 0"):
+    with pytest.raises(NotFiniteError, match="the loss is nan in step 0"):
         repair(graph, None, data, TASK, SHORT)
 
 

@@ -56,4 +56,4 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"nonsense")
         with pytest.raises(DataError):
             stored_preprocessing(tmp_path / name)
-    assert stored_preprocessing(tmp_path / "a.mcc") is None  # a kind that states nothing
+    assert stored_preprocessing(tmp_path / "a.txt") is None  # a kind that states nothing

@@ -202,7 +202,8 @@ def right_of(given: Inputs, file: Path, target: str, split: Any, limit: int | No
     """1.0 for every image that the file, run in the target's runtime, classifies rightly."""
     from mcc.data import load_data
     from mcc.frontend.load import load_model
-    from mcc.report.measure import image_shape, statistics_of
+    from mcc.report.judge import statistics_of
+    from mcc.report.measure import image_shape
     from mcc.runtime import get_target
 
     loaded: Any = load_model(given.model[0], weights=Path(given.model[2]))

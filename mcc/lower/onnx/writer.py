@@ -42,6 +42,7 @@ def to_onnx(
     name: str = "main",
     labels: Sequence[str] | None = None,
     normalisation: Normalisation | None = None,
+    judged: int = 0,
     simplify: bool = True,
 ) -> bytes:
     """Lower a graph and return the bytes of the ONNX model.
@@ -54,8 +55,10 @@ def to_onnx(
         graph: canonical graph in deployment form, float or with fake quantisations.
         opset: version of the default operator set, 13 to 23.
         name: name of the ONNX graph.
-        labels: class names in the order of the first output, stored for the app as JSON under `labels`.
+        labels: class names in the order of the output `judged`, stored for the app as JSON under `labels`.
         normalisation: what the app does to 0..255 pixels before the first input, under `normalisation`.
+        judged: place of the output that the labels are of; its name is stored under `labelled_output` unless
+            it is the first.
         simplify: whether onnxsim goes over the model afterwards.
 
     Raises:
@@ -74,7 +77,7 @@ def to_onnx(
     proto = model.finish(name, declared, _outputs(low))
     if simplify:
         proto = _simplified(proto)
-    _describe(proto, labels, normalisation)
+    _describe(proto, labels, normalisation, judged)
     return proto.SerializeToString()
 
 
@@ -145,7 +148,10 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _describe(
-    proto: onnx.ModelProto, labels: Sequence[str] | None, normalisation: Normalisation | None
+    proto: onnx.ModelProto,
+    labels: Sequence[str] | None,
+    normalisation: Normalisation | None,
+    judged: int,
 ) -> None:
     """Store what an app needs to know as metadata properties, JSON each."""
     described: dict[str, Any] = {}
@@ -156,7 +162,10 @@ def _describe(
             "input": "(pixel - mean) / deviation, pixel in 0..255",
             "mean": list(normalisation.mean),
             "deviation": list(normalisation.deviation),
+            **normalisation.more,
         }
+    if judged:
+        described["labelled_output"] = proto.graph.output[judged].name
     for key, value in described.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, json.dumps(value, ensure_ascii=False)

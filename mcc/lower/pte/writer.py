@@ -38,6 +38,7 @@ def to_pte(
     *,
     labels: Sequence[str] | None = None,
     normalisation: Normalisation | None = None,
+    judged: int = 0,
     via: Via = "auto",
     io: Interface = "float",
 ) -> bytes:
@@ -49,8 +50,10 @@ def to_pte(
 
     Args:
         graph: canonical graph in deployment form, float or with fake quantisations.
-        labels: class names in the order of the first output.
+        labels: class names in the order of the output `judged`.
         normalisation: what the app does to 0..255 pixels before the first input.
+        judged: place of the output that the labels are of, the answer of `labelled_output` unless it is
+            the first.
         via: `direct`: XNNPACK's graph written from the operators of the TFLite lowering, in one delegate,
             with LiteRT's arithmetic; `export`: `torch.export` and ExecuTorch's own XNNPACK partitioner;
             `auto`: the first, or the second where XNNPACK lacks an operator.
@@ -65,7 +68,7 @@ def to_pte(
     if via not in VIAS or io not in ("float", "int8") or (io == "int8" and via == "export"):
         raise UsageError(f"via={via!r}, io={io!r}: not an option of the ExecuTorch writer")
     flatc.wheel()
-    answers = _answers(labels, normalisation)
+    answers = _answers(labels, normalisation, judged)
     if via == "export":
         from mcc.lower.pte.exported import export_pte
 
@@ -141,11 +144,15 @@ def _returned(t: Translation, model: TfliteModel, given: list[XnnValue], images:
     return found
 
 
-def _answers(labels: Sequence[str] | None, normalisation: Normalisation | None) -> Answers:
+def _answers(labels: Sequence[str] | None, normalisation: Normalisation | None, judged: int) -> Answers:
     answers: Answers = {}
     if labels is not None:
         answers["labels"] = json.dumps(list(labels), ensure_ascii=False)
     if normalisation is not None:
         answers["normalisation_mean"] = [float(value) for value in normalisation.mean]
         answers["normalisation_deviation"] = [float(value) for value in normalisation.deviation]
+        if normalisation.more:
+            answers["preprocessing"] = json.dumps(normalisation.more)
+    if judged:
+        answers["labelled_output"] = [float(judged)]
     return answers

@@ -12,6 +12,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import flatbuffers
 from flatbuffers.number_types import UOffsetTFlags
@@ -19,6 +20,8 @@ from flatbuffers.number_types import UOffsetTFlags
 from mcc.errors import UsageError
 
 METADATA_NAME = "TFLITE_METADATA"
+MORE_NAME = "MCC_PREPROCESSING"
+"""Of a second entry, JSON: what the schema of the first has no place for."""
 LABELS_FILE = "labels.txt"
 IDENTIFIER = b"M001"
 PARSER_VERSION = "1.0.0"
@@ -26,26 +29,38 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the format's earliest date: equal input giv
 
 # Numbers of the schema: union members and enum values.
 _CONTENT_FEATURE, _CONTENT_IMAGE = 1, 2
-_COLOR_RGB, _COLOR_GREY = 1, 2
+_COLOUR_UNKNOWN, _COLOR_RGB, _COLOR_GREY = 0, 1, 2
 _PROCESS_NORMALISATION = 1
 _FILE_AXIS_LABELS = 2
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What is done to a pixel: (pixel - mean) / deviation, per channel, for pixels of 0 to 255."""
+    """What is done to a pixel: (pixel - mean) / deviation, per channel, for pixels of 0 to 255.
+
+    Attributes:
+        crop, channels: see `mcc.data.Preprocessing`; no format has a place of its own for them.
+    """
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    crop: float = 1.0
+    channels: str = "rgb"
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.deviation) or len(self.mean) not in (1, 3):
+        if len(self.mean) != len(self.deviation) or not self.mean:
             raise UsageError(
-                f"a normalisation has 1 or 3 means and as many deviations, not {len(self.mean)} and "
+                f"a normalisation has as many means as deviations, not {len(self.mean)} and "
                 f"{len(self.deviation)}"
             )
         if any(value <= 0 for value in self.deviation):
             raise UsageError("a deviation of the normalisation is not positive")
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """What differs from the usual besides mean and deviation, as JSON values; usually nothing."""
+        usual = Normalisation((0.0,), (1.0,))
+        return {k: getattr(self, k) for k in ("crop", "channels") if getattr(self, k) != getattr(usual, k)}
 
 
 class _Tables:
@@ -86,14 +101,15 @@ def model_metadata(
     outputs: Sequence[str],
     labels: Sequence[str] | None,
     normalisation: Normalisation | None,
+    judged: int = 0,
 ) -> bytes:
-    """The metadata flatbuffer: the first input is an image, the first output has a score per label."""
+    """The metadata flatbuffer: the first input is an image, the output `judged` has a score per label."""
     t = _Tables()
     input_tables = [
         _input(t, text, normalisation if index == 0 else None) for index, text in enumerate(inputs)
     ]
     output_tables = [
-        _output(t, text, index == 0 and labels is not None) for index, text in enumerate(outputs)
+        _output(t, text, index == judged and labels is not None) for index, text in enumerate(outputs)
     ]
     in_vector, out_vector = t.offsets(input_tables), t.offsets(output_tables)
     subgraph = t.offsets([t.table({2: in_vector, 3: out_vector})])
@@ -106,7 +122,8 @@ def _input(t: _Tables, name: str, normalisation: Normalisation | None) -> int:
     """TensorMetadata: name 0, content 3, process units 4."""
     fields = {0: t.text(name)}
     if normalisation is not None:
-        colour = _COLOR_RGB if len(normalisation.mean) == 3 else _COLOR_GREY
+        known = {1: _COLOR_GREY, 3: _COLOR_RGB if normalisation.channels == "rgb" else _COLOUR_UNKNOWN}
+        colour = known.get(len(normalisation.mean), _COLOUR_UNKNOWN)
         image = t.table({}, {0: colour})
         fields[3] = t.table({1: image}, {0: _CONTENT_IMAGE})
         mean, deviation = t.floats(normalisation.mean), t.floats(normalisation.deviation)
@@ -140,9 +157,13 @@ def append_labels(model: bytes, labels: Sequence[str]) -> bytes:
 
 
 def read_labels(model: bytes) -> list[str]:
-    """The class labels stored behind a model; empty if there are none."""
+    """The class labels stored behind a model: `labels.txt`, or the only text there is; empty if none is."""
     try:
         with zipfile.ZipFile(io.BytesIO(model)) as archive:
-            return archive.read(LABELS_FILE).decode().splitlines()
-    except (zipfile.BadZipFile, KeyError):
+            texts = [name for name in archive.namelist() if name.endswith(".txt")]
+            if LABELS_FILE not in texts and len(texts) != 1:
+                return []
+            name = LABELS_FILE if LABELS_FILE in texts else texts[0]
+            return archive.read(name).decode().splitlines()
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError):
         return []

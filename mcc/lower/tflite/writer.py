@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ from mcc.lower.layout import image_or_plain
 from mcc.lower.tflite import emit_conv, emit_elementwise, emit_pool, emit_reduce, emit_shape, regions
 from mcc.lower.tflite.builder import FlatModel
 from mcc.lower.tflite.lowering import EMITTERS, Lowering, Value
-from mcc.lower.tflite.metadata import METADATA_NAME, Normalisation, append_labels, model_metadata
+from mcc.lower.tflite.metadata import METADATA_NAME, MORE_NAME, Normalisation, append_labels, model_metadata
 from mcc.lower.tflite.quantisation import Quantisation
 from mcc.quant.params import is_fake_quantize
 from mcc.quant.regions import integer_nodes
@@ -41,6 +42,7 @@ def to_tflite(
     name: str = "main",
     labels: Sequence[str] | None = None,
     normalisation: Normalisation | None = None,
+    judged: int = 0,
     weights: Weights = "float32",
     io: Interface = "float",
 ) -> bytes:
@@ -53,8 +55,9 @@ def to_tflite(
     Args:
         graph: canonical graph in deployment form, float or with fake quantisations.
         name: name of the subgraph.
-        labels: class names in the order of the first output, stored for the app.
+        labels: class names in the order of the output `judged`, stored for the app.
         normalisation: what the app does to 0..255 pixels before the first input, stored for the app.
+        judged: place of the output that the labels are of.
         weights: how float weights are stored.
         io: `float`: inputs and outputs are float32 (LiteRT.js takes no others); `int8`: those that a fake
             quantisation reads or writes are int8.
@@ -75,9 +78,10 @@ def to_tflite(
                 _emit(low, node)
     file_outputs = _outputs(low, io)
     if labels is not None or normalisation is not None:
-        model.metadata(
-            METADATA_NAME, model_metadata(name, list(file_inputs), list(file_outputs), labels, normalisation)
-        )
+        described = model_metadata(name, list(file_inputs), list(file_outputs), labels, normalisation, judged)
+        model.metadata(METADATA_NAME, described)
+    if normalisation is not None and normalisation.more:
+        model.metadata(MORE_NAME, json.dumps(normalisation.more).encode())
     raw = model.finish(file_inputs, file_outputs, SIGNATURE)
     return append_labels(raw, labels) if labels is not None else raw
 

@@ -123,7 +123,7 @@ class PhoneRunner:
                 case "run":
                     return {}, self._run(self._models[header["model"]], arrays, limit_s)
                 case "run_many":
-                    return {}, self._run(self._models[header["model"]], arrays, limit_s)[:1]
+                    return {}, self._run(self._models[header["model"]], arrays, limit_s)
                 case "turn":
                     return self._turn(self._models[header["model"]], header, limit_s), []
                 case "memory":

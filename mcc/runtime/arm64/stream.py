@@ -72,7 +72,8 @@ class StreamRunner:
                 batch = self._inputs[0].shape[0]
                 begins = range(0, len(arrays[0]), batch)
                 sets = [[_fitting(arrays[0][at : at + batch], self._inputs[0])] for at in begins]
-                return {}, [np.concatenate([outputs[0] for outputs in self._stream(sets, limit_s)])]
+                found = self._stream(sets, limit_s)
+                return {}, [np.concatenate(parts) for parts in zip(*found, strict=True)]
             case other:
                 raise TargetError(f"the ARM64 runner answers no request {other!r}")
 

@@ -59,19 +59,23 @@ export async function infer(model, arrays) {
     }
 }
 
+/** As many inferences as the images allow; each output of all of them, joined. */
 async function inferMany(model, { data, shape, dtype }) {
     const wanted = model.inputs[0].shape;
     const size = elements(wanted);
-    const { shape: outShape, dtype: outType } = model.outputs[0];
-    const outSize = elements(outShape);
     const times = shape[0] / wanted[0];
-    const results = new TYPES[outType](times * outSize);
+    const joined = model.outputs.map((output) => ({
+        data: new TYPES[output.dtype](times * elements(output.shape)),
+        shape: [times * output.shape[0], ...output.shape.slice(1)],
+        dtype: output.dtype,
+    }));
     for (let i = 0; i < times; i++) {
         const image = data.subarray(i * size, (i + 1) * size);
         const part = { data: image, shape: [wanted[0], ...shape.slice(1)], dtype };
-        results.set((await infer(model, [part]))[0].data, i * outSize);
+        const results = await infer(model, [part]);
+        results.forEach((result, k) => joined[k].data.set(result.data, i * result.data.length));
     }
-    return { data: results, shape: [times * outShape[0], ...outShape.slice(1)], dtype: outType };
+    return joined;
 }
 
 /** Microseconds per inference of `samples` samples, each the mean of `repeats` inferences; `nowMs` is a clock. */
@@ -117,7 +121,7 @@ export function answering({ readFile, nowMs }) {
             case "run":
                 return [{}, await infer(model, arrays)];
             case "run_many":
-                return [{}, [await inferMany(model, arrays[0])]];
+                return [{}, await inferMany(model, arrays[0])];
             case "turn": {
                 const { settle, per_sample: repeats, samples } = header;
                 return [{ us: await timed(model, nowMs, { settle, repeats, samples }) }, []];

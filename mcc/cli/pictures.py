@@ -1,0 +1,166 @@
+"""What commands that run pictures share: how pictures are prepared, and which output is judged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mcc.cli.quantities import Quantity
+from mcc.cli.settings import current_settings
+from mcc.errors import UsageError
+
+if TYPE_CHECKING:
+    from mcc.data.outputs import Output
+    from mcc.data.stated import Asked, Stated
+
+Callback = Callable[..., Any]
+
+_PICTURES = "mcc.pictures"
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """`0.485,0.456,0.406` or one number for all channels. Raises UsageError."""
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(f"{text!r} is no number for each channel", hint="write 0.485,0.456,0.406") from None
+
+
+def parse_fraction(text: str) -> float:
+    """`0.5`, or `1/255`. Raises UsageError."""
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / (float(below) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{text!r} is no number", hint="write 1, 0.5 or 1/255") from None
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """`224`, or `240x320` for height and width. Raises UsageError."""
+    if not re.fullmatch(r"\d+([x,]\d+)?", text):
+        raise UsageError(f"{text!r} is no size of a picture", hint="write 224, or 240x320 (height x width)")
+    sides = [int(word) for word in re.split("[x,]", text)]
+    return sides[0], sides[-1]
+
+
+NUMBERS = Quantity("numbers", parse_numbers)
+FRACTION = Quantity("fraction", parse_fraction)
+IMAGE_SIZE = Quantity("image size", parse_image_size)
+
+
+def picture_options(callback: Callback) -> Callback:
+    """Options that say how pictures are prepared and which output is judged; see `asked_pictures`."""
+    return _options(callback, "--size", "--image-size")
+
+
+def job_picture_options(callback: Callback) -> Callback:
+    """The same where `--size` is the budget of a file."""
+    return _options(callback, "--image-size")
+
+
+def _options(callback: Callback, *sizes: str) -> Callback:
+    def option(*names: str, **attributes: Any) -> Callable[[Callback], Callback]:
+        return click.option(*names, expose_value=False, callback=_note, **attributes)
+
+    options = [
+        option("--mean", type=NUMBERS, metavar="M,...",
+               help="(pixel * SCALE - MEAN) / STD: one MEAN for each channel, or one."),
+        option("--std", type=NUMBERS, metavar="S,...", help="Deviation, in the same unit as --mean."),
+        option("--scale", type=FRACTION, metavar="X",
+               help="1: pixels of 0 to 255 as they are; 1/255 if only --mean or --std is given."),
+        option(*sizes, "image_size", type=IMAGE_SIZE, metavar="H[xW]",
+               help="Size of the pictures that the network takes."),
+        option("--crop", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE",
+               help="The centre of an image folder's pictures that is used, as 0.875."),
+        option("--channels", type=click.Choice(["rgb", "bgr"]), help="Their order in the network."),
+        option("--preprocessing", type=click.Path(dir_okay=False, exists=True, path_type=Path),
+               metavar="FILE", help="All of these from a JSON or TOML file."),
+        option("--preprocessing-of", metavar="MODEL", help="All of these as this model or file states them."),
+        option("--judge", metavar="OUTPUT", help="Name or place of the output that is judged."),
+        option("--ignore-labels", is_flag=True, help="Ignore the class names that a file holds."),
+    ]  # fmt: skip
+    for each in reversed(options):
+        callback = each(callback)
+    return callback
+
+
+def _note(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep the option with the command line: every picture that the command runs is prepared so."""
+    ctx.meta.setdefault(_PICTURES, {})[parameter.name] = value
+
+
+def _given(name: str) -> Any:
+    ctx = click.get_current_context(silent=True)
+    return None if ctx is None else ctx.meta.get(_PICTURES, {}).get(name)
+
+
+def judged_output() -> str | None:
+    """What `--judge` names."""
+    return _given("judge")
+
+
+def labels_ignored() -> bool:
+    """Whether `--ignore-labels` was given."""
+    return bool(_given("ignore_labels"))
+
+
+def asked_pictures() -> Asked:
+    """What the command line says of the pictures.
+
+    Raises:
+        UsageError: two sources are named, or the model named states nothing.
+        DataError: a file that cannot be read, or values that cannot be.
+    """
+    from mcc.data.stated import Asked
+
+    names = ("mean", "std", "scale", "crop", "channels")
+    found = Asked(_whole(), size=_given("image_size"), **{name: _given(name) for name in names})
+    found.over(None)  # values that cannot be are refused before any work
+    return found
+
+
+def _whole() -> Stated | None:
+    file, model = _given("preprocessing"), _given("preprocessing_of")
+    if file is not None and model is not None:
+        raise UsageError("say the same twice", where="--preprocessing and --preprocessing-of")
+    if file is not None:
+        from mcc.data.stated import Stated, read_preprocessing
+
+        return Stated(read_preprocessing(file), f"given: {file.name}")
+    return None if model is None else _of_model(model)
+
+
+def _of_model(spec: str) -> Stated:
+    from mcc.data.stated import Stated
+    from mcc.report.doubt import stated_by_model
+
+    if Path(spec).is_file() and ":" not in spec:
+        stated = stated_by_model(spec, None)
+    else:
+        from mcc.cli.models import load_model
+
+        stated = stated_by_model(spec, load_model(spec).preprocessing)
+    if stated is None:
+        raise UsageError("states no preprocessing", where=spec, hint="say it with --mean, --std and --scale")
+    return Stated(stated.preprocessing, f"as for {Path(spec).name}: {stated.source}")
+
+
+def say(sentence: str) -> None:
+    """One line on standard error, unless the command is to be quiet."""
+    if not current_settings().quiet:
+        click.echo(sentence, err=True)
+
+
+def say_pictures(stated: Stated) -> None:
+    """Say how pictures are prepared, and who says so."""
+    say(f"Pictures: {stated.words}")
+
+
+def say_output(judged: Output, count: int) -> None:
+    """Say which of several outputs is judged."""
+    if count > 1:
+        say(f"Output: {judged.name} of {count} is judged")

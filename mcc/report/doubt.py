@@ -1,0 +1,140 @@
+"""What makes an accuracy doubtful: a network at chance level, and class names that are not the data's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mcc.data.outputs import Output
+from mcc.data.preprocessing import Preprocessing
+from mcc.data.stated import Stated
+from mcc.errors import DataError, UsageError
+from mcc.report.stored import READERS, Description, describe
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """How a network came to be judged, as far as that may be why it is at chance level.
+
+    Attributes:
+        stated: the preprocessing of its images.
+        outputs: of the network; `judged` is the one that was.
+        fresh: whether its factory made the weights and the user gave none.
+        zeros: names of weights that are all zero.
+        weights: how many tensors of weights there are; 0 where nobody looked.
+    """
+
+    stated: Stated
+    outputs: Sequence[Output]
+    judged: Output
+    fresh: bool = False
+    zeros: Sequence[str] = ()
+    weights: int = 0
+
+
+def chance_sentence(subject: str, chance: str, known: Circumstances) -> str:
+    """That a network is at chance level, in figures, and what is likely.
+
+    Args:
+        subject: `The original`, or the name of a file.
+        chance: what `Task.chance` said.
+    """
+    causes = [*_causes(known), "classes in another order than the data's"]
+    return f"{subject} is not above chance: {chance}. Likely: {'; '.join(causes)}."
+
+
+def _causes(known: Circumstances) -> list[str]:
+    """The likely causes, what is certain first."""
+    found: list[str] = []
+    if known.zeros and len(known.zeros) == known.weights:
+        found.append("all of its weights are zero")
+    elif known.zeros:
+        more = f" and of {len(known.zeros) - 1} others" if len(known.zeros) > 1 else ""
+        found.append(f"the weights of {known.zeros[0]}{more} are all zero")
+    if known.fresh:
+        found.append("no --weights were given, and those that its factory makes may be untrained")
+    if len(known.outputs) > 1:
+        found.append(f"of its {len(known.outputs)} outputs {known.judged.name!r} was judged (--judge)")
+    guess = "the preprocessing was assumed" if known.stated.assumed else "another preprocessing"
+    found.append(f"{guess}, images were prepared as {known.stated.words} (--mean, --std, --scale)")
+    return found
+
+
+def zero_weights(weights: Mapping[str, Tensor]) -> tuple[tuple[str, ...], int]:
+    """Names of the weights that are all zero, and how many weights there are; biases do not count."""
+    looked = {name: value for name, value in weights.items() if value.ndim > 1}
+    return tuple(name for name, value in looked.items() if not bool(value.any())), len(looked)
+
+
+def stated_by_model(spec: str, said: Any) -> Stated | None:
+    """What a model states of its images; None where it states nothing.
+
+    Args:
+        spec: the MODEL as it was named.
+        said: the third value that its factory returned, None where there is none.
+
+    Raises:
+        UsageError: the factory returned something else.
+        DataError: the file cannot be read.
+    """
+    if said is not None:
+        if not isinstance(said, Preprocessing):
+            raise UsageError(
+                f"its factory returns a {type(said).__name__} as third value",
+                where=spec,
+                hint="return mcc.data.Preprocessing(mean=..., std=...)",
+            )
+        return Stated(said, "the factory of the model")
+    path = Path(spec)
+    if path.suffix not in READERS or not path.is_file():
+        return None
+    return stated_by(path, describe(path))
+
+
+def stated_by(path: Path, described: Description) -> Stated | None:
+    """What a file states of its images; None where it states nothing."""
+    found = described.preprocessing
+    return None if found is None else Stated(found, f"stated in {path.name}")
+
+
+def labels_warning(
+    path: Path, labels: Sequence[str] | None, class_names: Sequence[str], *, ignore: bool = False
+) -> str | None:
+    """What is to be said where a file's class names are not the data's; None where they are.
+
+    Case, spaces and punctuation do not count.
+
+    Args:
+        ignore: the user says that the order is right all the same.
+
+    Raises:
+        DataError: they are as many and another order, or not as many.
+    """
+    if not labels or not class_names:
+        return None
+    theirs, ours = [_plain(name) for name in labels], [_plain(name) for name in class_names]
+    if theirs == ours:
+        return None
+    hint = "mend the order of one of them, or give --ignore-labels if it is the names that are wrong"
+    if len(theirs) != len(ours):
+        if ignore:
+            return None
+        raise DataError(
+            f"names {len(theirs)} classes, and the data has {len(ours)}", where=str(path), hint=hint
+        )
+    place = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
+    figures = f"{labels[place]!r} is its class {place}, and that of the data is {class_names[place]!r}"
+    if theirs[place] in ours or ours[place] in theirs:
+        if ignore:
+            return None
+        raise DataError(f"has the classes in another order: {figures}", where=str(path), hint=hint)
+    return None if ignore else f"{path.name} names its classes otherwise than the data: {figures}."
+
+
+def _plain(name: str) -> str:
+    letters = "".join(letter for letter in name.casefold() if letter.isalnum())
+    return letters or name.casefold().strip()

@@ -1,0 +1,206 @@
+"""How a lowered file does: the task's metric of it, run in a target's runtime on a split of the data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mcc.data.module import DataModule, SplitName
+from mcc.data.outputs import Output, check_finite
+from mcc.data.preprocessing import WHITE, Preprocessing
+from mcc.data.stated import Stated
+from mcc.data.task import Score, Task, load_task
+from mcc.errors import UsageError
+from mcc.report.measure import Array, as_graph, as_stored, channels_last
+from mcc.runtime.session import Session
+from mcc.runtime.target import Target
+
+log = logging.getLogger(__name__)
+
+Statistics = npt.NDArray[np.float64]
+
+COMPARED = 32  # images that have to come out alike before a quicker target runs the others
+OUTPUTS_APART = 0.02  # of their range: a step or two of 8 bits; float kernels differ by far less
+IMAGES_AT_ONCE = 500  # bounds memory: 500 images of 3x224x224 are 300 MB
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How a file did.
+
+    Attributes:
+        statistics: what the task measured of each image.
+        score: the task's metric.
+        chance: why that is no better than guessing; None where it is better.
+        outputs, output: of the file, and which of them was judged.
+    """
+
+    statistics: Statistics
+    score: Score
+    chance: str | None
+    outputs: tuple[Output, ...]
+    output: Output
+
+
+def evaluate_file(
+    target: Target, file: Path | str, data: DataModule, split: SplitName = "test", **options: Any
+) -> Score:
+    """The task's metric of a lowered file, run in the target's runtime; see `judge_file`."""
+    return judge_file(target, file, data, split, **options).score
+
+
+def statistics_of(
+    target: Target, file: Path | str, data: DataModule, split: SplitName = "test", **options: Any
+) -> Statistics:
+    """What the data's task measures of each image of a split, [images, ...]; see `judge_file`."""
+    return judge_file(target, file, data, split, **options).statistics
+
+
+def judge_file(
+    target: Target,
+    file: Path | str,
+    data: DataModule,
+    split: SplitName = "test",
+    *,
+    task: Task | None = None,
+    outputs: Sequence[Output] | None = None,
+    asked: str | None = None,
+    threads: int = 1,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Judged:
+    """What the data's task says of a lowered file, run in the target's runtime.
+
+    An emulated core runs the first `COMPARED` images only where the quicker target of the same runtime gives
+    the same for them (see `agree`); that one then runs the rest.
+
+    Args:
+        file: a lowered file that the target runs.
+        split: `validation` for choices, `test` for the final figure.
+        task: bound to `outputs`; None binds the data's task.
+        outputs: of the graph that the file was lowered from, whose order it has and whose axes the task
+            wants; None: those of the file.
+        asked: without `task`, the name or place of the output to judge.
+        limit: only that many images.
+        progress: called with images done and images in all.
+
+    Raises:
+        DataError: the file's outputs cannot be those of the data's task.
+        NotFiniteError: an output that is judged is not a number, or infinite.
+        UsageError: the file does not take what the data holds, or several outputs could be meant.
+        TargetError: the runtime is missing, refused the file or crashed.
+    """
+    part = data.split(split)
+    total = min(len(part), limit or len(part))
+    found: list[Statistics] = []
+    quicker = target.quicker() if total > COMPARED else None
+    judge = _Judge(file, data, task, outputs, asked)
+    if quicker is not None and judge.agree(target, quicker, split, threads):
+        target = quicker
+    with target.session(file, threads) as session:
+        bound = judge.task_for(session)
+        known = judge.outputs_of(session)
+        done = 0
+        for batch in data.batches(split, IMAGES_AT_ONCE, augment=False, limit=limit):
+            values = judge.values(session, batch.inputs)
+            check_finite(values[bound.output], known[bound.output].name, str(file))
+            found.append(bound.measure(values, batch.targets))
+            done += len(batch.inputs)
+            if progress is not None:
+                progress(done, total)
+    statistics = np.concatenate(found)
+    chance = bound.chance(statistics, part.targets[: len(statistics)], data.class_names, part.targets)
+    return Judged(statistics, bound.summarise(statistics), chance, known, known[bound.output])
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """A file and the task that judges it; the arguments are those of `judge_file`."""
+
+    file: Path | str
+    data: DataModule
+    task: Task | None = None
+    outputs: Sequence[Output] | None = None
+    asked: str | None = None
+
+    def outputs_of(self, session: Session) -> tuple[Output, ...]:
+        """The graph's outputs where they are known, else the file's."""
+        found = tuple(Output(info.name, info.shape) for info in session.outputs)
+        if self.outputs is None:
+            return found
+        if len(self.outputs) != len(found):
+            raise UsageError(
+                f"has {len(found)} outputs; the model has {len(self.outputs)}", where=str(self.file)
+            )
+        return tuple(self.outputs)
+
+    def task_for(self, session: Session) -> Task:
+        """The task that reads the right one of them."""
+        if self.task is not None:
+            return self.task
+        return load_task(self.data.task).bind(self.outputs_of(session), self.data, self.asked)
+
+    def values(self, session: Session, images: Array) -> list[Array]:
+        """All outputs for images [N, C, H, W], in the axes of the graph where these are known."""
+        info, last = session.inputs[0], channels_last(self.file)
+        if np.dtype(info.dtype).kind in "iu" and info.scale is None and takes_pixels(self.data):
+            images = np.round(images)  # resizing leaves pixels between two steps
+        values = session.run_all(as_stored(images, info, last=last))
+        if self.outputs is None:
+            return values
+        return [as_graph(v, one.shape, last=last) for v, one in zip(values, self.outputs, strict=True)]
+
+    def agree(self, target: Target, other: Target, split: SplitName, threads: int) -> bool:
+        """Whether two targets give the same for the first images of a split.
+
+        That is: the task's statistics are the same for every image, and outputs differ by at most
+        `OUTPUTS_APART` of their range.
+        """
+        (batch,) = self.data.batches(split, COMPARED, augment=False, limit=COMPARED)
+        made: list[list[Array]] = []
+        measured: list[Statistics] = []
+        for each in (target, other):
+            with each.session(self.file, threads) as session:
+                made.append(self.values(session, batch.inputs))
+                measured.append(self.task_for(session).measure(made[-1], batch.targets))
+        apart = max(
+            float(np.abs(one - two).max(initial=0.0)) / max(float(np.ptp(one)), 1e-30)
+            for one, two in zip(*made, strict=True)
+        )
+        same = np.array_equal(measured[0], measured[1])
+        log.info(
+            "%s and %s: outputs of %d images differ by at most %.2g of their range%s",
+            target.spec, other.spec, len(batch.inputs), apart, "" if same else ", images fare unlike",
+        )  # fmt: skip
+        return same and apart <= OUTPUTS_APART
+
+
+def whole_range(session: Session) -> Stated | None:
+    """Pixels as they are, where an integer input stands for just the numbers from 0 to 255; else None."""
+    info = session.inputs[0]
+    kind = np.dtype(info.dtype)
+    if kind.kind not in "iu" or kind.itemsize != 1:
+        return None
+    limits, scale, zero = np.iinfo(kind), info.scale, info.zero_point
+    ends = (
+        (0, WHITE)
+        if scale is None or zero is None
+        else [(v - zero) * scale for v in (limits.min, limits.max)]
+    )
+    if max(abs(ends[0]), abs(ends[1] - WHITE)) > WHITE / (limits.max - limits.min):  # a step of 8 bits
+        return None
+    return Stated(
+        Preprocessing(scale=1.0), f"the {info.dtype} input {info.name!r} stands for pixels of 0 to 255"
+    )
+
+
+def takes_pixels(data: DataModule) -> bool:
+    """Whether the network is given pixels of 0 to 255 as they are."""
+    given = data.preprocessing
+    return not any(given.mean) and all(value == 1 for value in given.byte_std)
