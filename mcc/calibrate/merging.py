@@ -27,7 +27,7 @@ def read_table(path: Path) -> Rows:
         DataError: no such file, neither kind of table, or a row that cannot be; the file is named, and is as
             it was.
     """
-    raw = read_bounded(path, what=WHAT, hint=HINT)
+    raw = read_bounded(path, hint=HINT)
     content = _in_sqlite(path) if raw.startswith(MAGIC) else _in_json(raw, path)
     return {kind: checked(kind, content[kind], where=str(path), hint=HINT) for kind in KINDS}
 

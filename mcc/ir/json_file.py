@@ -7,7 +7,7 @@ refused with a sentence that names the file, the field and what is allowed.
 from __future__ import annotations
 
 import json
-import stat
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -22,34 +22,21 @@ LARGEST_BYTES = 64 << 20  # the largest that mcc itself wrote was a table of 12 
 SHOWN = 40  # characters of a wrong value in a sentence
 
 
-def read_bounded(path: Path, *, what: str, hint: str | None = None, largest: int = LARGEST_BYTES) -> bytes:
-    """The bytes of a regular file of at most `largest` bytes.
-
-    Args:
-        what: the file is said to be, as in `report of mcc`.
+def read_bounded(path: Path, *, hint: str | None = None) -> bytes:
+    """The bytes of a regular file that is not too large for what mcc writes.
 
     Raises:
         DataError: no such file, no regular file, one that cannot be read or is too large.
     """
+    from mcc.ir.storage import readable_file  # it imports torch, which not every reader of JSON needs
+
     try:
-        if not path.exists():
-            raise DataError("no such file", where=str(path), hint=hint)
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for its writer
-            raise DataError(f"is no regular file, so no {what}", where=str(path), hint=hint)
-        if found.st_size > largest:
-            raise DataError(
-                f"is too large for a {what}: {found.st_size:,} bytes, and {largest:,} are allowed",
-                where=str(path), hint=hint,
-            )  # fmt: skip
-        with path.open("rb") as stream:
-            raw = stream.read(largest + 1)
+        with readable_file(path, at_most_bytes=LARGEST_BYTES, hint=hint).open("rb") as stream:
+            raw = stream.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", where=str(path), hint=hint) from error
-    if len(raw) > largest:  # it grew meanwhile, or its size is not told, as in /proc
-        raise DataError(
-            f"is too large for a {what}: {largest:,} bytes are allowed", where=str(path), hint=hint
-        )
+    if len(raw) > LARGEST_BYTES:  # it grew meanwhile, or its size is not told, as in /proc
+        raise DataError(f"holds more than {LARGEST_BYTES:,} bytes", where=str(path), hint=hint)
     return raw
 
 
@@ -59,15 +46,25 @@ def parse_json(text: str | bytes) -> Any:
     def refuse(name: str) -> NoReturn:
         raise ValueError(f"{name} is no number of JSON")
 
+    def number(digits: str) -> float:
+        found = float(digits)
+        if not math.isfinite(found):
+            raise ValueError(f"{digits[:SHOWN]} is too large for a number")
+        return found
+
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, parse_float=number)
     except RecursionError as error:
         raise ValueError("nests too deeply") from error
 
 
 def read_json(path: Path, *, what: str, hint: str | None = None) -> Any:
-    """Plain values of a JSON file. Raises DataError naming the file for anything else."""
-    raw = read_bounded(path, what=what, hint=hint)
+    """Plain values of a JSON file. Raises DataError naming the file for anything else.
+
+    Args:
+        what: the file is said to be, as in `report of mcc`.
+    """
+    raw = read_bounded(path, hint=hint)
     try:
         return parse_json(raw)
     except ValueError as error:  # a wrong encoding is one, too
@@ -83,7 +80,7 @@ def read_model(path: Path, model: type[Model], *, what: str, hint: str | None = 
     """
     from pydantic import ValidationError
 
-    raw = read_bounded(path, what=what, hint=hint)
+    raw = read_bounded(path, hint=hint)
     try:
         return model.model_validate_json(raw, strict=True)
     except ValidationError as error:
