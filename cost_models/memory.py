@@ -13,12 +13,11 @@ settled by a weak pull towards once each, which is what the text above says.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -27,9 +26,11 @@ from torch import fx
 from mcc.cost_api import Kernel, graph_kernels
 from mcc.errors import DataError
 from mcc.ir.graph import Graph, calls, is_constant, op_name, operand
+from mcc.ir.json_file import read_json
 from mcc.ir.notes import shape_of
 
 STORED = Path(__file__).with_name("memory.json")
+LARGEST_WEIGHT = 1e9  # bytes for each byte or operator: a gigabyte
 POINTER_BYTES = 8
 FLOAT_BYTES = 4
 TOLERANCE, TOLERANCE_BYTES = 0.1, 500_000  # what an error weighs against: a share, and no less than that
@@ -184,13 +185,23 @@ class MemoryModel:
 
 def stored_models(path: Path = STORED) -> Mapping[str, MemoryModel]:
     """The models that are kept, by name of the target. Raises DataError for a file that holds others."""
-    try:
-        held = cast(dict[str, dict[str, Any]], json.loads(path.read_text("utf-8")))
-        return {
-            target: MemoryModel(
-                MemoryFacts(*(float(values[f.name]) for f in fields(MemoryFacts))), str(values["fitted_to"])
+    held = read_json(path, what="table of memory models")
+    if not isinstance(held, dict):
+        raise DataError("is no table of memory models", where=str(path))
+    return {str(target): _stored(values, str(target), path) for target, values in held.items()}
+
+
+def _stored(values: Any, target: str, path: Path) -> MemoryModel:
+    names = [field.name for field in fields(MemoryFacts)]
+    if not isinstance(values, dict) or set(values) != {"fitted_to", *names}:
+        allowed = ", ".join(["fitted_to", *names])
+        raise DataError(f"{target}: must hold {allowed} and nothing else", where=str(path))
+    for name in names:
+        if type(values[name]) not in (int, float) or not 0.0 <= values[name] < LARGEST_WEIGHT:
+            raise DataError(
+                f"{target}.{name}: must lie in 0..{LARGEST_WEIGHT:g}, not {str(values[name])[:40]}",
+                where=str(path),
             )
-            for target, values in held.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"holds no memory models: {error}", where=str(path)) from error
+    if not isinstance(values["fitted_to"], str):
+        raise DataError(f"{target}.fitted_to: must be words", where=str(path))
+    return MemoryModel(MemoryFacts(*(float(values[name]) for name in names)), values["fitted_to"])

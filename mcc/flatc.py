@@ -10,10 +10,11 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+from mcc.distribution import how_to_install
 from mcc.errors import TargetError
 
 FLATC = "data/bin/flatc"
-HOW_TO_GET = 'pip install "mcc[executorch]"'
+HOW_TO_GET = how_to_install("executorch")
 _NOT_JSON = re.compile(r"(?<![\w\"])(-?)(inf|nan)(?![\w\"])")  # how flatc prints them
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import mcc
+from mcc.distribution import NAME
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -28,7 +29,7 @@ def bash(script: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_version_is_one_and_the_same() -> None:
-    assert mcc.__version__ == PROJECT["project"]["version"] == metadata.version("mcc")
+    assert mcc.__version__ == PROJECT["project"]["version"] == metadata.version(NAME)
     changes = (ROOT / "CHANGELOG.md").read_text()
     assert re.search(rf"^## \[(Unreleased|{re.escape(mcc.__version__)})\]", changes, re.MULTILINE)
 
@@ -44,7 +45,7 @@ def test_every_dependency_is_a_range() -> None:
         *PROJECT["project"]["dependencies"],
         *(entry for entries in extras.values() for entry in entries),
     ]
-    listed = [entry for entry in listed if not entry.startswith("mcc[")]
+    listed = [entry for entry in listed if not entry.startswith(f"{NAME}[")]
     loose = [entry for entry in listed if not re.fullmatch(r"[\w\-\[\]]+>=[\d.]+,<[\d.]+", entry)]
     assert loose == []
 
@@ -139,7 +140,7 @@ def test_wheel_holds_the_code_and_its_data_only(tmp_path: Path) -> None:
         source,
     ]
     subprocess.run(pip, text=True, capture_output=True, check=True)
-    names = set(zipfile.ZipFile(next(tmp_path.glob("mcc-*.whl"))).namelist())
+    names = set(zipfile.ZipFile(next(tmp_path.glob("mcc_compiler-*.whl"))).namelist())
     assert {"mcc/errors.py", "mcc/py.typed", "passes/__init__.py", "cost_models/__init__.py"} <= names
     assert "mcc/runtime/web/package-lock.json" in names
     assert [name for name in names if "node_modules" in name or name.startswith(("tests", "tools"))] == []

@@ -24,6 +24,7 @@ from scipy.optimize import nnls
 from cost_models.phones.blocks import Block, block_named
 from mcc.cost_api import Estimate, Kernel, Precision
 from mcc.errors import DataError, UnsupportedError
+from mcc.ir.json_file import read_bounded
 
 Vector = NDArray[np.float64]
 
@@ -64,8 +65,8 @@ def read_table(path: Path | str) -> dict[Block, Row]:
     """
     path = Path(path)
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bounded(path).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
         raise DataError(f"cannot be read: {error}", where=str(path)) from error
     fields: dict[str, dict[str, float]] = {}
     name = ""
@@ -86,12 +87,18 @@ def read_table(path: Path | str) -> dict[Block, Row]:
     # The table that states hard swishes is one of MobileNetV3, where all outside the bottlenecks have them.
     hard = any("-hs:" in name for name in fields)
     try:
-        return {block_named(name, hard): _row(values) for name, values in fields.items()}
+        return {block_named(name, hard): _row(name, values) for name, values in fields.items()}
     except KeyError as error:
         raise DataError(f"a row lacks {error}", where=str(path)) from error
+    except ValueError as error:
+        raise DataError(str(error), where=str(path)) from error
 
 
-def _row(values: Mapping[str, float]) -> Row:
+def _row(name: str, values: Mapping[str, float]) -> Row:
+    """Raises KeyError for a figure that is missing, ValueError for one that cannot be."""
+    for key, value in values.items():
+        if not math.isfinite(value) or value < 0.0 or (key in ("mean", "count") and value == 0.0):
+            raise ValueError(f"{name}: {key} cannot be {value:g}")
     spread = values["std"] if "std" in values else math.sqrt(values["var"])
     return Row(values["mean"], spread, int(values["count"]))
 

@@ -31,10 +31,11 @@ from mcc.ir.text import parse_graph, print_graph, text_constants
 from mcc.runtime.android import away
 from mcc.runtime.android.phone import SCRIPT
 from mcc.runtime.android.target import AndroidTarget
-from mcc.runtime.registry import get_target
+from mcc.runtime.registry import get_target, targets
 from mcc.runtime.target import OpTime, Target
 
 SOURCES = SCRIPT.parent
+MOST_THREADS = 1024  # no phone has as many cores
 HOSTS = {"tflite": "litert-host", "onnx": "ort-host"}  # runtimes with the operators that the phone's has
 
 
@@ -118,12 +119,8 @@ def read_results_into(
     """
     content = away.read_results(results)
     kit: Mapping[str, Any] = content["kit"]
-    try:
-        target = get_target(str(kit["target"]))
-        texts, threads, seed = list(kit["networks"]), int(kit["threads"]), int(kit["seed"])
-        version = str(kit["version"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError("holds no results of a kit", where=str(results)) from error
+    texts, threads, seed, version = _described(kit, results)
+    target = get_target(str(kit["target"]))
     if not isinstance(target, AndroidTarget):
         raise DataError(f"is of {target.name}, which is no phone", where=str(results))
     if version != target.runtime_version():
@@ -131,6 +128,7 @@ def read_results_into(
             f"was measured with {target.runtime} {version}, and here is {target.runtime_version()}",
             where=str(results), hint="pack a new kit",
         )  # fmt: skip
+    _check_networks(texts, results)
     far = target.far(away.Recorded(results, target.op_times))
     with tempfile.TemporaryDirectory(prefix="mcc-kit-") as scratch:
         fresh = Path(scratch) / "table.sqlite"
@@ -146,6 +144,37 @@ def read_results_into(
         why = report.failed[0][1] if report.failed else "it holds no runs"
         raise TargetError(f"none of its kernels was measured: {why}", where=str(results))
     return replace(report, path=path), far.fingerprint(threads).key()
+
+
+def _described(kit: Mapping[str, Any], where: Path) -> tuple[list[str], int, int, str]:
+    """Networks, threads, seed and version of the runtime that a kit was packed with. Raises DataError."""
+    rules: dict[str, Callable[[Any], bool]] = {
+        "target": lambda value: value in targets(),
+        "networks": lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value),  # pyright: ignore[reportUnknownVariableType]
+        "threads": lambda value: type(value) is int and 0 < value <= MOST_THREADS,
+        "seed": lambda value: type(value) is int and 0 <= value < 1 << 63,
+        "version": lambda value: isinstance(value, str),
+    }
+    for name, rule in rules.items():
+        if name not in kit or not _holds(rule, kit[name]):
+            said = f", not {str(kit[name])[:40]!r}" if name in kit else ", and is missing"
+            raise DataError(
+                f"holds no results of a kit: kit.{name} must be what mcc packed{said}", where=str(where)
+            )
+    return list(kit["networks"]), kit["threads"], kit["seed"], kit["version"]
+
+
+def _holds(rule: Callable[[Any], bool], value: object) -> bool:
+    try:
+        return rule(value)
+    except TypeError:  # a list where a name belongs cannot be looked up
+        return False
+
+
+def _check_networks(texts: list[str], where: Path) -> None:
+    """That every network of a kit is a graph, before any is calibrated. Raises GraphError with the file."""
+    for number, text in enumerate(texts, start=1):
+        parse_graph(text, where=f"{where}: network {number}")
 
 
 def shape_only(graph: Graph) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,12 +18,12 @@ from typing import Any, Self, get_args
 
 import platformdirs
 
-from mcc.cost_api import Kernel, Measurement, Precision
+from mcc.calibrate.merging import FORMAT, read_table
+from mcc.calibrate.rows import QUANTITIES, checked, kernel_in
+from mcc.cost_api import Measurement, Precision
 from mcc.errors import DataError
 from mcc.ir.storage import write_beside
 
-FORMAT = 1  # of the file; a file of another format is refused
-QUANTITIES = ("overhead", "correction", "offset", "excess")
 WAIT_S = 60.0  # for another process's write, which takes milliseconds
 
 _SCHEMA = f"""
@@ -42,6 +42,8 @@ _COLUMNS = {
     "kernels": ("fingerprint", *_ROW),
     "wholes": ("fingerprint", "quantity", "precision", "value", "low", "high", "source", "date"),
 }
+_BESIDE = {"files"}  # kept in the same file by `mcc.compress.measured`, which may have made it
+_OWN_HINT = "take the row out, or move the file away: what it held is measured again"
 _KEYS = {"kernels": ("fingerprint", "kernel"), "wholes": ("fingerprint", "quantity", "precision", "source")}
 
 
@@ -102,7 +104,18 @@ class Store:
                     hint="measure anew into another file",
                 )
             if version == 0:
+                self._check_empty()
                 self._connection.executescript(_SCHEMA)
+
+    def _check_empty(self) -> None:
+        """Refuse a database that others keep something else in. Raises DataError."""
+        tables = {row[0] for row in self._connection.execute("SELECT name FROM sqlite_master")}
+        foreign = {name for name in tables - _BESIDE if not name.startswith("sqlite_")}
+        if foreign:
+            raise DataError(
+                f"is an SQLite file of another program (it holds {min(foreign)}), and no table of mcc",
+                where=str(self.path), hint="it was not touched; set MCC_CACHE_DIR to a folder of mcc's own",
+            )  # fmt: skip
 
     @contextmanager
     def _told(self) -> Generator[None]:
@@ -133,13 +146,10 @@ class Store:
 
     def rows(self, fingerprint: str) -> list[Measurement]:
         """All measured kernels of a fingerprint, in the order of their names. Raises DataError."""
-        query = f"SELECT {', '.join(_ROW)} FROM kernels WHERE fingerprint = ? ORDER BY kernel"
-        with self._told():
-            found = self._connection.execute(query, (fingerprint,)).fetchall()
-        try:
-            return [Measurement(Kernel.from_json(json.loads(row[1])), *row[2:]) for row in found]
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise DataError(f"holds a kernel that cannot be read: {error}", where=str(self.path)) from error
+        return [
+            Measurement(kernel_in(row["fields"]), *(row[name] for name in _ROW[2:]))
+            for row in self._own("kernels", fingerprint)
+        ]
 
     def known(self, fingerprint: str) -> set[str]:
         """Names of the kernels measured under a fingerprint. Raises DataError."""
@@ -158,12 +168,18 @@ class Store:
 
     def wholes(self, fingerprint: str) -> list[Whole]:
         """Figures of whole networks of a fingerprint. Raises DataError."""
-        query = (
-            "SELECT quantity, precision, value, low, high, source, date FROM wholes "
-            "WHERE fingerprint = ? ORDER BY quantity, precision, source"
-        )
+        return [
+            Whole(*(row[name] for name in _COLUMNS["wholes"][1:])) for row in self._own("wholes", fingerprint)
+        ]
+
+    def _own(self, table: str, fingerprint: str) -> list[dict[str, Any]]:
+        """Rows of a fingerprint, checked: a figure that was edited is named, and not computed with."""
+        names = _COLUMNS[table]
+        query = f"SELECT {', '.join(names)} FROM {table} WHERE fingerprint = ? ORDER BY 1, 2, 3, 7"
         with self._told():
-            return [Whole(*row) for row in self._connection.execute(query, (fingerprint,))]
+            found = self._connection.execute(query, (fingerprint,)).fetchall()
+        rows = [dict(zip(names, row, strict=True)) for row in found]
+        return checked(table, rows, where=str(self.path), hint=_OWN_HINT, own=True)
 
     def forget(self, fingerprint: str) -> int:
         """Drop all rows of a fingerprint; how many kernels those were. Raises DataError."""
@@ -197,29 +213,23 @@ class Store:
         write_beside(Path(path), lambda beside: beside.write_text(text, "utf-8"))
         return len(tables["kernels"])
 
-    def merge(self, path: Path | str) -> int:
-        """Take over the rows of another table (SQLite or exported JSON); of two rows the later one stays.
+    def merge(self, *paths: Path | str) -> int:
+        """Take over the rows of other tables (SQLite or exported JSON); of two rows the later one stays.
+
+        All of them are read and checked before the first row is taken over, in one transaction. The files
+        themselves are only read.
 
         Returns:
             Number of kernels that were new or newer.
 
         Raises:
-            DataError: no such file, or neither kind of table.
+            DataError: no such file, neither kind of table, or a figure that cannot be; nothing is merged.
         """
-        source = Path(path)
-        if not source.is_file():
-            raise DataError("no such file", where=str(source))
-        content = _read_json(source)
-        if content is None:
-            with Store(source) as other:
-                content = {table: other._dump(table) for table in _COLUMNS}
-        try:
-            for row in content["kernels"]:
-                Kernel.from_json(json.loads(row["fields"]))
-            with self._told(), self._connection:
-                return [self._take(table, content[table]) for table in ("wholes", "kernels")][-1]
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DataError(f"is no table of measured kernels: {error}", where=str(source)) from error
+        contents = [read_table(Path(path)) for path in paths]
+        with self._told(), self._connection:
+            for content in contents:
+                self._take("wholes", content["wholes"])
+            return sum(self._take("kernels", content["kernels"]) for content in contents)
 
     def _dump(self, table: str) -> list[dict[str, Any]]:
         names = _COLUMNS[table]
@@ -251,17 +261,3 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """An exported table; None where the file is not JSON. Raises DataError for another format."""
-    with closing(path.open("rb")) as stream:
-        if stream.read(16) == b"SQLite format 3\0":
-            return None
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError("is neither SQLite nor JSON", where=str(path)) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"is no table of measured kernels of format {FORMAT}", where=str(path))
-    return content

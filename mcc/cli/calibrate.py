@@ -66,8 +66,7 @@ def calibrate(
         )
     if (merge or export) and model is None:
         return _shared(target, merge, export, threads, settings)
-    for path in merge:
-        _merged(path)
+    _merged(merge)
     graph = None
     if model is not None:
         graph = deployment_form(load_model(model, input_shape, weights).graph)
@@ -94,11 +93,13 @@ def _take_over(results: Path, settings: Settings) -> None:
     return _show(result, fingerprint.split("|")[0])
 
 
-def _merged(path: Path) -> int:
+def _merged(paths: tuple[Path, ...]) -> int:
     from mcc.calibrate.store import Store
 
+    if not paths:
+        return 0
     with Store() as store:
-        return store.merge(path)
+        return store.merge(*paths)
 
 
 def _exported(target: str, path: Path, threads: int) -> int:
@@ -114,9 +115,9 @@ def _shared(
     """Merge and export without measuring."""
     from mcc.calibrate.store import Store
 
-    merged = sum(_merged(path) for path in merge)
-    exported = 0 if export is None else _exported(target, export, threads)
     fingerprint = get_target(target).fingerprint(threads).key()
+    merged = _merged(merge)
+    exported = 0 if export is None else _exported(target, export, threads)
     with Store() as store:
         usable, stale, path = len(store.known(fingerprint)), store.others(fingerprint), store.path
     if settings.json:

@@ -27,7 +27,7 @@ LIBRARIES = (
     "scipy",
 )
 TOOLS = {
-    "chromium": "the browser of target litert-web (apt-get install chromium; mcc[web] drives it)",
+    "chromium": "the browser of target litert-web (apt-get install chromium; the extra `web` drives it)",
     "node": "LiteRT.js outside a browser (target litert-web:node)",
     "adb": "Android phones (targets litert-android and ort-android)",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from mcc.cli.models import deployment_form, get_target, load_model, model_option
 from mcc.cli.output import print_json, print_table
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import DataError, UsageError
+from mcc.ir.json_file import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,12 +66,12 @@ def planned_choice(node: str, path: Path) -> Choice:
     """What a plan says of a layer. Raises DataError where it says nothing of any."""
     from mcc.compress.alternatives import Choice, unknown
 
-    try:
-        raw: Any = json.loads(path.read_text(encoding="utf-8"))
-        found = raw["alternatives"]
-        entry = found.get(node)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError("holds no alternatives", where=str(path), hint="make the plan anew") from error
+    hint = "give the plan.json of mcc compress, or the file of mcc plan"
+    raw: Any = read_json(path, what="plan", hint=hint)
+    found: Any = raw.get("alternatives") if isinstance(raw, dict) else None  # pyright: ignore[reportUnknownMemberType]
+    if not isinstance(found, dict):
+        raise DataError("holds no alternatives", where=str(path), hint=hint)
+    entry: Any = found.get(node)  # pyright: ignore[reportUnknownMemberType]
     if entry is None:
         raise unknown(node, list(found))
     return Choice.from_dict(entry, str(path))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from torch import fx
 
 from mcc.analysis.channel_groups import analyse_channels
@@ -18,6 +21,7 @@ from mcc.cost_api import Source
 from mcc.errors import DataError, UsageError
 from mcc.ir import table
 from mcc.ir.graph import Graph, calls, operand
+from mcc.ir.json_file import first_problem
 from mcc.ir.notes import shape_of
 from mcc.report.layers import kind_words
 from mcc.runtime.target import Target
@@ -56,6 +60,11 @@ class Alternative:
     taken: bool
     why: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("latency_us", "error_us", "size_bytes"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -79,13 +88,14 @@ class Choice:
         return asdict(self)
 
     @staticmethod
-    def from_dict(raw: Mapping[str, Any], where: str) -> Choice:
+    def from_dict(raw: object, where: str) -> Choice:
         """Read what `to_dict` gave. Raises DataError for anything else."""
         try:
-            forms, widths = (tuple(Alternative(**one) for one in raw[key]) for key in ("forms", "widths"))
-            return Choice(raw["node"], raw["kind"], forms, raw["group"], widths)
-        except (KeyError, TypeError) as error:
-            raise DataError("holds no alternatives", where=where, hint="make the plan anew") from error
+            return TypeAdapter(Choice).validate_json(json.dumps(raw), strict=True)
+        except ValidationError as error:
+            raise DataError(
+                f"holds no alternatives: {first_problem(error)}", where=where, hint="make the plan again"
+            ) from error
 
 
 def unmeasured(graph: Graph, sparse: Sequence[str]) -> Sensitivities:

@@ -6,15 +6,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.sparse_cluster import find_sparse_cluster
+from mcc.cost_api import Precision
 from mcc.data import DataModule
 from mcc.errors import DataError, UsageError
 from mcc.ir.graph import Graph, calls, copy_graph
+from mcc.ir.json_file import first_problem
 from mcc.ir.notes import SparseNote, annotate
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
@@ -25,6 +28,33 @@ from mcc.search.solver import Solution
 from mcc.search.space import Regime
 
 DEPLOYMENT = "-O2"
+
+
+class _StoredSparse(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    block: Literal[1, 2, 4]
+    sparsity: Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class _Stored(BaseModel):
+    """A structure as JSON has it; whether a network can be changed so, `mcc.compress.plan_file` says."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    precision: Precision
+    sparse: _StoredSparse | None
+    passes: str = ""
+    widths: dict[str, Annotated[int, Field(ge=1)]]
+    ranks: dict[str, Annotated[int, Field(ge=1)]]
+    sparsities: dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]] = {}
+    floats: list[str] = []
+
+    def structure(self) -> Structure:
+        """Raises ValueError for a regime that no runtime has."""
+        if self.sparsities and self.sparse is None:
+            raise ValueError("sparsities: layers have zeros only where sparse is given")
+        sparse = None if self.sparse is None else SparseNote(self.sparse.block, self.sparse.sparsity)
+        regime = Regime(self.precision, sparse, self.passes)
+        return Structure(regime, self.widths, self.ranks, self.sparsities, tuple(self.floats))
 
 
 @dataclass(frozen=True)
@@ -91,21 +121,19 @@ class Structure:
         }
 
     @staticmethod
-    def from_json(raw: Mapping[str, Any], where: str) -> Structure:
-        """Read what `as_json` gave. Raises DataError naming the file for anything else."""
+    def from_json(raw: object, where: str) -> Structure:
+        """Read what `as_json` gave. Raises DataError naming the file and the field for anything else."""
         try:
-            sparse = raw["sparse"]
-            note = None if sparse is None else SparseNote(int(sparse["block"]), float(sparse["sparsity"]))
-            widths = {str(k): int(v) for k, v in raw["widths"].items()}
-            ranks = {str(k): int(v) for k, v in raw["ranks"].items()}
-            zeros = {str(k): float(v) for k, v in raw.get("sparsities", {}).items()}
-            floats = tuple(str(name) for name in raw.get("floats", ()))
-            regime = Regime(raw["precision"], note, str(raw.get("passes", "")))
-            return Structure(regime, widths, ranks, zeros, floats)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(
-                "holds no decisions of mcc", where=where, hint="use a plan.json that mcc wrote"
-            ) from error
+            return _Stored.model_validate(raw).structure()
+        except ValidationError as error:
+            reason = first_problem(error)
+        except ValueError as error:  # a regime that cannot be
+            reason = str(error)
+        raise DataError(
+            f"holds no decisions of mcc: structure.{reason}",
+            where=where,
+            hint="use a plan.json that mcc wrote",
+        )
 
     def key(self) -> str:
         """One line of text, equal for equal structures."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from mcc.compress.job import Job, Progress, Request, open_job, save_json, silent
 from mcc.compress.losses import measured_sensitivities
 from mcc.compress.measured import MeasuredFiles
 from mcc.compress.outcome import Outcome
+from mcc.compress.plan_file import read_plan
 from mcc.compress.planning import Planner, available_regimes, planned_integers, target_cluster
 from mcc.compress.strategies import Strategies, known_strategies
 from mcc.compress.summary import (
@@ -31,7 +31,7 @@ from mcc.compress.summary import (
 from mcc.compress.training import Trainer
 from mcc.data import Preprocessing
 from mcc.data.stated import Asked, asked_for
-from mcc.errors import ConstraintError, DataError
+from mcc.errors import ConstraintError
 from mcc.ir.diff import diff_graphs
 from mcc.ir.storage import save_graph, write_beside
 from mcc.quant.regions import integer_nodes
@@ -128,29 +128,20 @@ def compress(
         memory_bytes=memory_bytes,
         max_drop=max_drop,
     )
-    given = _read_plan(plan)
+    followed = None if plan is None else read_plan(plan)
+    given = None if followed is None else followed.structure
     request = Request(
         model, data, target, budget, epochs, threads, seed, Path(weights) if weights else None, input_shape,
         "" if given is None else given.key(), tuple(cut), workers, ray, steps,
         known_strategies(strategies), asked_for(preprocessing), None if judge is None else str(judge),
         ignore_labels,
     )  # fmt: skip
-    job = open_job(request, Path(out), resume=resume, progress=progress)
+    check = None if followed is None else followed.check
+    job = open_job(request, Path(out), resume=resume, progress=progress, check=check)
     try:
         return Run(job, command).compress(given)
     finally:
         job.release()
-
-
-def _read_plan(path: Path | None) -> Structure | None:
-    if path is None:
-        return None
-    try:
-        raw: Any = json.loads(path.read_text(encoding="utf-8"))
-        structure = raw["structure"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError("is no plan", where=str(path), hint="use a plan.json that mcc wrote") from error
-    return Structure.from_json(structure, str(path))
 
 
 class Run:

@@ -21,6 +21,7 @@ from mcc.runtime.facts import TargetFacts
 
 JUDGED_IMAGES = 500  # of the validation split, on which a remedy that changes the function is judged
 BATCH = 50
+OPENING = ("fold-pad", *EXACT)  # passes that change no number and may open the sparse path
 
 
 def exact_passes(graph: Graph, facts: TargetFacts) -> str:
@@ -36,7 +37,7 @@ def exact_passes(graph: Graph, facts: TargetFacts) -> str:
     if not facts.sparse_1x1:
         return ""
     used: list[str] = []
-    for name in ("fold-pad", *EXACT):
+    for name in OPENING:
         if find_sparse_cluster(deployment_form(graph)).reason is None:
             break
         result = Pipeline.parse(name).run(graph, PassContext(), RunOptions(verify=False))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,8 +214,14 @@ class Job:
         return found.hexdigest()
 
 
-def open_job(request: Request, folder: Path, *, resume: bool, progress: Progress = silent) -> Job:
+def open_job(
+    request: Request, folder: Path, *, resume: bool, progress: Progress = silent,
+    check: Callable[[Job], None] | None = None,
+) -> Job:  # fmt: skip
     """Load model, data and target, and take the folder.
+
+    Args:
+        check: of what was loaded, before anything in the folder changes; it raises where the job cannot be.
 
     Raises:
         MccError: the model, data or target cannot be used, they do not fit each other, or the folder holds
@@ -230,6 +236,8 @@ def open_job(request: Request, folder: Path, *, resume: bool, progress: Progress
     check_unit(request.budget, target)
     progress("load model and data", 0, 1)
     job = load_job(request, folder, progress)
+    if check is not None:
+        check(job)
     try:
         _claim(job, resume)
     except BaseException:

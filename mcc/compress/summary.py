@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import mcc
 from mcc.compress.bench import Bench, Speed
 from mcc.compress.candidate import deployment_form
 from mcc.compress.job import Job
@@ -226,12 +227,11 @@ def _check_kernels(
 
 def versions_of(job: Job) -> dict[str, str]:
     """Versions of what took part."""
-    names: Mapping[str, str] = {"mcc": "mcc", "torch": "torch", "numpy": "numpy", "scipy": "scipy"}
-    found = {"python": platform.python_version()}
-    for label, package in names.items():
+    found = {"python": platform.python_version(), "mcc": mcc.__version__}
+    for package in ("torch", "numpy", "scipy"):
         try:
-            found[label] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[label] = "unknown"
+            found[package] = "unknown"
     found[job.target.runtime] = job.target.runtime_version()
     return found

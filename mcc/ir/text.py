@@ -25,8 +25,9 @@ from torch import Tensor, fx
 
 from mcc.errors import GraphError, MccError
 from mcc.ir.graph import Graph, GraphBuilder, constant, first_line, inputs, is_constant, op_name, outputs
-from mcc.ir.notes import DTYPES, Note, SparseNote, TensorType, annotate, note, type_of
-from mcc.ir.table import MISFITS
+from mcc.ir.labels import channel_axis, produced_axis
+from mcc.ir.notes import DTYPES, Note, SparseNote, TensorType, annotate, note, shape_of, type_of
+from mcc.ir.table import MISFITS, row_of
 
 HEADER = "mcc 1"
 
@@ -199,6 +200,7 @@ class _Parser:
         if type_of(node) != declared:
             raise GraphError(f"declares {declared}, but computes {type_of(node)}", where=name)
         annotate(node, **{"origin": (), **_parse_note(match["note"] or "")})
+        _check_note(node)
         self.values[name] = node
 
 
@@ -223,12 +225,34 @@ def _parse_attributes(text: str) -> dict[str, Any]:
 def _parse_note(text: str) -> dict[str, object]:
     fields = _parse_attributes(text)
     if isinstance(fields.get("sparse"), tuple):
-        block, sparsity = cast(tuple[int, float], fields["sparse"])
-        fields["sparse"] = SparseNote(int(block), float(sparsity))
+        block, sparsity = cast(tuple[object, object], fields["sparse"])
+        if type(block) is not int or type(sparsity) not in (int, float):
+            raise GraphError(f"sparse must be a block and a sparsity, not {fields['sparse']!r:.80}")
+        fields["sparse"] = SparseNote(block, float(cast(float, sparsity)))
     unknown = set(fields) - {field.name for field in dataclasses.fields(Note)}
     if unknown or "type" in fields:
         raise GraphError(f"unknown note field {', '.join(sorted(unknown))}")
     return fields
+
+
+def _check_note(node: fx.Node) -> None:
+    """That what is noted can be done to this node: a graph may have been edited. Raises GraphError."""
+    noted, shape = note(node), shape_of(node)
+    decided = [name for name in ("keep", "rank", "sparse") if getattr(noted, name) is not None]
+    if noted.keep is not None:
+        makes = node.op == "call_function" and row_of(node).scales == "weighted"
+        axis = produced_axis(op_name(node), shape) if makes else channel_axis(shape)
+        width = shape[axis] if shape else 1
+        if noted.keep[-1] >= width:
+            raise GraphError(f"keep must name channels 0..{width - 1}, not {noted.keep[-1]}")
+    if not {"rank", "sparse"} & set(decided):
+        return
+    weight = node.args[1] if len(node.args) > 1 else None
+    if node.op != "call_function" or not isinstance(weight, fx.Node) or len(shape_of(weight)) < 2:
+        raise GraphError(f"{decided[-1]} is noted, but the node has no weight of output and input channels")
+    least = min(shape_of(weight)[:2])
+    if noted.rank is not None and noted.rank > least:
+        raise GraphError(f"rank must lie in 1..{least}, not {noted.rank}")
 
 
 _MALFORMED = (*MISFITS, KeyError, SyntaxError, MemoryError)

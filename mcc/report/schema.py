@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from mcc.errors import DataError
+from mcc.ir.json_file import read_model
 from mcc.report.files import write_whole
 
 SCHEMA = 1
@@ -20,8 +20,16 @@ SCHEMA = 1
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=0)]
-Interval = tuple[float, float]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError(f"the lower bound {interval[0]:g} exceeds the upper one {interval[1]:g}")
+    return interval
+
+
+Interval = Annotated[tuple[float, float], AfterValidator(_ordered)]
 Source = Literal["measured", "fitted"]
 Implementation = Literal["dense", "sparse", "low-rank"]
 Precision = Literal["float", "int8", "int7"]
@@ -72,6 +80,12 @@ class Latency(Frozen):
     p90: Positive
     runs: Annotated[int, Field(ge=1)]
     ci95: Interval | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.p10 <= self.median <= self.p90:
+            raise ValueError("p10, median and p90 must not fall")
+        return self
 
     @property
     def upper(self) -> float:
@@ -308,7 +322,7 @@ class Report(Frozen):
     chosen_on: str = ""
     strategies: tuple[StrategyResult, ...]
     decisions: tuple[Decision, ...] = ()
-    stages: dict[str, float] = {}
+    stages: dict[str, Annotated[float, Field(ge=0.0)]] = {}
     seed: int
     versions: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
@@ -350,16 +364,7 @@ class Report(Frozen):
 
 def load_report(path: Path | str) -> Report:
     """Read a `report.json`. Raises DataError naming the file and the first field that does not fit."""
-    path = Path(path)
-    try:
-        return Report.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DataError(
-            f"is no report of this version of mcc: {place}: {first['msg']}",
-            where=str(path),
-            hint="run mcc compress again, or read it with the version that wrote it",
-        ) from error
+    return read_model(
+        Path(path), Report, what="report of this version of mcc",
+        hint="run mcc compress again, or read it with the version that wrote it",
+    )  # fmt: skip

@@ -22,6 +22,7 @@ from importlib import util
 from pathlib import Path
 from typing import ClassVar
 
+from mcc.distribution import how_to_install
 from mcc.errors import TargetError
 from mcc.runtime.facts import TargetFacts
 from mcc.runtime.target import Availability, OpTime, Target
@@ -29,7 +30,7 @@ from mcc.runtime.target import Availability, OpTime, Target
 WEB = Path(__file__).parent / "web"
 OLDEST_NODE = 20  # runs the relaxed-SIMD module; older ones were not tried
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-GET_BROWSER = "apt-get install chromium (Debian) and pip install 'mcc[web]'"
+GET_BROWSER = f"apt-get install chromium (Debian) and {how_to_install('web')}"
 # Long against the promise of a run, short against the time slices of other processes.
 NODE_SAMPLE_US = 2_000.0
 # At least 20 ms, though code that is still being optimised gets faster after the batch is sized.

@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from mcc.distribution import how_to_install
 from mcc.errors import MccError, UsageError
 
 Piece = dict[str, Any]
@@ -164,7 +165,7 @@ class RayCrew:
         try:
             import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise UsageError("ray is not installed", where="--ray", hint="pip install 'mcc[ray]'") from error
+            raise UsageError("ray is not installed", where="--ray", hint=how_to_install("ray")) from error
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns on machines without
         self.ray: Any = ray
         try:

@@ -12,7 +12,7 @@ from mcc.calibrate.campaign import Choices
 from mcc.calibrate.kit import pack, read_results_into, shape_only
 from mcc.calibrate.store import Store
 from mcc.cli import main
-from mcc.errors import DataError, UsageError
+from mcc.errors import DataError, GraphError, UsageError
 from mcc.ir.text import parse_graph
 from mcc.runtime import get_target
 from tests.runtime.stand_in import AdbServer
@@ -95,7 +95,7 @@ def results(**changes: object) -> str:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("no json", "is no JSON; give the results"),
+        ("no json", "is no results of a kit: .*; give the results"),
         ("[1]", "holds no results of a kit"),
         ("{}", "holds no results of a kit"),
         (results(format=2), "is of another format than 1"),
@@ -111,9 +111,49 @@ def test_a_file_that_is_no_result(text: str, complaint: str, tmp_path: Path) -> 
     assert not (tmp_path / "table.sqlite").exists()
 
 
+RUN = {"file": "0.tflite", "kind": "timed", "round": 1, "reports": [{"ns": [1e6, 2e6]}]}
+KIT = {"format": 1, "target": "litert-android", "version": "0.1", "threads": 1, "seed": 0, "networks": []}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"runs": [RUN, {**RUN, "reports": [{"ns": [1e6, -5]}]}]}, "run 2: ns: must be nanoseconds above 0"),
+        ({"runs": [{**RUN, "reports": [{"ns": [0]}]}]}, "run 1: ns: must be nanoseconds above 0"),
+        ({"runs": [{**RUN, "reports": [{"ns": ["1"]}]}]}, "run 1: ns: must be nanoseconds above 0"),
+        ({"runs": [{**RUN, "reports": [{"ns": [1e30]}]}]}, "run 1: ns: must be nanoseconds above 0"),
+        ({"runs": [{**RUN, "reports": [{"ns": 3}]}]}, "run 1: ns: must be a list"),
+        ({"runs": [{**RUN, "reports": []}]}, "run 1: ns: holds no times"),
+        ({"runs": [{**RUN, "reports": 3}]}, "run 1: reports: must be a list"),
+        ({"runs": [{**RUN, "round": "x"}]}, "run 1: round: must be a count"),
+        ({"runs": [{**RUN, "kind": "guessed"}]}, "run 1: must name a file and a kind"),
+        ({"runs": [{**RUN, "error": 3}]}, "run 1: error: must be lines"),
+        ({"runs": [3]}, "run 1: must be an object"),
+        ({"facts": [1]}, "facts: must be lines of text"),
+        ({"kit": [json.dumps({**KIT, "threads": 0})]}, "holds no results of a kit: kit.threads .* not '0'"),
+        ({"kit": [json.dumps({**KIT, "seed": 1.5})]}, "holds no results of a kit: kit.seed .* not '1.5'"),
+        ({"kit": [json.dumps({**KIT, "networks": [3]})]}, "holds no results of a kit: kit.networks"),
+        ({"kit": [json.dumps({**KIT, "target": ["x"]})]}, "holds no results of a kit: kit.target"),
+    ],
+)
+def test_an_edited_result_is_named(changes: dict[str, object], complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(results(**changes))
+    with pytest.raises(DataError, match=f"r.json: {complaint}"):
+        read_results_into(tmp_path / "r.json", tmp_path / "table.sqlite")
+    assert not (tmp_path / "table.sqlite").exists()
+
+
+def test_an_edited_network_of_a_kit_is_named(tmp_path: Path) -> None:
+    version = get_target("litert-android").runtime_version()
+    kit = {**KIT, "version": version, "networks": ["mcc 1\nreturn %x"]}
+    (tmp_path / "r.json").write_text(results(kit=[json.dumps(kit)]))
+    with pytest.raises(GraphError, match=r"r\.json: network 1:2: '%x' is not defined"):
+        read_results_into(tmp_path / "r.json", tmp_path / "table.sqlite")
+
+
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["calibrate", "--from", str(tmp_path / "none.json")]) == 2
-    assert "none.json: cannot be read: No such file" in capsys.readouterr().err
+    assert "none.json: no such file" in capsys.readouterr().err
     assert main.run(["bench", "--kit", str(tmp_path / "kit"), "--target", "litert-host"]) == 2
     assert "a kit is for a phone" in capsys.readouterr().err
     assert main.run(["bench", "--target", "litert-host"]) == 2

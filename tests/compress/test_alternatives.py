@@ -150,7 +150,7 @@ def test_bad_plans_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixtur
             ["conv7", "net.py:factory"],
             "is neither a folder of mcc compress nor a plan; or give a MODEL with --target",
         ),
-        (["conv7", str(tmp_path / "other.json")], "holds no alternatives; make the plan anew"),
+        (["conv7", str(tmp_path / "other.json")], "no such file; give the plan.json of mcc compress"),
     ):
         assert main.run(["explain", *arguments]) == 2
         captured = capsys.readouterr()

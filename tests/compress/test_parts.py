@@ -69,7 +69,9 @@ def test_equal_structures_have_equal_keys_and_others_do_not() -> None:
 )  # fmt: skip
 def test_what_is_no_structure_is_refused_with_its_file(change: dict[str, Any]) -> None:
     raw = {**Structure().as_json(), **change}
-    with pytest.raises(DataError, match=r"^my/plan\.json: holds no decisions of mcc; use a plan\.json"):
+    with pytest.raises(
+        DataError, match=r"^my/plan\.json: holds no decisions of mcc: structure\..*; use a plan\.json"
+    ):
         Structure.from_json(raw, "my/plan.json")
 
 

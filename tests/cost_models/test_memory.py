@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cost_models.memory import MemoryFacts, MemoryModel, arena_bytes, memory_facts, stored_models
+from cost_models.memory import STORED, MemoryFacts, MemoryModel, arena_bytes, memory_facts, stored_models
 from mcc.errors import DataError
 from mcc.ir.graph import Graph, GraphBuilder
 
@@ -70,5 +71,14 @@ def test_models_are_kept_with_the_package(tmp_path: Path) -> None:
         assert model.fitted_to
     bad = tmp_path / "memory.json"
     bad.write_text('{"litert-host": {"one": 1}}')
-    with pytest.raises(DataError, match="holds no memory models"):
+    with pytest.raises(DataError, match="litert-host: must hold fitted_to, file"):
         stored_models(bad)
+
+
+@pytest.mark.parametrize("value", [-1, 1e300, True, "1", None, float("nan")])
+def test_an_edited_model_is_refused_by_field(value: object, tmp_path: Path) -> None:
+    held = json.loads(STORED.read_text())
+    held["litert-host"]["arena"] = value
+    (tmp_path / "memory.json").write_text(json.dumps(held))
+    with pytest.raises(DataError, match=r"memory.json: (litert-host.arena: must lie in 0..|is no table)"):
+        stored_models(tmp_path / "memory.json")

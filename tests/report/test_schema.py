@@ -98,7 +98,7 @@ def test_a_broken_file_is_one_sentence(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(DataError, match="is no report of this version"):
         load_report(path)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="no such file"):
         load_report(tmp_path / "absent.json")
 
 

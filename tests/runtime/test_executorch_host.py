@@ -100,6 +100,6 @@ def test_its_absence_costs_only_itself(tmp_path: Path, monkeypatch: pytest.Monke
     assert not TARGET.available().ok
     for attempt in (lambda: TARGET.session(file), lambda: to_pte(large(8))):
         with pytest.raises(
-            TargetError, match=r'ExecuTorch is not installed.*pip install "mcc\[executorch\]"'
+            TargetError, match=r'ExecuTorch is not installed.*-m pip install -e ".*\[executorch\]"'
         ):
             attempt()

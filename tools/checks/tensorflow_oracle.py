@@ -1,6 +1,6 @@
 """Holds the direct TFLite writer against TensorFlow's converter, operator by operator.
 
-    pip install "mcc[tensorflow]"          2 GB more in the environment, which is why no test does it
+    .venv/bin/pip install -e ".[tensorflow]"    2 GB more in the environment, which is why no test does it
     python -m tools.checks.tensorflow_oracle [-o docs/results/tensorflow.md]
 
 For each parity case of the TFLite writer with one input and one output: both files run in LiteRT on the same

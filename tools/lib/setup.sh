@@ -118,6 +118,17 @@ setup_environment() {
     stamped "${1:-base}" "${decides[@]}" || one_at_a_time install_environment "$@"
 }
 
+# remove_old_name: take out this project as it was called before, whose entries would stay beside the new ones.
+# Another project has that name on the package index: only an installation of this very checkout goes.
+remove_old_name() {
+    local ours="from importlib.metadata import distribution
+found = distribution('mcc').read_text('direct_url.json') or ''
+raise SystemExit('$root\"' not in found)"
+    "$python" -c "$ours" > /dev/null 2>&1 || return 0
+    step "the old name mcc taken out" "$python" -m pip uninstall -qq --yes --disable-pip-version-check \
+        --root-user-action=ignore mcc
+}
+
 install_environment() {
     local part=${1:-base} extras=${1:+[$1]}
     if stamped "$part" "${decides[@]}"; then return; fi  # by the set-up that we waited for
@@ -127,7 +138,8 @@ install_environment() {
     if [ -f "$venv/unfinished" ] || ! suits "$python"; then create_venv; fi
     touch "$venv/unfinished"
     pip_install "$torch_pin" "$torch_pin"
-    pip_install "mcc${extras} and its dependencies" -e "${root}${extras}"
+    remove_old_name
+    pip_install "mcc-compiler${extras} and its dependencies" -e "${root}${extras}"
     [ "$part" != test ] || pip_install "${zoo_pins[*]}" --no-deps "${zoo_pins[@]}"
     rm "$venv/unfinished"
     stamp "$part" "${decides[@]}"

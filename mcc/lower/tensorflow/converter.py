@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from mcc.distribution import how_to_install
 from mcc.errors import TargetError, UnsupportedError
 from mcc.ir.graph import constant, first_line, inputs, is_constant, live_nodes, op_name, operand, outputs
 from mcc.ir.notes import shape_of
@@ -14,7 +15,7 @@ from mcc.lower.tensorflow.functions import functions, refuse_quantised
 from mcc.lower.tensorflow.quantised import quantiser, weight_grids
 from mcc.quant.params import is_fake_quantize, quant_params
 
-HOW_TO_GET = 'pip install "mcc[tensorflow]"'
+HOW_TO_GET = how_to_install("tensorflow")
 
 
 def convert(graph: fx.GraphModule, *, quantised: bool = False, **described: Any) -> bytes:

@@ -1,25 +1,25 @@
 """A phone that is far away: what it is to measure is packed into a folder, and what it measured is read back.
 
 Both stand where a phone would: a calibration runs against them unchanged. `Packing` notes every file that is
-to be timed or profiled and answers with figures of no meaning; `Recorded` answers with those that the phone's
+to be timed or profiled and answers with made-up figures; `Recorded` answers with those that the phone's
 owner sent. The files are told apart by their content, and mcc writes the same ones both times.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from mcc.errors import DataError, TargetError
+from mcc.ir.json_file import parse_json, read_json
 from mcc.runtime.android.facts import PhoneFacts, PhoneState
 from mcc.runtime.samples import LatencySamples, MachineLoad
 from mcc.runtime.session import Runner
@@ -28,6 +28,8 @@ from mcc.runtime.wire import Array, Header
 
 FORMAT = 1  # of kit.json and results.json
 PROFILED_RUNS = 20  # inferences in a profile of the kit: events of more would make megabytes of text
+KINDS = ("timed", "profiled")  # of runs
+LONGEST_NS = 1e15  # eleven days for one inference: no phone takes that
 PACKED_US_PER_BYTE = 0.01  # a made-up time: longer for the file with more copies of a kernel
 
 
@@ -227,15 +229,14 @@ class Recorded:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """The content of results.json, with the kit's description read. Raises DataError."""
+    """The content of results.json, with the kit's description read and every figure checked.
+
+    Raises:
+        DataError: names the file, and the field or the run that cannot be.
+    """
+    content = read_json(path, what="results of a kit", hint="give the results.json of a kit")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except ValueError as error:
-        raise DataError("is no JSON", where=str(path), hint="give the results.json of a kit") from error
-    try:
-        content["kit"] = json.loads("\n".join(content["kit"]))
+        content["kit"] = parse_json("\n".join(content["kit"]))
         known = content["format"] == content["kit"]["format"] == FORMAT
         for part in ("facts", "before", "after", "runs"):
             known = known and isinstance(content[part], list)
@@ -243,4 +244,41 @@ def read_results(path: Path) -> dict[str, Any]:
         raise DataError("holds no results of a kit", where=str(path)) from error
     if not known:
         raise DataError(f"is of another format than {FORMAT}", where=str(path))
+    for part in ("facts", "before", "after"):
+        if not all(isinstance(line, str) for line in content[part]):
+            raise DataError(f"{part}: must be lines of text", where=str(path))
+    for number, run in enumerate(content["runs"], start=1):
+        wrong = _wrong_in(run) if run else None
+        if wrong is not None:
+            raise DataError(f"run {number}: {wrong}", where=str(path), hint="ask for the kit to be run again")
     return content
+
+
+def _wrong_in(run: Any) -> str | None:
+    """What is wrong with a run of results.json; None where nothing is."""
+    if not isinstance(run, dict):
+        return "must be an object"
+    held = cast(dict[str, Any], run)
+    if not isinstance(held.get("file"), str) or held.get("kind") not in KINDS:
+        return f"must name a file and a kind ({', '.join(KINDS)})"
+    reports = held.get("reports")
+    if not isinstance(reports, list) or not all(isinstance(line, dict) for line in reports):  # pyright: ignore[reportUnknownVariableType]
+        return "reports: must be a list of objects"
+    if "error" in held:
+        lines = held["error"]
+        right = isinstance(lines, list) and all(isinstance(line, str) for line in lines)  # pyright: ignore[reportUnknownVariableType]
+        return None if right else "error: must be lines of text"
+    if held["kind"] == "profiled":
+        return None
+    if type(held.get("round")) is not int or held["round"] < 0:
+        return f"round: must be a count, not {str(held.get('round'))[:40]}"
+    for line in cast(list[dict[str, Any]], reports):
+        times = line.get("ns", [])
+        if not isinstance(times, list):
+            return "ns: must be a list of nanoseconds"
+        for ns in cast(list[object], times):
+            if type(ns) not in (int, float) or not 0 < cast(float, ns) < LONGEST_NS:
+                return f"ns: must be nanoseconds above 0 and below {LONGEST_NS:g}, not {str(ns)[:40]}"
+    if not any(line.get("ns") for line in cast(list[dict[str, Any]], reports)):
+        return "ns: holds no times"
+    return None

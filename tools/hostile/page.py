@@ -1,0 +1,58 @@
+"""The page about hostile inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tools.hostile.case import Case
+from tools.hostile.check import Found
+
+HEAD = """# Hostile inputs
+
+Each input is made by `tools/hostile`, handed to the command in a process of its own, and must end with the
+right exit status and one sentence that says what is wrong (or a result with a warning, where that is right),
+within 10 s and 2 GB, with no file of the input's folder created, changed or removed. All of them again:
+
+    .venv/bin/python -m tools.hostile
+"""
+SHOWN = 160  # characters of a sentence
+
+
+def page(cases: Sequence[Case], found: Sequence[Found]) -> str:
+    """The text of docs/results/hostile.md."""
+    by_name = {one.name: one for one in found}
+    rows = [(case, by_name[case.name]) for case in cases if case.name in by_name]
+    kinds = list(dict.fromkeys(case.kind for case, _ in rows))
+    lines = [HEAD, _counts(rows, kinds)]
+    for kind in kinds:
+        lines += [f"\n## {kind.capitalize()}\n", "| input | command | status | s | GB | says | |",
+                  "| --- | --- | ---: | ---: | ---: | --- | --- |"]  # fmt: skip
+        lines += [_row(case, one) for case, one in rows if case.kind == kind]
+    return "\n".join([*lines, ""])
+
+
+def _counts(rows: Sequence[tuple[Case, Found]], kinds: Sequence[str]) -> str:
+    good = sum(not one.problems for _, one in rows)
+    slowest = max(one.seconds for _, one in rows)
+    largest = max(one.peak_bytes for _, one in rows)
+    lines = [
+        f"{good} of {len(rows)} end as they should; the slowest took {slowest:.1f} s, the largest "
+        f"{largest / 1e9:.1f} GB.\n",
+        "| kind | inputs | as they should be |",
+        "| --- | ---: | ---: |",
+    ]
+    for kind in kinds:
+        own = [one for case, one in rows if case.kind == kind]
+        lines.append(f"| {kind} | {len(own)} | {sum(not one.problems for one in own)} |")
+    return "\n".join(lines)
+
+
+def _row(case: Case, found: Found) -> str:
+    said = found.sentence.removeprefix("mcc: error: ")
+    said = said if len(said) <= SHOWN else f"{said[:SHOWN]}..."
+    verdict = "; ".join(found.problems) or "right"
+    cells = (
+        case.name.partition("/")[2], f"`{case.command}`", str(found.status), f"{found.seconds:.1f}",
+        f"{found.peak_bytes / 1e9:.1f}", said, verdict,
+    )  # fmt: skip
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
