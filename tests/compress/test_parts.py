@@ -228,9 +228,9 @@ def test_what_each_image_scored_is_kept_and_taken_again_where_it_was_damaged(
     def scored(_target: object, path: Path, _data: object, split: str, **_: Any) -> Any:
         assert split == "validation"
         taken.append(path)
-        return np.arange(len(data.validation)) % 2.0
+        return SimpleNamespace(statistics=np.arange(len(data.validation)) % 2.0)
 
-    monkeypatch.setattr("mcc.compress.bench.statistics_of", scored)
+    monkeypatch.setattr("mcc.compress.bench.judge_file", scored)
     share = pytest.approx(143 / 287)
     bench, _ = _bench(files, "run")
     assert bench.metric(files[1], data, "validation") == share
