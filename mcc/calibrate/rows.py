@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Any, Self, get_args
@@ -104,10 +104,8 @@ class KernelRow(_Row):
 
     @field_validator("fields")
     @classmethod
-    def _sound(cls, fields: str, info: ValidationInfo) -> str:
-        kernel = kernel_in(fields)
-        if info.context is None:
-            check_kernel(kernel)
+    def _sound(cls, fields: str) -> str:
+        kernel_in(fields)
         return fields
 
     @model_validator(mode="after")
@@ -183,11 +181,21 @@ def checked(
             context = {"own": True} if own else None
             found.append(KINDS[kind].model_validate(row, context=context).model_dump())
         except ValidationError as error:
-            name = _named(row)
-            raise DataError(
-                f"row {number} of {kind}{name}: {first_problem(error)}", where=where, hint=hint
-            ) from error
+            place = f"row {number} of {kind}{_named(row)}"
+            raise DataError(f"{place}: {first_problem(error)}", where=where, hint=hint) from error
+    if kind == "kernels" and not own:
+        _check_kernels(found, where, hint)
     return found
+
+
+def _check_kernels(rows: Sequence[Mapping[str, Any]], where: str, hint: str) -> None:
+    """Shapes come last: to infer the first of them loads seconds' worth of torch."""
+    for number, row in enumerate(rows, start=1):
+        try:
+            check_kernel(kernel_in(row["fields"]))
+        except ValueError as error:
+            place = f"row {number} of kernels{_named(row)}"
+            raise DataError(f"{place}: fields: {error}", where=where, hint=hint) from error
 
 
 def _named(row: object) -> str:

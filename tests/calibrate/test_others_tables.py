@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -38,11 +39,13 @@ def exported(folder: Path) -> Content:
 
 
 def changed_kernel(**changes: Any) -> Callable[[Content], object]:
-    """An edit of the second kernel's own description; its name stays."""
+    """An edit of the second kernel's own description, and of its name with it."""
 
     def edit(content: Content) -> None:
         entry = content["kernels"][1]
         entry["fields"] = json.dumps({**json.loads(entry["fields"]), **changes})
+        with contextlib.suppress(ValueError):  # what is no kernel has no name
+            entry["kernel"] = str(kernel_in(entry["fields"]))
 
     return edit
 
