@@ -44,7 +44,7 @@ def test_the_order_of_sources() -> None:
     assert used == FACTORY
     assert data.preprocessing.mean == (0.4,) * 3
     _, used = load_stated("digits", input_shape=SHAPE, stated=None, asked=Asked(crop=0.5))
-    assert used.preprocessing.mean == (0.306,)  # what is customary, but for what was said
+    assert used.preprocessing.mean == (0.306,) * 3  # what is customary, but for what was said
 
 
 def test_data_that_prepares_itself_does_not_drop_what_is_asked(tmp_path: Path) -> None:
