@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mcc.data.preprocessing import Preprocessing
 from mcc.ir.diff import GraphDiff
 from mcc.report.files import write_whole
 from mcc.report.page import render
@@ -68,11 +69,21 @@ def render_html(report: Report, diff: GraphDiff | None = None) -> str:
         "decisions": _decisions(report),
         "decision_summary": _decision_summary(report),
         "diff": diff,
+        "preprocessing": _preprocessing(report),
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
         "stages": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.stages.items()),
         "definitions": {**DEFINITIONS, **(SIMULATED if report.simulated else {})},
     }
     return render("report.html.j2", values)
+
+
+def _preprocessing(report: Report) -> str:
+    """How pictures were prepared, and who says so; empty where the report does not say."""
+    found = report.preprocessing
+    if found is None:
+        return ""
+    fields = found.model_dump(exclude={"source"})
+    return f"{Preprocessing(**fields).words} ({found.source})"
 
 
 def write_html(report: Report, path: Path | str, diff: GraphDiff | None = None) -> None:
