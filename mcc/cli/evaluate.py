@@ -107,7 +107,7 @@ class _Judging:
         described = self._described()
         module, stated = self._data(described)
         say_pictures(stated)
-        warnings: list[str] = []
+        warnings: list[str] = [*module.warnings]
         unlike = labels_warning(self.path, described.labels, module.class_names, ignore=labels_ignored())
         if unlike is not None:
             warnings.append(unlike)
