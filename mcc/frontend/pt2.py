@@ -34,6 +34,8 @@ _DTYPES = {
     7: torch.float32, 8: torch.float64, 12: torch.bool, 13: torch.bfloat16,
 }  # fmt: skip
 
+_WORDS = ("Infinity", "-Infinity", "NaN")
+
 Json = dict[str, Any]
 
 
@@ -185,6 +187,7 @@ class _Reader:
             named,
             tuple(self.values[n].name for n in fed),
             tuple(self.values[n].name for n in outputs),
+            open_batch=any("as_expr" in metas[name]["sizes"][0] for name in fed if metas[name]["sizes"]),
         )
 
     def _outputs(self, signature: Json) -> list[str]:
@@ -230,16 +233,9 @@ class _Reader:
             return self._named(value)
         if kind in ("as_tensors", "as_sym_ints", "as_optional_tensors", "as_sym_floats"):
             return [self._named(item) for item in value]
-        if kind in (
-            "as_int",
-            "as_float",
-            "as_bool",
-            "as_string",
-            "as_ints",
-            "as_floats",
-            "as_bools",
-            "as_strings",
-        ):
+        if kind in ("as_float", "as_floats"):
+            return [_real(item) for item in value] if isinstance(value, list) else _real(value)
+        if kind in ("as_int", "as_bool", "as_string", "as_ints", "as_bools", "as_strings"):
             return value
         if kind == "as_scalar_type":
             return _DTYPES.get(value, value)
@@ -276,6 +272,13 @@ def _number(size: Json) -> int:
             raise UnsupportedError("a shape depends on the values of the input")
         return int(_only(hint)[1])
     return int(value)
+
+
+def _real(value: Any) -> float:
+    """A number; JSON has none for what is not finite, and torch writes words (a padding with -inf)."""
+    if isinstance(value, str) and value not in _WORDS:
+        raise DataError(f"holds {value[:20]!r} where a number belongs")
+    return float(value)
 
 
 def _meta(declared: Json) -> Tensor | None:
