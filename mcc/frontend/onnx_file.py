@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,11 +32,13 @@ from mcc.frontend.batch import (
 )
 from mcc.frontend.cut import unknown_place
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
+from mcc.frontend.onnx_fold import Folder
 from mcc.frontend.onnx_patterns import restore_gelu
 from mcc.frontend.onnx_quantised import Quantised
 from mcc.frontend.onnx_table import RULES, Site
 from mcc.frontend.values import Const, Expanded, canonical_name
-from mcc.ir.graph import Graph, calls, clean, run
+from mcc.ir.graph import Graph, calls, run
+from mcc.ir.limits import TooLargeError, check_count
 from mcc.ir.storage import readable_file
 
 __all__ = ["onnx_arithmetic", "onnx_quantised", "onnx_shape", "read_onnx"]
@@ -81,9 +82,10 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None, cut: Seque
         model = _load(path, cut)
         try:
             return _Importer(model, input_shape).run()
-        except BatchLengthError:
+        except (BatchLengthError, TooLargeError):
             raise
         except UnsupportedError as first:  # some reshape to a batch of 1 that they declare open
+            first.with_traceback(None)  # which holds the constants of that attempt
             try:
                 return _Importer(model, input_shape, open_batch=DEPLOYED_BATCH).run()
             except MccError:
@@ -103,6 +105,7 @@ def original_of(path: Path, cut: Sequence[str] = ()) -> Original:
 
 def _load(path: Path, cut: Sequence[str]) -> onnx.ModelProto:
     model = onnx.load(readable_file(path))
+    check_count(len(model.graph.node))
     onnx.checker.check_model(model)
     return _cut(_recent(model), cut)
 
@@ -179,6 +182,7 @@ class _Importer:
         restore_gelu(self.graph)
         self.opset = next(entry.version for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS)
         self.inputs = _fed(self.graph)
+        self.folder = Folder(self.opset, sum(tensor.ByteSize() for tensor in self.graph.initializer))
         self.shapes = [self._shape(value, input_shape) for value in self.inputs]
         lengths = {shape[0] for shape in self.shapes}
         if len(lengths) != 1:
@@ -221,7 +225,7 @@ class _Importer:
             if index in needed:
                 self._node(node)
         self.emitter.place = "outputs"
-        graph = clean(self.emitter.finish([self._output(value.name) for value in self.graph.output]))
+        graph = self.emitter.finish([self._output(value.name) for value in self.graph.output])
         self._verify(graph)
         return graph
 
@@ -281,27 +285,8 @@ class _Importer:
     def _evaluate(self, node: onnx.NodeProto, given: list[Any]) -> list[Const]:
         """Evaluate a node of constants."""
         e = self.emitter
-        if node.op_type.startswith(("Random", "Bernoulli", "Multinomial")):
-            e.refuse("draws random numbers", "remove the noise")
-        if node.op_type in ("ConstantOfShape", "Expand", "Tile") and given:
-            wanted = [int(n) for n in given[-1].tensor.reshape(-1).tolist()]
-            if math.prod(max(1, n) for n in wanted) * max(1, given[0].tensor.numel()) > MAX_ELEMENTS:
-                e.refuse("makes a constant beyond what mcc handles")
-        if node.op_type == "Range":
-            start, limit, delta = (float(value.tensor) for value in given)
-            if not delta or abs((limit - start) / delta) > MAX_ELEMENTS:
-                e.refuse("makes a constant beyond what mcc handles")
-        from onnx.reference import ReferenceEvaluator
-
         arrays = {key: value.tensor.numpy() for key, value in zip(node.input, given, strict=True) if key}
-        graph = helper.make_graph(
-            [node], "node", [helper.make_empty_tensor_value_info(key) for key in arrays],
-            [helper.make_empty_tensor_value_info(key) for key in node.output],
-        )  # fmt: skip
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)])
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            results: Any = ReferenceEvaluator(model).run(None, arrays)
+        results = self.folder.evaluate(node, arrays, e.refuse)
         consts = [value for value in given if value is not None]
         name = consts[0].name if consts else e.hint
         trains = any(const.trains for const in consts)

@@ -24,6 +24,8 @@ from mcc.errors import DataError, MccError, UnsupportedError
 from mcc.frontend.emitter import MAX_ELEMENTS
 from mcc.frontend.operators import operator_of
 from mcc.frontend.program import Program, Stored, state_changes
+from mcc.ir.limits import check_count
+from mcc.ir.storage import readable_file
 
 SCHEMA = 8
 # Zip entries are stored, not compressed; a JSON part larger than this is not a network of ours.
@@ -47,7 +49,7 @@ def read_pt2(path: Path) -> Program:
         UnsupportedError: operators other than ATen's, or argument kinds outside the canonical form.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(readable_file(path)) as archive:
             return _Reader(archive, str(path)).program()
     except MccError:
         raise
@@ -162,6 +164,7 @@ class _Reader:
             )  # fmt: skip
         tensors = {**self._tensors("weights"), **self._tensors("constants")}
         graph: Json = model["graph_module"]["graph"]
+        check_count(len(graph["nodes"]))
         signature: Json = model["graph_module"]["signature"]
         metas: dict[str, Json] = graph["tensor_values"]
         stored: dict[str, Stored] = {}

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_flatten_with_path
 
 from mcc.errors import MccError, UnsupportedError, UsageError, VerificationError
@@ -32,9 +33,13 @@ from mcc.frontend.importer import import_program, static_shape
 from mcc.frontend.program import Program, as_double, from_export, interpret
 from mcc.frontend.quiet import quiet
 from mcc.ir.graph import Graph, run
+from mcc.ir.limits import MAX_NODES, check_count
 from mcc.user_code import user_place
 
 log = logging.getLogger(__name__)
+
+# As they are dispatched: views and copies that become no node are among them.
+MAX_OPERATORS = 4 * MAX_NODES
 
 # float32 has 24 bits; sums of some thousand terms in another order differ by some units of 2**-24, and only a
 # graph that spells an operator differently (layer norm, say) sums in another order at all.
@@ -145,7 +150,8 @@ def _capture_at(
 ) -> Graph:
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn((batch, *shape), generator=generator) for shape in shapes]
-    expected = _run_module(module, values, cut)
+    with _Counted():
+        expected = _run_module(module, values, cut)
     with quiet(), stopped_at(module, cut):
         try:
             program = torch.export.export(module, tuple(values), strict=False)
@@ -158,6 +164,22 @@ def _capture_at(
         graph, values, expected, lambda doubles: _run_module(copy.deepcopy(module).double(), doubles, cut)
     )
     return graph
+
+
+class _Counted(TorchDispatchMode):
+    """Counts the operators that a model runs, and stops at too many: export takes 1 ms for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.operators += 1
+        if self.operators > MAX_OPERATORS:
+            check_count(self.operators, "operators or more")
+        return func(*args, **(kwargs or {}))
 
 
 def _run_module(module: nn.Module, values: Sequence[Tensor], cut: Sequence[str]) -> list[Tensor]:
