@@ -84,7 +84,7 @@ def _note_json(ctx: click.Context, parameter: click.Parameter, asked: bool) -> b
     return asked
 
 
-class _Formatter(logging.Formatter):
+class OneLineFormatter(logging.Formatter):
     """One line for a message, whatever names of other people's it holds; a traceback keeps its own."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -112,7 +112,7 @@ def _start_log(settings: Settings) -> None:
     """Send the library's log, and warnings of other libraries, to stderr."""
     stop_log()
     handler = _Handler(sys.stderr)
-    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(OneLineFormatter("%(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger("mcc")
     root.addHandler(handler)
     root.setLevel(LEVELS[settings.verbosity])

@@ -11,7 +11,7 @@ import pytest
 from mcc.cli import main
 from mcc.cli.output import harmless_streams, plain_table, print_json, print_table
 from mcc.cli.progress import Lines, Silent, progress_for, seconds_words
-from mcc.cli.settings import QUIET, Settings, _Formatter
+from mcc.cli.settings import QUIET, OneLineFormatter, Settings
 
 
 def test_plain_table_is_aligned() -> None:
@@ -142,7 +142,7 @@ def test_a_hostile_name_in_an_error_stays_on_its_line(
 
 
 def test_a_logged_name_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
-    formatted = _Formatter("%(levelname)s %(message)s").format(
+    formatted = OneLineFormatter("%(levelname)s %(message)s").format(
         logging.LogRecord("mcc", logging.WARNING, "file", 1, "node %s", (f"{HOSTILE}\nnext",), None)
     )
     assert len(formatted.splitlines()) == 1

@@ -221,7 +221,7 @@ class Masked(nn.Module):
         self.conv = nn.Conv2d(3, 4, 3, padding=1)
         mask = torch.zeros(8)
         mask[3] = -torch.inf
-        self.register_buffer("mask", mask)
+        self.mask = nn.Buffer(mask)
 
     def forward(self, x: Tensor) -> Tensor:
         y = nn.functional.pad(self.conv(x), (0, 1, 0, 1), value=-torch.inf)
