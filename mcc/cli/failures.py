@@ -51,7 +51,7 @@ def _say(sentence: str, status: int, machine: Mapping[str, object] | None = None
     if current_settings().json:
         details = machine or {"code": "stopped", "message": sentence}
         click.echo(json.dumps({"error": details}, indent=2))
-    click.echo(f"mcc: {sentence}", err=True)
+    click.echo(f"mcc: {' '.join(sentence.split())}", err=True)
     return status
 
 
@@ -65,7 +65,10 @@ def _usage(error: click.ClickException) -> int:
     machine = {"code": "usage", "message": message}
     if current_settings().json:
         click.echo(json.dumps({"error": machine}, indent=2))
-    click.echo(f"{place}: {message}" + (f" ({place} --help)" if "--help" not in message else ""), err=True)
+    click.echo(
+        f"{place}: {' '.join(message.split())}" + (f" ({place} --help)" if "--help" not in message else ""),
+        err=True,
+    )
     return WRONG_USE
 
 

@@ -16,6 +16,7 @@ import click
 from mcc import __version__
 from mcc.cli import failures
 from mcc.cli.lazy import Entry, LazyGroup
+from mcc.cli.output import harmless_streams
 from mcc.cli.settings import forget_settings, stop_log
 
 COMMANDS = {
@@ -72,6 +73,11 @@ GROUP = LazyGroup(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status; every error has become a sentence on stderr."""
+    with harmless_streams():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     forget_settings()
     try:
         with warnings.catch_warnings():

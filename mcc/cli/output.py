@@ -1,15 +1,71 @@
-"""Results on stdout: JSON for machines, a drawn table on a terminal, aligned text in a pipe."""
+"""Results on stdout: JSON for machines, a drawn table on a terminal, aligned text in a pipe.
+
+Names of operators, nodes, classes and files come from other people. `harmless_streams` stands between all
+that a command writes and the terminal, so that no name can move the cursor, recolour or reorder text, or
+write lines that mcc did not.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
 
 import click
 
 GAP = "  "
+
+# Control characters but for line feed and tab, and the marks that change the direction of text or hide it.
+_HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+def harmless(text: str) -> str:
+    """The text with control characters written out as `\\u001b`, which JSON reads as the same character."""
+    return _HARMFUL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def one_line(text: str) -> str:
+    """A name as it may stand in a line: harmless, its line breaks written out."""
+    return harmless(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+class _Harmless:
+    """A text stream that writes what is harmless; all else is that of the stream below."""
+
+    def __init__(self, below: TextIO) -> None:
+        self.below = below
+
+    def write(self, text: str) -> int:
+        """Write text; a carriage return before a line feed is part of the line's end."""
+        self.below.write(harmless(text.replace("\r\n", "\n")))
+        return len(text)
+
+    def writelines(self, lines: Sequence[str]) -> None:
+        """Write several."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.below, name)
+
+
+def drawing_stream(stream: TextIO) -> TextIO:
+    """The stream below, for what is drawn with the terminal's own codes out of harmless text."""
+    return cast(TextIO, stream.below) if isinstance(stream, _Harmless) else stream  # pyright: ignore
+
+
+@contextmanager
+def harmless_streams() -> Generator[None]:
+    """Let stdout and stderr write out what could act on a terminal."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, _Harmless(drawing_stream(stream))) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def print_json(value: Any) -> None:
@@ -32,7 +88,7 @@ def print_table(
         right: headers of the columns set flush right (numbers).
         title: printed above.
     """
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _draw(headers, cells, right, title)
     else:
@@ -72,4 +128,4 @@ def _draw(
         table.add_column(header, justify="right" if header in right else "left")
     for row in cells:
         table.add_row(*[Text(cell) for cell in row])  # Text: brackets in a cell are no markup
-    Console().print(table)
+    Console(file=drawing_stream(sys.stdout)).print(table)

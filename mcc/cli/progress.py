@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import click
 
+from mcc.cli.output import drawing_stream, one_line
 from mcc.cli.settings import Settings
 
 LINE_EVERY_S = 15.0  # in a log file: often enough to see that it lives, seldom enough to read the rest
@@ -77,7 +78,7 @@ class Lines:
 
     @staticmethod
     def _line(text: str, note: str) -> None:
-        click.echo(f"{text}{f' ({note})' if note else ''}", err=True)
+        click.echo(f"{text}{f' ({one_line(note)})' if note else ''}", err=True)
 
 
 class Bars:
@@ -95,7 +96,7 @@ class Bars:
         elif done < self.done[stage]:  # the stage runs again
             self.drawn.reset(self.tasks[stage])
         self.done[stage] = done
-        self.drawn.update(self.tasks[stage], completed=done, total=total or None, note=note)
+        self.drawn.update(self.tasks[stage], completed=done, total=total or None, note=one_line(note))
 
 
 def seconds_words(seconds: float) -> str:
@@ -139,5 +140,5 @@ def _rich_progress() -> Any:
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=Console(file=drawing_stream(sys.stderr)),
     )

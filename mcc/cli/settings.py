@@ -84,6 +84,18 @@ def _note_json(ctx: click.Context, parameter: click.Parameter, asked: bool) -> b
     return asked
 
 
+class OneLineFormatter(logging.Formatter):
+    """One line for a message, whatever names of other people's it holds; a traceback keeps its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and the traceback below it."""
+        from mcc.cli.output import harmless, one_line
+
+        text = super().format(record)
+        message = record.getMessage()
+        return harmless(text.replace(message, one_line(message), 1))
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """The handler of a command, told apart from those of whoever embeds mcc."""
 
@@ -100,7 +112,7 @@ def _start_log(settings: Settings) -> None:
     """Send the library's log, and warnings of other libraries, to stderr."""
     stop_log()
     handler = _Handler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(OneLineFormatter("%(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger("mcc")
     root.addHandler(handler)
     root.setLevel(LEVELS[settings.verbosity])

@@ -11,6 +11,7 @@ from mcc.cli.models import default_target, deployment_form, get_target, load_mod
 from mcc.cli.output import print_json
 from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say_pictures
 from mcc.cli.settings import Settings, common_options
+from mcc.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
     from mcc.data.stated import Stated
@@ -40,9 +41,10 @@ def verify(
     """Run MODEL here and FILE on the target, on the same inputs, and compare their outputs.
 
     A float model must agree to 1e-4 of the output range; a quantised graph is run by the integer simulator,
-    whose class FILE must name on 99.5 % of the inputs. Where the target has reference kernels, a float FILE
-    must agree with these, too; where it tells which kernels ran, those for sparse weights must be as many as
-    FILE has such weights. Exit status 1 where something differs.
+    whose class FILE must name on 99.5 % of the inputs. A float FILE is also held against MODEL as it came:
+    the module in PyTorch, the .onnx file in onnxruntime, given one input at a time as FILE is. Where the
+    target has reference kernels, a float FILE must agree with these, too; where it tells which kernels ran,
+    those for sparse weights must be as many as FILE has such weights. Exit status 1 where something differs.
     """
     from mcc.ir.graph import calls, outputs
     from mcc.ir.notes import shape_of
@@ -62,11 +64,17 @@ def verify(
         made, reference, integer=integer, tolerance=tolerance, judged=_judged(model, loaded)
     )
     shapes = [shape_of(node) for node in outputs(graph)]
+    original = None if integer else _against_original(loaded, values, made, tolerance)
     slow = None if integer else against_reference(found, file, values, shapes, made)
     sparse = sparse_kernels(found, file)
-    passed = result.passed and (slow is None or slow.passed) and (sparse is None or sparse.passed)
+    passed = (
+        result.passed
+        and (original is None or original.passed)
+        and (slow is None or slow.passed)
+        and (sparse is None or sparse.passed)
+    )
     if settings.json:
-        more = {"reference_kernels": slow, "sparse_kernels": sparse}
+        more = {"original": original, "reference_kernels": slow, "sparse_kernels": sparse}
         figures = {name: None if value is None else value.to_dict() for name, value in more.items()}
         print_json(
             {"model": model, "file": str(file), "target": found.spec, **result.to_dict(), **figures,
@@ -74,6 +82,8 @@ def verify(
         )  # fmt: skip
     else:
         _show(file, found.spec, result, passed)
+        if original is not None:
+            click.echo(f"  original model      {_verdict(original)}")
         if slow is not None:
             worst = "not finite" if slow.worst is None else f"{slow.worst:.2e} of the output range"
             click.echo(
@@ -131,6 +141,46 @@ def _reference(graph: Graph, values: list[Any], integer: bool, file: Path) -> li
 
         results = run(graph, *tensors)
     return [result.numpy() for result in results]
+
+
+def _against_original(
+    loaded: LoadedModel, values: list[Any], made: list[Any], tolerance: float | None
+) -> Comparison | None:
+    """The file against the model as it came, one input at a time; None where there is no such model.
+
+    A model that takes no single input cannot be asked: reading it has warned of that already.
+    """
+    import numpy as np
+    import torch
+
+    from mcc.report.compare import compare_outputs
+
+    if loaded.original is None:
+        return None
+    collected: list[list[Any]] = []
+    try:
+        for index in range(len(values[0])):
+            one = [torch.from_numpy(value[index : index + 1].copy()) for value in values]
+            collected.append([result.numpy() for result in loaded.original(one)])
+    except (UsageError, RuntimeError):
+        return None
+    # A model may drop the batch axis of a single sample; what it computes is the same.
+    wanted = [np.stack(list(results)) for results in zip(*collected, strict=True)]
+    if [value.size for value in wanted] != [value.size for value in made]:
+        raise VerificationError(
+            f"returns {_shapes(made)}, and the original model {_shapes(wanted)}", where="file"
+        )
+    shaped = [value.reshape(result.shape) for value, result in zip(wanted, made, strict=True)]
+    return compare_outputs(made, shaped, integer=False, tolerance=tolerance)
+
+
+def _shapes(values: list[Any]) -> str:
+    return ", ".join(str(value.shape) for value in values)
+
+
+def _verdict(found: Comparison) -> str:
+    worst = "not finite" if found.worst is None else f"{found.worst:.2e} of the output range"
+    return f"{'agrees' if found.passed else 'DIFFERS'}, largest difference {worst}"
 
 
 def _show(file: Path, target: str, result: Comparison, passed: bool) -> None:

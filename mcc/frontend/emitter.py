@@ -15,7 +15,8 @@ from torch import Tensor, fx
 
 from mcc.errors import GraphError, UnsupportedError
 from mcc.frontend.values import AnyValue, Const, Expanded, Turned, Value
-from mcc.ir.graph import Graph, GraphBuilder
+from mcc.ir.graph import Graph, GraphBuilder, clean
+from mcc.ir.limits import check_graph
 from mcc.ir.notes import annotate, shape_of, type_of
 
 MAX_COPIES = 64
@@ -24,7 +25,8 @@ MAX_COPIES = 64
 UNSIGNED_TO_SIGNED = 128
 
 MAX_ELEMENTS = 1 << 28
-"""Largest value, in elements per sample: 1 GiB of float32. A file that declares more is wrong or hostile."""
+"""Largest constant or value, in elements per sample: 1 GiB of float32. A file that declares more is wrong or
+hostile; `mcc.ir.limits` bounds what lives at the same time."""
 
 
 class Emitter:
@@ -50,6 +52,9 @@ class Emitter:
         self._quantised: dict[fx.Node, tuple[Const, Const, Const, int, int, int | None]] = {}
         self._kept: list[Tensor] = []  # ids above stay unique while the tensors live
         self._names: set[str] = set()
+        self._counts: dict[
+            str, int
+        ] = {}  # of each wished name, so that a thousand of one name take no square
 
     # -- constants -----------------------------------------------------------------------------------------
 
@@ -88,9 +93,10 @@ class Emitter:
         return node
 
     def _unique(self, wished: str) -> str:
-        name, count = wished, 1
+        name, count = wished, self._counts.get(wished, 1)
         while name in self._names:
             name, count = f"{wished}_{count}", count + 1
+        self._counts[wished] = count
         self._names.add(name)
         return name
 
@@ -258,6 +264,8 @@ class Emitter:
         """See a value at a larger shape (without the batch axis)."""
         node = self.node(x)
         inner = shape_of(node)
+        if math.prod(shape) > MAX_ELEMENTS:
+            self.refuse(f"expands a value to {tuple(shape)}, beyond what mcc handles")
         if len(shape) + 1 > len(inner):
             node = self.reshape(node, (1,) * (len(shape) + 1 - len(inner)) + inner[1:])
         return node if shape_of(node)[1:] == tuple(shape) else Expanded(node, tuple(shape))
@@ -291,11 +299,11 @@ class Emitter:
         raise UnsupportedError(reason, where=self.place, hint=hint or None)
 
     def finish(self, outputs: Sequence[AnyValue]) -> Graph:
-        """Close the graph. Refuses an output that is a constant."""
+        """Close the graph. Refuses an output that is a constant, and what is beyond `mcc.ir.limits`."""
         nodes: list[fx.Node] = []
         for index, value in enumerate(outputs):
             if isinstance(value, Const):
                 self.place = f"output {index}"
                 self.refuse("does not depend on the input", "return values computed from the input")
             nodes.append(self.node(value))
-        return self.builder.finish(*nodes)
+        return check_graph(clean(self.builder.finish(*nodes)))

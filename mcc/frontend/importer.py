@@ -24,7 +24,7 @@ from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
 from mcc.frontend.operators import draws, is_aten, is_pure, operator_of, result_elements, written
 from mcc.frontend.program import Program, state_changes
 from mcc.frontend.values import AnyValue, Const, Expanded, Turned, canonical_name
-from mcc.ir.graph import Graph, clean
+from mcc.ir.graph import Graph
 
 __all__ = ["aten_arithmetic", "aten_reduce", "aten_shape", "aten_weights", "import_program"]
 
@@ -101,7 +101,7 @@ class _Importer:
         outputs = [self.values[self.nodes[name]] for name in self.program.outputs]
         if not outputs:
             raise UnsupportedError("the model returns no tensor", hint="return what it computes")
-        return clean(self.emitter.finish(outputs))
+        return self.emitter.finish(outputs)
 
     def _needed(self) -> set[fx.Node]:
         """Nodes that outputs depend on, through operands or through writing into an operand."""

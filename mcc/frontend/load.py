@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from mcc.errors import MccError, UsageError
-from mcc.frontend.cut import cut_graph
-from mcc.frontend.torch_module import capture, capture_program, keys_of
+from mcc.frontend.batch import Original
+from mcc.frontend.cut import cut_graph, is_module_cut
+from mcc.frontend.torch_module import capture, capture_program, keys_of, run_original
 from mcc.frontend.weights import load_weights
 from mcc.ir.graph import Graph, outputs
-from mcc.ir.storage import load_graph
+from mcc.ir.storage import load_graph, readable_file
 from mcc.user_code import load_object, neighbours_importable, reason_of
 
 Shape = tuple[int, ...]
@@ -46,6 +48,8 @@ class LoadedModel:
         module: the PyTorch module, where there is one.
         output_names: what its author calls the outputs, one for each output of the graph: keys, names of an
             ONNX file, or names of nodes.
+        original: the model as its user has it, run by torch or onnxruntime and not by way of the graph; None
+            where the graph is all there is (`.mcc`), or was cut at a node that the original does not show.
     """
 
     graph: Graph
@@ -53,6 +57,7 @@ class LoadedModel:
     name: str
     module: nn.Module | None
     output_names: tuple[str, ...] = ()
+    original: Original | None = None
 
 
 def load_model(
@@ -84,31 +89,37 @@ def load_model(
                 "weights can only be loaded into a model that a factory makes", where="--weights",
                 hint=f"{path.name} holds its own",
             )  # fmt: skip
-        if not path.is_file():
-            raise UsageError("no such file", where=spec)
-        graph = _READERS[path.suffix](path, input_shape, cut)
+        readable_file(path, raising=UsageError)
+        graph, original = _READERS[path.suffix](path, input_shape, cut)
         named = _onnx_names(path) if path.suffix == ".onnx" and not cut else ()
-        return LoadedModel(graph, None, path.stem, None, output_names(graph, named))
+        return LoadedModel(graph, None, path.stem, None, output_names(graph, named), original)
     if ":" not in spec:
         raise UsageError(f"{spec!r} is no model", hint=f"give {FORMS}")
     return _from_factory(spec, input_shape, weights, cut)
 
 
-def _read_mcc(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> Graph:
+def _read_mcc(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> tuple[Graph, None]:
     graph = load_graph(path)
-    return cut_graph(graph, cut) if cut else graph
+    return cut_graph(graph, cut) if cut else graph, None
 
 
-def _read_pt2(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> Graph:
+def _read_pt2(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> tuple[Graph, Original]:
+    from mcc.frontend.program import cut_program, interpret
     from mcc.frontend.pt2 import read_pt2
 
-    return capture_program(read_pt2(path), cut)
+    program = read_pt2(path)
+    if cut:
+        program = cut_program(program, cut)
+    return capture_program(program), functools.partial(interpret, program)
 
 
-def _read_onnx(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> Graph:
-    from mcc.frontend.onnx_file import read_onnx
+def _read_onnx(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> tuple[Graph, Original]:
+    from mcc.frontend.onnx_file import original_of, read_onnx
 
-    return read_onnx(path, input_shape, cut)
+    def original(values: Sequence[Tensor]) -> list[Tensor]:
+        return original_of(path, cut)(values)
+
+    return read_onnx(path, input_shape, cut), original
 
 
 def _onnx_names(path: Path) -> tuple[str, ...]:
@@ -124,7 +135,7 @@ def output_names(graph: Graph, named: Sequence[str]) -> tuple[str, ...]:
     return tuple(name or node.name for name, node in zip(given, nodes, strict=True))
 
 
-_READERS: dict[str, Callable[[Path, Shape | None, Sequence[str]], Graph]] = {
+_READERS: dict[str, Callable[[Path, Shape | None, Sequence[str]], tuple[Graph, Original | None]]] = {
     ".mcc": _read_mcc,
     ".pt2": _read_pt2,
     ".onnx": _read_onnx,
@@ -146,7 +157,13 @@ def _from_factory(
         inputs = _example_inputs(examples, input_shape, spec)
         graph = capture(network, inputs, cut)
         named = keys_of(network, inputs) if len(outputs(graph)) > 1 and not cut else cut
-    return LoadedModel(graph, preprocessing, attribute, network, output_names(graph, named))
+    shown = not cut or is_module_cut(network, cut)
+    original = functools.partial(_in_module, network, tuple(cut)) if shown else None
+    return LoadedModel(graph, preprocessing, attribute, network, output_names(graph, named), original)
+
+
+def _in_module(network: nn.Module, cut: tuple[str, ...], values: Sequence[Tensor]) -> list[Tensor]:
+    return run_original(network, values, cut)
 
 
 def _call(factory: object, spec: str, attribute: str) -> object:

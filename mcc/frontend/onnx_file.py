@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,30 @@ from mcc.errors import DataError, MccError, UnsupportedError, UsageError, Verifi
 
 # The tables of rules register themselves when they are imported.
 from mcc.frontend import onnx_arithmetic, onnx_quantised, onnx_shape
+from mcc.frontend.batch import (
+    CAPTURE_BATCH,
+    DEPLOYED_BATCH,
+    BatchLengthError,
+    Original,
+    check_one_sample,
+    unsqueezed,
+)
 from mcc.frontend.cut import unknown_place
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
+from mcc.frontend.onnx_fold import Folder
 from mcc.frontend.onnx_patterns import restore_gelu
 from mcc.frontend.onnx_quantised import Quantised
 from mcc.frontend.onnx_table import RULES, Site
 from mcc.frontend.values import Const, Expanded, canonical_name
-from mcc.ir.graph import Graph, calls, clean, run
+from mcc.ir.graph import Graph, calls, run
+from mcc.ir.limits import TooLargeError, check_count
+from mcc.ir.storage import readable_file
 
 __all__ = ["onnx_arithmetic", "onnx_quantised", "onnx_shape", "read_onnx"]
 
 log = logging.getLogger(__name__)
 
 OLDEST_OPSET = 13
-CAPTURE_BATCH = 2
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
 # onnxruntime and torch sum float32 products in different orders: some hundred roundings of 2**-24 per layer.
@@ -64,13 +74,47 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] | None = None, cut: Seque
     Raises:
         DataError: the file is damaged.
         UsageError: a length is open and no input shape is given, or there is no such place to cut.
-        UnsupportedError: an operator outside the canonical form, with its place.
+        UnsupportedError: an operator outside the canonical form, with its place, or an output that depends on
+            the length of the batch.
         VerificationError: the graph computes other numbers than onnxruntime.
     """
+    with _named(path):
+        model = _load(path, cut)
+        try:
+            return _Importer(model, input_shape).run()
+        except (BatchLengthError, TooLargeError):
+            raise
+        except UnsupportedError as first:  # some reshape to a batch of 1 that they declare open
+            first.with_traceback(None)  # which holds the constants of that attempt
+            try:
+                return _Importer(model, input_shape, open_batch=DEPLOYED_BATCH).run()
+            except MccError:
+                raise first from first.__cause__
+
+
+def original_of(path: Path, cut: Sequence[str] = ()) -> Original:
+    """A file's own outputs, by onnxruntime, for inputs of any batch length that its operators take.
+
+    Raises:
+        DataError: the file is damaged, or onnxruntime does not take it.
+    """
+    with _named(path):
+        model = _load(path, cut)
+        return _runner(model, _fed(model.graph))
+
+
+def _load(path: Path, cut: Sequence[str]) -> onnx.ModelProto:
+    model = onnx.load(readable_file(path))
+    check_count(len(model.graph.node))
+    onnx.checker.check_model(model)
+    return _cut(_recent(model), cut)
+
+
+@contextmanager
+def _named(path: Path) -> Generator[None]:
+    """Name the file in every error, and make a sentence of what is raised about a damaged one."""
     try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-        return _Importer(_cut(_recent(model), cut), input_shape).run()
+        yield
     except MccError as error:
         error.where = f"{path.name}: {error.where}" if error.where else path.name
         raise
@@ -125,14 +169,20 @@ def _needed(graph: onnx.GraphProto) -> set[int]:
 class _Importer:
     """Walks the nodes of a model; `values` maps names to canonical values."""
 
-    def __init__(self, model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        input_shape: tuple[int, ...] | None,
+        open_batch: int = CAPTURE_BATCH,
+    ) -> None:
         self.model = model
+        self.open_batch = open_batch
         self.graph = onnx.GraphProto()
         self.graph.CopyFrom(model.graph)
         restore_gelu(self.graph)
         self.opset = next(entry.version for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS)
-        stored = {tensor.name for tensor in self.graph.initializer}
-        self.inputs = [value for value in self.graph.input if value.name not in stored]
+        self.inputs = _fed(self.graph)
+        self.folder = Folder(self.opset, sum(tensor.ByteSize() for tensor in self.graph.initializer))
         self.shapes = [self._shape(value, input_shape) for value in self.inputs]
         lengths = {shape[0] for shape in self.shapes}
         if len(lengths) != 1:
@@ -159,7 +209,7 @@ class _Importer:
             raise UsageError(
                 "leaves lengths of its shape open", where=where, hint="give --input-shape 1,3,224,224"
             )
-        shape = (declared[0] or CAPTURE_BATCH, *(int(length or 0) for length in declared[1:]))
+        shape = (declared[0] or self.open_batch, *(int(length or 0) for length in declared[1:]))
         if not 0 < math.prod(shape) <= MAX_ELEMENTS:
             raise UnsupportedError(f"of shape {shape} is not what mcc handles", where=where)
         return shape
@@ -175,7 +225,7 @@ class _Importer:
             if index in needed:
                 self._node(node)
         self.emitter.place = "outputs"
-        graph = clean(self.emitter.finish([self._output(value.name) for value in self.graph.output]))
+        graph = self.emitter.finish([self._output(value.name) for value in self.graph.output])
         self._verify(graph)
         return graph
 
@@ -235,27 +285,8 @@ class _Importer:
     def _evaluate(self, node: onnx.NodeProto, given: list[Any]) -> list[Const]:
         """Evaluate a node of constants."""
         e = self.emitter
-        if node.op_type.startswith(("Random", "Bernoulli", "Multinomial")):
-            e.refuse("draws random numbers", "remove the noise")
-        if node.op_type in ("ConstantOfShape", "Expand", "Tile") and given:
-            wanted = [int(n) for n in given[-1].tensor.reshape(-1).tolist()]
-            if math.prod(max(1, n) for n in wanted) * max(1, given[0].tensor.numel()) > MAX_ELEMENTS:
-                e.refuse("makes a constant beyond what mcc handles")
-        if node.op_type == "Range":
-            start, limit, delta = (float(value.tensor) for value in given)
-            if not delta or abs((limit - start) / delta) > MAX_ELEMENTS:
-                e.refuse("makes a constant beyond what mcc handles")
-        from onnx.reference import ReferenceEvaluator
-
         arrays = {key: value.tensor.numpy() for key, value in zip(node.input, given, strict=True) if key}
-        graph = helper.make_graph(
-            [node], "node", [helper.make_empty_tensor_value_info(key) for key in arrays],
-            [helper.make_empty_tensor_value_info(key) for key in node.output],
-        )  # fmt: skip
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)])
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            results: Any = ReferenceEvaluator(model).run(None, arrays)
+        results = self.folder.evaluate(node, arrays, e.refuse)
         consts = [value for value in given if value is not None]
         name = consts[0].name if consts else e.hint
         trains = any(const.trains for const in consts)
@@ -264,21 +295,12 @@ class _Importer:
     # -- numbers -------------------------------------------------------------------------------------------
 
     def _verify(self, graph: Graph) -> None:
-        """Compare with onnxruntime on a random batch."""
-        import onnxruntime
-
+        """Compare with onnxruntime on a random batch, and on one sample."""
         generator = torch.Generator().manual_seed(0)
         values = [torch.randn(shape, generator=generator) for shape in self.shapes]
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 4
-        options.intra_op_num_threads = torch.get_num_threads()
         try:
-            session = onnxruntime.InferenceSession(
-                self.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-            feed = {value.name: x.numpy() for value, x in zip(self.inputs, values, strict=True)}
-            expected = [torch.from_numpy(np.asarray(y)) for y in session.run(None, feed)]
+            original = _runner(self.model, self.inputs)
+            expected = original(values)
         except Exception as error:  # onnxruntime raises kinds of its own
             log.warning("not compared with onnxruntime, which does not run the model: %s", error)
             return
@@ -292,14 +314,56 @@ class _Importer:
                     hint="please report it",
                 )
 
+        def disagreement(graph: Graph, given: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+            results = zip(run(graph, *given), wanted, strict=True)
+            return max(_difference(a, b, quantised) for a, b in results) / tolerance
+
+        shapes = [shape[1:] for shape in self.shapes]
+        fixed = any(value.type.tensor_type.shape.dim[0].dim_value for value in self.inputs)
+        check_one_sample(graph, original, shapes, disagreement, captured=self.emitter.batch, fixed=fixed)
+
+
+def _fed(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that are fed: old files list their constants as inputs, too."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in stored]
+
+
+def _runner(model: onnx.ModelProto, fed: Sequence[onnx.ValueInfoProto]) -> Original:
+    """A model in onnxruntime, its batch axis open whatever it declares. Raises what onnxruntime raises."""
+    import onnxruntime
+
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    opened.graph.ClearField("value_info")
+    names = [value.name for value in fed]
+    for value in (*(entry for entry in opened.graph.input if entry.name in names), *opened.graph.output):
+        shape = value.type.tensor_type.shape
+        if len(shape.dim):
+            shape.dim[0].ClearField("value")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        opened.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+    def original(values: Sequence[Tensor]) -> list[Tensor]:
+        feed = {name: value.numpy() for name, value in zip(names, values, strict=True)}
+        return [torch.from_numpy(np.asarray(result)) for result in session.run(None, feed)]
+
+    return original
+
 
 def _difference(got: Tensor, wanted: Tensor, quantised: bool) -> float:
     """The largest difference over the output range; for quantised models the mean one over the mean size."""
-    if got.shape != wanted.shape:
+    shaped = unsqueezed(wanted, got.shape)
+    if shaped is None:
         return math.inf
-    if not wanted.numel():
+    if not got.numel():
         return 0.0
-    apart, size = (got - wanted).abs(), wanted.abs()
+    apart, size = (got - shaped).abs(), shaped.abs()
     difference, scale = (apart.mean(), size.mean()) if quantised else (apart.max(), size.max())
     return float(difference) / (float(scale) or 1.0)
 

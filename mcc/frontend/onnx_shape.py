@@ -37,6 +37,14 @@ def shape_of(site: Site) -> Result:
     return Const(torch.tensor(full[site.get("start", 0) : site.get("end")]), f"{e.hint}_value")
 
 
+@onnx_op("Size")
+def size_of(site: Site) -> Result:
+    """The number of elements of a value is a constant."""
+    e, x = site.emitter, site.value()
+    full = e.shape(x) if isinstance(x, Const) else (e.batch, *e.shape(x)[1:])
+    return Const(torch.tensor(math.prod(full)), f"{e.hint}_value")
+
+
 def _target(site: Site, wanted: list[int], samples: int) -> list[int]:
     """A full shape at the captured batch, with 0 and -1 resolved."""
     e = site.emitter

@@ -37,6 +37,7 @@ class Program:
         inputs: names of the placeholders that the user feeds.
         outputs: names of the nodes that the user gets, in order.
         attributes: what `get_attr` nodes read.
+        open_batch: whether it was exported for batches of any length.
     """
 
     graph: fx.Graph
@@ -44,6 +45,7 @@ class Program:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=lambda: {})
+    open_batch: bool = False
 
 
 def from_export(exported: ExportedProgram) -> Program:

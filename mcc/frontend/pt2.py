@@ -24,6 +24,8 @@ from mcc.errors import DataError, MccError, UnsupportedError
 from mcc.frontend.emitter import MAX_ELEMENTS
 from mcc.frontend.operators import operator_of
 from mcc.frontend.program import Program, Stored, state_changes
+from mcc.ir.limits import check_count
+from mcc.ir.storage import readable_file
 
 SCHEMA = 8
 # Zip entries are stored, not compressed; a JSON part larger than this is not a network of ours.
@@ -33,6 +35,8 @@ _DTYPES = {
     1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 6: torch.float16,
     7: torch.float32, 8: torch.float64, 12: torch.bool, 13: torch.bfloat16,
 }  # fmt: skip
+
+_WORDS = ("Infinity", "-Infinity", "NaN")
 
 Json = dict[str, Any]
 
@@ -45,7 +49,7 @@ def read_pt2(path: Path) -> Program:
         UnsupportedError: operators other than ATen's, or argument kinds outside the canonical form.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(readable_file(path)) as archive:
             return _Reader(archive, str(path)).program()
     except MccError:
         raise
@@ -160,6 +164,7 @@ class _Reader:
             )  # fmt: skip
         tensors = {**self._tensors("weights"), **self._tensors("constants")}
         graph: Json = model["graph_module"]["graph"]
+        check_count(len(graph["nodes"]))
         signature: Json = model["graph_module"]["signature"]
         metas: dict[str, Json] = graph["tensor_values"]
         stored: dict[str, Stored] = {}
@@ -185,6 +190,7 @@ class _Reader:
             named,
             tuple(self.values[n].name for n in fed),
             tuple(self.values[n].name for n in outputs),
+            open_batch=any("as_expr" in metas[name]["sizes"][0] for name in fed if metas[name]["sizes"]),
         )
 
     def _outputs(self, signature: Json) -> list[str]:
@@ -230,16 +236,9 @@ class _Reader:
             return self._named(value)
         if kind in ("as_tensors", "as_sym_ints", "as_optional_tensors", "as_sym_floats"):
             return [self._named(item) for item in value]
-        if kind in (
-            "as_int",
-            "as_float",
-            "as_bool",
-            "as_string",
-            "as_ints",
-            "as_floats",
-            "as_bools",
-            "as_strings",
-        ):
+        if kind in ("as_float", "as_floats"):
+            return [_real(item) for item in value] if isinstance(value, list) else _real(value)
+        if kind in ("as_int", "as_bool", "as_string", "as_ints", "as_bools", "as_strings"):
             return value
         if kind == "as_scalar_type":
             return _DTYPES.get(value, value)
@@ -276,6 +275,13 @@ def _number(size: Json) -> int:
             raise UnsupportedError("a shape depends on the values of the input")
         return int(_only(hint)[1])
     return int(value)
+
+
+def _real(value: Any) -> float:
+    """A number; JSON has none for what is not finite, and torch writes words (a padding with -inf)."""
+    if isinstance(value, str) and value not in _WORDS:
+        raise DataError(f"holds {value[:20]!r} where a number belongs")
+    return float(value)
 
 
 def _meta(declared: Json) -> Tensor | None:

@@ -3,7 +3,8 @@
 Export was chosen over symbolic tracing after trying both: it takes 0.2 to 0.4 s for the CIFAR networks, sees
 through functional style, in-place operators, reused modules and loops over shapes, and names the line where
 the way through a model depends on values. The model runs at a batch of 2, so that an axis of length 2 in
-front is the batch and not one the model squeezes; where it insists on a batch of 1, it is captured at 1.
+front is the batch and not one the model squeezes; where it insists on a batch of 1, it is captured at 1. What
+was captured at 2 is compared with the model at 1, too (see `mcc.frontend.batch`).
 """
 
 from __future__ import annotations
@@ -16,19 +17,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_flatten_with_path
 
 from mcc.errors import MccError, UnsupportedError, UsageError, VerificationError
+from mcc.frontend.batch import (
+    CAPTURE_BATCH,
+    DEPLOYED_BATCH,
+    check_one_sample,
+    in_both_precisions,
+    relative_difference,
+)
 from mcc.frontend.cut import cut_graph, is_module_cut, stopped_at
 from mcc.frontend.importer import import_program, static_shape
-from mcc.frontend.program import Program, as_double, cut_program, from_export, interpret
+from mcc.frontend.program import Program, as_double, from_export, interpret
 from mcc.frontend.quiet import quiet
 from mcc.ir.graph import Graph, run
+from mcc.ir.limits import MAX_NODES, check_count
 from mcc.user_code import user_place
 
 log = logging.getLogger(__name__)
 
-CAPTURE_BATCH = 2
+# As they are dispatched: views and copies that become no node are among them.
+MAX_OPERATORS = 4 * MAX_NODES
 
 # float32 has 24 bits; sums of some thousand terms in another order differ by some units of 2**-24, and only a
 # graph that spells an operator differently (layer norm, say) sums in another order at all.
@@ -50,7 +61,8 @@ def capture(module: nn.Module, example_inputs: Sequence[Tensor], cut: Sequence[s
 
     Raises:
         UsageError: the module does not run on such inputs, or there is no such place to cut.
-        UnsupportedError: control flow that depends on values, or an operator outside the canonical form.
+        UnsupportedError: control flow that depends on values, an operator outside the canonical form, or an
+            output that depends on the length of the batch.
         VerificationError: the captured graph computes other numbers than the module.
     """
     shapes = [_checked(index, value) for index, value in enumerate(example_inputs)]
@@ -58,29 +70,45 @@ def capture(module: nn.Module, example_inputs: Sequence[Tensor], cut: Sequence[s
         return cut_graph(capture(module, example_inputs), cut)
     with _eval_mode(module), torch.no_grad():
         try:
-            return _capture_at(module, shapes, CAPTURE_BATCH, cut)
+            graph = _capture_at(module, shapes, CAPTURE_BATCH, cut)
         except MccError as first:
             if isinstance(first, VerificationError):
                 raise
             try:
-                return _capture_at(module, shapes, 1, cut)
+                return _capture_at(module, shapes, DEPLOYED_BATCH, cut)
             except MccError:
                 raise first from first.__cause__
+        _check_one_sample(module, graph, shapes, cut)
+    return graph
 
 
-def capture_program(program: Program, cut: Sequence[str] = ()) -> Graph:
+def _check_one_sample(
+    module: nn.Module, graph: Graph, shapes: Sequence[tuple[int, ...]], cut: Sequence[str]
+) -> None:
+    def original(values: Sequence[Tensor]) -> list[Tensor]:
+        return _run_module(module, values, cut)
+
+    def reference(values: Sequence[Tensor]) -> list[Tensor]:
+        return _run_module(copy.deepcopy(module).double(), values, cut)
+
+    disagreement = in_both_precisions(TOLERANCE_FLOAT32, TOLERANCE_FLOAT64, reference)
+    check_one_sample(graph, original, shapes, disagreement, captured=CAPTURE_BATCH)
+
+
+def run_original(module: nn.Module, values: Sequence[Tensor], cut: Sequence[str] = ()) -> list[Tensor]:
+    """What the module itself returns in eval mode, flattened. Raises UsageError where it does not run."""
+    with _eval_mode(module), torch.no_grad():
+        return _run_module(module, values, cut)
+
+
+def capture_program(program: Program) -> Graph:
     """Translate a program that was read from a file, and check that the graph computes the same.
 
-    Args:
-        cut: names of the program's nodes that become the outputs; none: those of the program.
-
     Raises:
-        UsageError: no such node.
-        UnsupportedError: an operator or construct outside the canonical form.
+        UnsupportedError: an operator or construct outside the canonical form, or an output that depends on
+            the length of the batch.
         VerificationError: the graph computes other numbers than the program.
     """
-    if cut:
-        program = cut_program(program, cut)
     graph = import_program(program)
     generator = torch.Generator().manual_seed(0)
     by_name = {node.name: node for node in program.graph.nodes}
@@ -89,6 +117,17 @@ def capture_program(program: Program, cut: Sequence[str] = ()) -> Graph:
     with torch.no_grad():
         expected = interpret(program, [value.clone() for value in values])
     _verify(graph, values, expected, lambda doubles: interpret(as_double(program), doubles))
+    with torch.no_grad():
+        check_one_sample(
+            graph,
+            lambda given: interpret(program, given),
+            [shape[1:] for shape in shapes],
+            in_both_precisions(
+                TOLERANCE_FLOAT32, TOLERANCE_FLOAT64, lambda given: interpret(as_double(program), given)
+            ),
+            captured=shapes[0][0],
+            fixed=not program.open_batch,
+        )
     return graph
 
 
@@ -111,7 +150,8 @@ def _capture_at(
 ) -> Graph:
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn((batch, *shape), generator=generator) for shape in shapes]
-    expected = _run_module(module, values, cut)
+    with _Counted():
+        expected = _run_module(module, values, cut)
     with quiet(), stopped_at(module, cut):
         try:
             program = torch.export.export(module, tuple(values), strict=False)
@@ -124,6 +164,22 @@ def _capture_at(
         graph, values, expected, lambda doubles: _run_module(copy.deepcopy(module).double(), doubles, cut)
     )
     return graph
+
+
+class _Counted(TorchDispatchMode):
+    """Counts the operators that a model runs, and stops at too many: export takes 1 ms for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.operators += 1
+        if self.operators > MAX_OPERATORS:
+            check_count(self.operators, "operators or more")
+        return func(*args, **(kwargs or {}))
 
 
 def _run_module(module: nn.Module, values: Sequence[Tensor], cut: Sequence[str]) -> list[Tensor]:
@@ -178,11 +234,11 @@ def _verify(
         expected: the model's outputs for it.
         reference: the model in float64, for the case that float32 does not decide.
     """
-    difference, tolerance = _difference(run(graph, *values), expected), TOLERANCE_FLOAT32
+    difference, tolerance = relative_difference(run(graph, *values), expected), TOLERANCE_FLOAT32
     if tolerance < difference <= LARGEST_FLOAT32:
         try:
             doubles = [value.double() for value in values]
-            difference = _difference(run(copy.deepcopy(graph).double(), *doubles), reference(doubles))
+            difference = relative_difference(run(copy.deepcopy(graph).double(), *doubles), reference(doubles))
             tolerance = TOLERANCE_FLOAT64
         except (MccError, RuntimeError, TypeError) as error:
             tolerance *= 10
@@ -192,21 +248,6 @@ def _verify(
             f"the captured graph differs from the model by {difference:.2g} of its output range",
             hint="does the model draw random numbers in eval mode? Else please report it",
         )
-
-
-def _difference(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Largest difference over the output range; infinite for other shapes or non-finite values."""
-    if [value.shape for value in got] != [value.shape for value in expected]:
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(got, expected, strict=True):
-        finite = torch.isfinite(a) & torch.isfinite(b)
-        if not torch.equal(torch.nan_to_num(a[~finite]), torch.nan_to_num(b[~finite])):
-            return float("inf")
-        if bool(finite.any()):
-            scale = float(b[finite].abs().max()) or 1.0
-            worst = max(worst, float((a - b)[finite].abs().max()) / scale)
-    return worst
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mcc.errors import DataError, GraphError, MccError
+from mcc.errors import DataError, GraphError, MccError, UnsupportedError
 from mcc.ir.graph import Graph
+from mcc.ir.limits import check_count, check_graph
 from mcc.ir.text import parse_graph, print_graph, text_constants
 
 # A node takes about 150 bytes of text: a hundred times the largest networks.
@@ -129,7 +130,12 @@ def said_with(path: Path | str) -> dict[str, Any]:
 
 
 def load_graph(path: Path | str) -> Graph:
-    """Read a graph written by `save_graph`. Raises GraphError naming the file and line."""
+    """Read a graph written by `save_graph`.
+
+    Raises:
+        GraphError: it cannot be read; the message names the file and line.
+        UnsupportedError: it is beyond the bounds of `mcc.ir.limits`, or holds weights that are no numbers.
+    """
     path = readable_file(path, at_most_bytes=MAX_TEXT_BYTES, raising=GraphError)
     beside = path.with_suffix(".safetensors")
     try:
@@ -137,4 +143,9 @@ def load_graph(path: Path | str) -> Graph:
         tensors = load_file(readable_file(beside, raising=GraphError)) if beside.exists() else {}
     except (OSError, UnicodeDecodeError, SafetensorError, ValueError) as error:
         raise GraphError(f"cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
-    return parse_graph(text, tensors, where=str(path))
+    check_count(text.count("\n"), "lines")
+    try:
+        return check_graph(parse_graph(text, tensors, where=str(path)))
+    except UnsupportedError as error:
+        error.where = f"{path}: {error.where}"
+        raise

@@ -43,6 +43,8 @@ _RETURN = re.compile(r"return (?P<values>%\w+(?:, %\w+)*)$", re.ASCII)
 _DEFINED = re.compile(r"^\s*%(\w+) =", re.ASCII | re.MULTILINE)
 # 1 GiB of float32: more than all constants of any CNN, small enough to refuse typing errors.
 _MAX_ELEMENTS = 1 << 28
+# Constants that a line of text makes out of nothing; more lies beside it.
+_MAX_MADE_ELEMENTS = 1 << 26
 # The longest lines are concatenations of hundreds of values; beyond this a text is no graph.
 _MAX_LINE = 1 << 18
 
@@ -159,7 +161,7 @@ class _Parser:
             raise GraphError(f"constant @{name} is declared twice")
         if match["make"]:
             self.made_elements += declared.elements
-            if self.made_elements > _MAX_ELEMENTS:
+            if self.made_elements > _MAX_MADE_ELEMENTS:
                 raise GraphError("makes more constants than mcc handles")
             value = make_constant(match["make"], match["seed"], declared)
         elif name in self.given:

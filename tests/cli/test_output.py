@@ -1,12 +1,17 @@
 """Tables for people and machines, and progress where there is no terminal."""
 
 import json
+import logging
+import sys
+from pathlib import Path
 
+import click
 import pytest
 
-from mcc.cli.output import plain_table, print_json, print_table
+from mcc.cli import main
+from mcc.cli.output import harmless_streams, plain_table, print_json, print_table
 from mcc.cli.progress import Lines, Silent, progress_for, seconds_words
-from mcc.cli.settings import QUIET, Settings
+from mcc.cli.settings import QUIET, OneLineFormatter, Settings
 
 
 def test_plain_table_is_aligned() -> None:
@@ -107,3 +112,38 @@ def test_progress_fits_where_it_goes(
 
 def test_seconds_words() -> None:
     assert [seconds_words(s) for s in (5, 120, 4000)] == ["5 s", "2 min", "1 h 7 min"]
+
+
+HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\x9bd\u202ee\rmcc: fine"
+
+
+def test_names_cannot_act_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with harmless_streams():
+        print_table(["name"], [[f"{HOSTILE}\nnext line"]])
+        print_json({"name": HOSTILE})
+        click.echo(HOSTILE, err=True)
+        sys.stderr.write(f"{HOSTILE}\n")
+    said = capsys.readouterr()
+    for text in (said.out, said.err):
+        assert not set("\x1b\x07\x9b\u202e\r") & set(text)
+    table, _, document = said.out.partition("{")
+    assert len(table.splitlines()) == 2
+    assert json.loads("{" + document)["name"] == HOSTILE
+
+
+def test_a_hostile_name_in_an_error_stays_on_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["inspect", f"{tmp_path}/{HOSTILE}\nmcc: all is well.mcc"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert "\\u001b" in said
+    assert not set("\x1b\x07\x9b\u202e\r") & set(said)
+
+
+def test_a_logged_name_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    formatted = OneLineFormatter("%(levelname)s %(message)s").format(
+        logging.LogRecord("mcc", logging.WARNING, "file", 1, "node %s", (f"{HOSTILE}\nnext",), None)
+    )
+    assert len(formatted.splitlines()) == 1
+    assert "\x1b" not in formatted
