@@ -13,6 +13,7 @@ import click
 
 from mcc.cli.failures import Interrupted
 from mcc.cli.models import current_cut, model_options
+from mcc.cli.noise_check import noise_option
 from mcc.cli.output import print_json, print_table
 from mcc.cli.pictures import asked_pictures, job_picture_options, judged_output, labels_ignored
 from mcc.cli.progress import progress_for
@@ -67,6 +68,7 @@ def job_options(callback: Callback) -> Callback:
               help="Go on from the state in DIR; more --strategies may be asked for.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default="out",
               show_default=True, metavar="DIR", help="Where everything goes.")  # fmt: skip
+@noise_option
 @model_options
 @job_picture_options
 @common_options
@@ -85,7 +87,7 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
             report = run(
                 **arguments(given), epochs=given["epochs"], out=output, resume=given["resume"],
                 plan=given["plan_file"], workers=given["workers"], ray=given["ray"], steps=given["steps"],
-                strategies=names_in(given["strategies"]),
+                strategies=names_in(given["strategies"]), allow_noise=given["allow_noise"],
                 seed=settings.seed, progress=progress, command=command_line(),
             )  # fmt: skip
         except ConstraintError:
@@ -149,7 +151,7 @@ def _compress_several(output: Path, settings: Settings, given: dict[str, Any]) -
         reports = compress_several(
             model, data, targets, output, budget=budget, **common, epochs=given["epochs"],
             resume=given["resume"], steps=given["steps"], workers=given["workers"], ray=given["ray"],
-            strategies=names_in(given["strategies"]),
+            strategies=names_in(given["strategies"]), allow_noise=given["allow_noise"],
             seed=settings.seed, progress=progress, command=command_line(),
         )  # fmt: skip
     if settings.json:

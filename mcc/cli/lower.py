@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,10 +17,16 @@ from mcc.cli.models import (
     stated_preprocessing,
     write_bytes,
 )
+from mcc.cli.noise_check import check_integers, noise_option
 from mcc.cli.output import print_json
 from mcc.cli.pictures import picture_options
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mcc.ir.graph import Graph
 
 SUFFIXES = {**FORMATS, "ort": ".ort"}
 ROUTES = {"tflite": ("direct", "tensorflow"), "pte": ("auto", "direct", "export")}
@@ -42,17 +48,27 @@ OWNERS = {"opset": ("onnx", "ort"), "processor": ("ort",), "fp16": ("tflite",), 
 @click.option("--processor", type=click.Choice(["arm", "amd64"]),
               help="ort: whose kernels the file is prepared for; arm if left out.")  # fmt: skip
 @click.option("--fp16", is_flag=True, help="tflite: float weights in half precision.")
+@click.option(
+    "--data", metavar="DATA", help="Check an integer model on these images; random inputs if left out."
+)
+@noise_option
 @model_options
 @picture_options
 @common_options
 def lower(
     model: str, to: str, output: Path | None, via: str | None, opset: int | None, processor: str | None,
-    fp16: bool, input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+    fp16: bool, data: str | None, allow_noise: bool, input_shape: tuple[int, ...] | None,
+    weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Write a model in a mobile format: batch norms folded, activations fused, quantisation kept as it is.
 
     What the model states of its pictures, or the options say, is stored in the file.
+
+    A quantised model is held against the float network of its weights, on calibration images of DATA or else
+    on random inputs; nothing is written where its signal is lost.
     """
+    from mcc.quant.simulator import flavour_of
+
     if to == "onnx" and output is not None and output.suffix == ".ort":
         to = "ort"
     options = _options(to, via=via, opset=opset, processor=processor, fp16=fp16)
@@ -60,14 +76,34 @@ def lower(
     path = output or Path(f"{loaded.name}{SUFFIXES[to]}")
     graph = deployment_form(loaded.graph)
     stated = stated_preprocessing(model, loaded)
+    noise = check_integers(
+        graph, _images(graph, data, stated.preprocessing if stated else None, settings),
+        allow_noise=allow_noise, settings=settings, flavour=flavour_of(SUFFIXES[to]),
+    )  # fmt: skip
     raw = lower_graph(graph, to, **stated_normalisation(stated.preprocessing if stated else None), **options)
     write_bytes(path, raw)
     if settings.json:
-        print_json({"file": str(path), "format": to, "size_bytes": len(raw)})
+        print_json({"file": str(path), "format": to, "size_bytes": len(raw), "noise": noise})
     elif not settings.quiet:
         from mcc.report.words import bytes_words
 
         click.echo(f"{path}: {bytes_words(len(raw))}")
+
+
+def _images(graph: Graph, data: str | None, preprocessing: Any, settings: Settings) -> tuple[Tensor] | None:
+    """Calibration images of the data for a check, or None where none were named."""
+    if data is None:
+        return None
+    import torch
+
+    from mcc.data import load_data
+    from mcc.ir.graph import inputs
+    from mcc.ir.notes import shape_of
+    from mcc.quant.noise import IMAGES
+
+    shape = shape_of(inputs(graph)[0])
+    module = load_data(data, seed=settings.seed, input_shape=shape, preprocessing=preprocessing)
+    return (torch.from_numpy(next(iter(module.batches("calibration", IMAGES))).inputs),)
 
 
 def _options(to: str, **given: Any) -> dict[str, Any]:

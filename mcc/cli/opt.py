@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mcc.cli.models import load_model, model_options, stated_preprocessing
+from mcc.cli.noise_check import check_integers, noise_option
 from mcc.cli.output import print_json, print_table
 from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say_pictures
 from mcc.cli.settings import Settings, common_options
@@ -41,18 +42,21 @@ CALIBRATION_BATCH = 32
               metavar="DIR", show_default=True, help="For the graph before a failing pass.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write FILE.mcc and its constants; without it the text form goes to stdout.")  # fmt: skip
+@noise_option
 @model_options
 @picture_options
 @common_options
 def opt(
     model: str, text: str | None, level: str | None, print_after: str | None, verify: bool,
     bisect_limit: int | None, timing: bool, stats: bool, files: tuple[Path, ...], data: str | None,
-    reproducer: Path, output: Path | None, input_shape: tuple[int, ...] | None, weights: Path | None,
-    settings: Settings,
+    reproducer: Path, output: Path | None, allow_noise: bool, input_shape: tuple[int, ...] | None,
+    weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Run passes on a graph, verified one by one, and write the result.
 
     A failing pass leaves the graph before it, and the sentence names the command that repeats the failure.
+    A graph with quantisers is held against the float network of its weights, on calibration images of DATA or
+    else on random inputs; nothing is written where its signal is lost.
     """
     from mcc.ir.storage import save_graph
     from mcc.ir.text import print_graph
@@ -76,12 +80,20 @@ def opt(
     repeat = () if data is None else ("--data", data)
     options = RunOptions(verify, bisect_limit, reproducer, after, repeat)
     result = pipeline.run(graph, context, options)
+    noise = check_integers(
+        result.graph, context.calibration[:1] or None, allow_noise=allow_noise, settings=settings
+    )
     if output is not None:
         save_graph(result.graph, output, _said(model, stated))
     if settings.json:
         steps = [_step_json(report) for report in result.reports]
         return print_json(
-            {"pipeline": str(pipeline), "steps": steps, "output": str(output) if output else None}
+            {
+                "pipeline": str(pipeline),
+                "steps": steps,
+                "output": str(output) if output else None,
+                "noise": noise,
+            }
         )
     _show(result.reports, timing, stats)
     if output is None and print_after is None and not (timing or stats):

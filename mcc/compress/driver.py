@@ -84,6 +84,7 @@ def compress(
     preprocessing: Preprocessing | Asked | None = None,
     judge: str | int | None = None,
     ignore_labels: bool = False,
+    allow_noise: bool = False,
 ) -> Report:
     """Compress a model for a target under budgets; leave the model and its report in a folder.
 
@@ -114,6 +115,7 @@ def compress(
         preprocessing: of the pictures; None: what the model states, else what is customary for the data.
         judge: name or place of the output that the metric is read from; None: chosen by shape and name.
         ignore_labels: whether class names that the model's file states may be other than the data's.
+        allow_noise: only warn where an integer result loses the signal of its weights in float.
 
     Raises:
         ConstraintError: no strategy keeps every budget; what was found is in the folder all the same, and
@@ -134,7 +136,7 @@ def compress(
         model, data, target, budget, epochs, threads, seed, Path(weights) if weights else None, input_shape,
         "" if given is None else given.key(), tuple(cut), workers, ray, steps,
         known_strategies(strategies), asked_for(preprocessing), None if judge is None else str(judge),
-        ignore_labels,
+        ignore_labels, allow_noise,
     )  # fmt: skip
     check = None if followed is None else followed.check
     job = open_job(request, Path(out), resume=resume, progress=progress, check=check)
@@ -152,7 +154,7 @@ class Run:
         self.command = command
         self.calibration = job.calibration()
         self.deployed = deployment_form(job.graph)
-        self.integer = planned_integers(self.deployed)
+        self.integer = planned_integers(self.deployed, self.calibration)
         self.passes = exact_passes(job.graph, job.target.facts())
         self.cluster = target_cluster(sparse_form(job.graph, self.passes), job.target.facts())
         with job.stage("lower the original"):
@@ -295,7 +297,7 @@ class Run:
             raise
         outcome = next(o for o in outcomes if o.name == chosen.name)
         with job.stage("check the delivered file"):
-            checks = check_file(job, outcome)
+            checks = check_file(job, outcome, allow_noise=job.request.allow_noise)
         with job.stage("test accuracy"):
             files = {o.name: o.file for o in outcomes}
             marked = tuple(tested(m, self.bench, job, files[m.name]) for m in marked)

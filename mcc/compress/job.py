@@ -72,6 +72,7 @@ class Request:
         pictures: what is said about how they are prepared.
         judge: name or place of the output that the metric is read from; None: by shape and name.
         ignore_labels: whether class names that the model's file states are ignored.
+        allow_noise: a signal that integers lose is a warning, not an error.
     """
 
     model: str
@@ -92,6 +93,7 @@ class Request:
     pictures: Asked = NOTHING_SAID
     judge: str | None = None
     ignore_labels: bool = False
+    allow_noise: bool = False
 
 
 @dataclass

@@ -317,11 +317,16 @@ def available_regimes(
     return regimes(cluster, sparse_block=block, precisions=precisions, passes=passes)
 
 
-def planned_integers(deployed: Graph) -> frozenset[str]:
-    """Nodes that will run as integer kernels once quantised: found by quantising a copy on random data."""
-    shape = shape_of(inputs(deployed)[0])
-    sample = torch.randn((2, *shape[1:]), generator=torch.Generator().manual_seed(0))
-    return frozenset(node.name for node in integer_nodes(quantise(deployed, Regime("int8"), (sample,))))
+def planned_integers(deployed: Graph, calibration: tuple[Tensor, ...] = ()) -> frozenset[str]:
+    """Nodes that will run as integer kernels once quantised: found by quantising a copy.
+
+    Args:
+        calibration: the data that will decide it; random data where there is none.
+    """
+    if not calibration:
+        shape = shape_of(inputs(deployed)[0])
+        calibration = (torch.randn((2, *shape[1:]), generator=torch.Generator().manual_seed(0)),)
+    return frozenset(node.name for node in integer_nodes(quantise(deployed, Regime("int8"), calibration)))
 
 
 def layer_bytes(options: Any) -> float:

@@ -23,6 +23,7 @@ from mcc.errors import NotFiniteError, VerificationError
 from mcc.ir import table
 from mcc.ir.graph import Graph, calls, constants, outputs, run
 from mcc.ir.notes import note, shape_of, type_of
+from mcc.quant.noise import IMAGES, check_noise
 from mcc.quant.params import is_fake_quantize
 from mcc.quant.simulator import flavour_of, simulate
 from mcc.report.compare import Array, Comparison, compare_outputs
@@ -162,15 +163,21 @@ def _cost(target: Target, model: CostModel, kernels: Sequence[Kernel]) -> Cost:
     return Cost(**figures, source="measured" if measured else "fitted")
 
 
-def check_file(job: Job, outcome: Outcome) -> dict[str, str]:
+def check_file(job: Job, outcome: Outcome, *, allow_noise: bool = False) -> dict[str, str]:
     """Compare the delivered file, run in the target's runtime, with its graph and with reference kernels.
+
+    The graph of an integer file is compared with its weights in float, too.
+
+    Args:
+        allow_noise: a signal that integers lose is a warning of the report.
 
     Returns:
         What was checked, in words.
 
     Raises:
         VerificationError: a float file differs beyond float rounding, an integer file agrees with the integer
-            simulator on too few images, or fewer sparse kernels ran than the file has sparse weights.
+            simulator on too few images, its graph loses the signal of its weights in float, or fewer sparse
+            kernels ran than the file has sparse weights.
     """
     integer = bool(calls(outcome.graph, "fake_quantize"))
     shapes = [shape_of(value) for value in outputs(outcome.graph)]
@@ -182,7 +189,25 @@ def check_file(job: Job, outcome: Outcome) -> dict[str, str]:
     if not found.passed:
         raise VerificationError(f"is not what its graph computes ({words})", where=outcome.file.name)
     checks = {"integer simulator" if integer else "graph in torch": words}
+    checks.update(_check_signal(job, outcome, allow_noise) if integer else {})
     return {**checks, **_check_kernels(job.target, outcome.file, x, shapes, got, integer)}
+
+
+def _check_signal(job: Job, outcome: Outcome, allow_noise: bool) -> dict[str, str]:
+    """Hold the quantised graph against the float network of its own weights, on calibration images.
+
+    Pruning and training change numbers by intent, and the accuracy judges them; what integers lose of the
+    network that came out of them is judged here. With `allow_noise` the report carries a warning.
+    """
+    batch = next(iter(job.data.batches("calibration", IMAGES, limit=IMAGES)))
+    flavour = flavour_of(outcome.file.suffix)
+    report = check_noise(outcome.graph, (torch.from_numpy(batch.inputs),), flavour=flavour)
+    failure = report.failure()
+    if failure is not None and not allow_noise:
+        raise failure
+    if failure is not None:
+        job.warn(f"{failure.where}: {failure.message}.")
+    return {"signal to noise": report.words}
 
 
 def _compared(

@@ -1,7 +1,7 @@
 """How much of a value its integers keep: signal to quantisation noise, measured on numbers that it takes.
 
 A `Sample` holds some of the numbers that a value takes on calibration data, evenly from its images and
-places, so that any grid can be judged on them at once, without another run of the network, in bounded memory.
+places, so that any grid can be judged on them at once, without another run, and in bounded memory.
 """
 
 from __future__ import annotations

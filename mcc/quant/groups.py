@@ -1,9 +1,9 @@
 """Which values share a scale, and what stays float because no shared or dictated scale serves it.
 
 Integer kernels that move numbers, pool or resize cannot change a scale: their operands and results share one,
-or a requantise stands between. Softmax, sigmoid and tanh write the runtime's own scale. Either can
-be far too coarse for one of the values concerned: boxes of -253..316 beside scores of 0..1. Whether it is, is
-measured and not guessed by operator: on the grids that it ends up with, each value
+or a requantise stands between. Softmax, sigmoid and tanh write the scale that the runtime dictates. Either
+can be far too coarse for one of the values concerned: boxes of -253..316 beside scores of 0..1. Whether it
+is, is measured and not guessed by operator: on the grids that it ends up with, each value
 
 * that a join or a slice hands on, or whose scale is tied or dictated, keeps `JOIN_DB` of signal to noise,
 * that reaches an output does so in each group of channels with like ranges,

@@ -32,8 +32,8 @@ OBSERVERS: tuple[Observer, ...] = ("mse", "minmax", "percentile")
 BINS = 2048
 PERCENTILE = 0.9999  # share kept on either side; 0.999 clips ReLU tails that CNNs use
 HEADROOM = 1.1
-"""Range behind the last weights over what was seen: of 64 fresh images some go beyond the calibration images
-by 6 % of the range, which cuts a box; the room costs 0.8 dB."""
+"""Range behind the last weights over what was seen: of 64 fresh images some exceed the calibration by 6 %
+of the range, which cuts a box; the room costs 0.8 dB."""
 GREATEST = 2.0**60
 """Widest range that integers may stand for: products of scales stay within the exponents of float32. Masks of
 attention, whose -3e38 stand for minus infinity, are beyond it."""

@@ -97,7 +97,8 @@ def concat_of(gain: float) -> Graph:
     x = b.input("x", (1, 3, 6, 6))
     wide = b.conv2d(x, weight(b, "a", 4, 3, 1, 1), None, name="wide")
     narrow = b.conv2d(x, weight(b, "a_", 4, 3, 1, 1, gain=gain), None, name="narrow")
-    return b.finish(b.concat(wide, narrow, axis=1, name="joined"))
+    joined = b.concat(wide, narrow, axis=1, name="joined")
+    return b.finish(b.conv2d(joined, weight(b, "reads", 4, 8, 1, 1), None))
 
 
 @pytest.mark.parametrize(("gain", "shared"), [(0.7, True), (0.1, False)])
@@ -112,14 +113,20 @@ def test_what_would_widen_more_than_twofold_is_requantised(gain: float, shared: 
     assert kind == ("none" if shared else "inputs")
 
 
-def test_average_pool_is_tied_whatever_the_ranges() -> None:
+@pytest.mark.parametrize(("size", "tied"), [(2, True), (12, False)])
+def test_average_pool_is_tied_unless_its_mean_would_be_lost(size: int, tied: bool) -> None:
+    """The mean of a wide map without bias is small beside the map, whose scale the kernel cannot change."""
     b = GraphBuilder()
-    x = b.input("x", (1, 3, 6, 6))
+    x = b.input("x", (1, 3, 24, 24))
     y = b.conv2d(x, weight(b, "a", 4, 3, 1, 1), None)
-    graph = b.finish(b.avg_pool2d(y, kernel=(6, 6), stride=(6, 6)))
-    result = quantised(graph, InsertQdq(observer="minmax"))
-    assert operand(named(result, "conv2d_q"), 1) is operand(named(result, "avg_pool2d_q"), 1)
-    assert len(integer_nodes(result)) == 2
+    pooled = b.avg_pool2d(y, kernel=(size, size), stride=(size, size))
+    graph = b.finish(b.conv2d(pooled, weight(b, "reads", 4, 4, 1, 1), None))
+    ctx = PassContext((data(graph),))
+    result = quantised(graph, InsertQdq(observer="minmax"), ctx)
+    scales = [operand(named(result, f"{name}_q"), 1) for name in ("conv2d", "avg_pool2d")]
+    assert (scales[0] is scales[1]) == tied
+    assert len(integer_nodes(result)) == 2 + tied
+    assert [node for node, _ in ctx.refusals] == ([] if tied else ["avg_pool2d"])
 
 
 def test_a_lone_relu_gives_its_range_to_what_it_clamps() -> None:
@@ -204,7 +211,8 @@ def test_a_near_dead_channel_keeps_its_bias_within_int32() -> None:
     w[2] = 1e-12
     w[3] = 0.0
     bias = torch.tensor([0.1, 1e3, 5e4, 0.0])
-    graph = b.finish(b.conv2d(x, b.constant("w", w), b.constant("bias", bias)))
+    y = b.conv2d(x, b.constant("w", w), b.constant("bias", bias))
+    graph = b.finish(b.conv2d(y, weight(b, "reads", 4, 4, 1, 1), None))
     result = quantised(graph)
     entry = next(iter(integer_nodes(result).values()))
     assert entry.weight is not None
@@ -227,8 +235,9 @@ def test_constant_operands_of_integer_sums_are_quantised() -> None:
     b = GraphBuilder()
     x = b.input("x", (1, 4, 6, 6))
     y = b.conv2d(x, weight(b, "w", 4, 4, 1, 1), None)
-    graph = b.finish(b.mul(y, weight(b, "gain", 1, 4, 1, 1)))
-    assert len(integer_nodes(quantised(graph))) == 2
+    scaled = b.mul(y, weight(b, "gain", 1, 4, 1, 1))
+    graph = b.finish(b.conv2d(scaled, weight(b, "reads", 4, 4, 1, 1), None))
+    assert len(integer_nodes(quantised(graph))) == 3
 
 
 def test_an_input_that_float_operators_read_too_stays_float_for_them() -> None:
