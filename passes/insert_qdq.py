@@ -51,7 +51,8 @@ class InsertQdq(Pass):
 
     Operators that cannot change a scale (concat, pooling, reshape, ...) share it with their operands; where
     that would widen a range more than twofold, the scales stay apart and the runtime requantises. Softmax,
-    sigmoid and tanh get the scale that the runtime dictates.
+    sigmoid and tanh get the scale that the runtime dictates. What keeps less than 20 dB of signal to noise on
+    such a scale, though int8 could keep more, stays float by node (`mcc.quant.groups`).
 
     A node's note decides its precision, `float` included. Operators without integer kernel stay float, as do
     frozen nodes and what they read. A graph that holds quantisers is left as it is (`strip-qdq` takes them

@@ -236,16 +236,20 @@ def _judge(
     values: dict[fx.Node, str],
 ) -> None:
     """Note the operator, or others, to be kept in float where numbers are lost on the way through it."""
-    if node in nodes:
+    if node in nodes and op_name(node) != "concat":
         return
     grids, way = path(groups, node, placement)
     if op_name(node) == "concat":
+        # Parts that could not be tied may still be lost where the whole is read as integers, on its own grid.
+        whole = groups.observed[node].range.grid() if node in nodes else groups.grid(node)
         for value in operands(node):
             before = path(groups, value, placement)[0]
-            if found := groups.lost(value, *before, groups.grid(node)):
-                nodes[node] = f"{value.name} would keep {found} on the scale that the parts share"
-                values[node] = nodes[node]
+            if found := groups.lost(value, *before, whole):
+                reason = f"{value.name} would keep {found} on the scale that the parts share"
+                values[node] = nodes.setdefault(node, reason)
                 return
+        if node in nodes:
+            return
         if node in groups.requantised and not _meets_weights(node):
             nodes[node] = "its parts have unlike scales: they are joined behind the dequantisation"
             return

@@ -20,11 +20,11 @@ from torch import Tensor, fx
 
 from mcc.errors import DataError
 from mcc.interpret import observe
-from mcc.ir.graph import Graph, constant, is_constant, op_name, operands, outputs
+from mcc.ir.graph import Graph, calls, constant, is_constant, op_name, operands, outputs
 from mcc.ir.notes import shape_of
 from mcc.quant.fidelity import Grid, Sample, Sampler, grid_over
 from mcc.quant.params import INT8_MAX, INT8_MIN
-from mcc.quant.regions import WEIGHTED
+from mcc.quant.regions import FIXED_OUTPUTS, MOVING, WEIGHTED
 
 Observer = Literal["mse", "minmax", "percentile"]
 OBSERVERS: tuple[Observer, ...] = ("mse", "minmax", "percentile")
@@ -162,13 +162,13 @@ def observe_values(
     histograms = {name: Histogram(*ends) for name, ends in extremes.items()}
     if observer != "minmax":
         _see_all(graph, values, batches, lambda node, value: histograms[node.name].add(value))
-    behind = without_weights_to_outputs(graph)
+    behind, bounded = without_weights_to_outputs(graph), _bounded(graph)
     found: dict[fx.Node, Observed] = {}
     for node in values:
         shape = (1, *shape_of(node)) if is_constant(node) else shape_of(node)
         whole = node in behind or node.op == "placeholder"
         covered = histograms[node.name].range("minmax" if whole else observer)
-        if node in behind and node.op == "call_function":
+        if node in behind and node.op == "call_function" and node not in bounded:
             covered = Range(covered.low * HEADROOM, covered.high * HEADROOM)
         found[node] = Observed(covered, samplers[node.name].sample(shape))
     return found
@@ -180,6 +180,16 @@ def without_weights_to_outputs(graph: Graph) -> set[fx.Node]:
     for node in reversed(graph.graph.nodes):
         if node in found and node.op == "call_function" and op_name(node) not in WEIGHTED:
             found.update(operands(node))
+    return found
+
+
+def _bounded(graph: Graph) -> set[fx.Node]:
+    """What softmax, sigmoid and tanh compute, and what only moves it: fresh images take it no further."""
+    found: set[fx.Node] = set()
+    for node in calls(graph):
+        moved = op_name(node) in MOVING and all(value in found for value in operands(node))
+        if moved or op_name(node) in FIXED_OUTPUTS:
+            found.add(node)
     return found
 
 

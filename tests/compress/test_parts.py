@@ -415,8 +415,9 @@ def test_one_image_of_another_class_is_held_against_more_images(
     monkeypatch.setattr(summary, "simulate", simulated)
     monkeypatch.setattr(summary, "run_file", ran)
     float_graph = deployment_form(load(MODEL).graph)
-    batches = (torch.rand((4, *shape_of(inputs(float_graph)[0])[1:])),)
-    graph = quantise(float_graph, Regime("int8"), batches)
+    shape = shape_of(inputs(float_graph)[0])
+    images = next(iter(load_data("digits", input_shape=shape).batches("calibration", 64))).inputs
+    graph = quantise(float_graph, Regime("int8"), (torch.from_numpy(images),))
     outcome = Outcome("joint", Structure(), graph, write_tflite(graph, tmp_path / "model.tflite"))
     target = get_target("litert-host")
     job: Any = SimpleNamespace(data=load_data("digits"), target=target, request=SimpleNamespace(threads=1))

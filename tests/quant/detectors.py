@@ -41,7 +41,9 @@ def pixels_and_scores(gain: float = 300.0, function: str = "sigmoid", ends_in_co
     scores = b.conv2d(x, _draw(b, "kind", 3, 16, 1, 1), None, name="class_map")
     scores = b.call(function, scores, name="scores", **({"axis": 1} if function == "softmax" else {}))
     both = b.concat(boxes, scores, axis=1, name="joined")
-    return b.finish(b.conv2d(both, _draw(b, "last", 4, 7, 3, 3), None) if ends_in_conv else both)
+    return b.finish(
+        b.conv2d(both, _draw(b, "last", 4, 7, 3, 3), None, name="last_map") if ends_in_conv else both
+    )
 
 
 def one_map(cut: bool) -> Graph:
@@ -115,7 +117,7 @@ HEADS: dict[str, tuple[Callable[[], Graph], int]] = {
 
 
 def images(count: int, seed: int) -> Tensor:
-    """Smooth pictures, as cameras take them."""
+    """Smooth pictures of bounded brightness, as cameras take them."""
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn((count, 3, 8, 8), generator=generator)
+    coarse = 2 * torch.rand((count, 3, 8, 8), generator=generator) - 1
     return torch.nn.functional.interpolate(coarse, (32, 32), mode="bilinear")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from mcc.cli.models import lower_graph
 from mcc.errors import DataError
-from mcc.ir.graph import Graph, GraphBuilder, outputs, run
-from mcc.ir.notes import shape_of
+from mcc.ir.graph import Graph, GraphBuilder, calls, op_name, outputs, run
+from mcc.ir.notes import annotate, shape_of
 from mcc.pass_api import PassContext, apply_pass
 from mcc.quant.regions import integer_nodes
 from mcc.quant.simulator import flavour_of, simulate
@@ -23,6 +22,8 @@ from tests.quant.detectors import BOXES, HEADS, images, one_map, pixels_and_scor
 
 RUNTIMES = {"litert-host": "tflite", "ort-host": "onnx", "executorch-host": "pte"}
 BOX_SHARE = 0.01
+DISTRIBUTION_SHARE = 0.015
+"""Boxes as the mean of a distribution over 16 distances: each share is rounded to 1/256, times up to 15."""
 SCORE = 0.02
 
 
@@ -33,24 +34,32 @@ def quantised(graph: Graph, seed: int = 1) -> tuple[Graph, PassContext]:
 
 @pytest.mark.parametrize("target", RUNTIMES)
 @pytest.mark.parametrize("head", HEADS)
-def test_boxes_and_scores_of_a_head_are_those_of_float(head: str, target: str, tmp_path: Path) -> None:
+def test_a_head_adds_little_to_the_noise_of_its_convolutions(head: str, target: str, tmp_path: Path) -> None:
+    """Held against the same network whose convolutions alone run on integers, and against float."""
     found = get_target(target)
     if not found.available().ok:
         pytest.skip(f"{target} is not installed")
     make, axis = HEADS[head]
-    graph = make()
+    graph, body = make(), make()
+    for node in calls(body):
+        if op_name(node) != "conv2d":
+            annotate(node, precision="float")
     result, _ = quantised(graph)
     file = tmp_path / f"head.{RUNTIMES[target]}"
     file.write_bytes(lower_graph(result, RUNTIMES[target]))
     x = images(32, 2)
-    (wanted,) = run(graph, x)
     made = run_file(found, file, [x.numpy()], [shape_of(value) for value in outputs(graph)])
     (expected,) = simulate(result, [x], flavour=flavour_of(file.suffix))
     assert compare_outputs(made, [expected.numpy()], integer=False, tolerance=0.01).passed
-    error = np.abs(np.moveaxis(made[0] - wanted.numpy(), axis, 1))
-    boxes = np.moveaxis(wanted.numpy(), axis, 1)[:, :BOXES]
-    assert error[:, :BOXES].max() < BOX_SHARE * (boxes.max() - boxes.min())
-    assert error[:, BOXES:].max() < SCORE
+    (wanted,), (plain,) = run(graph, x), simulate(quantised(body)[0], [x])
+    value, wanted, plain = (t.movedim(axis, 1) for t in (torch.from_numpy(made[0]), wanted, plain))
+    span = float(wanted[:, :BOXES].max() - wanted[:, :BOXES].min())
+    added = (value - plain).abs()
+    most = DISTRIBUTION_SHARE if head == "yolo v8" else BOX_SHARE
+    assert float(added[:, :BOXES].max()) < most * span
+    assert float(added[:, BOXES:].max()) < SCORE
+    assert float((value - wanted)[:, :BOXES].square().mean().sqrt()) < BOX_SHARE / 2 * span
+    assert float((value - wanted)[:, BOXES:].square().mean().sqrt()) < SCORE / 2
 
 
 @pytest.mark.parametrize("gain", [40.0, 100.0, 300.0, 3000.0])
@@ -64,10 +73,10 @@ def test_a_join_of_unlike_ranges_stays_float_by_node(gain: float) -> None:
 def test_what_reads_such_a_join_stays_float_too_and_keeps_its_numbers() -> None:
     graph = pixels_and_scores(300.0, ends_in_conv=True)
     result, ctx = quantised(graph)
-    assert dict(ctx.refusals)["conv2d"] == "no grid of int8 holds what it reads from joined"
+    assert dict(ctx.refusals)["last_map"] == "no grid of int8 holds what it reads from joined"
     x = images(16, 2)
     (wanted,), (made,) = run(graph, x), simulate(result, [x])
-    assert float((made - wanted).abs().max()) < 0.02 * float(wanted.abs().max())
+    assert float((made - wanted).square().mean()) < 1e-3 * float(wanted.square().mean())
 
 
 @pytest.mark.parametrize("cut", [True, False])

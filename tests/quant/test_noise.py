@@ -148,7 +148,7 @@ def test_compress_refuses_and_warns(
     monkeypatch.setattr(strategies, "quantise", planted)
     words = [
         "compress", stand_ins.MODEL, "--data", "digits", "--target", "litert-host", "--epochs", "0", "-q",
-        "--speedup", "1.5x", "--strategies", "int8-ptq",
+        "--speedup", "1.3x", "--strategies", "int8-ptq",
     ]  # fmt: skip
     assert main.run([*words, "-o", str(tmp_path / "refused")]) == 1
     assert "the integers lose the signal here" in capsys.readouterr().err
