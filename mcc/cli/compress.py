@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.failures import Interrupted
+from mcc.cli.failures import Interrupted, fail_after_result
 from mcc.cli.models import current_cut, model_options
 from mcc.cli.output import print_json, print_table
 from mcc.cli.progress import progress_for
@@ -72,12 +72,14 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
     """Compress MODEL for a target under budgets, and leave the model and a report in DIR.
 
     Without a budget, the most accurate result is taken, and within its margin of error the fastest. Exit
-    status 1 when no result keeps every budget; the sentence then names the nearest ones that can be kept.
+    status 1 when no result keeps every budget: the one that comes nearest is left in DIR, marked as missing
+    them, and the sentence names the nearest budgets that can be kept.
     """
     from mcc.compress import compress as run
 
     if "," in given["target"]:
         return _compress_several(output, settings, given)
+    failure: ConstraintError | None = None
     with progress_for(settings) as progress:
         try:
             report = run(
@@ -86,17 +88,15 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
                 strategies=names_in(given["strategies"]),
                 seed=settings.seed, progress=progress, command=command_line(),
             )  # fmt: skip
-        except ConstraintError:
-            if not settings.json:
-                _show_what_was_found(output)
-            raise
+        except ConstraintError as error:
+            failure, report = error, error.report
         except KeyboardInterrupt:
             again = shlex.join(["mcc", *[word for word in sys.argv[1:] if word != "--resume"], "--resume"])
             raise Interrupted(f"{again} goes on from here") from None
-    if settings.json:
-        print_json(report.to_dict())
-    else:
-        show_report(report, output)
+    if report is not None:
+        print_json(report.to_dict()) if settings.json else show_report(report, output)
+    if failure is not None:
+        return fail_after_result(failure, shown=report is not None)
     return 0 if all(report.met.values()) else 1
 
 
@@ -218,22 +218,6 @@ def show_strategies(strategies: Sequence[StrategyResult]) -> None:
     from mcc.report.tables import STRATEGY_HEADERS, STRATEGY_NUMBERS, strategy_rows
 
     print_table(STRATEGY_HEADERS, strategy_rows(strategies, strategies[0]), right=STRATEGY_NUMBERS)
-
-
-def _show_what_was_found(folder: Path) -> None:
-    """The table of a run in which nothing keeps every budget: it shows how near each came."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from mcc.report.schema import StrategyResult
-
-    try:
-        raw = (folder / "state" / "strategies.json").read_bytes()
-        found = TypeAdapter(list[StrategyResult]).validate_json(raw)
-    except (OSError, ValidationError):  # the budget failed before anything was tried
-        return
-    if found:
-        show_strategies(found)
-        click.echo("")
 
 
 def show_report(report: Report, folder: Path) -> None:
