@@ -15,12 +15,13 @@ from mcc.compress.candidate import Structure, deployment_form, sparse_form, writ
 from mcc.compress.costs import Costs
 from mcc.compress.eligible import exact_passes, sparse_words
 from mcc.compress.final import unsure
-from mcc.compress.job import Job, Progress, Request, open_job, save_json, silent
+from mcc.compress.job import Job, Progress, open_job, save_json, silent
 from mcc.compress.losses import measured_sensitivities
 from mcc.compress.measured import MeasuredFiles
 from mcc.compress.outcome import Outcome
 from mcc.compress.planning import Planner, available_regimes, planned_integers, target_cluster
-from mcc.compress.strategies import Strategies, known_strategies
+from mcc.compress.request import Request, asked_budget, known_strategies
+from mcc.compress.strategies import Strategies
 from mcc.compress.summary import (
     check_file,
     decisions_of,
@@ -78,6 +79,7 @@ def compress(
     ray: str | None = None,
     steps: int = 1,
     strategies: Sequence[str] = (),
+    force: bool = False,
 ) -> Report:
     """Compress a model for a target under budgets; leave the model and its report in a folder.
 
@@ -104,7 +106,8 @@ def compress(
         workers: processes for sensitivities and repairs, of one thread each; None: this process alone.
         steps: in which the joint plan goes to its budget of time, with a little repair after each.
         ray: address of a Ray cluster for them instead; `local` starts one here.
-        strategies: to compare with the original, names of `mcc.compress.strategies.NAMES`; empty: all.
+        strategies: to compare with the original, names of `mcc.compress.request.STRATEGY_NAMES`; empty: all.
+        force: whether files in the folder that mcc did not make may be overwritten.
 
     Raises:
         ConstraintError: no strategy keeps every budget. The report and the strategy that misses them by least
@@ -112,21 +115,18 @@ def compress(
             feasible budgets.
         MccError: anything that cannot be used or failed a check.
     """
-    budget = Budget(
-        latency_us=latency_us,
-        model_cycles=model_cycles,
-        speedup=speedup,
-        size_bytes=size_bytes,
-        memory_bytes=memory_bytes,
-        max_drop=max_drop,
-    )
+    budget = asked_budget(
+        latency_us=latency_us, model_cycles=model_cycles, speedup=speedup, size_bytes=size_bytes,
+        memory_bytes=memory_bytes, max_drop=max_drop,
+    )  # fmt: skip
     given = _read_plan(plan)
     request = Request(
-        model, data, target, budget, epochs, threads, seed, Path(weights) if weights else None, input_shape,
-        "" if given is None else given.key(), tuple(cut), workers, ray, steps,
-        known_strategies(strategies),
+        model=model, data=data, target=target, budget=budget, epochs=epochs, threads=threads, seed=seed,
+        weights=Path(weights) if weights else None, input_shape=input_shape,
+        plan="" if given is None else given.key(), cut=tuple(cut), workers=workers, ray=ray, steps=steps,
+        strategies=known_strategies(strategies),
     )  # fmt: skip
-    job = open_job(request, Path(out), resume=resume, progress=progress)
+    job = open_job(request, Path(out), resume=resume, progress=progress, force=force, plan_file=plan)
     try:
         return Run(job, command).compress(given)
     finally:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mcc.compress.candidate import Structure, restructure
-from mcc.compress.job import Job, Request, load_job
+from mcc.compress.job import Job, load_job
+from mcc.compress.request import Request
 from mcc.compress.training import Trainer
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph, save_graph, write_beside

@@ -138,7 +138,7 @@ def test_a_job_done_again_reports_what_it_timed_itself(
     before = load_report(finished / "report.json")
     target.slower = 1.03
     target.heavier = 1.5
-    asked = {"strategies": ["int8-ptq"], "epochs": 0, "speedup": 1.01}
+    asked: dict[str, Any] = {"strategies": ["int8-ptq"], "epochs": 0, "speedup": 1.2}
     report = job(tmp_path / "out", **asked)
     assert report.baseline.peak_memory_bytes == 1.5 * (before.baseline.peak_memory_bytes or 0)
     for again in (report, job(tmp_path / "out", resume=True, **asked)):  # finished: timed again, too
