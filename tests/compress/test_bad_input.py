@@ -158,10 +158,11 @@ def test_a_folder_in_which_another_process_works_is_left_alone(
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, "out/state/in-use.lock"], stdout=subprocess.PIPE, stdin=subprocess.PIPE
     )
-    assert holder.stdout is not None
-    holder.stdout.readline()
-    status, said = _run(capsys, *TINY)
-    holder.communicate()
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        status, said = _run(capsys, *TINY)
+        holder.communicate()
     assert status == 2
     assert "out: is in use by another mcc" in said
     if Path("/proc/locks").exists():
@@ -173,6 +174,7 @@ def test_a_folder_in_which_another_process_works_is_left_alone(
 
 HOLD = """
 import sys
+from filelock import FileLock
 with FileLock(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
