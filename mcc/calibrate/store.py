@@ -18,9 +18,11 @@ from typing import Any, Self, get_args
 
 import platformdirs
 
+from mcc.calibrate.own_table import usable_table
 from mcc.cost_api import Kernel, Measurement, Precision
 from mcc.errors import DataError
 from mcc.ir.storage import write_beside
+from mcc.runtime.holder import holder_words, holders_of, said_when_waiting
 
 FORMAT = 1  # of the file; a file of another format is refused
 QUANTITIES = ("overhead", "correction", "offset", "excess")
@@ -42,6 +44,7 @@ _COLUMNS = {
     "kernels": ("fingerprint", *_ROW),
     "wholes": ("fingerprint", "quantity", "precision", "value", "low", "high", "source", "date"),
 }
+FILES = {"files": ("fingerprint", "key", "value", "date")}  # of `mcc.compress.measured`, in the same file
 _KEYS = {"kernels": ("fingerprint", "kernel"), "wholes": ("fingerprint", "quantity", "precision", "source")}
 
 
@@ -79,6 +82,11 @@ def default_path() -> Path:
     return Path(folder) / "latencies.sqlite"
 
 
+def own_table() -> Path:
+    """The user's own table, usable: see `mcc.calibrate.own_table`."""
+    return usable_table(default_path(), {**_COLUMNS, **FILES}, (0, FORMAT))
+
+
 class Store:
     """An open table. Every row is on disk as soon as its call returns; use it in a `with` statement.
 
@@ -90,7 +98,7 @@ class Store:
     """
 
     def __init__(self, path: Path | str | None = None) -> None:
-        self.path = Path(path) if path is not None else default_path()
+        self.path = Path(path) if path is not None else own_table()
         with self._told():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=WAIT_S)
@@ -108,10 +116,12 @@ class Store:
     def _told(self) -> Generator[None]:
         """Failures of the file as one sentence."""
         try:
-            yield
+            with said_when_waiting(self.path, "the table of measured kernels"):
+                yield
         except (sqlite3.Error, OSError) as error:
+            held = f", held by {holder_words(self.path)}" if holders_of(self.path) else ""
             raise DataError(
-                f"the table of measured kernels cannot be used: {error}",
+                f"the table of measured kernels cannot be used: {error}{held}",
                 where=str(self.path),
                 hint="set MCC_CACHE_DIR to a folder that can be written, or move the file away",
             ) from error

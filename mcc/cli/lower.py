@@ -19,6 +19,7 @@ from mcc.cli.models import (
 from mcc.cli.output import print_json
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
+from mcc.ir.outputs import check_output, files_in
 
 SUFFIXES = {**FORMATS, "ort": ".ort"}
 ROUTES = {"tflite": ("direct", "tensorflow"), "pte": ("auto", "direct", "export")}
@@ -40,11 +41,12 @@ OWNERS = {"opset": ("onnx", "ort"), "processor": ("ort",), "fp16": ("tflite",), 
 @click.option("--processor", type=click.Choice(["arm", "amd64"]),
               help="ort: whose kernels the file is prepared for; arm if left out.")  # fmt: skip
 @click.option("--fp16", is_flag=True, help="tflite: float weights in half precision.")
+@click.option("--force", is_flag=True, help="Overwrite a file that was not named with -o.")
 @model_options
 @common_options
 def lower(
     model: str, to: str, output: Path | None, via: str | None, opset: int | None, processor: str | None,
-    fp16: bool, input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+    fp16: bool, force: bool, input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Write a model in a mobile format: batch norms folded, activations fused, quantisation kept as it is."""
     if to == "onnx" and output is not None and output.suffix == ".ort":
@@ -52,6 +54,7 @@ def lower(
     options = _options(to, via=via, opset=opset, processor=processor, fp16=fp16)
     loaded = load_model(model, input_shape, weights)
     path = output or Path(f"{loaded.name}{SUFFIXES[to]}")
+    check_output(path, files_in(model, weights), named=output is not None, force=force)
     graph = deployment_form(loaded.graph)
     raw = lower_graph(graph, to, **stated_normalisation(loaded.preprocessing), **options)
     write_bytes(path, raw)

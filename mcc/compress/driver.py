@@ -193,7 +193,10 @@ class Run:
     def _sensitivities(self) -> Sensitivities:
         path = self.job.state / "sensitivities.json"
         if path.exists():
-            return Sensitivities.load(path)
+            try:
+                return Sensitivities.load(path)
+            except DataError as error:
+                log.warning("%s: measured again", error.message if error.where is None else error)
         found = measured_sensitivities(self.job, self.regimes(), self.integer, self.crew)
         found.save(path)
         return found

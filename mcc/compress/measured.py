@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mcc.calibrate.store import WAIT_S, default_path
+from mcc.calibrate.store import WAIT_S, own_table
 from mcc.errors import DataError
+from mcc.runtime.holder import said_when_waiting
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class MeasuredFiles:
 
     def __init__(self, fingerprint: str, path: Path | None = None) -> None:
         self.fingerprint = fingerprint
-        self.path = path if path is not None else default_path()
+        self.path = path if path is not None else own_table()
 
     def get(self, key: str) -> Remembered | None:
         """What was measured; None where nothing was, or nothing that can be read. Raises DataError."""
@@ -75,7 +76,10 @@ class MeasuredFiles:
     def _open(self) -> Generator[sqlite3.Connection]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=WAIT_S)) as connection:
+            with (
+                closing(sqlite3.connect(self.path, timeout=WAIT_S)) as connection,
+                said_when_waiting(self.path, "the table of measurements"),
+            ):
                 connection.execute(_SCHEMA)
                 yield connection
         except (sqlite3.Error, OSError) as error:

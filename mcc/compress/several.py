@@ -260,9 +260,10 @@ _PLANNING = ("seed", "threads", "weights", "input_shape", "cut", "workers", "ray
 def _check_options(model: str, data: str, target: str, budget: Budget, options: Mapping[str, Any]) -> None:
     """Refuse what cannot be used, before a plan is made. Raises UsageError."""
     names = {field.name for field in fields(Request)} - {"budget", "plan"}
-    asked = {name: value for name, value in options.items() if name in names}
+    asked: dict[str, Any] = {name: value for name, value in options.items() if name in names}
     asked["strategies"] = known_strategies(asked.get("strategies", ()))
-    Request(**{**asked, "model": model, "data": data, "target": target, "budget": budget, "plan": "shared"})
+    asked |= {"model": model, "data": data, "target": target, "budget": budget, "plan": "shared"}
+    Request(**asked)
 
 
 def _check_plan_file(path: Path, reads: Sequence[str | Path | None], *, force: bool) -> None:

@@ -34,7 +34,7 @@ class Speed:
 
     def __post_init__(self) -> None:
         times = (self.latency_us, self.low_us, self.high_us, self.p10_us, self.p90_us, self.baseline_us)
-        if not all(isinstance(time, int | float) and 0 < time < math.inf for time in times):
+        if not all(0 < time < math.inf for time in times):
             raise ValueError(f"times must be above zero and finite, not {times}")
         if not self.low_us <= self.latency_us <= self.high_us:
             raise ValueError(f"{self.latency_us} is outside its interval {self.low_us} to {self.high_us}")
