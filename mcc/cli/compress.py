@@ -79,6 +79,7 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
     if "," in given["target"]:
         return _compress_several(output, settings, given)
     failure: ConstraintError | None = None
+    report: Report | None
     with progress_for(settings) as progress:
         try:
             report = run(
@@ -93,8 +94,8 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
             raise Interrupted(how_to_go_on()) from None
     if report is not None:
         print_json(report.to_dict()) if settings.json else show_report(report, output)
-    if failure is not None:
-        return fail_after_result(failure, shown=report is not None)
+    if failure is not None or report is None:
+        return fail_after_result(failure, shown=report is not None) if failure is not None else 1
     return 0 if all(report.met.values()) else 1
 
 

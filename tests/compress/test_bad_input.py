@@ -366,14 +366,3 @@ def test_a_full_disk_is_named_at_once(
     assert "choose another" in said
     assert not list(Path("out").rglob("*.part"))
     assert name not in _left()
-
-
-def test_a_table_that_cannot_be_written_is_named(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, cache_dir: Path
-) -> None:
-    stand_ins.install(monkeypatch)
-    cache_dir.write_text("a file where the folder should be")
-    status, said = _run(capsys, *TINY)
-    assert status == 2
-    assert "latencies.sqlite: the table of measurements cannot be used" in said
-    assert "MCC_CACHE_DIR" in said
