@@ -4,8 +4,8 @@
 
 First the job runs until the table of measurements holds all that it asks for; then once undisturbed; then
 once for each kill, with a copy of the same table: SIGKILL at a random moment, `--resume`, perhaps again.
-Structure, graph and weights of every strategy must be equal to the byte. Which of them is chosen rests on times that
-each run takes itself, and may differ. Exit status 1 where something else does.
+Structure, graph and weights of every strategy must be equal to the byte. Which of them is chosen rests on
+times that each run takes itself, and may differ. Exit status 1 where something else does.
 """
 
 from __future__ import annotations
