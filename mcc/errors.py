@@ -6,7 +6,7 @@ Every error a user can cause is an `MccError`; the command line prints it as one
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class MccError(Exception):
@@ -69,10 +69,16 @@ class Refusal(MccError):
 
 
 class ConstraintError(MccError):
-    """A budget that cannot be kept; the hint names the nearest feasible one."""
+    """A budget that cannot be kept; the hint names the nearest feasible one.
+
+    Attributes:
+        report: what was found all the same, a `mcc.report.schema.Report`; of a job for several targets, the
+            reports by target. None where nothing was.
+    """
 
     code = "constraint"
     exit_status = 1
+    report: Any = None
 
 
 class VerificationError(MccError):

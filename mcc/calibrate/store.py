@@ -19,10 +19,12 @@ from typing import Any, Self, get_args
 import platformdirs
 
 from mcc.calibrate.merging import FORMAT, read_table
+from mcc.calibrate.own_table import usable_table
 from mcc.calibrate.rows import QUANTITIES, checked, kernel_in
 from mcc.cost_api import Measurement, Precision
 from mcc.errors import DataError
 from mcc.ir.storage import write_beside
+from mcc.runtime.holder import holder_words, holders_of, said_when_waiting
 
 WAIT_S = 60.0  # for another process's write, which takes milliseconds
 
@@ -42,7 +44,7 @@ _COLUMNS = {
     "kernels": ("fingerprint", *_ROW),
     "wholes": ("fingerprint", "quantity", "precision", "value", "low", "high", "source", "date"),
 }
-_BESIDE = {"files"}  # kept in the same file by `mcc.compress.measured`, which may have made it
+FILES = {"files": ("fingerprint", "key", "value", "date")}  # of `mcc.compress.measured`, in the same file
 _OWN_HINT = "take the row out, or move the file away: what it held is measured again"
 _KEYS = {"kernels": ("fingerprint", "kernel"), "wholes": ("fingerprint", "quantity", "precision", "source")}
 
@@ -81,6 +83,11 @@ def default_path() -> Path:
     return Path(folder) / "latencies.sqlite"
 
 
+def own_table() -> Path:
+    """The user's own table, usable: see `mcc.calibrate.own_table`."""
+    return usable_table(default_path(), {**_COLUMNS, **FILES}, (0, FORMAT))
+
+
 class Store:
     """An open table. Every row is on disk as soon as its call returns; use it in a `with` statement.
 
@@ -92,7 +99,7 @@ class Store:
     """
 
     def __init__(self, path: Path | str | None = None) -> None:
-        self.path = Path(path) if path is not None else default_path()
+        self.path = Path(path) if path is not None else own_table()
         with self._told():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=WAIT_S)
@@ -110,7 +117,7 @@ class Store:
     def _check_empty(self) -> None:
         """Refuse a database that others keep something else in. Raises DataError."""
         tables = {row[0] for row in self._connection.execute("SELECT name FROM sqlite_master")}
-        foreign = {name for name in tables - _BESIDE if not name.startswith("sqlite_")}
+        foreign = {name for name in tables - set(FILES) if not name.startswith("sqlite_")}
         if foreign:
             raise DataError(
                 f"is an SQLite file of another program (it holds {min(foreign)}), and no table of mcc",
@@ -121,10 +128,12 @@ class Store:
     def _told(self) -> Generator[None]:
         """Failures of the file as one sentence."""
         try:
-            yield
+            with said_when_waiting(self.path, "the table of measured kernels"):
+                yield
         except (sqlite3.Error, OSError) as error:
+            held = f", held by {holder_words(self.path)}" if holders_of(self.path) else ""
             raise DataError(
-                f"the table of measured kernels cannot be used: {error}",
+                f"the table of measured kernels cannot be used: {error}{held}",
                 where=str(self.path),
                 hint="set MCC_CACHE_DIR to a folder that can be written, or move the file away",
             ) from error

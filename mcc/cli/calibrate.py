@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,7 @@ def calibrate(
     same; others stay in the table and are named.
     """
     from mcc.calibrate import calibrate as measure
+    from mcc.ir.outputs import files_in
 
     if results is not None:
         return _take_over(results, settings)
@@ -75,7 +76,7 @@ def calibrate(
             get_target(target), graph, budget_s=budget, threads=threads, progress=progress, seed=settings.seed
         )
     if export is not None:
-        _exported(target, export, threads)
+        _exported(target, export, threads, [*merge, *files_in(model, weights)])
     if settings.json:
         return print_json(result.to_dict())
     return _show(result, target)
@@ -102,10 +103,12 @@ def _merged(paths: tuple[Path, ...]) -> int:
         return store.merge(*paths)
 
 
-def _exported(target: str, path: Path, threads: int) -> int:
+def _exported(target: str, path: Path, threads: int, reads: Sequence[Path]) -> int:
     from mcc.calibrate.store import Store
+    from mcc.ir.outputs import check_output
 
     with Store() as store:
+        check_output(path, [*reads, store.path], named=True)
         return store.export(path, get_target(target).fingerprint(threads).key())
 
 
@@ -117,7 +120,7 @@ def _shared(
 
     fingerprint = get_target(target).fingerprint(threads).key()
     merged = _merged(merge)
-    exported = 0 if export is None else _exported(target, export, threads)
+    exported = 0 if export is None else _exported(target, export, threads, merge)
     with Store() as store:
         usable, stale, path = len(store.known(fingerprint)), store.others(fingerprint), store.path
     if settings.json:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.failures import Interrupted
+from mcc.cli.failures import Interrupted, fail_after_result
 from mcc.cli.models import current_cut, model_options
 from mcc.cli.noise_check import noise_option
 from mcc.cli.output import print_json, print_table
 from mcc.cli.pictures import asked_pictures, job_picture_options, judged_output, labels_ignored
 from mcc.cli.progress import progress_for
-from mcc.cli.quantities import LATENCY, POINTS, RATIO, SIZE, LatencyLimit
+from mcc.cli.quantities import EPOCHS, LATENCY, NAMES, POINTS, RATIO, SIZE, LatencyLimit, parse_names
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import ConstraintError, UsageError
 
@@ -52,14 +52,12 @@ def job_options(callback: Callback) -> Callback:
 
 @click.command(short_help="Compress a model under budgets, and report what it cost.")
 @job_options
-@click.option(
-    "--epochs", type=click.FloatRange(0), metavar="N", help="Passes over the data for repair; 0: none."
-)
+@click.option("--epochs", type=EPOCHS, metavar="N", help="Passes over the data for repair; 0: none.")
 @click.option("--plan", "plan_file", type=click.Path(dir_okay=False, exists=True, path_type=Path),
               metavar="FILE", help="Follow this plan.json and do not make one.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 6), default=1, show_default=True, metavar="N",
               help="Go to the budget of time in N steps, with a little repair after each.")  # fmt: skip
-@click.option("--strategies", metavar="NAME,...",
+@click.option("--strategies", type=NAMES, metavar="NAME,...",
               help="Compare only these with the original, as joint,int8-ptq; all if not given.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), metavar="N",
               help="Processes for sensitivities and repairs, of one thread each.")  # fmt: skip
@@ -69,6 +67,7 @@ def job_options(callback: Callback) -> Callback:
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default="out",
               show_default=True, metavar="DIR", help="Where everything goes.")  # fmt: skip
 @noise_option
+@click.option("--force", is_flag=True, help="Overwrite files in DIR that no job of mcc left there.")
 @model_options
 @job_picture_options
 @common_options
@@ -76,31 +75,31 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
     """Compress MODEL for a target under budgets, and leave the model and a report in DIR.
 
     Without a budget, the most accurate result is taken, and within its margin of error the fastest. Exit
-    status 1 when no result keeps every budget; the sentence then names the nearest ones that can be kept.
+    status 1 when no result keeps every budget: the one that comes nearest is left in DIR, marked as missing
+    them, and the sentence names the nearest budgets that can be kept.
     """
     from mcc.compress import compress as run
 
     if "," in given["target"]:
         return _compress_several(output, settings, given)
+    failure: ConstraintError | None = None
+    report: Report | None
     with progress_for(settings) as progress:
         try:
             report = run(
                 **arguments(given), epochs=given["epochs"], out=output, resume=given["resume"],
                 plan=given["plan_file"], workers=given["workers"], ray=given["ray"], steps=given["steps"],
-                strategies=names_in(given["strategies"]), allow_noise=given["allow_noise"],
+                strategies=given["strategies"] or (), force=given["force"], allow_noise=given["allow_noise"],
                 seed=settings.seed, progress=progress, command=command_line(),
             )  # fmt: skip
-        except ConstraintError:
-            if not settings.json:
-                _show_what_was_found(output)
-            raise
+        except ConstraintError as error:
+            failure, report = error, error.report
         except KeyboardInterrupt:
-            again = shlex.join(["mcc", *[word for word in sys.argv[1:] if word != "--resume"], "--resume"])
-            raise Interrupted(f"{again} goes on from here") from None
-    if settings.json:
-        print_json(report.to_dict())
-    else:
-        show_report(report, output)
+            raise Interrupted(how_to_go_on()) from None
+    if report is not None:
+        print_json(report.to_dict()) if settings.json else show_report(report, output)
+    if failure is not None or report is None:
+        return fail_after_result(failure, shown=report is not None) if failure is not None else 1
     return 0 if all(report.met.values()) else 1
 
 
@@ -135,7 +134,11 @@ def _several(given: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any], Bu
     from mcc.report.schema import Budget
 
     common = arguments(given)
-    targets = tuple(dict.fromkeys(name.strip() for name in common.pop("target").split(",") if name.strip()))
+    try:
+        targets = tuple(dict.fromkeys(parse_names(common.pop("target"))))
+    except UsageError as error:
+        error.where = "--target"
+        raise
     names = ("latency_us", "model_cycles", "speedup", "size_bytes", "memory_bytes", "max_drop")
     return targets, common, Budget(**{name: common.pop(name) for name in names})
 
@@ -147,30 +150,44 @@ def _compress_several(output: Path, settings: Settings, given: dict[str, Any]) -
         raise UsageError("follows one plan on one target", where="--plan", hint="name one --target")
     targets, common, budget = _several(given)
     model, data = common.pop("model"), common.pop("data")
+    failure: ConstraintError | None = None
     with progress_for(settings) as progress:
-        reports = compress_several(
-            model, data, targets, output, budget=budget, **common, epochs=given["epochs"],
-            resume=given["resume"], steps=given["steps"], workers=given["workers"], ray=given["ray"],
-            strategies=names_in(given["strategies"]), allow_noise=given["allow_noise"],
-            seed=settings.seed, progress=progress, command=command_line(),
-        )  # fmt: skip
-    if settings.json:
+        try:
+            reports = compress_several(
+                model, data, targets, output, budget=budget, **common, epochs=given["epochs"],
+                resume=given["resume"], steps=given["steps"], workers=given["workers"], ray=given["ray"],
+                strategies=given["strategies"] or (), force=given["force"],
+                allow_noise=given["allow_noise"],
+                seed=settings.seed, progress=progress, command=command_line(),
+            )  # fmt: skip
+        except ConstraintError as error:
+            failure, reports = error, error.report or {}
+        except KeyboardInterrupt:
+            raise Interrupted(how_to_go_on()) from None
+    if settings.json and reports:
         print_json({name: report.to_dict() for name, report in reports.items()})
-    else:
+    elif reports:
         for name, report in reports.items():
             click.echo(f"\n{name}")
             show_report(report, output / place(name))
+    if failure is not None:
+        return fail_after_result(failure, shown=bool(reports))
     return 0 if all(kept for report in reports.values() for kept in report.met.values()) else 1
 
 
 def _plan_several(output: Path | None, settings: Settings, given: dict[str, Any]) -> int:
     """One plan for several targets: measured on each of them, untrained."""
     from mcc.compress.job import save_json
+    from mcc.compress.request import refuse_unplanned
     from mcc.compress.several import plan_several
-    from mcc.report.words import time_words
+    from mcc.ir.outputs import files_in, refuse_inputs
+    from mcc.runtime import get_target
 
     targets, common, budget = _several(given)
+    refuse_unplanned(budget, ("max_drop",))
     model, data = common.pop("model"), common.pop("data")
+    if output is not None:
+        refuse_inputs([output], files_in(model, data, common["weights"]))
     with progress_for(settings) as progress, tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
         found = plan_several(
             model, data, targets, Path(folder), budget=budget, **common, seed=settings.seed, progress=progress
@@ -181,11 +198,13 @@ def _plan_several(output: Path | None, settings: Settings, given: dict[str, Any]
         print_json(found.to_dict())
     else:
         rows = [
-            [name, time_words(trial.speed.latency_us), f"{trial.speed.speedup:.2f}x",
-             "kept" if trial.keeps_all else "not kept"]
+            [name, get_target(name).unit.words(trial.speed.latency_us), f"{trial.speed.speedup:.2f}x",
+             "kept" if trial.keeps_all else "not kept", trial.speed.date[:10]]
             for name, trial in found.trials.items()
         ]  # fmt: skip
-        print_table(["target", "latency", "speed-up", "budgets"], rows, right=["latency", "speed-up"])
+        print_table(
+            ["target", "latency", "speed-up", "budgets", "timed on"], rows, right=["latency", "speed-up"]
+        )
     return 0 if found.keeps_all else 1
 
 
@@ -213,14 +232,15 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def names_in(listed: str | None) -> tuple[str, ...]:
-    """Names of a list with commas, empty where none was given."""
-    return tuple(name.strip() for name in (listed or "").split(",") if name.strip())
-
-
 def command_line() -> str:
     """The command as typed, without the folder of the program."""
     return shlex.join(["mcc", *sys.argv[1:]])
+
+
+def how_to_go_on() -> str:
+    """The command that goes on from where this one was stopped, as a sentence."""
+    again = [word for word in sys.argv[1:] if word not in ("--resume", "--force")]
+    return f"{shlex.join(['mcc', *again, '--resume'])} goes on from here"
 
 
 def show_strategies(strategies: Sequence[StrategyResult]) -> None:
@@ -228,22 +248,6 @@ def show_strategies(strategies: Sequence[StrategyResult]) -> None:
     from mcc.report.tables import STRATEGY_HEADERS, STRATEGY_NUMBERS, strategy_rows
 
     print_table(STRATEGY_HEADERS, strategy_rows(strategies, strategies[0]), right=STRATEGY_NUMBERS)
-
-
-def _show_what_was_found(folder: Path) -> None:
-    """The table of a run in which nothing keeps every budget: it shows how near each came."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from mcc.report.schema import StrategyResult
-
-    try:
-        raw = (folder / "state" / "strategies.json").read_bytes()
-        found = TypeAdapter(list[StrategyResult]).validate_json(raw)
-    except (OSError, ValidationError):  # the budget failed before anything was tried
-        return
-    if found:
-        show_strategies(found)
-        click.echo("")
 
 
 def show_report(report: Report, folder: Path) -> None:

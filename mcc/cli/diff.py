@@ -34,7 +34,10 @@ def diff(
     Nodes are matched by name, then by the nodes of the captured graph that both come from.
     """
     from mcc.ir.diff import diff_views
+    from mcc.ir.outputs import check_output, files_in
 
+    if html is not None:
+        check_output(html, files_in(a, b, weights), named=True)
     first, second = _views(a, input_shape, weights), _views(b, input_shape, weights)
     found = diff_views(first, second, attributes=_kind(a) == _kind(b))
     if html is not None:

@@ -47,6 +47,18 @@ def report(error: Exception) -> int:
     return _internal(error)
 
 
+def fail_after_result(error: MccError, *, shown: bool) -> int:
+    """The exit status of a command that shows a result and fails all the same, and its sentence.
+
+    Args:
+        shown: whether the result is on stdout: with --json, it then is the one document there.
+    """
+    if not shown:
+        raise error
+    click.echo(f"mcc: error: {' '.join(str(error).split())}", err=True)
+    return error.exit_status
+
+
 def _say(sentence: str, status: int, machine: Mapping[str, object] | None = None) -> int:
     if current_settings().json:
         details = machine or {"code": "stopped", "message": sentence}

@@ -22,6 +22,7 @@ from mcc.cli.output import print_json
 from mcc.cli.pictures import picture_options
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
+from mcc.ir.outputs import check_output, files_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,12 +53,13 @@ OWNERS = {"opset": ("onnx", "ort"), "processor": ("ort",), "fp16": ("tflite",), 
     "--data", metavar="DATA", help="Check an integer model on these images; random inputs if left out."
 )
 @noise_option
+@click.option("--force", is_flag=True, help="Overwrite a file that was not named with -o.")
 @model_options
 @picture_options
 @common_options
 def lower(
     model: str, to: str, output: Path | None, via: str | None, opset: int | None, processor: str | None,
-    fp16: bool, data: str | None, allow_noise: bool, input_shape: tuple[int, ...] | None,
+    fp16: bool, data: str | None, allow_noise: bool, force: bool, input_shape: tuple[int, ...] | None,
     weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Write a model in a mobile format: batch norms folded, activations fused, quantisation kept as it is.
@@ -74,6 +76,7 @@ def lower(
     options = _options(to, via=via, opset=opset, processor=processor, fp16=fp16)
     loaded = load_model(model, input_shape, weights)
     path = output or Path(f"{loaded.name}{SUFFIXES[to]}")
+    check_output(path, files_in(model, weights), named=output is not None, force=force)
     graph = deployment_form(loaded.graph)
     stated = stated_preprocessing(model, loaded)
     noise = check_integers(

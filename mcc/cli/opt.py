@@ -43,14 +43,15 @@ CALIBRATION_BATCH = 32
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write FILE.mcc and its constants; without it the text form goes to stdout.")  # fmt: skip
 @noise_option
+@click.option("--force", is_flag=True, help="Overwrite constants that lie beside a new FILE.mcc.")
 @model_options
 @picture_options
 @common_options
 def opt(
     model: str, text: str | None, level: str | None, print_after: str | None, verify: bool,
     bisect_limit: int | None, timing: bool, stats: bool, files: tuple[Path, ...], data: str | None,
-    reproducer: Path, output: Path | None, allow_noise: bool, input_shape: tuple[int, ...] | None,
-    weights: Path | None, settings: Settings,
+    reproducer: Path, output: Path | None, allow_noise: bool, force: bool,
+    input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Run passes on a graph, verified one by one, and write the result.
 
@@ -58,6 +59,7 @@ def opt(
     A graph with quantisers is held against the float network of its weights, on calibration images of DATA or
     else on random inputs; nothing is written where its signal is lost.
     """
+    from mcc.ir.outputs import check_output, files_in
     from mcc.ir.storage import save_graph
     from mcc.ir.text import print_graph
     from mcc.pass_api import load_passes
@@ -68,6 +70,8 @@ def opt(
         raise UsageError("needs one of -p PIPELINE and -O LEVEL", where="mcc opt")
     if output is not None and output.suffix != ".mcc":
         raise UsageError("must end in .mcc", where=str(output), hint="mcc lower writes the other formats")
+    if output is not None:
+        check_output(output, files_in(model, weights, data, *files), named=True, force=force)
     pipeline = Pipeline.parse(text if text is not None else f"-O{level}", load_passes(files))
     loaded = load_model(model, input_shape, weights)
     graph, stated = loaded.graph, stated_preprocessing(model, loaded)

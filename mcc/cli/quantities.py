@@ -99,6 +99,25 @@ def parse_points(text: str) -> float:
     return value
 
 
+def parse_epochs(text: str) -> float:
+    """Passes over the data, `2.5`; zero allowed. Raises UsageError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise UsageError(f"{text!r} is no number of passes over the data", hint="write for example 2.5, or 0")
+    return value
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """`joint,int8-ptq`: names between commas, at least one. Raises UsageError."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise UsageError(f"{text!r} has a place without a name", hint="write names with commas between them")
+    return names
+
+
 def parse_shape(text: str) -> tuple[int, ...]:
     """`1,3,224,224` or `1x3x224x224`; batch first. Raises UsageError."""
     words = [word.strip() for word in re.split("[,x]", text)]
@@ -138,6 +157,8 @@ class Quantity(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+EPOCHS = Quantity("epochs", parse_epochs)
+NAMES = Quantity("names", parse_names)
 LATENCY = Quantity("latency", parse_latency)
 RATIO = Quantity("ratio", parse_ratio)
 SIZE = Quantity("size", parse_size)

@@ -1,8 +1,9 @@
 """Measuring candidates: latency interleaved with the baseline, peak memory, and the task's metric.
 
-Every measurement is kept by the digest of the file, in the folder of the run and, as far as it is a time or
-peak memory, in the table that runs share: a run that goes on after a kill, or is made again with the same
-table, rests on the same figures and comes to the same plan.
+Planning tries many files, and the same ones again in the next run: what it measured is kept by the digest of
+the file, in the folder of the run and, as far as it is a time or peak memory, in the table that runs share,
+with its date. A run that goes on after a kill, or is made again with the same table, plans from the same
+figures. What the report states is never taken from there: see `mcc.compress.final`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mcc.calibrate.calm import calm_times
+from mcc.compress.final import FinalFigures
 from mcc.compress.measured import MeasuredFiles
+from mcc.compress.speed import Speed
 from mcc.data import DataModule, Task, load_task
 from mcc.data.module import SplitName
 from mcc.data.outputs import Output
-from mcc.errors import DataError
 from mcc.ir.storage import write_beside
 from mcc.report.judge import judge_file
 from mcc.runtime.samples import LatencySamples
@@ -44,35 +48,18 @@ of 15 measurements in LiteRT.js of a file against itself came out 3.8 to 1, and 
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Latency of a file and of the baseline, measured in turns.
+class Known:
+    """A figure that was measured for planning.
 
     Attributes:
-        latency_us: median, and `low_us`, `high_us` its 95 % interval.
-        p10_us, p90_us: of all samples.
-        runs: inferences timed.
-        baseline_us: median of the baseline in the same rounds.
-        others_cores: processor cores that other programs kept busy meanwhile.
+        value: plain JSON values.
+        date: when, ISO 8601 in UTC.
+        earlier: whether another run measured it, and this one found it in the shared table.
     """
 
-    latency_us: float
-    low_us: float
-    high_us: float
-    p10_us: float
-    p90_us: float
-    runs: int
-    baseline_us: float
-    others_cores: float
-
-    @property
-    def speedup(self) -> float:
-        """Baseline over this file."""
-        return self.baseline_us / self.latency_us
-
-    @property
-    def speedup_ci95(self) -> tuple[float, float]:
-        """Interval of the speed-up from that of the median."""
-        return self.baseline_us / self.high_us, self.baseline_us / self.low_us
+    value: Any
+    date: str
+    earlier: bool = False
 
 
 class Bench:
@@ -82,12 +69,9 @@ class Bench:
         target, threads: where to measure.
         baseline: the original, lowered the same way.
         store: JSON file of what was measured in this run.
-        shared: what any run measured of the same files; None to look at this run's only.
+        shared: what any run measured of the same files, for planning; None to look at this run's only.
         task: bound to the outputs of the job's network; None binds the data's to each file's own.
         outputs: of that network.
-
-    Raises:
-        DataError: `store` holds something else.
     """
 
     def __init__(
@@ -108,6 +92,9 @@ class Bench:
         self.store = store
         self.shared = shared
         self.known = _stored(store)
+        self.final = FinalFigures(store.with_name("final.json"))
+
+    # -- for planning --------------------------------------------------------------------------------------
 
     def original(self, *, budget_s: float) -> Speed:
         """Latency of the baseline alone; the fastest session counts where something disturbed it.
@@ -116,11 +103,11 @@ class Bench:
         would make every plan too fast and every prediction too slow.
         """
 
-        def measure() -> dict[str, Any]:
+        def measure() -> Speed:
             (found,) = calm_times(self.target, [self.baseline], threads=self.threads, budget_s=budget_s)
-            return asdict(_speed(found, found))
+            return Speed.of(found, found, _now())
 
-        return Speed(**self._measured(f"original {digest(self.baseline)}", measure))
+        return self._speed(f"original {digest(self.baseline)}", measure)
 
     def speed(self, path: Path, *, budget_s: float = TRIAL_SECONDS) -> Speed:
         """Latency of one file in turns with the baseline, until its median is sure or the time is spent.
@@ -129,49 +116,58 @@ class Bench:
         """
         if digest(path) == digest(self.baseline):
             return self.original(budget_s=budget_s)
-        key = f"speed {digest(self.baseline)} {digest(path)}"
-        return Speed(**self._measured(key, lambda: asdict(self._together([path], budget_s)[0])))
 
-    def speeds(self, paths: Sequence[Path], *, budget_s: float, anew: bool = False) -> list[Speed]:
-        """Latency of several files, all in turns with one another and the baseline, in fresh processes.
+        def measure() -> Speed:
+            baseline, one = self._together([self.baseline, path], budget_s)
+            return Speed.of(one, baseline, _now())
 
-        Files of the same bytes are measured as one: that they differ by noise would mean nothing.
+        return self._speed(f"speed {digest(self.baseline)} {digest(path)}", measure)
+
+    def trial_memory(self, path: Path) -> int:
+        """Peak memory of a candidate in a fresh runner, see `mcc.runtime.target.Target.peak_memory`."""
+        key = f"peak {self.target.memory_kind} {digest(path)}"
+        return int(self._measured(key, lambda: self._peak(path), _is_bytes).value)
+
+    def _speed(self, key: str, measure: Callable[[], Speed]) -> Speed:
+        found = self._measured(key, lambda: asdict(measure()), _is_speed)
+        return Speed.from_json({**found.value, "date": found.date})
+
+    @property
+    def remembered(self) -> dict[str, str]:
+        """What planning took from earlier runs, and when that was measured, by the kind of figure."""
+        kinds = {"original": "latency of the original", "speed": "latency of trials", "peak": "memory"}
+        dates: dict[str, list[str]] = {}
+        for key, one in sorted(self.known.items()):
+            kind = kinds.get(key.split(" ")[0])
+            if one.earlier and kind is not None:
+                dates.setdefault(kind, []).append(one.date)
+        return {kind: period_words(found) for kind, found in dates.items()}
+
+    # -- for the report ------------------------------------------------------------------------------------
+
+    def final_speeds(
+        self, paths: Sequence[Path], *, budget_s: float, doubtful: Callable[[Speed], bool]
+    ) -> list[Speed]:
+        """Latency of several files, all in turns with one another and the baseline, timed in this run.
+
+        Files of the same bytes are measured as one: that they differ by noise would mean nothing, and one
+        file, loaded twice, can differ by 5 % from itself in a browser.
 
         Args:
-            anew: measure even what is known, and remember that instead.
-        """
-        marks = [digest(path) for path in paths]
-        unlike = dict(zip(marks, paths, strict=True))
-        key = "speeds " + hashlib.sha256(" ".join((digest(self.baseline), *unlike)).encode()).hexdigest()
-        budget_s *= len(unlike) / max(1, len(paths))
-        files = list(unlike.values())
-        found = self._measured(
-            key, lambda: [asdict(speed) for speed in self._together(files, budget_s)], anew=anew
-        )
-        by_mark = dict(zip(unlike, (Speed(**speed) for speed in found), strict=True))
-        return [by_mark[mark] for mark in marks]
-
-    def _together(self, paths: Sequence[Path], budget_s: float) -> list[Speed]:
-        """Measured until nothing disturbs it, at most `1 + AGAIN` times; the least disturbed counts.
-
-        A file of the baseline's bytes is the baseline: loaded twice, one file can differ by 5 % in a browser.
+            budget_s: of one session.
+            doubtful: whether a figure calls for another session, see `mcc.compress.final`.
         """
         marks = [digest(path) for path in paths]
         first = digest(self.baseline)
-        others = [path for path, mark in zip(paths, marks, strict=True) if mark != first]
-        best: list[LatencySamples] = []
-        for _ in range(1 + AGAIN):
-            found = self.target.time([self.baseline, *others], threads=self.threads, budget_s=budget_s)
-            best = min((best, found), key=_disturbance) if best else found
-            if _disturbance(best) <= DISTURBED:
-                break
-        rest = iter(best[1:])
-        return [_speed(best[0] if mark == first else next(rest), best[0]) for mark in marks]
+        unlike = {first: self.baseline, **dict(zip(marks, paths, strict=True))}
+        unlike[first] = self.baseline
+        budget_s *= len(unlike) / max(1, len(paths))
+        found = self.final.speeds(unlike, first, lambda files: self._together(files, budget_s), doubtful)
+        return [found[mark] for mark in marks]
 
-    def memory_bytes(self, path: Path) -> int:
-        """Peak memory of a fresh runner, see `mcc.runtime.target.Target.peak_memory`."""
-        key = f"peak {self.target.memory_kind} {digest(path)}"
-        return int(self._measured(key, lambda: self.target.peak_memory(path, self.threads)))
+    def final_memory(self, path: Path) -> int:
+        """Peak memory of a file in a fresh runner, measured in this run."""
+        return self.final.peak(digest(path), lambda: self._peak(path))
 
     def metric(self, path: Path, data: DataModule, split: SplitName) -> float:
         """The task's metric of a lowered file, run in the target's runtime.
@@ -204,35 +200,80 @@ class Bench:
             write_beside(kept, lambda p: _save_array(p, found))
         return found
 
-    def _measured(self, key: str, measure: Callable[[], Any], *, anew: bool = False) -> Any:
-        """What this run or, before it, any run measured; else, or if it has to be `anew`, measured now."""
-        if anew or key not in self.known:
-            found = self.shared.get(key) if self.shared is not None and not anew else None
-            if found is None:
-                found = measure()
-                if self.shared is not None:
-                    self.shared.put(key, found)
-            self.remember({key: found})
-        return self.known[key]
+    # -- measuring and remembering -------------------------------------------------------------------------
 
-    def remember(self, found: dict[str, Any]) -> None:
+    def _together(self, paths: Sequence[Path], budget_s: float) -> list[LatencySamples]:
+        """Timed in turns until nothing disturbs it, `1 + AGAIN` times at most; the least disturbed counts."""
+        best: list[LatencySamples] = []
+        for _ in range(1 + AGAIN):
+            found = self.target.time(paths, threads=self.threads, budget_s=budget_s)
+            best = min((best, found), key=_disturbance) if best else found
+            if _disturbance(best) <= DISTURBED:
+                break
+        return best
+
+    def _peak(self, path: Path) -> int:
+        return self.target.peak_memory(path, self.threads)
+
+    def _measured(self, key: str, measure: Callable[[], Any], valid: Callable[[Any], bool]) -> Known:
+        """What this run or, before it, any run measured; else measured now."""
+        if key in self.known and valid(self.known[key].value):
+            return self.known[key]
+        found = self.shared.get(key) if self.shared is not None else None
+        if found is not None and valid(found.value):
+            known = Known(found.value, found.date, earlier=True)
+        else:
+            if found is not None:
+                log.warning("a remembered measurement is no figure (%s): it is measured again", key)
+            known = Known(measure(), _now())
+            if self.shared is not None:
+                self.shared.put(key, known.value)
+        self.remember({key: known})
+        return known
+
+    def remember(self, found: dict[str, Known]) -> None:
         """Keep measurements, on disk first."""
         self.known.update(found)
-        text = json.dumps(self.known)
+        text = json.dumps({key: asdict(one) for key, one in self.known.items()})
         write_beside(self.store, lambda p: p.write_text(text, encoding="utf-8"))
 
 
-def _stored(path: Path) -> dict[str, Any]:
-    """Measurements of an earlier part of this run."""
+def _stored(path: Path) -> dict[str, Known]:
+    """Measurements of an earlier part of this run; none where the file is damaged."""
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            "holds no measurements", where=str(path), hint="remove it; what it held is measured anew"
-        ) from error
-    return dict(found)
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return {str(k): Known(v["value"], str(v["date"]), v["earlier"] is True) for k, v in raw.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s cannot be read (%s): what it held is measured again", path, error)
+        return {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def period_words(dates: Sequence[str]) -> str:
+    """The days of some dates: `2026-11-03`, or `2026-11-03 to 2026-11-09`."""
+    days = sorted(date[:10] for date in dates)
+    return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_bytes(value: Any) -> bool:
+    return _is_number(value) and value >= 0
+
+
+def _is_speed(value: Any) -> bool:
+    try:
+        Speed.from_json(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _kept_statistics(path: Path, images: int) -> Statistics | None:
@@ -257,13 +298,6 @@ def _save_array(path: Path, values: Statistics) -> None:
 def _disturbance(measured: Sequence[LatencySamples]) -> float:
     """The largest ratio of a median to the fastest tenth of its samples."""
     return max(one.median_us / one.p10_us for one in measured)
-
-
-def _speed(one: LatencySamples, baseline: LatencySamples) -> Speed:
-    return Speed(
-        one.median_us, one.ci_low_us, one.ci_high_us, one.p10_us, one.p90_us, one.runs,
-        baseline.median_us, one.load.others_cores,
-    )  # fmt: skip
 
 
 def digest(path: Path) -> str:

@@ -56,6 +56,10 @@ class Costs:
         self._renew()
         return True
 
+    def dates(self) -> dict[str, str]:
+        """When each measured kernel was measured, ISO 8601 in UTC, by its name."""
+        return {str(row.kernel): row.date for row in self.store.rows(self.fingerprint)}
+
     def _renew(self) -> None:
         assert self.network is not None, "calibrate comes first"
         self.model.use(table_model(self.network, self.store, self.fingerprint))

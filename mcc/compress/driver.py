@@ -13,13 +13,15 @@ from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, sparse_form, write_file
 from mcc.compress.costs import Costs
 from mcc.compress.eligible import exact_passes, sparse_words
-from mcc.compress.job import Job, Progress, Request, open_job, save_json, silent
+from mcc.compress.final import unsure
+from mcc.compress.job import Job, Progress, open_job, save_json, silent
 from mcc.compress.losses import measured_sensitivities
 from mcc.compress.measured import MeasuredFiles
 from mcc.compress.outcome import Outcome
 from mcc.compress.plan_file import read_plan
 from mcc.compress.planning import Planner, available_regimes, planned_integers, target_cluster
-from mcc.compress.strategies import Strategies, known_strategies
+from mcc.compress.request import Request, asked_budget, known_strategies
+from mcc.compress.strategies import Strategies
 from mcc.compress.summary import (
     check_file,
     decisions_of,
@@ -31,16 +33,16 @@ from mcc.compress.summary import (
 from mcc.compress.training import Trainer
 from mcc.data import Preprocessing
 from mcc.data.stated import Asked, asked_for
-from mcc.errors import ConstraintError
+from mcc.errors import ConstraintError, DataError
 from mcc.ir.diff import diff_graphs
 from mcc.ir.storage import save_graph, write_beside
 from mcc.quant.regions import integer_nodes
-from mcc.report.choose import accuracy_reference, check_budget, choose, mark
+from mcc.report.choose import accuracy_reference, check_budget, choose, mark, nearest
 from mcc.report.doubt import chance_sentence
 from mcc.report.html import write_html
 from mcc.report.pairs import Pairs, memorised_words
 from mcc.report.schema import Budget, PreprocessingInfo, Report, StrategyResult, TargetInfo
-from mcc.report.verdict import with_verdicts
+from mcc.report.verdict import missed_words, with_verdicts
 from mcc.search.crew import make_crew
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.size import file_format
@@ -85,6 +87,7 @@ def compress(
     judge: str | int | None = None,
     ignore_labels: bool = False,
     allow_noise: bool = False,
+    force: bool = False,
 ) -> Report:
     """Compress a model for a target under budgets; leave the model and its report in a folder.
 
@@ -111,35 +114,36 @@ def compress(
         workers: processes for sensitivities and repairs, of one thread each; None: this process alone.
         steps: in which the joint plan goes to its budget of time, with a little repair after each.
         ray: address of a Ray cluster for them instead; `local` starts one here.
-        strategies: to compare with the original, names of `mcc.compress.strategies.NAMES`; empty: all.
+        strategies: to compare with the original, names of `mcc.compress.request.STRATEGY_NAMES`; empty: all.
         preprocessing: of the pictures; None: what the model states, else what is customary for the data.
         judge: name or place of the output that the metric is read from; None: chosen by shape and name.
         ignore_labels: whether class names that the model's file states may be other than the data's.
         allow_noise: only warn where an integer result loses the signal of its weights in float.
+        force: whether files in the folder that mcc did not make may be overwritten.
 
     Raises:
-        ConstraintError: no strategy keeps every budget; what was found is in the folder all the same, and
-            the hint names the nearest feasible budgets.
+        ConstraintError: no strategy keeps every budget. The report and the strategy that misses them by least
+            are in the folder all the same, the report is the error's `report`, and the hint names the nearest
+            feasible budgets.
         MccError: anything that cannot be used or failed a check.
     """
-    budget = Budget(
-        latency_us=latency_us,
-        model_cycles=model_cycles,
-        speedup=speedup,
-        size_bytes=size_bytes,
-        memory_bytes=memory_bytes,
-        max_drop=max_drop,
-    )
+    budget = asked_budget(
+        latency_us=latency_us, model_cycles=model_cycles, speedup=speedup, size_bytes=size_bytes,
+        memory_bytes=memory_bytes, max_drop=max_drop,
+    )  # fmt: skip
     followed = None if plan is None else read_plan(plan)
     given = None if followed is None else followed.structure
     request = Request(
-        model, data, target, budget, epochs, threads, seed, Path(weights) if weights else None, input_shape,
-        "" if given is None else given.key(), tuple(cut), workers, ray, steps,
-        known_strategies(strategies), asked_for(preprocessing), None if judge is None else str(judge),
-        ignore_labels, allow_noise,
+        model=model, data=data, target=target, budget=budget, epochs=epochs, threads=threads, seed=seed,
+        weights=Path(weights) if weights else None, input_shape=input_shape,
+        plan="" if given is None else given.key(), cut=tuple(cut), workers=workers, ray=ray, steps=steps,
+        strategies=known_strategies(strategies), pictures=asked_for(preprocessing),
+        judge=None if judge is None else str(judge), ignore_labels=ignore_labels, allow_noise=allow_noise,
     )  # fmt: skip
-    check = None if followed is None else followed.check
-    job = open_job(request, Path(out), resume=resume, progress=progress, check=check)
+    job = open_job(
+        request, Path(out), resume=resume, progress=progress, force=force, plan_file=plan,
+        check=None if followed is None else followed.check,
+    )  # fmt: skip
     try:
         return Run(job, command).compress(given)
     finally:
@@ -212,7 +216,10 @@ class Run:
     def _sensitivities(self) -> Sensitivities:
         path = self.job.state / "sensitivities.json"
         if path.exists():
-            return Sensitivities.load(path)
+            try:
+                return Sensitivities.load(path)
+            except DataError as error:
+                log.warning("%s: measured again", error.message if error.where is None else error)
         found = measured_sensitivities(self.job, self.regimes(), self.integer, self.crew)
         found.save(path)
         return found
@@ -222,58 +229,39 @@ class Run:
         self.made = self.planner()
         strategies = Strategies(self.job, self.bench, self.made, self.regimes(), Trainer(self.job), self.crew)
         outcomes = strategies.run_all(given)
-        results, share = self._measure_surely(outcomes), 1.0
+        results, share = self._measure_all(outcomes), 1.0
         planned = given is None and outcomes[-1].name == "joint"
         for _ in range(RETRIES if planned else 0):
-            missed = self._missed_share(results[-1], outcomes[-1])
+            missed = self._missed_share(results[-1])
             if missed is None:
                 break
             share *= missed  # of the budget as asked: what the plan before this one aimed at missed as well
             outcomes[-1] = strategies.tighter(outcomes[-1], share)
-            results = self._measure_surely(outcomes)
+            results = self._measure_all(outcomes)
         return self._conclude(outcomes, results)
 
-    def _measure_surely(self, outcomes: Sequence[Outcome]) -> list[StrategyResult]:
-        """Figures of all strategies, taken once more where noise alone had the joint plan miss its budget."""
-        results = self._measure_all(outcomes)
-        if outcomes[-1].name == "joint" and self._missed_by_noise(results[-1], outcomes[-1]):
-            results = self._measure_all(outcomes, anew=True)
-        return results
-
-    def _missed_by_noise(self, joint: StrategyResult, outcome: Outcome) -> bool:
-        """Whether the joint plan missed a budget of time by its interval alone, and keeps it measured again.
-
-        Planning and training anew takes minutes or hours; measuring all once more takes seconds.
-        """
-        budget, latency, ratio = self.job.request.budget, joint.latency_us, joint.speedup
-        if latency is None or _kept_share(budget, latency.median, ratio) < 1.0:
-            return False
-        if _kept_share(budget, latency.upper, (joint.speedup_ci95 or (ratio,))[0]) >= 1.0:
-            return False
-        again = self.bench.speed(outcome.file, budget_s=FINAL_SECONDS)
-        return _kept_share(budget, again.high_us, again.speedup_ci95[0]) >= 1.0
-
-    def _missed_share(self, joint: StrategyResult, outcome: Outcome) -> float | None:
+    def _missed_share(self, joint: StrategyResult) -> float | None:
         """By how much to tighten time for the joint plan where it missed the budget narrowly, else None.
 
         It kept the budget as a trial, and two measurements of a shared machine differ by a few percent, or
-        more where others work on it: it is measured once more, and the mean of both says how far off it is.
+        more where others work on it. A miss that noise alone may have made was timed again by now, as every
+        result near a limit is, and all sessions count: see `mcc.compress.final`.
         """
-        budget, latency, sure = self.job.request.budget, joint.latency_us, joint.speedup_ci95
-        worst = _kept_share(budget, latency.upper if latency else None, sure[0] if sure else None)
-        if not NARROW < worst < 1.0:
-            return None
-        again = self.bench.speed(outcome.file, budget_s=FINAL_SECONDS)
-        second = min(1.0, _kept_share(budget, again.high_us, again.speedup_ci95[0]))
-        return 0.98 * (worst * second) ** 0.5
+        latency, sure = joint.latency_us, joint.speedup_ci95
+        worst = _kept_share(
+            self.job.request.budget, latency.upper if latency else None, sure[0] if sure else None
+        )
+        return 0.98 * worst if NARROW < worst < 1.0 else None
 
-    def _measure_all(self, outcomes: Sequence[Outcome], *, anew: bool = False) -> list[StrategyResult]:
-        """Figures of all strategies, every file measured in turns with all others; see `Bench.speeds`."""
+    def _measure_all(self, outcomes: Sequence[Outcome]) -> list[StrategyResult]:
+        """Figures of all strategies, every file timed in turns with all others, in this run."""
         job = self.job
         with job.stage("measure all strategies"):
             job.progress("measure all strategies", 0, 1)
             files = [outcome.file for outcome in outcomes]
-            speeds = self.bench.speeds(files, budget_s=FINAL_SECONDS * len(files), anew=anew)
+            speeds = self.bench.final_speeds(
+                files, budget_s=FINAL_SECONDS * len(files), doubtful=lambda s: unsure(s, job.request.budget)
+            )
             found: list[StrategyResult] = []
             for index, (outcome, speed) in enumerate(zip(outcomes, speeds, strict=True)):
                 found.append(result_of(job, self.bench, outcome, speed))
@@ -286,15 +274,16 @@ class Run:
         reference = accuracy_reference(results, ORIGINALS)
         marked = mark(results, budget, baseline=original.result, reference=reference)
         pairs = self._pairs(outcomes)
+        failure: ConstraintError | None = None
         try:
             chosen = choose(
                 marked, budget, baseline=original.result, reference=reference,
                 difference=pairs.difference,
             )  # fmt: skip
         except ConstraintError as error:
-            save_json(job.folder / "state" / "strategies.json", [m.to_dict() for m in marked])
             error.where = job.name
-            raise
+            failure, chosen = error, nearest(marked, budget, baseline=original.result, reference=reference)
+            job.warnings.insert(0, missed_words(chosen, budget))
         outcome = next(o for o in outcomes if o.name == chosen.name)
         with job.stage("check the delivered file"):
             checks = check_file(job, outcome, allow_noise=job.request.allow_noise)
@@ -324,7 +313,7 @@ class Run:
             test_images=len(job.data.test),
             chosen_on=job.data.chosen_on,
             strategies=tuple(m.model_copy(update={"chosen": m.name == chosen.name}) for m in marked),
-            decisions=decisions_of(job, outcome, self.costs.model, integer),
+            decisions=decisions_of(job, outcome, self.costs.model, integer, self.costs.dates()),
             stages={name: round(seconds, 1) for name, seconds in job.stages.items()},
             seed=job.request.seed,
             versions=versions_of(job),
@@ -335,8 +324,14 @@ class Run:
             preprocessing=PreprocessingInfo(**job.stated.to_json()),
             output=job.judged.name if len(job.outputs) > 1 else None,
             verdicts=sparse_words(job, self.passes),
+            timed_at=self.bench.final.date,
+            remembered=self.bench.remembered,
         )
-        return self._write(with_verdicts(report), outcome)
+        report = self._write(with_verdicts(report), outcome)
+        if failure is not None:
+            failure.report = report
+            raise failure
+        return report
 
     def _pairs(self, outcomes: Sequence[Outcome]) -> Pairs:
         """What each validation image scored under each strategy."""
@@ -361,6 +356,7 @@ class Run:
         save_json(folder / "plan.json", plan_content(self.job, outcome, report, choices))
         write_html(report, folder / "report.html", diff_graphs(self.job.graph, outcome.graph))
         report.save(folder / "report.json")
+        self.bench.final.forget()
         return report
 
 

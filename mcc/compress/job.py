@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -12,18 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 
+from mcc.compress.folder import LOCK, Folder, names_left
+from mcc.compress.request import Request, check_units
 from mcc.data import DataModule, Task, load_task
 from mcc.data.outputs import Output
-from mcc.data.stated import NOTHING_SAID, Asked, Stated, load_stated
-from mcc.errors import DataError, UsageError
+from mcc.data.stated import Stated, load_stated
+from mcc.errors import UsageError
 from mcc.frontend.load import load_model
 from mcc.ir.graph import Graph, constants, inputs, outputs, weights_of
 from mcc.ir.notes import shape_of
+from mcc.ir.outputs import files_in
 from mcc.ir.storage import write_beside
 from mcc.ir.text import print_graph
 from mcc.report.doubt import Circumstances, labels_warning, stated_by_model, zero_weights
@@ -36,8 +37,6 @@ DEFAULT_IMAGES = 20_000  # of repair for each strategy, where --epochs does not 
 CALIBRATION_BATCH = 64
 CALIBRATION_BATCHES = 4
 SENSITIVITY_BATCHES = 8
-LOCK = "in-use.lock"  # in the state folder, of the process that works in it; the system frees it
-RESULTS = ("report.json", "report.html", "plan.json", "model.*", "after.mcc", "after.safetensors")
 
 
 class Progress(Protocol):
@@ -50,50 +49,6 @@ class Progress(Protocol):
 
 def silent(stage: str, done: float, total: float, note: str = "") -> None:
     """Progress that nobody sees."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for.
-
-    Attributes:
-        model, data, target: as on the command line.
-        budget: constraints, those not asked for None.
-        epochs: passes over the training data for each strategy's repair; None for `DEFAULT_IMAGES`.
-        threads: of an inference.
-        seed: of everything random.
-        weights, input_shape: see `mcc.frontend.load.load_model`.
-        plan: the structure to follow as `Structure.key` gives it, empty where one is to be made.
-        cut: where the model ends, see `mcc.frontend.load.load_model`.
-        workers: processes for independent work; None: this one, with all its threads.
-        ray: address of a Ray cluster for it instead.
-        steps: in which the joint plan goes to its budget, see `mcc.compress.steps`.
-        strategies: to compare with the original; all where empty.
-        pictures: what is said about how they are prepared.
-        judge: name or place of the output that the metric is read from; None: by shape and name.
-        ignore_labels: whether class names that the model's file states are ignored.
-        allow_noise: a signal that integers lose is a warning, not an error.
-    """
-
-    model: str
-    data: str
-    target: str
-    budget: Budget
-    epochs: float | None = None
-    threads: int = 1
-    seed: int = 0
-    weights: Path | None = None
-    input_shape: tuple[int, ...] | None = None
-    plan: str = ""
-    cut: tuple[str, ...] = ()
-    workers: int | None = None
-    ray: str | None = None
-    steps: int = 1
-    strategies: tuple[str, ...] = ()
-    pictures: Asked = NOTHING_SAID
-    judge: str | None = None
-    ignore_labels: bool = False
-    allow_noise: bool = False
 
 
 @dataclass
@@ -217,17 +172,25 @@ class Job:
 
 
 def open_job(
-    request: Request, folder: Path, *, resume: bool, progress: Progress = silent,
+    request: Request,
+    folder: Path,
+    *,
+    resume: bool,
+    progress: Progress = silent,
+    force: bool = False,
+    plan_file: Path | None = None,
     check: Callable[[Job], None] | None = None,
-) -> Job:  # fmt: skip
+) -> Job:
     """Load model, data and target, and take the folder.
 
     Args:
+        force: whether files in the folder that mcc did not make may be overwritten.
+        plan_file: that the plan of the request comes from; like all that is read, it is not written over.
         check: of what was loaded, before anything in the folder changes; it raises where the job cannot be.
 
     Raises:
-        MccError: the model, data or target cannot be used, they do not fit each other, or the folder holds
-            another job's state.
+        MccError: the model, data or target cannot be used, they do not fit each other, or the folder is not
+            to be had, see `mcc.compress.folder`.
     """
     target = get_target(request.target)
     state = target.available()
@@ -235,13 +198,17 @@ def open_job(
         from mcc.errors import TargetError
 
         raise TargetError(f"target {target.spec} cannot be used: {state.reason}", hint=state.how_to_get)
-    check_unit(request.budget, target)
+    check_units(request.budget, [target])
+    target.check_threads(request.threads)
     progress("load model and data", 0, 1)
     job = load_job(request, folder, progress)
     if check is not None:
         check(job)
+    reads = files_in(request.model, request.data, request.weights, plan_file)
     try:
-        _claim(job, resume)
+        Folder(folder, job.lock).take(
+            job.digest(), names_left(target.format), reads=reads, resume=resume, force=force
+        )
     except BaseException:
         job.release()
         raise
@@ -279,86 +246,6 @@ def load_job(request: Request, folder: Path, progress: Progress = silent) -> Job
     if unlike is not None:
         job.warn(unlike)
     return job
-
-
-def check_unit(budget: Budget, target: Target) -> None:
-    """Refuse a latency in another unit than the target's costs. Raises UsageError."""
-    asked = "latency_us" if budget.latency_us is not None else "model_cycles"
-    if getattr(budget, asked) is None or asked == target.unit.key:
-        return
-    counts, wrong = ("model cycles", "time") if target.unit.exact else ("time", "model cycles")
-    raise UsageError(
-        f"{target.spec} has {counts} and no {wrong}",
-        where="--latency",
-        hint=f"write for example {target.unit.example}, or --speedup 2x",
-    )
-
-
-def _claim(job: Job, resume: bool) -> None:
-    """Make the state folder this job's own: continue one's own, refuse another's, begin anew otherwise."""
-    mark = job.state / "job.json"
-    digest = job.digest()
-    try:
-        job.state.mkdir(parents=True, exist_ok=True)
-        job.lock.acquire(timeout=0)
-        found = json.loads(mark.read_text(encoding="utf-8"))["digest"] if mark.exists() else None
-    except Timeout as error:  # before OSError, of which it is one
-        raise UsageError(
-            "is in use by another mcc that still runs",
-            where=str(job.folder),
-            hint="wait for it, end it, or choose another -o",
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"cannot be the output folder: {error.strerror or error}",
-            where=str(job.folder),
-            hint="choose another -o",
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            "does not say which job the folder belongs to",
-            where=str(mark),
-            hint="remove its folder, or choose another -o",
-        ) from error
-    if resume and found is not None and found != digest:
-        raise UsageError(
-            "holds the state of another job (model, data, target, budgets, plan, epochs or seed differ)",
-            where=str(job.folder),
-            hint="give the same options, another -o, or leave out --resume to begin anew",
-        )
-    _sweep(job.folder)
-    if not resume and found is not None:
-        _clear(job.state)
-        _withdraw(job)
-    write_beside(mark, lambda p: p.write_text(json.dumps({"digest": digest}), encoding="utf-8"))
-
-
-def _clear(folder: Path) -> None:
-    """Remove what an earlier run left in its own state folder."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.name == LOCK:  # held by this very process
-            continue
-        path.rmdir() if path.is_dir() and not path.is_symlink() else os.unlink(path)
-
-
-def _withdraw(job: Job) -> None:
-    """Remove the results of the job that had the folder before, lest they pass for this one's."""
-    asked = {Path(job.request.model).absolute(), (job.request.weights or Path()).absolute()}
-    if job.request.plan:
-        asked.add((job.folder / "plan.json").absolute())  # perhaps the one to follow
-    for pattern in RESULTS:
-        for path in job.folder.glob(pattern):
-            if not {path.absolute(), path.with_suffix(".mcc").absolute()} & asked:
-                path.unlink(missing_ok=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove half-written files of killed processes: `.NAME.PID.part`, see `mcc.ir.storage.write_beside`."""
-    for place in (folder.glob(".*.part"), (folder / "state").rglob(".*.part")):
-        for path in place:
-            process = path.name.split(".")[-2]
-            if process.isdecimal() and not psutil.pid_exists(int(process)):
-                path.unlink(missing_ok=True)
 
 
 def save_json(path: Path, content: Any) -> None:

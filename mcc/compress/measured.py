@@ -1,27 +1,45 @@
 """Measurements of whole files that runs share: a second table in the SQLite file of measured kernels.
 
 A plan rests on what its candidates measured, as it does on the kernels. With both in one file, the same job
-with the same table measures nothing twice and comes to the same plan and weights, in whichever run and after
-however many kills.
+with the same table plans from the same figures and comes to the same plan and weights, in whichever run and
+after however many kills. The figures of a report are never taken from here.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Generator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mcc.calibrate.store import WAIT_S, default_path
+from mcc.calibrate.store import WAIT_S, own_table
 from mcc.errors import DataError
+from mcc.runtime.holder import said_when_waiting
+
+log = logging.getLogger(__name__)
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS files (fingerprint TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, "
     "date TEXT NOT NULL, PRIMARY KEY (fingerprint, key))"
 )
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A figure that an earlier run measured: plain JSON values, and when, ISO 8601 in UTC."""
+
+    value: Any
+    date: str
+
+
+def _checked_date(text: Any) -> str:
+    datetime.fromisoformat(text)
+    return str(text)
 
 
 class MeasuredFiles:
@@ -34,19 +52,18 @@ class MeasuredFiles:
 
     def __init__(self, fingerprint: str, path: Path | None = None) -> None:
         self.fingerprint = fingerprint
-        self.path = path if path is not None else default_path()
+        self.path = path if path is not None else own_table()
 
-    def get(self, key: str) -> Any:
-        """What was measured, as plain JSON values; None where nothing was. Raises DataError."""
-        query = "SELECT value FROM files WHERE fingerprint = ? AND key = ?"
+    def get(self, key: str) -> Remembered | None:
+        """What was measured; None where nothing was, or nothing that can be read. Raises DataError."""
+        query = "SELECT value, date FROM files WHERE fingerprint = ? AND key = ?"
         with self._open() as connection:
             found = connection.execute(query, (self.fingerprint, key)).fetchone()
         try:
-            return None if found is None else json.loads(found[0])
-        except ValueError as error:
-            raise DataError(
-                f"holds a measurement that cannot be read: {error}", where=str(self.path)
-            ) from error
+            return None if found is None else Remembered(json.loads(found[0]), _checked_date(found[1]))
+        except (ValueError, TypeError) as error:
+            log.warning("%s holds a measurement that cannot be read (%s): it is made again", self.path, error)
+            return None
 
     def put(self, key: str, value: Any) -> None:
         """Keep a measurement, on disk when the call returns. Raises DataError."""
@@ -59,7 +76,10 @@ class MeasuredFiles:
     def _open(self) -> Generator[sqlite3.Connection]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=WAIT_S)) as connection:
+            with (
+                closing(sqlite3.connect(self.path, timeout=WAIT_S)) as connection,
+                said_when_waiting(self.path, "the table of measurements"),
+            ):
                 connection.execute(_SCHEMA)
                 yield connection
         except (sqlite3.Error, OSError) as error:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mcc.compress.bench import digest
 from mcc.compress.candidate import Structure
 from mcc.compress.job import save_json
 from mcc.compress.planning import Trial
+from mcc.errors import MccError
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph, save_graph
 from mcc.report.words import LABELS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,13 @@ def reach(trial: Trial) -> tuple[str, ...]:
 def remembered(folder: Path, step: Callable[[], Outcome]) -> Outcome:
     """What an earlier run finished in the strategy's folder, or the step itself, kept there."""
     mark = folder / "outcome.json"
-    if mark.exists():
-        raw: dict[str, Any] = json.loads(mark.read_text(encoding="utf-8"))
-        graph = load_graph(mark.with_name("model.mcc"))
-        structure = Structure.from_json(raw["structure"], str(mark))
-        file = mark.with_name(raw["file"])
-        return Outcome(raw["name"], structure, graph, file, raw["predicted_us"], None, tuple(raw["notes"]))
+    found = _kept(mark)
+    if found is not None:
+        return found
     outcome = step()
-    save_graph(outcome.graph, mark.with_name("model.mcc"))
+    graph = mark.with_name("model.mcc")
+    save_graph(outcome.graph, graph)
+    parts = (outcome.file, graph, graph.with_suffix(".safetensors"))
     save_json(
         mark,
         {
@@ -67,6 +71,26 @@ def remembered(folder: Path, step: Callable[[], Outcome]) -> Outcome:
             "file": outcome.file.name,
             "predicted_us": outcome.predicted_us,
             "notes": list(outcome.notes),
+            "digests": {path.name: digest(path) for path in parts},
         },
     )
     return outcome
+
+
+def _kept(mark: Path) -> Outcome | None:
+    """The outcome that an earlier run left; None where there is none, or a part of it is damaged."""
+    if not mark.exists():
+        return None
+    try:
+        raw: dict[str, Any] = json.loads(mark.read_text(encoding="utf-8"))
+        for name, wanted in dict(raw["digests"]).items():
+            if digest(mark.with_name(name)) != wanted:
+                raise ValueError(f"{name} has changed")
+        structure = Structure.from_json(raw["structure"], str(mark))
+        graph, file = load_graph(mark.with_name("model.mcc")), mark.with_name(raw["file"])
+        predicted = None if raw["predicted_us"] is None else float(raw["predicted_us"])
+        notes = tuple(str(note) for note in raw["notes"])
+        return Outcome(str(raw["name"]), structure, graph, file, predicted, None, notes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MccError) as error:
+        log.warning("%s is damaged (%s): the strategy is made again", mark, error)
+        return None

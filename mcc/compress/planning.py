@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
-from mcc.compress.bench import Bench, Speed
+from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, quantise, restructure, write_file
+from mcc.compress.speed import Speed
 from mcc.cost_api import Kernel, Precision, graph_kernels, predict
 from mcc.data import DataModule
 from mcc.ir.graph import Graph, inputs
@@ -124,7 +125,7 @@ class Planner:
         lowered = quantise(deployment_form(built), structure.regime, self.calibration)
         path = write_file(lowered, self.bench.target, self.folder / label, self.data, self.judged)
         speed = self.bench.speed(path)
-        memory = self.bench.memory_bytes(path) if self.budget.memory_bytes is not None else 0
+        memory = self.bench.trial_memory(path) if self.budget.memory_bytes is not None else 0
         kept = self.keeps(speed, path.stat().st_size, memory)
         # The ratio to the baseline of the same rounds is steadier than the time itself on a shared machine.
         measured = self.baseline_us / speed.speedup

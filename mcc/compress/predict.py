@@ -12,10 +12,11 @@ from typing import Any
 from mcc.compress.alternatives import Choice, explained
 from mcc.compress.candidate import Structure
 from mcc.compress.driver import Run
-from mcc.compress.job import Progress, Request, open_job, save_json, silent
+from mcc.compress.job import Progress, open_job, save_json, silent
+from mcc.compress.request import Request, asked_budget, refuse_unplanned
 from mcc.data import Preprocessing
 from mcc.data.stated import Asked, Stated, asked_for
-from mcc.report.schema import Budget
+from mcc.ir.outputs import files_in, refuse_inputs
 from mcc.report.words import bytes_words
 from mcc.runtime.units import MICROSECONDS, Unit
 from mcc.search.solver import Limits, solve
@@ -121,23 +122,31 @@ def plan(
     judge: str | int | None = None,
     ignore_labels: bool = False,
 ) -> PlanResult:
-    """Decide without training; arguments as in `mcc.compress.compress`, `out` a file for the plan."""
-    budget = Budget(
-        latency_us=latency_us,
-        model_cycles=model_cycles,
-        speedup=speedup,
-        size_bytes=size_bytes,
-        memory_bytes=memory_bytes,
-        max_drop=max_drop,
-    )
+    """Decide without training; arguments as in `mcc.compress.compress`, `out` a file for the plan.
+
+    Raises:
+        MccError: as `mcc.compress.compress`, and for a budget that nobody can tell without training or
+            measuring: of memory, or of accuracy lost.
+    """
+    budget = asked_budget(
+        latency_us=latency_us, model_cycles=model_cycles, speedup=speedup, size_bytes=size_bytes,
+        memory_bytes=memory_bytes, max_drop=max_drop,
+    )  # fmt: skip
+    refuse_unplanned(budget, ("memory_bytes", "max_drop"))
     request = Request(
-        model, data, target, budget, 0.0, threads, seed, Path(weights) if weights else None, input_shape,
-        cut=tuple(cut), pictures=asked_for(preprocessing), judge=None if judge is None else str(judge),
+        model=model, data=data, target=target, budget=budget, epochs=0.0, threads=threads, seed=seed,
+        weights=Path(weights) if weights else None, input_shape=input_shape, cut=tuple(cut),
+        pictures=asked_for(preprocessing), judge=None if judge is None else str(judge),
         ignore_labels=ignore_labels,
     )  # fmt: skip
+    if out is not None:
+        refuse_inputs([out], files_in(model, data, weights))
     with tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
-        run = Run(open_job(request, Path(folder), resume=False, progress=progress), "")
-        found = _decide(run)
+        job = open_job(request, Path(folder), resume=False, progress=progress)
+        try:
+            found = _decide(Run(job, ""))
+        finally:
+            job.release()
     if out is not None:
         save_json(out, found.to_dict())
     return found

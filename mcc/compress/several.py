@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from mcc.compress.candidate import Structure
 from mcc.compress.driver import Run, compress
-from mcc.compress.job import Job, Progress, Request, open_job, save_json, silent
+from mcc.compress.folder import FORCE
+from mcc.compress.job import Job, Progress, open_job, save_json, silent
 from mcc.compress.planning import ASKS, MARGIN, ROUNDS, Planner, Trial, excess
-from mcc.compress.strategies import known_strategies
+from mcc.compress.request import Request, check_units, known_strategies
 from mcc.data import Preprocessing
 from mcc.data.stated import Asked, asked_for
-from mcc.errors import ConstraintError
+from mcc.errors import ConstraintError, DataError, UsageError
+from mcc.ir.outputs import files_in, refuse_inputs
 from mcc.report.schema import Budget, Report
-from mcc.report.words import time_words
+from mcc.runtime import get_target
 from mcc.search.problem import Problem
 from mcc.search.several import joined
 from mcc.search.solver import Limits, Solution, solve
@@ -58,6 +61,7 @@ class SharedPlan:
                     "speedup": trial.speed.speedup,
                     "size_bytes": trial.size_bytes,
                     "kept": trial.kept,
+                    "measured_at": trial.speed.date,
                 }
                 for name, trial in self.trials.items()
             },
@@ -151,31 +155,39 @@ def plan_several(
     weights: Path | str | None = None,
     input_shape: tuple[int, ...] | None = None,
     cut: Sequence[str] = (),
+    workers: int | None = None,
+    ray: str | None = None,
     progress: Progress = silent,
     preprocessing: Preprocessing | Asked | None = None,
     judge: str | int | None = None,
     ignore_labels: bool = False,
+    force: bool = False,
 ) -> SharedPlan:
     """Decide once for several targets, without training. Budgets hold on each of them.
 
     Args:
         folder: for the state of each target, under its name.
-        budget: what every target must keep.
+        budget: what every target must keep; of accuracy lost, nothing is known without training.
 
     Raises:
         MccError: as `mcc.compress.compress`.
     """
+    requests = [
+        Request(
+            model=model, data=data, target=target, budget=budget, epochs=0.0, threads=threads, seed=seed,
+            weights=Path(weights) if weights else None, input_shape=input_shape, cut=tuple(cut),
+            workers=workers, ray=ray, pictures=asked_for(preprocessing),
+            judge=None if judge is None else str(judge), ignore_labels=ignore_labels,
+        )
+        for target in checked_targets(targets, budget)
+    ]  # fmt: skip
     planners: dict[str, Planner] = {}
     offered: dict[str, Sequence[Regime]] = {}
     jobs: list[Job] = []
     try:
-        for target in targets:
-            request = Request(
-                model, data, target, budget, 0.0, threads, seed, Path(weights) if weights else None,
-                input_shape, "", tuple(cut), pictures=asked_for(preprocessing),
-                judge=None if judge is None else str(judge), ignore_labels=ignore_labels,
-            )  # fmt: skip
-            job = open_job(request, folder / place(target), resume=False, progress=progress)
+        for request in requests:
+            target = request.target
+            job = open_job(request, folder / place(target), resume=False, progress=progress, force=force)
             jobs.append(job)
             run = Run(job, "")
             planners[target], offered[target] = run.planner(), run.regimes()
@@ -188,6 +200,15 @@ def plan_several(
     return min(keeping, key=lambda plan: plan.loss) if keeping else min(found, key=shared.worst)
 
 
+def checked_targets(targets: Sequence[str], budget: Budget) -> tuple[str, ...]:
+    """The targets without repetition. Raises UsageError where there is none, or a budget fits not all."""
+    names = tuple(dict.fromkeys(targets))
+    if not names:
+        raise UsageError("names no target", where="--target", hint="see mcc targets")
+    check_units(budget, [get_target(name) for name in names])
+    return names
+
+
 def place(target: str) -> str:
     """Name of a target's folder."""
     return target.replace(":", "-")
@@ -198,47 +219,90 @@ def compress_several(
 ) -> dict[str, Report]:
     """Plan once for several targets, then compress for each after that plan, into `out`/TARGET.
 
+    Where no plan keeps the budgets on every target, the one that comes nearest is followed without comparing
+    other strategies, so that each target's folder says how near that is.
+
     Args:
-        options: those of `mcc.compress.compress` that are not budgets.
+        options: those of `mcc.compress.compress` that are not budgets, but for `target`, `out` and `plan`.
 
     Raises:
-        ConstraintError: no plan keeps the budgets on every target.
+        ConstraintError: a target's budgets are kept by nothing; the reports of all are the error's `report`.
     """
-    known_strategies(options.get("strategies", ()))  # before the plan is made
-    if not (options.get("resume") and (out / "plan.json").exists()):
+    targets = checked_targets(targets, budget)
+    _check_options(model, data, targets[0], budget, options)
+    path = out / "plan.json"
+    _check_plan_file(path, [model, data, options.get("weights")], force=bool(options.get("force")))
+    keeps = _kept_plan(path) if options.get("resume") else None
+    failures: list[ConstraintError] = []
+    if keeps is None:
         planning = {k: v for k, v in options.items() if k in _PLANNING}
         found = plan_several(model, data, targets, out / "shared", budget=budget, **planning)
-        _check(found)
-        save_json(out / "plan.json", found.to_dict())
-    return {
-        target: compress(model, data, target, out=out / place(target), plan=out / "plan.json",
-                         **budget.model_dump(exclude={"model_cycles"}), **options)
-        for target in targets
-    }  # fmt: skip
-
-
-def _check(found: SharedPlan) -> None:
-    if not found.keeps_all:
-        raise ConstraintError(
-            "no plan keeps the budgets on every target",
-            where=", ".join(found.trials),
-            hint=f"the nearest took {missed_words(found)}",
-        )
+        save_json(path, found.to_dict())
+        keeps = found.keeps_all
+        if not keeps:
+            failures.append(_missed_by_all(found))
+    if not keeps:
+        options = {**options, "strategies": ("joint",)}
+    reports: dict[str, Report] = {}
+    for target in targets:
+        try:
+            reports[target] = compress(
+                model, data, target, out=out / place(target), plan=path, **budget.model_dump(), **options
+            )
+        except ConstraintError as error:
+            if error.report is None:
+                raise
+            reports[target] = error.report
+            failures.append(error)
+    if failures:
+        failures[0].report = reports
+        raise failures[0]
+    return reports
 
 
 _PLANNING = (
-    "seed",
-    "threads",
-    "weights",
-    "input_shape",
-    "cut",
-    "progress",
-    "preprocessing",
-    "judge",
-    "ignore_labels",
-)
+    "seed", "threads", "weights", "input_shape", "cut", "workers", "ray", "progress", "force",
+    "preprocessing", "judge", "ignore_labels",
+)  # fmt: skip
+
+
+def _check_options(model: str, data: str, target: str, budget: Budget, options: Mapping[str, Any]) -> None:
+    """Refuse what cannot be used, before a plan is made. Raises UsageError."""
+    names = {field.name for field in fields(Request)} - {"budget", "plan"}
+    asked: dict[str, Any] = {name: value for name, value in options.items() if name in names}
+    asked["strategies"] = known_strategies(asked.get("strategies", ()))
+    asked |= {"model": model, "data": data, "target": target, "budget": budget, "plan": "shared"}
+    Request(**asked)
+
+
+def _check_plan_file(path: Path, reads: Sequence[str | Path | None], *, force: bool) -> None:
+    """Refuse a folder whose plan.json is no plan for several targets. Raises UsageError."""
+    refuse_inputs([path], files_in(*reads))
+    if path.exists() and not force and _kept_plan(path) is None:
+        raise UsageError("was not left by a job of mcc for several targets", where=str(path), hint=FORCE)
+
+
+def _kept_plan(path: Path) -> bool | None:
+    """Whether a plan for several targets keeps all budgets; None where the file is none."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        Structure.from_json(raw["structure"], str(path))
+        return all(all(dict(one["kept"]).values()) for one in dict(raw["measured"]).values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError):
+        return None
+
+
+def _missed_by_all(found: SharedPlan) -> ConstraintError:
+    return ConstraintError(
+        "no plan keeps the budgets on every target",
+        where=", ".join(found.trials),
+        hint=f"the nearest took {missed_words(found)}",
+    )
 
 
 def missed_words(plan: SharedPlan) -> str:
     """How long a plan took on each target."""
-    return ", ".join(f"{time_words(t.speed.latency_us)} on {n}" for n, t in plan.trials.items())
+    return ", ".join(
+        f"{get_target(name).unit.words(trial.speed.latency_us)} on {name}"
+        for name, trial in plan.trials.items()
+    )

@@ -20,7 +20,7 @@ from mcc.compress.steps import in_steps, left_share
 from mcc.compress.training import Trainer
 from mcc.compress.why import why_notes
 from mcc.compress.workers import Repair, Repaired, candidate_graph, repair_all
-from mcc.errors import NotFiniteError, TargetError, UsageError
+from mcc.errors import NotFiniteError, TargetError
 from mcc.ir.graph import Graph
 from mcc.report.schema import Budget
 from mcc.search.crew import Crew
@@ -30,22 +30,8 @@ log = logging.getLogger(__name__)
 
 SINGLES: tuple[StrategyName, ...] = ("channel-pruning", "sparse-1x1", "low-rank")
 TRIAL_SHARE = 0.1  # of the repair's images, for each regime that the joint plan tries out
-NAMES = (
-    "original", "original-trained", "int8-ptq", "uniform-width", "channel-pruning", "sparse-1x1", "low-rank",
-    "prune-then-quantize", "joint",
-)  # fmt: skip
 GOALS = (1.5, 2.0, 3.0)  # speed-ups to plan for where no budget on cost was asked for
 COST_BUDGETS = ("latency_us", "speedup", "size_bytes", "memory_bytes")
-
-
-def known_strategies(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, without repetition. Raises UsageError for one that there is not."""
-    for name in names:
-        if name not in NAMES:
-            raise UsageError(
-                f"there is no strategy {name!r}", where="--strategies", hint=f"choose of {', '.join(NAMES)}"
-            )
-    return tuple(dict.fromkeys(names))
 
 
 class Strategies:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 import mcc
-from mcc.compress.bench import Bench, Speed
+from mcc.compress.bench import Bench, period_words
 from mcc.compress.candidate import deployment_form
 from mcc.compress.job import Job
 from mcc.compress.outcome import Outcome
 from mcc.compress.planning import structure_kernels, target_cluster
+from mcc.compress.speed import Speed
 from mcc.cost_api import CostModel, Kernel, graph_kernels
 from mcc.data.module import SplitName
 from mcc.errors import NotFiniteError, VerificationError
@@ -92,7 +93,7 @@ def result_of(job: Job, bench: Bench, outcome: Outcome, speed: Speed) -> Strateg
         validation_accuracy=accuracy,
         **speed_figure(job.target, speed),
         size_bytes=outcome.file.stat().st_size,
-        peak_memory_bytes=bench.memory_bytes(outcome.file),
+        peak_memory_bytes=bench.final_memory(outcome.file),
         macs=macs_of(outcome.graph),
         params=params_of(outcome.graph),
         speedup=speed.speedup,
@@ -111,12 +112,13 @@ def tested(result: StrategyResult, bench: Bench, job: Job, file: Path) -> Strate
 
 
 def decisions_of(
-    job: Job, outcome: Outcome, model: CostModel, integer: frozenset[str]
+    job: Job, outcome: Outcome, model: CostModel, integer: frozenset[str], dates: Mapping[str, str]
 ) -> tuple[Decision, ...]:
     """One decision for each layer with weights, with its predicted cost before and after.
 
     Args:
         integer: nodes of the delivered graph that run as integer kernels.
+        dates: when kernels were measured, by their names.
     """
     before = deployment_form(job.graph)
     facts = job.target.facts()
@@ -142,8 +144,8 @@ def decisions_of(
                 block=said.sparse.block if said.sparse else None,
                 rank=said.rank if kind == "low-rank" else None,
                 precision=precision,
-                cost_before=_cost(job.target, model, [kernels[node.name]]),
-                cost_after=_cost(job.target, model, [changed[name] for name in pair]),
+                cost_before=_cost(job.target, model, [kernels[node.name]], dates),
+                cost_after=_cost(job.target, model, [changed[name] for name in pair], dates),
             )
         )
     return tuple(found)
@@ -156,11 +158,13 @@ def final_kernels(
     return graph_kernels(graph, integer, target_cluster(graph, facts).nodes if regime.sparse else ())
 
 
-def _cost(target: Target, model: CostModel, kernels: Sequence[Kernel]) -> Cost:
+def _cost(target: Target, model: CostModel, kernels: Sequence[Kernel], dates: Mapping[str, str]) -> Cost:
     estimates = [model.kernel(kernel) for kernel in kernels]
     measured = all(estimate.source == "measured" for estimate in estimates)
     figures: dict[str, Any] = {target.unit.key: target.unit.raw(sum(e.latency_us for e in estimates))}
-    return Cost(**figures, source="measured" if measured else "fitted")
+    days = [dates[str(kernel)] for kernel in kernels if str(kernel) in dates]
+    when = period_words(days) if measured and days else None
+    return Cost(**figures, source="measured" if measured else "fitted", measured_on=when)
 
 
 def check_file(job: Job, outcome: Outcome, *, allow_noise: bool = False) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from mcc.compress.candidate import Structure, restructure
-from mcc.compress.job import Job, Request, load_job
+from mcc.compress.job import Job, load_job
+from mcc.compress.request import Request
 from mcc.compress.training import Trainer
+from mcc.errors import MccError
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph, save_graph, write_beside
 from mcc.report.schema import Budget
 from mcc.search.crew import Crew, Piece, Result, decoded, encoded
 from mcc.search.sensitivity import Sensitivities
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,11 @@ class Repaired:
     def get(self, key: str) -> Graph | None:
         """The graph; None where it was not made yet."""
         path = self._path(key)
-        return load_graph(path) if path.exists() else None
+        try:
+            return load_graph(path) if path.exists() else None
+        except MccError as error:
+            log.warning("%s is damaged (%s): it is repaired again", path, error.message)
+            return None
 
     def put(self, key: str, graph: Graph) -> None:
         """Keep a graph."""

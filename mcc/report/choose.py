@@ -154,6 +154,32 @@ def choose(
     return min(as_good, key=_fast_then_small)
 
 
+def nearest(
+    strategies: Sequence[StrategyResult], budget: Budget, *, baseline: Result, reference: float | None
+) -> StrategyResult:
+    """The strategy to show where none keeps every budget.
+
+    It is the one that misses by the smallest factor what it misses most; of several, the most accurate on the
+    validation images, then the fastest. One without a figure that a budget is about comes last.
+
+    Args:
+        strategies: as `mark` leaves them, at least one.
+    """
+
+    def figure(strategy: StrategyResult, name: str) -> float | None:
+        return constrained_figure(strategy, name, baseline=baseline, reference=reference)
+
+    def order(strategy: StrategyResult) -> tuple[float, float, float]:
+        accuracy = strategy.validation_accuracy
+        return (
+            _excess(strategy, budget, figure),
+            -1.0 if accuracy is None else -accuracy,
+            math.inf if strategy.cost is None else strategy.cost,
+        )
+
+    return min(strategies, key=order)
+
+
 def _accuracy(strategy: StrategyResult) -> float:
     assert strategy.validation_accuracy is not None
     return strategy.validation_accuracy

@@ -27,16 +27,16 @@ DEFINITIONS = {
     "validation accuracy": "of the lowered file run in the target's runtime, on images that the "
     "network was not trained on. Every choice rests on it.",
     "test accuracy": "the same on the test images, read once, after every choice was made.",
-    "latency": "median time of one inference in a fresh process, after warm-up, files taking turns so that "
-    "drifts of the machine meet all alike; outliers are kept. A budget is kept when the upper 95 % bound of "
-    "the median keeps it.",
+    "latency": "median time of one inference in a fresh process, in this run, after warm-up, files taking "
+    "turns so that drifts of the machine meet all alike; outliers are kept. A budget is kept when the upper "
+    "95 % bound of the median keeps it; files for which noise could decide that are timed again.",
     "speed-up": "latency of the original float model, lowered the same way, over that of this one.",
     "size": "of the file; kB and MB are powers of ten.",
     "peak memory": "growth of the peak resident memory (in a browser, of the used WebAssembly memory) of a "
     "fresh runner, from before loading the file to after the tenth inference.",
     "MACs, parameters": "multiply-accumulates of one inference, zeros included; weights that are not zero.",
     "Pareto": "no other strategy is at least as fast and at least as accurate, and better in one of the two.",
-    "cost, measured": "the operator was timed alone in this runtime on this device.",
+    "cost, measured": "the operator was timed alone in this runtime on this device, on the day named.",
     "cost, fitted": "read off a model fitted between operators that were timed.",
 }
 
@@ -71,6 +71,8 @@ def render_html(report: Report, diff: GraphDiff | None = None) -> str:
         "diff": diff,
         "preprocessing": _preprocessing(report),
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
+        "remembered": ", ".join(f"{name} of {days}" for name, days in report.remembered.items()),
+        "kept": all(report.met.values()),
         "stages": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.stages.items()),
         "definitions": {**DEFINITIONS, **(SIMULATED if report.simulated else {})},
     }
@@ -182,10 +184,17 @@ def _decisions(report: Report) -> list[dict[str, Any]]:
             "after": _cost_words(d.cost_after),
             "before_share": share(d.cost_before),
             "after_share": share(d.cost_after),
-            "source": d.cost_after.source if d.cost_after else "–",
+            "source": _source(d.cost_after),
         }
         for d in report.decisions
     ]  # fmt: skip
+
+
+def _source(cost: Cost | None) -> str:
+    """Where a cost came from, and when: operators that were timed may have been timed in an earlier run."""
+    if cost is None:
+        return "–"
+    return f"{cost.source} {cost.measured_on}" if cost.measured_on else cost.source
 
 
 def _decision_summary(report: Report) -> str:

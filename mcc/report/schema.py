@@ -209,11 +209,13 @@ class Cost(Frozen):
     Attributes:
         latency_us, model_cycles: one of the two.
         source: `measured` (this very operator was timed) or `fitted` (read off a model between timed ones).
+        measured_on: the day or days on which the operators were timed, where they were.
     """
 
     latency_us: Annotated[float, Field(ge=0.0)] | None = None
     model_cycles: Annotated[float, Field(ge=0.0)] | None = None
     source: Source
+    measured_on: str | None = None
 
     @model_validator(mode="after")
     def _one_clock(self) -> Self:
@@ -301,6 +303,8 @@ class Report(Frozen):
         command: the command line that repeats the run.
         versions: of what took part, by name.
         checks: what was verified about the delivered file, by name, in words.
+        timed_at: when the strategies were last timed together, ISO 8601 in UTC.
+        remembered: what planning took from earlier runs, by name, and the days on which it was measured.
     """
 
     schema_version: int = SCHEMA
@@ -332,6 +336,8 @@ class Report(Frozen):
     verdicts: tuple[str, ...] = ()
     command: str = ""
     checks: dict[str, str] = {}
+    timed_at: str = ""
+    remembered: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -47,7 +47,7 @@ def strategy_rows(strategies: Sequence[StrategyResult], baseline: Result) -> lis
                 "–" if memory is None else bytes_words(memory),
                 "front" if strategy.on_pareto_front else "",
                 budget_marks(strategy),
-                "chosen" if strategy.chosen else "",
+                ("chosen" if strategy.keeps_all else "nearest") if strategy.chosen else "",
             ]
         )
     return rows

@@ -5,7 +5,7 @@ Every sentence is derived from the figures of the report, so that the words cann
 
 from __future__ import annotations
 
-from mcc.report.schema import Report, StrategyResult
+from mcc.report.schema import Budget, Report, StrategyResult
 from mcc.report.tables import speedup_of
 from mcc.report.words import (
     LABELS,
@@ -139,6 +139,16 @@ def _budgets(report: Report) -> str:
     missed = [name for name, held in report.met.items() if not held]
     asked = [constraint_words(name, getattr(report.budget, name)) for name in (missed or report.met)]
     return f"{'Not kept' if missed else 'Every budget is kept'}: {', '.join(asked)}."
+
+
+def missed_words(delivered: StrategyResult, budget: Budget) -> str:
+    """The warning of a report in which no strategy keeps every budget."""
+    missed = [name for name, held in delivered.keeps_budgets.items() if not held]
+    asked = ", ".join(constraint_words(name, getattr(budget, name)) for name in missed)
+    return (
+        f"No result keeps every budget. What is delivered ({delivered.name}) comes nearest, and does not "
+        f"keep {asked}."
+    )
 
 
 def _prediction(report: Report) -> str:

@@ -20,9 +20,12 @@ from pathlib import Path
 import psutil
 from filelock import BaseFileLock, FileLock, Timeout
 
+from mcc.runtime.holder import checked_lock, holder_words, said_when_waiting
+
 log = logging.getLogger(__name__)
 
 POLL_S = 0.05
+HINT = "remove it, or set MCC_LOCK_DIR to a folder of your own"
 _held = threading.RLock()  # one measurement at a time in this process, too; re-entrant for nested calls
 _depth = 0
 
@@ -45,13 +48,14 @@ def measuring(timeout_s: float = -1.0) -> Generator[None]:
 
     Raises:
         filelock.Timeout: another process still measures after `timeout_s`.
+        UsageError: the lock file is a symbolic link or no regular file.
     """
     global _depth
     with _held:
         if _depth or _held_by_ancestor():
             yield
             return
-        lock = FileLock(lock_path(), mode=0o666, poll_interval=POLL_S)
+        lock = FileLock(checked_lock(lock_path(), hint=HINT), mode=0o666, poll_interval=POLL_S)
         try:
             _acquire(lock, timeout_s)
         except PermissionError:  # another user's file: measure all the same rather than not at all
@@ -68,12 +72,13 @@ def measuring(timeout_s: float = -1.0) -> Generator[None]:
 
 
 def _acquire(lock: BaseFileLock, timeout_s: float) -> None:
-    """Take the lock; say so in the log when that means waiting."""
+    """Take the lock; say who has it where that means waiting."""
     try:
         lock.acquire(timeout=0.0)
     except Timeout:
-        log.info("waiting for another measurement on this machine to end (%s)", lock_path())
-        lock.acquire(timeout=timeout_s)
+        log.info("another process measures: %s", holder_words(lock_path()))
+        with said_when_waiting(lock_path(), "another measurement on this machine to end"):
+            lock.acquire(timeout=timeout_s)
 
 
 def wait_while_measuring(timeout_s: float = 3600.0) -> float:
@@ -91,7 +96,9 @@ def wait_while_measuring(timeout_s: float = 3600.0) -> float:
         return 0.0
     begin = time.monotonic()
     try:
-        with FileLock(lock_path(), timeout=timeout_s, mode=0o666, poll_interval=POLL_S):
+        path = checked_lock(lock_path(), hint=HINT)
+        lock = FileLock(path, timeout=timeout_s, mode=0o666, poll_interval=POLL_S)
+        with said_when_waiting(path, "a measurement on this machine, during which nothing is trained"), lock:
             pass
     except Timeout:
         log.warning("a measurement holds %s for more than %.0f s: training goes on", lock_path(), timeout_s)
@@ -105,12 +112,20 @@ def _holder_path() -> Path:
 
 
 def _write_holder() -> None:
+    """Note the holder; a link in its place is removed, never written through."""
     with suppress(OSError):
-        _holder_path().write_text(str(os.getpid()))
+        path = _holder_path()
+        if path.is_symlink():
+            path.unlink()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+        with os.fdopen(os.open(path, flags, 0o666), "w") as stream:
+            stream.write(str(os.getpid()))
 
 
 def _held_by_ancestor() -> bool:
     try:
+        if not _holder_path().is_file():
+            return False
         holder = int(_holder_path().read_text())
     except (OSError, ValueError):
         return False

@@ -34,6 +34,8 @@ from mcc.runtime.samples import LatencySamples
 from mcc.runtime.session import Runner, Session
 from mcc.runtime.units import MICROSECONDS, Unit
 
+MOST_THREADS = 256  # of an inference: more than the cores of any phone, and few enough to start everywhere
+
 
 @dataclass(frozen=True)
 class Availability:
@@ -97,7 +99,7 @@ class Target(ABC):
     suffixes: ClassVar[tuple[str, ...]]  # of the files it runs
     runtime: ClassVar[str]
     options: ClassVar[Mapping[str, str]] = {}  # what may follow the colon, with one line on each
-    max_threads: ClassVar[int | None] = None  # None: as many as the machine has
+    max_threads: ClassVar[int | None] = None  # None: up to MOST_THREADS
     sample_us: float = 500.0  # inferences are batched until a sample is at least that long
     runners_at_once: int = 16  # processes held in memory together while files are timed
     memory_kind: ClassVar[str] = "resident memory"  # what `peak_memory` counts
@@ -262,6 +264,12 @@ class Target(ABC):
         system = f"{platform.system()}-{platform.machine()}".lower()
         return Fingerprint(self.spec, host_device(), self.runtime, self.runtime_version(), threads, system)
 
+    def check_threads(self, threads: int) -> None:
+        """Raises UsageError for a number of threads that an inference on this target cannot use."""
+        most = self.max_threads or MOST_THREADS
+        if not 1 <= threads <= most:
+            raise UsageError(f"target {self.name} cannot use {threads} threads", hint=f"give 1 to {most}")
+
     def checked(self, file: Path | str, threads: int) -> Path:
         """The file as a path, after checking that this target can be used and could run it.
 
@@ -274,9 +282,7 @@ class Target(ABC):
             raise UsageError(f"target {self.name} runs {' or '.join(self.suffixes)} files", where=str(path))
         if not path.is_file():
             raise UsageError("no such file", where=str(path))
-        if threads < 1 or (self.max_threads is not None and threads > self.max_threads):
-            limit = "at least 1" if self.max_threads is None else f"1 to {self.max_threads}"
-            raise UsageError(f"target {self.name} cannot use {threads} threads", hint=f"give {limit}")
+        self.check_threads(threads)
         state = self.available()
         if not state.ok:
             raise TargetError(f"target {self.name} cannot be used: {state.reason}", hint=state.how_to_get)

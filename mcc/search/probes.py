@@ -13,6 +13,8 @@ data, before any repair: the mean Kullback-Leibler divergence in nats.
 from __future__ import annotations
 
 import json
+import logging
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +40,8 @@ from mcc.search.regions import Region, precision_regions
 from mcc.search.sensitivity import REFERENCE_SHARE, kept
 from passes.factorize_1x1 import factors
 from passes.sparsify_1x1 import thin
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["width", "rank", "sparse", "noise", "pair"]
 LEAST = 1e-9  # nats: what a probe that changes nothing costs, so that nothing is free
@@ -199,23 +203,38 @@ class ProbeFile:
         self.path = path
         self.known: dict[str, float] = {}
         if path is not None and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            except OSError as error:
+                self._keep_nothing(error)
+                lines = []
+            for line in lines:
                 self._read(line)
 
     def _read(self, line: str) -> None:
         try:
             key, value = json.loads(line)
+            loss = float(value)
         except (ValueError, TypeError):
             return
-        self.known[str(key)] = float(value)
+        if math.isfinite(loss):
+            self.known[str(key)] = loss
+
+    def _keep_nothing(self, error: OSError) -> None:
+        """Do without the file: what it would hold can be measured again."""
+        log.warning("%s cannot be used (%s): sensitivities are not kept", self.path, error.strerror or error)
+        self.path = None
 
     def add(self, probe: Probe, loss: float) -> None:
         """Keep a result, on disk when the call returns."""
         self.known[str(probe)] = loss
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write("\n" + json.dumps([str(probe), loss]))  # a line cut off before stays by itself
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as stream:
+                    stream.write("\n" + json.dumps([str(probe), loss]))  # one cut off before stays by itself
+            except OSError as error:
+                self._keep_nothing(error)
 
 
 Runner = Callable[[Subject, Sequence[Probe], Callable[[Probe, float], None]], None]

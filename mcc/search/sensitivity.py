@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -99,13 +100,16 @@ class Sensitivities:
             "points": {n: {str(w): c for w, c in found.items()} for n, found in self.points.items()},
             "pairs": [[one, other, value] for (one, other), value in self.pairs.items()],
         }
-        write_beside(path, lambda p: p.write_text(json.dumps(content), encoding="utf-8"))
+        text = json.dumps({"sha256": _sha256(content), **content})
+        write_beside(path, lambda p: p.write_text(text, encoding="utf-8"))
 
     @staticmethod
     def load(path: Path) -> Sensitivities:
         """Read what `save` wrote. Raises DataError for a damaged file."""
         try:
             raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if raw.pop("sha256") != _sha256(raw):
+                raise ValueError("it has changed")
             return Sensitivities(
                 {n: tuple(v) for n, v in raw["order"].items()},
                 {n: tuple(v) for n, v in raw["scores"].items()},
@@ -121,6 +125,10 @@ class Sensitivities:
             raise DataError(
                 "holds no sensitivities", where=str(path), hint="remove it; it is measured anew"
             ) from error
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def kept(width: int, share: float) -> int:

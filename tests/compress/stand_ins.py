@@ -33,6 +33,7 @@ class MadeUp(HostTarget):
     Attributes:
         timed: the files of each call of `time`.
         slower: factor on times of files but the first, to make a later measurement disagree.
+        heavier: factor on memory, for the same.
         least_us: what every file takes, however small.
     """
 
@@ -41,6 +42,7 @@ class MadeUp(HostTarget):
         self.timed: list[list[Path]] = []
         self.weighed: list[Path] = []
         self.slower = 1.0
+        self.heavier = 1.0
         self.least_us = 0.0
 
     def time(self, files: Sequence[Path | str], **options: Any) -> list[LatencySamples]:
@@ -54,7 +56,7 @@ class MadeUp(HostTarget):
 
     def peak_memory(self, file: Path | str, threads: int = 1) -> int:
         self.weighed.append(Path(file))
-        return MEMORY_PER_BYTE * Path(file).stat().st_size
+        return round(self.heavier * MEMORY_PER_BYTE * Path(file).stat().st_size)
 
 
 class StandIn(MadeUp, LiteRtHost):
@@ -67,11 +69,8 @@ class OrtStandIn(MadeUp, OrtHost):
 
 def samples(us: float) -> LatencySamples:
     """A measurement with that median."""
-    return LatencySamples(
-        median_us=us, p10_us=0.98 * us, p90_us=1.05 * us, ci_low_us=us * (1 - HALFWIDTH),
-        ci_high_us=us * (1 + HALFWIDTH), runs=100, per_sample=1, turns=((us,),), warmup_runs=3,
-        load=MachineLoad(0.0, 0.0, 0.0),
-    )  # fmt: skip
+    turns = [[us * (1 - HALFWIDTH)], [us], [us * (1 + HALFWIDTH)]]
+    return LatencySamples.from_turns(turns, per_sample=1, warmup_runs=3, load=MachineLoad(0.0, 0.0, 0.0))
 
 
 class Model:
@@ -98,6 +97,10 @@ class Costs:
 
     def calibrate(self, *_: Any) -> None:
         """All is known."""
+
+    def dates(self) -> dict[str, str]:
+        """None was measured."""
+        return {}
 
     def ask(self, kernels: Sequence[Kernel]) -> None:
         """All is known."""

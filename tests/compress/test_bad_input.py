@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 from safetensors.torch import save_file
 
 from mcc.cli import main
+from mcc.compress.folder import names_left
 from mcc.runtime.litert_host import LiteRtHost
 from mcc.runtime.target import Availability
 from tests.compress import networks, stand_ins
@@ -153,12 +155,30 @@ def test_a_folder_in_which_another_process_works_is_left_alone(
 ) -> None:
     Path("out/state").mkdir(parents=True)
     Path("out/state/job.json").write_text('{"digest": "of the one that runs"}')
-    with FileLock("out/state/in-use.lock"):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, "out/state/in-use.lock"], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
         status, said = _run(capsys, *TINY)
+        holder.communicate()
     assert status == 2
     assert "out: is in use by another mcc" in said
+    if Path("/proc/locks").exists():
+        assert f"process {holder.pid} (" in said
+        assert "running since 2" in said
     assert "another -o" in said
     assert json.loads(Path("out/state/job.json").read_text()) == {"digest": "of the one that runs"}
+
+
+HOLD = """
+import sys
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 class Stopped(BaseException):
@@ -169,22 +189,157 @@ def _stop(*_: Any, **__: Any) -> None:
     raise Stopped
 
 
-def test_a_new_job_clears_the_results_of_the_last_but_not_what_it_reads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_new_job_clears_the_results_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("out/state/old").mkdir(parents=True)
-    Path("out/state/job.json").write_text('{"digest": "of another job"}')
     parts = ("out/.model.tflite.999999999.part", "out/state/old/.x.999999999.part")
-    mine = f"out/.model.tflite.{os.getpid()}.part"
+    mine = (
+        f"out/.model.tflite.{os.getpid()}.part",
+        "out/.notes.999999999.part",
+        "out/model.py",
+        "out/notes.txt",
+    )
     old = ("out/report.json", "out/model.tflite", "out/model.onnx", "out/plan.json", "out/state/old/x")
-    for name in (*old, *parts, mine, "out/notes.txt"):
+    for name in (*old, *parts, *mine):
         Path(name).write_text("old")
-    save_file(networks.tiny()[0].state_dict(), "out/after.safetensors")  # the user's weights lie here
+    files = [Path(name).name for name in old]
+    Path("out/state/job.json").write_text(json.dumps({"digest": "of another job", "files": files}))
     monkeypatch.setattr("mcc.compress.driver.Run.__init__", _stop)
     with pytest.raises(Stopped):
-        main.run(["compress", *TINY, "-o", "out", "-q", "--weights", "out/after.safetensors"])
+        main.run(["compress", *TINY, "-o", "out", "-q"])
     assert not any(Path(name).exists() for name in (*old, *parts))
-    assert all(Path(name).exists() for name in (mine, "out/notes.txt", "out/after.safetensors"))
+    assert all(Path(name).exists() for name in mine)
+
+
+# -- what is the user's --------------------------------------------------------------------------------------
+
+NAMES = sorted(names_left("tflite"))
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """Every file and link below a folder, with what it holds or leads to."""
+    return {
+        str(path.relative_to(folder)): os.readlink(path) if path.is_symlink() else path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def _users_file(name: str) -> None:
+    path = Path("out", name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine")
+
+
+def _users_link(name: str) -> None:
+    Path("elsewhere").write_text("mine")
+    Path("out").mkdir()
+    Path("out", name).symlink_to("../elsewhere")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "state/notes.txt", "state/joint/outcome.json"])
+@pytest.mark.parametrize("put", [_users_file, _users_link])
+def test_files_that_mcc_did_not_make_stay(
+    name: str, put: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if put is _users_link and "/" in name:
+        name = "report.json"
+    put(name)
+    before = _contents(Path())
+    for more in ([], ["--resume"]):
+        status, said = _run(capsys, *TINY, *more)
+        assert status == 2
+        assert "holds files that no job of mcc left there" in said
+        assert name.split("/")[0] in said
+        assert "--force" in said
+        assert _contents(Path()) == before
+
+
+def test_a_file_put_beside_the_results_of_another_format_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder is mcc's, and the file is not: an earlier job there was for onnxruntime."""
+    Path("out/state").mkdir(parents=True)
+    Path("out/state/job.json").write_text(json.dumps({"digest": "d", "files": ["model.onnx", "report.json"]}))
+    Path("out/model.tflite").write_text("mine")
+    status, said = _run(capsys, *TINY)
+    assert status == 2
+    assert "left there: model.tflite" in said
+    assert Path("out/model.tflite").read_text() == "mine"
+
+
+def test_a_state_folder_that_leads_elsewhere_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("precious").mkdir()
+    Path("precious/job.json").write_text('{"digest": "looks like mcc"}')
+    Path("precious/thesis.txt").write_text("mine")
+    Path("out").mkdir()
+    Path("out/state").symlink_to("../precious", target_is_directory=True)
+    for more in ([], ["--force"]):
+        status, said = _run(capsys, *TINY, *more)
+        assert status == 2
+        assert "out/state: is a symbolic link" in said
+    assert set(_contents(Path("precious"))) == {"job.json", "thesis.txt"}
+
+
+def test_what_links_in_the_state_lead_to_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("precious/deep").mkdir(parents=True)
+    Path("precious/deep/thesis.txt").write_text("mine")
+    Path("out/state").mkdir(parents=True)
+    Path("out/state/job.json").write_text('{"digest": "of another job", "files": []}')
+    Path("out/state/joint").symlink_to("../../precious", target_is_directory=True)
+    monkeypatch.setattr("mcc.compress.driver.Run.__init__", _stop)
+    with pytest.raises(Stopped):
+        main.run(["compress", *TINY, "-o", "out", "-q"])
+    assert not Path("out/state/joint").exists()
+    assert _contents(Path("precious")) == {"deep/thesis.txt": "mine"}
+
+
+def test_the_users_word_is_enough_and_still_nothing_in_state_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("report.json", "state/notes.txt", "state/deep/outcome.json", "else.txt"):
+        _users_file(name)
+    monkeypatch.setattr("mcc.compress.driver.Run.__init__", _stop)
+    with pytest.raises(Stopped):
+        main.run(["compress", *TINY, "-o", "out", "-q", "--force"])
+    assert Path("out/state.1/notes.txt").read_text() == "mine"
+    assert Path("out/state.1/deep/outcome.json").read_text() == "mine"
+    assert Path("out/else.txt").read_text() == "mine"
+    assert "report.json" in json.loads(Path("out/state/job.json").read_text())["files"]
+
+
+@pytest.mark.parametrize("name", ["after.safetensors", "before.safetensors"])
+def test_an_input_in_the_folder_is_never_an_output(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out/state").mkdir(parents=True)
+    Path("out/state/job.json").write_text('{"digest": "of another job"}')
+    save_file(networks.tiny()[0].state_dict(), "mine.safetensors")
+    os.link("mine.safetensors", f"out/{name}")  # the same file under another name
+    for more in ([], ["--force"], ["--resume"]):
+        status, said = _run(capsys, *TINY, "--weights", "mine.safetensors", *more)
+        assert status == 2
+        assert f"out/{name}: would be overwritten, and is read (mine.safetensors)" in said
+    assert Path(f"out/{name}").samefile("mine.safetensors")
+
+
+def test_a_plan_in_the_folder_is_never_written_over(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out").mkdir()
+    structure = {"precision": "float", "sparse": None, "widths": {}, "ranks": {}}
+    Path("out/plan.json").write_text(json.dumps({"structure": structure}))
+    status, said = _run(capsys, *TINY, "--plan", "out/plan.json", "--force")
+    assert status == 2
+    assert "out/plan.json: would be overwritten, and is read" in said
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_lock_that_is_no_plain_file_is_refused(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("precious").write_text("mine")
+    lock = Path("out/state/in-use.lock")
+    lock.parent.mkdir(parents=True)
+    if kind == "link":
+        lock.symlink_to("../../precious")
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
+    status, said = _run(capsys, *TINY)
+    assert status == 2
+    assert "in-use.lock: is" in said
+    assert Path("precious").read_text() == "mine"
 
 
 def _full(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -211,14 +366,3 @@ def test_a_full_disk_is_named_at_once(
     assert "choose another" in said
     assert not list(Path("out").rglob("*.part"))
     assert name not in _left()
-
-
-def test_a_table_that_cannot_be_written_is_named(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, cache_dir: Path
-) -> None:
-    stand_ins.install(monkeypatch)
-    cache_dir.write_text("a file where the folder should be")
-    status, said = _run(capsys, *TINY)
-    assert status == 2
-    assert "latencies.sqlite: the table of measurements cannot be used" in said
-    assert "MCC_CACHE_DIR" in said

@@ -113,7 +113,7 @@ class Assassin:
 
 
 @pytest.mark.slow
-def test_a_killed_job_ends_in_the_same_plan_and_weights_and_measures_nothing_twice(
+def test_a_killed_job_ends_in_the_same_plan_and_weights_and_tries_nothing_twice(
     finished: Path, target: stand_ins.StandIn, tmp_path: Path
 ) -> None:
     assassin, kills = Assassin(1, 8, 24, 45, 70), 0
@@ -125,8 +125,32 @@ def test_a_killed_job_ends_in_the_same_plan_and_weights_and_measures_nothing_twi
             kills += 1
     assert kills >= 3
     assert digests(tmp_path / "out") == digests(finished)
-    assert target.timed == []
-    assert target.weighed == []
+    assert [len(files) > 2 for files in target.timed] == [
+        True
+    ]  # no trial; all strategies once, for the report
+    assert not any("trials" in path.parts for path in target.weighed)
+
+
+def test_a_job_done_again_reports_what_it_timed_itself(
+    target: stand_ins.StandIn, tmp_path: Path, finished: Path
+) -> None:
+    """The first run's table holds every figure; the machine has become slower since."""
+    before = load_report(finished / "report.json")
+    target.slower = 1.03
+    target.heavier = 1.5
+    asked: dict[str, Any] = {"strategies": ["int8-ptq"], "epochs": 0, "speedup": 1.2}
+    report = job(tmp_path / "out", **asked)
+    assert report.baseline.peak_memory_bytes == 1.5 * (before.baseline.peak_memory_bytes or 0)
+    for again in (report, job(tmp_path / "out", resume=True, **asked)):  # finished: timed again, too
+        (fresh,) = [one for one in again.strategies if one.name == "int8-ptq"]
+        (old,) = [one for one in before.strategies if one.name == "int8-ptq"]
+        assert fresh.latency_us is not None
+        assert old.latency_us is not None
+        assert fresh.latency_us.median == pytest.approx(1.03 * old.latency_us.median)
+    assert len(target.timed) == 2
+    assert report.timed_at > before.timed_at
+    day = before.timed_at[:10]
+    assert report.remembered["latency of the original"].startswith(day)
 
 
 @pytest.mark.slow
@@ -209,20 +233,36 @@ def test_a_size_is_kept_to_the_byte(
 
 
 @pytest.mark.slow
-def test_an_impossible_budget_names_the_nearest_and_delivers_nothing(
+def test_an_impossible_budget_leaves_the_nearest_result_marked_as_missing_it(
     finished: Path, target: stand_ins.StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "out"
     shutil.copytree(finished, folder)  # results of another job, which must not pass for this one's
     words = [stand_ins.MODEL, "--data", "digits", "--target", "litert-host", "--epochs", "0", "-q"]
-    assert main.run(["compress", *words, "--latency", "1us", "-o", str(folder)]) == 1
+    words += ["--latency", "1us", "-o", str(folder)]
+    assert main.run(["compress", *words]) == 1
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert "no strategy keeps --latency 1us" in captured.err.replace(".00", "")
     assert "the nearest feasible: --latency" in captured.err
     assert "prune-then-quantize" in captured.out  # the table of what was tried
+    assert captured.out.startswith("Warning: No result keeps every budget.")
     kept = {path.name for path in folder.iterdir() if path.is_file()}
-    assert kept == {"baseline.tflite", "before.mcc", "before.safetensors"}
+    assert kept == LEFT
+    report = load_report(folder / "report.json")
+    assert report.met == {"latency_us": False}
+    assert report.warnings[0] in (folder / "report.html").read_text()
+    chosen = report.chosen
+    assert chosen is not None
+    latencies = [one.latency_us.upper for one in report.strategies if one.latency_us is not None]
+    assert chosen.latency_us is not None
+    assert chosen.latency_us.upper == min(latencies)  # misses by least
+    assert (folder / "model.tflite").stat().st_size == chosen.size_bytes
+
+    assert main.run(["compress", *words, "--resume", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert Report.model_validate_json(captured.out).met == {"latency_us": False}
+    assert "the nearest feasible" in captured.err
 
 
 def test_a_last_measurement_that_misses_narrowly_plans_once_more(
@@ -230,10 +270,6 @@ def test_a_last_measurement_that_misses_narrowly_plans_once_more(
 ) -> None:
     folder = tmp_path / "out"
     shutil.copytree(finished / "state", folder / "state")
-    known = folder / "state/measurements.json"
-    trials = {k: v for k, v in json.loads(known.read_text()).items() if not k.startswith("speeds ")}
-    known.write_text(json.dumps(trials))
-    (Path(os.environ["MCC_CACHE_DIR"]) / "latencies.sqlite").unlink()
     target.slower = 1.08  # all files but the baseline, from now on: slower than the trials had them
     report = job(folder, resume=True)
     assert report.met == {"speedup": True}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +16,14 @@ import pytest
 import torch
 
 from mcc.compress import summary
-from mcc.compress.bench import Bench, Speed
+from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, quantise, restructure
 from mcc.compress.driver import Run
 from mcc.compress.measured import MeasuredFiles
 from mcc.compress.outcome import Outcome
 from mcc.compress.planning import Planner
 from mcc.compress.sequence import _eased
+from mcc.compress.speed import Speed
 from mcc.compress.strategies import Strategies, reach
 from mcc.data import load_data
 from mcc.errors import DataError, UsageError, VerificationError
@@ -109,7 +112,7 @@ def test_a_file_is_measured_once_whatever_its_name(files: list[Path]) -> None:
     assert first == bench.speed(files[2])
     assert first.speedup == pytest.approx(4.0)
     assert len(target.timed) == 1
-    assert bench.memory_bytes(files[1]) == bench.memory_bytes(files[2]) == 1000
+    assert bench.trial_memory(files[1]) == bench.trial_memory(files[2]) == 1000
     assert len(target.weighed) == 1
     files[1].write_bytes(b"y" * 100)  # other bytes are another file
     bench.speed(files[1])
@@ -124,22 +127,80 @@ def test_another_baseline_is_another_measurement(files: list[Path]) -> None:
     assert len(target.timed) == 2
 
 
-def test_a_run_goes_on_from_its_folder_and_others_from_the_table(files: list[Path]) -> None:
+def sure(_: Speed) -> bool:
+    return False
+
+
+def test_trials_are_remembered_with_their_date_by_the_run_and_by_others(files: list[Path]) -> None:
     bench, _ = _bench(files, "run")
-    speed, together = bench.speed(files[1]), bench.speeds(files[1:], budget_s=1.0)
-    for folder in ("run", "another run"):
+    speed, memory = bench.speed(files[1]), bench.trial_memory(files[1])
+    assert bench.remembered == {}
+    for folder, earlier in (("run", set()), ("another run", {"latency of trials", "memory"})):
         again, target = _bench(files, folder)
         assert again.speed(files[1]) == speed
-        assert again.speeds(files[1:], budget_s=1.0) == together
-        assert target.timed == []
-        assert json.loads(again.store.read_text()) == again.known
+        assert again.trial_memory(files[1]) == memory
+        assert target.timed == target.weighed == []
+        assert set(again.remembered) == earlier
+        assert set(again.remembered.values()) <= {speed.date[:10]}
+
+
+def test_final_figures_are_taken_by_each_run_and_kept_until_its_report_stands(files: list[Path]) -> None:
+    bench, _ = _bench(files, "run")
+    bench.speed(files[1])
+    final, memory = bench.final_speeds(files[1:], budget_s=1.0, doubtful=sure), bench.final_memory(files[1])
+    resumed, target = _bench(files, "run")
+    assert resumed.final_speeds(files[1:], budget_s=1.0, doubtful=sure) == final
+    assert resumed.final_memory(files[1]) == memory
+    assert target.timed == target.weighed == []
+    resumed.final.forget()
+    for folder in ("run", "another run"):
+        again, target = _bench(files, folder)
+        target.slower, target.heavier = 2.0, 3.0
+        (one, _) = again.final_speeds(files[1:], budget_s=1.0, doubtful=sure)
+        assert one.latency_us == 2 * final[0].latency_us
+        assert again.final_memory(files[1]) == 3 * memory
+        assert (len(target.timed), len(target.weighed)) == (1, 1)
+
+
+def test_an_edited_row_of_the_table_reaches_no_final_figure(files: list[Path]) -> None:
+    bench, _ = _bench(files, "run")
+    bench.speed(files[1])
+    bench.trial_memory(files[1])
+    final = bench.final_speeds(files[1:2], budget_s=1.0, doubtful=sure)
+    table = files[0].with_name("latencies.sqlite")
+    with closing(sqlite3.connect(table)) as connection, connection:
+        (count,) = connection.execute("SELECT COUNT(*) FROM files").fetchone()
+        assert count == 2  # trials only
+        connection.execute("UPDATE files SET value = '7' WHERE key LIKE 'peak%'")
+        faster = json.dumps({**asdict(SPEED), "latency_us": 98.5})
+        connection.execute("UPDATE files SET value = ? WHERE key LIKE 'speed%'", (faster,))
+    again, _ = _bench(files, "another run")
+    assert again.speed(files[1]).latency_us == 98.5  # for planning, with its date
+    assert again.final_speeds(files[1:2], budget_s=1.0, doubtful=sure)[0].latency_us == final[0].latency_us
+    assert again.final_memory(files[1]) == 1000
+
+
+@pytest.mark.parametrize(
+    "value", ["no JSON", "[]", "{}", "null", '{"latency_us": 1}', json.dumps({**asdict(SPEED), "low_us": -1})]
+)
+def test_a_damaged_row_is_measured_again(
+    value: str, files: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench, _ = _bench(files, "run")
+    speed = bench.speed(files[1])
+    with closing(sqlite3.connect(files[0].with_name("latencies.sqlite"))) as connection, connection:
+        connection.execute("UPDATE files SET value = ?", (value,))
+    again, target = _bench(files, "another run")
+    assert again.speed(files[1]).latency_us == speed.latency_us
+    assert len(target.timed) == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_a_copy_of_the_baseline_is_the_baseline(files: list[Path]) -> None:
     bench, target = _bench(files, "run")
     copy = files[0].with_name("original.tflite")
     copy.write_bytes(files[0].read_bytes())
-    one, other = bench.speeds([copy, files[1]], budget_s=1.0)
+    one, other = bench.final_speeds([copy, files[1]], budget_s=1.0, doubtful=sure)
     assert (one.speedup, other.speedup) == (1.0, pytest.approx(4.0))
     assert one.latency_us == one.baseline_us
     assert [len(together) for together in target.timed] == [2]
@@ -149,21 +210,9 @@ def test_files_of_the_same_bytes_are_measured_as_one(files: list[Path]) -> None:
     bench, target = _bench(files, "run")
     other = files[0].with_name("other.tflite")
     other.write_bytes(b"z" * 200)
-    one, two, three = bench.speeds([files[1], other, files[2]], budget_s=1.0)
+    one, two, three = bench.final_speeds([files[1], other, files[2]], budget_s=1.0, doubtful=sure)
     assert one == three != two
     assert [len(together) for together in target.timed] == [3]  # with the baseline
-
-
-def test_what_is_measured_anew_is_remembered_instead(files: list[Path]) -> None:
-    bench, target = _bench(files, "run")
-    first = bench.speeds(files[1:2], budget_s=1.0)
-    target.slower = 1.5
-    assert bench.speeds(files[1:2], budget_s=1.0) == first
-    anew = bench.speeds(files[1:2], budget_s=1.0, anew=True)
-    assert anew[0].latency_us == pytest.approx(1.5 * first[0].latency_us)
-    assert bench.speeds(files[1:2], budget_s=1.0) == anew
-    assert _bench(files, "another run")[0].speeds(files[1:2], budget_s=1.0) == anew
-    assert len(target.timed) == 2
 
 
 def test_measurements_of_another_machine_are_never_taken(files: list[Path]) -> None:
@@ -246,14 +295,16 @@ def test_what_each_image_scored_is_kept_and_taken_again_where_it_was_damaged(
     assert "is damaged: what it held is taken again" in caplog.text
 
 
-def test_damaged_measurements_are_named(files: list[Path]) -> None:
-    store = files[0].with_name("measurements.json")
-    store.write_text("{")
-    with pytest.raises(DataError, match=r"measurements\.json: holds no measurements; remove it"):
-        Bench(StandIn(), 1, files[0], store)
-    files[0].with_name("table").write_text("no table of anything")
-    with pytest.raises(DataError, match="table: the table of measurements cannot be used"):
-        MeasuredFiles("a", files[0].with_name("table")).get("key")
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"speed a b": 3}', '{"speed a b": {"value": 1}}'])
+@pytest.mark.parametrize("name", ["measurements.json", "final.json"])
+def test_damaged_measurements_are_named_and_made_again(
+    name: str, text: str, files: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    files[0].with_name(name).write_text(text)
+    bench = Bench(StandIn(), 1, files[0], files[0].with_name("measurements.json"))
+    assert bench.speed(files[1]).speedup == pytest.approx(4.0)
+    assert len(bench.final_speeds(files, budget_s=1.0, doubtful=sure)) == 3
+    assert [name in record.getMessage() for record in caplog.records] == [True]
 
 
 # -- budgets ---------------------------------------------------------------------------------------------
@@ -327,72 +378,24 @@ def test_without_a_budget_on_cost_a_ladder_of_speeds_is_planned_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "latency", "ratio", "again", "share"),
+    ("budget", "latency", "ratio", "share"),
     [
-        ({"latency_us": 102.0}, 99.0, None, 1.0, None),  # kept
-        ({"latency_us": 100.0}, 104.0, None, 1.0, 0.98 * 100 / 106.08),  # missed narrowly: by the upper bound
-        ({"latency_us": 100.0}, 140.0, None, 1.0, None),  # out of reach
-        ({"speedup": 2.0}, 100.0, (1.9, 2.1), 1.0, 0.98 * 0.95),
-        ({"speedup": 2.0}, 100.0, (2.0, 2.1), 1.0, None),
-        (
-            {"speedup": 2.0, "latency_us": 95.0},
-            100.0,
-            (1.9, 2.1),
-            1.0,
-            0.98 * 95 / 102,
-        ),  # the worse of the two
-        ({"size_bytes": 1}, 100.0, None, 1.0, None),
-        ({"speedup": 2.0}, 100.0, (1.8, 2.1), 0.8, 0.98 * 0.9**0.5),  # kept when measured once more
-        ({"speedup": 2.0}, 100.0, (1.9, 2.1), 1.1, 0.98 * (0.95 * 0.95 / 1.1) ** 0.5),  # and missed by more
+        ({"latency_us": 102.0}, 99.0, None, None),  # kept
+        ({"latency_us": 100.0}, 104.0, None, 0.98 * 100 / 106.08),  # missed narrowly: by the upper bound
+        ({"latency_us": 100.0}, 140.0, None, None),  # out of reach
+        ({"speedup": 2.0}, 100.0, (1.9, 2.1), 0.98 * 0.95),
+        ({"speedup": 2.0}, 100.0, (2.0, 2.1), None),
+        ({"speedup": 2.0, "latency_us": 95.0}, 100.0, (1.9, 2.1), 0.98 * 95 / 102),  # the worse of the two
+        ({"size_bytes": 1}, 100.0, None, None),
     ],
 )
 def test_a_narrow_miss_tightens_the_plan_and_others_do_not(
-    budget: dict[str, Any], latency: float, ratio: tuple[float, float] | None, again: float,
-    share: float | None,
-) -> None:  # fmt: skip
-    joint = examples.strategy("joint", accuracy=0.9, us=latency, speedup_ci95=ratio)
-    assert joint.latency_us is not None
-    low, high = ratio or (1.0, 1.0)
-    second = SimpleNamespace(high_us=again * joint.latency_us.upper, speedup_ci95=(low / again, high / again))
-    holder: Any = SimpleNamespace(
-        job=SimpleNamespace(request=SimpleNamespace(budget=Budget(**budget))),
-        bench=SimpleNamespace(speed=lambda file, budget_s: second),
-    )
-    outcome: Any = SimpleNamespace(file="model.tflite")
-    found = Run._missed_share(holder, joint, outcome)
-    assert found == (None if share is None else pytest.approx(share))
-
-
-@pytest.mark.parametrize(
-    ("budget", "ratio", "bounds", "again", "noise"),
-    [
-        (
-            {"speedup": 2.0},
-            2.1,
-            (1.8, 2.3),
-            1.0,
-            True,
-        ),  # the median keeps it, and so does a quiet measurement
-        ({"speedup": 2.0}, 2.1, (1.8, 2.3), 1.1, False),  # which misses it as well
-        ({"speedup": 2.0}, 1.95, (1.8, 2.3), 1.0, False),  # missed by the median
-        ({"speedup": 2.0}, 2.1, (2.0, 2.3), 1.0, False),  # kept at once
-        ({"latency_us": 101.0}, 2.0, (2.0, 2.0), 0.98, True),
-        ({"size_bytes": 1}, 2.0, (2.0, 2.0), 1.0, False),
-    ],
-)
-def test_a_miss_by_the_interval_alone_is_measured_again(
-    budget: dict[str, Any], ratio: float, bounds: tuple[float, float], again: float, noise: bool
+    budget: dict[str, Any], latency: float, ratio: tuple[float, float] | None, share: float | None
 ) -> None:
-    joint = examples.strategy("joint", accuracy=0.9, us=100.0, speedup=ratio, speedup_ci95=bounds)
-    assert joint.latency_us is not None
-    assert joint.latency_us.upper == 102.0
-    second = SimpleNamespace(high_us=again * 102.0, speedup_ci95=(2.0 / again, 2.2))
-    holder: Any = SimpleNamespace(
-        job=SimpleNamespace(request=SimpleNamespace(budget=Budget(**budget))),
-        bench=SimpleNamespace(speed=lambda file, budget_s: second),
-    )
-    outcome: Any = SimpleNamespace(file="model.tflite")
-    assert Run._missed_by_noise(holder, joint, outcome) is noise
+    joint = examples.strategy("joint", accuracy=0.9, us=latency, speedup_ci95=ratio)
+    holder: Any = SimpleNamespace(job=SimpleNamespace(request=SimpleNamespace(budget=Budget(**budget))))
+    found = Run._missed_share(holder, joint)
+    assert found == (None if share is None else pytest.approx(share))
 
 
 @pytest.mark.parametrize(("flipped", "delivered"), [(1, True), (2, False)])

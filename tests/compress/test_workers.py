@@ -11,7 +11,8 @@ import pytest
 import mcc
 from mcc.compress import driver
 from mcc.compress.candidate import Structure
-from mcc.compress.job import Job, Request, load_job
+from mcc.compress.job import Job, load_job
+from mcc.compress.request import Request
 from mcc.compress.training import Trainer
 from mcc.compress.workers import Repair, Repaired, candidate_graph, repair_all
 from mcc.ir.graph import constants

@@ -1,0 +1,196 @@
+"""The folder of a job: which files in it are mcc's, and taking it without touching anybody else's.
+
+`state/job.json` is mcc's mark. It names the job and every file that jobs have left, or were about to leave,
+beside `state/`; those, and all within `state/`, may be replaced and removed. Anything else is somebody's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from filelock import BaseFileLock, Timeout
+
+from mcc.errors import DataError, UsageError
+from mcc.ir.outputs import refuse_inputs
+from mcc.ir.storage import write_beside
+from mcc.runtime.holder import checked_lock, holder_words
+
+LOCK = "in-use.lock"  # in the state folder, of the process that works in it; the system frees it
+MARK = "job.json"
+FORMATS = ("tflite", "onnx", "pte")
+ALWAYS = (
+    "report.json", "report.html", "plan.json",
+    "before.mcc", "before.safetensors", "after.mcc", "after.safetensors",
+)  # fmt: skip
+FORCE = "choose another -o, or --force to overwrite"
+
+
+def names_left(file_format: str) -> tuple[str, ...]:
+    """The files that a job for a target of that format leaves in its folder."""
+    return (*ALWAYS, f"baseline.{file_format}", f"model.{file_format}")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What `state/job.json` holds.
+
+    Attributes:
+        digest: of the job.
+        files: beside `state/`, that mcc has made or was about to make.
+    """
+
+    digest: str
+    files: frozenset[str]
+
+    def save(self, state: Path) -> None:
+        """Write it, whole or not at all."""
+        text = json.dumps({"digest": self.digest, "files": sorted(self.files)})
+        write_beside(state / MARK, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+class Folder:
+    """The folder of one job.
+
+    Args:
+        place: the folder.
+        lock: its lock.
+    """
+
+    def __init__(self, place: Path, lock: BaseFileLock) -> None:
+        self.place = place
+        self.lock = lock
+
+    @property
+    def state(self) -> Path:
+        """What the job needs to go on."""
+        return self.place / "state"
+
+    def take(
+        self, digest: str, names: Sequence[str], *, reads: Iterable[Path], resume: bool, force: bool
+    ) -> None:
+        """Make the folder this job's own: go on from its state, refuse another's, else begin from nothing.
+
+        Args:
+            digest: of the job.
+            names: of the files that it will leave.
+            reads: the files that it reads, none of which it may overwrite.
+            resume: whether to go on from the state.
+            force: whether files that mcc did not make may be overwritten.
+
+        Raises:
+            UsageError: it is in use, holds another job's state, or somebody's files.
+            DataError: it cannot be a folder, or does not say whose it is.
+        """
+        refuse_inputs([self.place / name for name in names], reads)
+        if self.state.is_symlink():
+            raise UsageError("is a symbolic link", where=str(self.state), hint="choose another -o")
+        found = self._mark(damaged_is_none=force)
+        self._refuse_others(found, names, force)
+        self._lock()
+        found = self._mark(damaged_is_none=force)  # of one that held the lock until now
+        if resume and found is not None and found.digest != digest:
+            raise UsageError(
+                "holds the state of another job (model, data, target, budgets, plan, epochs or seed differ)",
+                where=str(self.place),
+                hint="give the same options, another -o, or leave out --resume to begin from nothing",
+            )
+        if found is None:
+            self._set_aside()
+        else:
+            self._sweep(found)
+        if not resume and found is not None:
+            self._clear()
+            for name in found.files:
+                (self.place / name).unlink(missing_ok=True)
+        before = found.files if resume and found is not None else frozenset[str]()
+        Mark(digest, before | frozenset(names)).save(self.state)
+
+    def _mark(self, *, damaged_is_none: bool) -> Mark | None:
+        path = self.state / MARK
+        try:
+            if not os.path.lexists(path):
+                return None
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            # A mark of mcc before 2026-12 names no files: all that a job of its time left.
+            legacy = [name for form in FORMATS for name in names_left(form)]
+            return Mark(str(raw["digest"]), frozenset(str(name) for name in raw.get("files", legacy)))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if damaged_is_none:
+                return None
+            raise DataError(
+                "does not say which job the folder belongs to",
+                where=str(path),
+                hint="choose another -o, or --force: what is in its folder is then set aside",
+            ) from error
+
+    def _refuse_others(self, found: Mark | None, names: Sequence[str], force: bool) -> None:
+        """Nothing that mcc did not make is overwritten without the user's word."""
+        own = frozenset[str]() if found is None else found.files
+        others = [name for name in names if os.path.lexists(self.place / name) and name not in own]
+        if found is None and self._state_entries():
+            others.append("state/")
+        if others and not force:
+            raise UsageError(
+                f"holds files that no job of mcc left there: {', '.join(others)}",
+                where=str(self.place),
+                hint=FORCE,
+            )
+        for name in others:
+            if (self.place / name).is_dir() and not name.endswith("/"):
+                raise UsageError("is a folder where a file has to go", where=str(self.place / name))
+
+    def _state_entries(self) -> list[Path]:
+        """What lies in the state folder, but for what a job leaves that is killed before its mark is made."""
+        if not self.state.is_dir():
+            return []
+        return [p for p in self.state.iterdir() if p.name != LOCK and not p.name.endswith(".part")]
+
+    def _lock(self) -> None:
+        try:
+            self.state.mkdir(parents=True, exist_ok=True)
+            checked_lock(self.state / LOCK, hint="remove it, or choose another -o")
+            self.lock.acquire(timeout=0)
+        except Timeout as error:  # before OSError, of which it is one
+            raise UsageError(
+                f"is in use by another mcc that still runs: {holder_words(self.state / LOCK)}",
+                where=str(self.place),
+                hint="wait for it, end it, or choose another -o",
+            ) from error
+        except OSError as error:
+            raise DataError(
+                f"cannot be the output folder: {error.strerror or error}",
+                where=str(self.place),
+                hint="choose another -o",
+            ) from error
+
+    def _set_aside(self) -> None:
+        """Move what lies in a state folder without mcc's mark out of the way: it may be anybody's."""
+        entries = self._state_entries()
+        if not entries:
+            return
+        number = 1
+        while os.path.lexists(aside := self.place / f"state.{number}"):
+            number += 1
+        aside.mkdir()
+        for path in entries:
+            path.rename(aside / path.name)
+
+    def _clear(self) -> None:
+        """Remove what an earlier run left in mcc's own state folder; what links lead to stays."""
+        for path in sorted(self.state.rglob("*"), reverse=True):
+            if path.name == LOCK and path.parent == self.state:  # held by this very process
+                continue
+            path.rmdir() if path.is_dir() and not path.is_symlink() else os.unlink(path)
+
+    def _sweep(self, found: Mark) -> None:
+        """Remove half-written files of killed processes: `.NAME.PID.part`, see `write_beside`."""
+        places = [path for name in found.files for path in self.place.glob(f".{name}.*.part")]
+        for path in (*places, *self.state.rglob(".*.part")):
+            process = path.name.split(".")[-2]
+            if process.isdecimal() and not psutil.pid_exists(int(process)):
+                path.unlink(missing_ok=True)

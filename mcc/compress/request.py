@@ -1,0 +1,182 @@
+"""What is asked of a job, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mcc.data.stated import NOTHING_SAID, Asked
+from mcc.errors import UsageError
+from mcc.report.schema import Budget
+from mcc.report.words import OPTIONS
+from mcc.runtime.target import MOST_THREADS, Target
+
+STRATEGY_NAMES = (
+    "original", "original-trained", "int8-ptq", "uniform-width", "channel-pruning", "sparse-1x1", "low-rank",
+    "prune-then-quantize", "joint",
+)  # fmt: skip
+MOST_EPOCHS = 1e6  # beyond it the number of images is no number any more, and no run comes to its end
+MOST_STEPS = 6  # each takes a tenth of the images of a repair, see `mcc.compress.steps`
+LARGEST_SEED = 2**32 - 1  # numpy's
+FEW_WORKERS = 8  # processes of some 400 MB that any machine is allowed; more, as far as there are cores
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for; one that holds a value that makes no sense cannot be made.
+
+    Attributes:
+        model, data, target: as on the command line.
+        budget: constraints, those not asked for None.
+        epochs: passes over the training data for each strategy's repair; None for `job.DEFAULT_IMAGES`.
+        threads: of an inference.
+        seed: of everything random.
+        weights, input_shape: see `mcc.frontend.load.load_model`.
+        plan: the structure to follow as `Structure.key` gives it, empty where one is to be made.
+        cut: where the model ends, see `mcc.frontend.load.load_model`.
+        workers: processes for independent work; None: this one, with all its threads.
+        ray: address of a Ray cluster for it instead.
+        steps: in which the joint plan goes to its budget, see `mcc.compress.steps`.
+        strategies: to compare with the original; all where empty.
+        pictures: what is said about how they are prepared.
+        judge: name or place of the output that the metric is read from; None: by shape and name.
+        ignore_labels: whether class names that the model's file states are ignored.
+        allow_noise: a signal that integers lose is a warning, not an error.
+
+    Raises:
+        UsageError: a value that cannot be used, named by its option.
+    """
+
+    model: str
+    data: str
+    target: str
+    budget: Budget
+    epochs: float | None = None
+    threads: int = 1
+    seed: int = 0
+    weights: Path | None = None
+    input_shape: tuple[int, ...] | None = None
+    plan: str = ""
+    cut: tuple[str, ...] = ()
+    workers: int | None = None
+    ray: str | None = None
+    steps: int = 1
+    strategies: tuple[str, ...] = ()
+    pictures: Asked = NOTHING_SAID
+    judge: str | None = None
+    ignore_labels: bool = False
+    allow_noise: bool = False
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and not _is_number(self.epochs, 0, MOST_EPOCHS):
+            raise UsageError(
+                f"{self.epochs!r} is no number of passes over the data", where="--epochs",
+                hint=f"give a number from 0 (no repair) to {MOST_EPOCHS:,.0f}",
+            )  # fmt: skip
+        _check_whole("--threads", self.threads, 1, MOST_THREADS)
+        _check_whole("--seed", self.seed, 0, LARGEST_SEED)
+        _check_whole("--steps", self.steps, 1, MOST_STEPS)
+        if self.workers is not None:
+            _check_whole("--workers", self.workers, 1, max(FEW_WORKERS, os.cpu_count() or 1))
+        if self.ray is not None and self.workers is not None:
+            raise UsageError(
+                "the work goes to processes here or to a cluster, not both", where="--ray",
+                hint="leave out --workers: a cluster has as many as it has processors",
+            )  # fmt: skip
+        if self.ray == "":
+            raise UsageError("names no cluster", where="--ray", hint="give its address, or local")
+        known_strategies(self.strategies)
+        if self.plan:
+            self._check_given_plan()
+
+    def _check_given_plan(self) -> None:
+        """Options that a plan from a file leaves nothing to do for."""
+        if self.steps > 1:
+            raise UsageError(
+                "a plan from a file, or one for several targets, is followed at once",
+                where="--steps",
+                hint="leave out --steps",
+            )
+        if self.strategies and "joint" not in self.strategies:
+            raise UsageError(
+                "leaves out joint: a plan from a file, or for several targets, takes its place",
+                where="--strategies", hint="add joint",
+            )  # fmt: skip
+
+
+def _is_number(value: Any, least: float, most: float) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and least <= value <= most
+    )
+
+
+def _check_whole(option: str, value: Any, least: int, most: int) -> None:
+    if not isinstance(value, int) or not _is_number(value, least, most):
+        raise UsageError(
+            f"{value!r} cannot be used", where=option, hint=f"give a whole number, {least} to {most}"
+        )
+
+
+def asked_budget(**limits: Any) -> Budget:
+    """A budget from what was asked for. Raises UsageError naming the option of the first that is no limit."""
+    try:
+        return Budget(**limits)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "budget"
+        said = str(first["msg"])
+        raise UsageError(
+            f"{first['input']!r} is no limit: {said[0].lower()}{said[1:]}", where=OPTIONS.get(name, name)
+        ) from error
+
+
+def known_strategies(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, without repetition. Raises UsageError for one that there is not."""
+    if isinstance(names, str):
+        raise UsageError("is one text, not a list of names", where="strategies", hint=f"write [{names!r}]")
+    for name in names:
+        if name not in STRATEGY_NAMES:
+            raise UsageError(
+                f"there is no strategy {name!r}", where="--strategies",
+                hint=f"choose of {', '.join(STRATEGY_NAMES)}",
+            )  # fmt: skip
+    return tuple(dict.fromkeys(names))
+
+
+def check_units(budget: Budget, targets: Sequence[Target]) -> None:
+    """Refuse a latency in another unit than that of every target's costs. Raises UsageError."""
+    for asked in ("latency_us", "model_cycles"):
+        wrong = [target for target in targets if asked != target.unit.key]
+        if getattr(budget, asked) is None or not wrong:
+            continue
+        if len(wrong) < len(targets):
+            fits = next(target for target in targets if target not in wrong)
+            raise UsageError(
+                f"{fits.spec} and {wrong[0].spec} have no common unit: one has a time, one model cycles",
+                where="--latency", hint="ask for a --speedup, or run mcc compress once for each target",
+            )  # fmt: skip
+        counts, lacks = ("model cycles", "time") if wrong[0].unit.exact else ("time", "model cycles")
+        raise UsageError(
+            f"{wrong[0].spec} has {counts} and no {lacks}",
+            where="--latency",
+            hint=f"write for example {wrong[0].unit.example}, or --speedup 2x",
+        )
+
+
+def refuse_unplanned(budget: Budget, names: Sequence[str]) -> None:
+    """Refuse budgets that a plan without training cannot be held against. Raises UsageError."""
+    for name in names:
+        if getattr(budget, name) is not None:
+            raise UsageError(
+                "is only known once a network is trained or run, and nothing is planned for it",
+                where=OPTIONS[name], hint="leave it out here; mcc compress keeps it",
+            )  # fmt: skip
