@@ -8,6 +8,9 @@ storage, layout) a non-negative sum of what can take time,
 least squares in relative error; tiles are multiply-accumulates with output channels and pixels rounded up to
 the register tile. What it leaves is smooth in the logarithms of the sizes and is interpolated by a Gaussian
 process (Rasmussen 2006), which also says how sure it is.
+
+A kernel of whose kind nothing was measured has no fit. It rests on a roofline through what was
+(`mcc/cost_roof.py`), and says so.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from mcc.cost_api import Estimate, Kernel, Measurement, Precision
+from mcc.cost_api import Estimate, Kernel, Measurement, Precision, Source
+from mcc.cost_roof import Roof
+from mcc.cost_sum import grouping, kind_of
 
 Vector = NDArray[np.float64]
 
@@ -39,7 +44,7 @@ LEAST_SHARE = 0.25  # of a kernel's latency that a negative offset leaves
 NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal variable
 SUSPECT = 0.15  # above its neighbours, in logarithms: a row that may have been disturbed, ...
 SUSPECT_DEVIATIONS = 2.0  # ...if that is also so many standard deviations
-UNSEEN_ERROR = 0.5  # relative, of a kernel whose like was never measured
+WIDER_ERROR = 0.17  # relative, at least, for each level of a wider family: its kernels run other code
 
 
 def features(kernel: Kernel) -> Vector:
@@ -90,9 +95,7 @@ def family(kernel: Kernel, level: int) -> tuple[Any, ...]:
     attributes = dict(kernel.attributes)
     weight = kernel.operands[1] if len(kernel.operands) > 1 else None
     window = weight.shape[2:] if weight is not None and weight.constant and len(weight.shape) == 4 else ()
-    groups = int(attributes.get("groups", 1))
-    grouped = "dense" if groups == 1 else "depthwise" if groups == kernel.output[1] else "grouped"
-    stored = kernel.sparse.block if kernel.sparse is not None else 0
+    grouped, stored = grouping(kernel), kernel.sparse.block if kernel.sparse is not None else 0
     detail = (
         window,
         attributes.get("stride", attributes.get("kernel")),
@@ -101,7 +104,7 @@ def family(kernel: Kernel, level: int) -> tuple[Any, ...]:
     whole = (kernel.op, grouped, kernel.precision, stored, kernel.layout, *detail[:2])
     return (
         whole,
-        (kernel.op, grouped, kernel.precision, stored, kernel.layout),
+        kind_of(kernel),
         (kernel.op, kernel.precision),
     )[level]
 
@@ -212,7 +215,9 @@ class LookupCostModel:
         for row in self.rows:
             for level in range(LEVELS):
                 self._families[level].setdefault(family(row.kernel, level), []).append(row)
+        self._kinds = {kind_of(row.kernel) for row in self.rows if not unsure(row)}
         self._fits: dict[tuple[int, tuple[Any, ...]], Fit] = {}
+        self._roofs: dict[Precision, Roof] = {}
         self._cache: dict[Kernel, Estimate] = {}
 
     @staticmethod
@@ -277,19 +282,21 @@ class LookupCostModel:
         row = self._measured.get(str(kernel))
         if row is not None and unsure(row):
             row = None  # measured while something else had the machine: its neighbours know better
-        latency, error = (row.latency_us, row.error_us) if row is not None else self._fitted(kernel)
+        latency, error, source = self._fitted(kernel) if row is None else _measured(row)
         factor = self.corrections.get(kernel.precision, 1.0)
         offset = self.offsets.get(kernel.precision, 0.0) * min(1.0, latency)
         corrected = max(LEAST_SHARE * latency, factor * latency + offset)
-        return Estimate(corrected, error * factor, "measured" if row is not None else "fitted")
+        return Estimate(corrected, error * factor, source)
 
-    def _fitted(self, kernel: Kernel) -> tuple[float, float]:
+    def _fitted(self, kernel: Kernel) -> tuple[float, float, Source]:
+        if kind_of(kernel) not in self._kinds:
+            return self._unseen(kernel)
         for level in range(LEVELS):
             key = family(kernel, level)
             rows = self._families[level].get(key, [])
             if len(rows) >= FEWEST or (level == LEVELS - 1 and rows):
                 latency, error = self._fit(level, key, rows).predict(kernel)
-                return max(FLOOR_US, latency), max(error, level * UNSEEN_ERROR / LEVELS * latency)
+                return max(FLOOR_US, latency), max(error, level * WIDER_ERROR * latency), "fitted"
         return self._unseen(kernel)
 
     def _fit(self, level: int, key: tuple[Any, ...], rows: list[Measurement]) -> Fit:
@@ -298,8 +305,16 @@ class LookupCostModel:
             fit = self._fits[level, key] = Fit(rows)
         return fit
 
-    def _unseen(self, kernel: Kernel) -> tuple[float, float]:
-        """No kernel like it was measured: time per byte moved of all that were."""
-        rates = [row.latency_us / row.kernel.bytes_moved for row in self.rows if row.kernel.bytes_moved]
-        latency = max(FLOOR_US, float(np.median(rates)) * kernel.bytes_moved) if rates else FLOOR_US
-        return latency, latency * UNSEEN_ERROR
+    def _unseen(self, kernel: Kernel) -> tuple[float, float, Source]:
+        """No kernel of its kind was measured: a roofline through those that were, of its precision if any."""
+        roof = self._roofs.get(kernel.precision)
+        if roof is None:
+            sure = [row for row in self.rows if not unsure(row)]
+            own = [row for row in sure if row.kernel.precision == kernel.precision]
+            roof = self._roofs[kernel.precision] = Roof(own or sure)
+        latency = max(FLOOR_US, roof.latency_us(kernel))
+        return latency, latency * roof.deviation, "roofline"
+
+
+def _measured(row: Measurement) -> tuple[float, float, Source]:
+    return row.latency_us, math.hypot(row.error_us, CLOCK_US), "measured"

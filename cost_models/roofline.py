@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mcc.cost_api import Estimate, Kernel, Precision
+from mcc.cost_roof import CALL_US, effective_macs
 
 RELATIVE_ERROR = 0.5  # kernels of real runtimes reach between a third and nearly all of either roof
-SPARSE_EFFICIENCY = 0.5  # of a dense kernel's rate for each non-zero (Elsen 2020, figure 2: about half)
-DEPTHWISE_EFFICIENCY = 0.25  # no reuse across channels: a depthwise convolution stays far below the peak
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class RooflineCostModel:
 
     gmacs: float
     gbytes: float
-    call_us: float = 0.5
+    call_us: float = CALL_US
     overhead_us: float = 5.0
     speedups: Mapping[Precision, float] = field(default_factory=lambda: {"int8": 2.0, "int7": 2.0})
     name: str = "roofline"
@@ -47,11 +46,7 @@ class RooflineCostModel:
     def kernel(self, kernel: Kernel) -> Estimate:
         """Latency of a kernel."""
         rate = self.gmacs * 1e3 * self.speedups.get(kernel.precision, 1.0)
-        macs = float(kernel.macs)
-        if kernel.sparse is not None:
-            macs *= (1.0 - kernel.sparse.sparsity) / SPARSE_EFFICIENCY
-        if int(dict(kernel.attributes).get("groups", 1)) > 1:
-            macs /= DEPTHWISE_EFFICIENCY
+        macs = effective_macs(kernel)
         latency = self.call_us + max(macs / rate, kernel.bytes_moved / (self.gbytes * 1e3))
         return Estimate(latency, RELATIVE_ERROR * latency, "roofline")
 

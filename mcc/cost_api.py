@@ -1,4 +1,4 @@
-"""What a cost model is: kernels as keys, estimates with their error and source, and whole graphs from them.
+"""What a cost model is: kernels as keys, estimates with their error and source.
 
 A *kernel* is what a runtime runs for one node of a graph in deployment form: the operator, the shapes of its
 operands, its attributes, precision, how its weight is stored, and the layout of the region it runs in. It is
@@ -247,9 +247,9 @@ class Estimate:
 
     Attributes:
         latency_us: microseconds, or model cycles on a simulated core.
-        error_us: one standard deviation of the prediction.
-        source: whether this very kernel was measured, the value is fitted between measured ones, or it comes
-            from a few figures of the device alone.
+        error_us: one standard deviation of the prediction; several together: `mcc.cost_sum`.
+        source: whether this very kernel was measured, the value is fitted between measured ones of its kind,
+            or it comes from a few figures of the device alone.
     """
 
     latency_us: float
@@ -300,33 +300,6 @@ class CostModel(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class LayerCost:
-    """Predicted cost of one node."""
-
-    node: str
-    kernel: Kernel
-    estimate: Estimate
-
-
-@dataclass(frozen=True)
-class GraphCost:
-    """Predicted cost of a graph: its layers and what belongs to none of them."""
-
-    layers: tuple[LayerCost, ...]
-    overhead_us: float
-
-    @property
-    def latency_us(self) -> float:
-        """Sum of the layers and the overhead."""
-        return self.overhead_us + sum(layer.estimate.latency_us for layer in self.layers)
-
-    @property
-    def error_us(self) -> float:
-        """One standard deviation, the errors of the layers taken as independent."""
-        return sum(layer.estimate.error_us**2 for layer in self.layers) ** 0.5
-
-
 def graph_kernels(
     graph: Graph, integer: Iterable[str] = (), cluster: Iterable[str] = ()
 ) -> dict[str, Kernel]:
@@ -358,9 +331,3 @@ def _seven_bits(node: fx.Node) -> bool:
         and type_of(weight).shape != ()
         and cast(int, weight.kwargs["qmax"]) < 127
     )
-
-
-def predict(model: CostModel, kernels: Mapping[str, Kernel], precision: Precision = "float") -> GraphCost:
-    """Cost of a whole graph from its kernels; `precision` is that of its input and output conversion."""
-    layers = tuple(LayerCost(name, kernel, model.kernel(kernel)) for name, kernel in kernels.items())
-    return GraphCost(layers, model.overhead(precision).latency_us)

@@ -23,6 +23,7 @@ from scipy.optimize import nnls
 
 from cost_models.phones.blocks import Block, block_named
 from mcc.cost_api import Estimate, Kernel, Precision
+from mcc.cost_sum import joint_source
 from mcc.errors import DataError, UnsupportedError
 from mcc.ir.json_file import read_bounded
 
@@ -166,11 +167,17 @@ class PhoneCostModel:
         return Estimate(latency, max(LEAST_ERROR, self.error) * latency, "fitted")
 
     def network(self, blocks: Sequence[Block]) -> Estimate:
-        """Sum over the blocks of a network: `measured` if all of them were; errors taken as independent."""
+        """Sum over the blocks of a network: `measured` if all of them were.
+
+        Errors of blocks of one kind add up, and so do those of all that is fitted; kinds are independent.
+        """
+        kinds: dict[str, float] = {}
         parts = [self.block(block) for block in blocks]
-        source = "measured" if all(part.source == "measured" for part in parts) else "fitted"
-        error = sum(part.error_us**2 for part in parts) ** 0.5
-        return Estimate(sum(part.latency_us for part in parts), error, source)
+        for block, part in zip(blocks, parts, strict=True):
+            kind = block.kind if part.source == "measured" else part.source
+            kinds[kind] = kinds.get(kind, 0.0) + part.error_us
+        source = joint_source(part.source for part in parts)
+        return Estimate(sum(part.latency_us for part in parts), math.hypot(*kinds.values()), source)
 
     def kernel(self, kernel: Kernel) -> Estimate:
         """Latency of a dense float kernel. Raises UnsupportedError for another: the tables hold none."""

@@ -16,7 +16,8 @@ from mcc.calibrate.anchors import family_name
 from mcc.calibrate.campaign import CalibrationReport
 from mcc.calibrate.measure import Progress, input_name, silent
 from mcc.calibrate.store import Store
-from mcc.cost_api import CostModel, GraphCost, Precision, graph_kernels, predict
+from mcc.cost_api import CostModel, Kernel, Precision, graph_kernels
+from mcc.cost_sum import GraphCost, predict
 from mcc.errors import UsageError
 from mcc.ir.graph import Graph, GraphBuilder, calls, inputs, operand
 from mcc.ir.notes import note, shape_of
@@ -87,10 +88,15 @@ def predict_graph(
         DataError: the table cannot be read.
     """
     model = model or measured_model(graph, target, threads=threads, table=table)
+    kernels, first = network_kernels(graph, target)
+    return predict(model, kernels, first)
+
+
+def network_kernels(graph: Graph, target: Target) -> tuple[dict[str, Kernel], Precision]:
+    """Kernels of a graph in deployment form on a target, by node name; and the precision of its input."""
     integer = {node.name for node in integer_nodes(graph)}
     kernels = graph_kernels(graph, integer, active_cluster(graph) if target.facts().sparse_1x1 else ())
-    first: Precision = "int8" if integer else "float"
-    return predict(model, kernels, first)
+    return kernels, "int8" if integer else "float"
 
 
 def measured_model(

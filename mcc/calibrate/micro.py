@@ -19,6 +19,7 @@ from torch import Tensor, fx
 
 from mcc.cost_api import Kernel, OperandShape
 from mcc.errors import UnsupportedError
+from mcc.ir import table
 from mcc.ir.channels import channel_axis
 from mcc.ir.graph import Graph, GraphBuilder, op_name
 from mcc.quant.params import INT8_MAX, INT8_MIN
@@ -40,11 +41,13 @@ class MicroNetwork:
         graph: in deployment form, quantised where its kernels are.
         kernels: in the order of the branches; node i is named `kernel<i>`.
         producers: operators in front of the kernel, for each branch.
+        twinned: for each branch, whether it has another producer without the kernel, see `fuses`.
     """
 
     graph: Graph
     kernels: tuple[Kernel, ...]
     producers: tuple[int, ...]
+    twinned: tuple[bool, ...]
 
 
 def micro_network(kernels: Sequence[Kernel], *, blocked: bool = False, seed: int = 0) -> MicroNetwork:
@@ -64,13 +67,15 @@ def micro_network(kernels: Sequence[Kernel], *, blocked: bool = False, seed: int
             raise UnsupportedError("runs in sparse clusters only", where=str(kernel))
     branches = Branches(kernels[0].precision != "float", blocked, seed)
     outputs = [branches.add(index, kernel) for index, kernel in enumerate(kernels)]
+    outputs += branches.twins
     graph = branches.b.finish(*outputs)
     if kernels[0].precision != "float":
         integer = {node.name for node in integer_nodes(graph)}
         for index, kernel in enumerate(kernels):
             if KERNEL_NAME.format(index) not in integer:
                 raise UnsupportedError("has no integer kernel", where=str(kernel))
-    return MicroNetwork(graph, tuple(kernels), tuple(branches.producers))
+    twinned = tuple(branches.twinned(kernel) for kernel in kernels)
+    return MicroNetwork(graph, tuple(kernels), tuple(branches.producers), twinned)
 
 
 def single(kernel: Kernel) -> Graph:
@@ -118,6 +123,7 @@ class Branches:
         self.generator = torch.Generator().manual_seed(seed)
         self.inputs: dict[Shape, fx.Node] = {}
         self.producers: list[int] = []
+        self.twins: list[fx.Node] = []
 
     def add(self, index: int, kernel: Kernel) -> fx.Node:
         """One branch; returns what leaves the file."""
@@ -134,7 +140,14 @@ class Branches:
         result = self.b.call(kernel.op, *args, name=KERNEL_NAME.format(index), **dict(kernel.attributes))
         result = self.quantised(result, clamps(kernel))
         self.producers.append(producers)
+        if self.twinned(kernel):
+            twin = self.produced(f"{KERNEL_NAME.format(index)}_1", kernel.output)
+            self.twins.append(self.sink(f"twin{index}", twin))
         return self.sink(f"sink{index}", result) if takes_sink(kernel) else result
+
+    def twinned(self, kernel: Kernel) -> bool:
+        """Whether the kernel's branch has a producer more, behind which it does not stand."""
+        return self.blocked and not self.integer and fuses(kernel)
 
     def sink(self, name: str, value: fx.Node) -> fx.Node:
         """The mean over the image: small, and made where the value lies."""
@@ -202,6 +215,16 @@ class Branches:
 def clamps(kernel: Kernel) -> bool:
     """Whether an activation is fused into the kernel."""
     return dict(kernel.attributes).get("activation", "none") != "none"
+
+
+def fuses(kernel: Kernel) -> bool:
+    """Whether onnxruntime may fuse the kernel into the convolution before it, where it has no time of its
+    own.
+
+    In its blocked layout it does so with most functions of single elements. The branch then has a second
+    producer without the kernel, and the difference of both is what the kernel adds.
+    """
+    return table.row(kernel.op).unary and len(kernel.output) == 4
 
 
 def takes_sink(kernel: Kernel) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,15 @@ import click
 
 from mcc.cli.models import deployment_form, get_target, load_model, model_options
 from mcc.cli.output import print_json, print_table
+from mcc.cli.progress import progress_for
 from mcc.cli.quantities import ROOFLINE
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
+    from mcc.calibrate.missing import Filled
     from mcc.cost_api import CostModel, Estimate
+    from mcc.cost_sum import GraphCost
     from mcc.ir.diff import NodeView
     from mcc.ir.graph import Graph
     from mcc.report.layers import Layer, Move
@@ -35,14 +39,16 @@ TFLITE, ORT = ".tflite", ".ort"
     metavar="GMACS,GBYTES",
     help="Cost on a device never measured, from its peak float32 rate and its memory bandwidth, as 20,10.",
 )
+@click.option("--no-measure", is_flag=True,
+              help="Predict from what was measured before; do not measure what is missing.")  # fmt: skip
 @click.option("--model-explorer", "folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Also write the graph and its costs for Google's Model Explorer.")  # fmt: skip
 @click.option("--why", is_flag=True, help="Why each layer cannot be pruned, sparse, low-rank or int8.")
 @model_options
 @common_options
 def inspect(
-    model: str, target: str | None, roofline: tuple[float, float] | None, folder: Path | None, why: bool,
-    input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+    model: str, target: str | None, roofline: tuple[float, float] | None, no_measure: bool, folder: Path |
+    None, why: bool, input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Show a model's operators, shapes, multiply-accumulates and bytes, and what can be done to each layer.
 
@@ -51,6 +57,8 @@ def inspect(
 
     With a target, a second table says what each layer would cost there in each form: as it is, as int8,
     sparse, as a low-rank pair; measured, or fitted between what was measured, with one standard deviation.
+    Operators of the model that were never measured are measured first, for about 20 s at most; what rests on
+    a roofline after that is named.
     """
     if folder is not None and model.endswith((TFLITE, ORT)):
         raise UsageError(
@@ -67,7 +75,7 @@ def inspect(
     layers = inspect_layers(graph, None if found is None else found.facts())
     if roofline is not None and found is None:
         raise UsageError("--roofline needs a --target", hint="it says which forms a layer can take")
-    costs = {} if found is None else predicted(graph, found, roofline)
+    costs = {} if found is None else predicted(graph, found, roofline, settings, measure=not no_measure)
     sparse = None if found is None else sparse_path(graph, found.facts())
     if folder is not None:
         _export(folder, model, graph, layers, costs)
@@ -91,20 +99,26 @@ def _export(folder: Path, model: str, graph: Graph, layers: tuple[Layer, ...], c
     click.echo(f"wrote {', '.join(map(str, files))}; open with: model-explorer {files[0]}", err=True)
 
 
-def predicted(graph: Graph, target: Target, roofline: tuple[float, float] | None = None) -> dict[str, Any]:
-    """Predicted cost in the target's unit: `layers` by node name, `forms` of each, `total` and `overhead`."""
+def predicted(
+    graph: Graph, target: Target, roofline: tuple[float, float] | None, settings: Settings, *, measure: bool
+) -> dict[str, Any]:
+    """Predicted cost in the target's unit: `layers` by node name, `forms` of each, the `cost` of all."""
     from cost_models.roofline import RooflineCostModel
     from mcc.calibrate.entry import measured_model, predict_graph
+    from mcc.calibrate.missing import fill
     from mcc.search.forms import layer_forms
 
+    filled = None
+    if measure and roofline is None:
+        with progress_for(settings) as progress:
+            filled = fill(graph, target, progress=progress)
     model: CostModel = RooflineCostModel(*roofline) if roofline else measured_model(graph, target)
     cost = predict_graph(graph, target, model=model)
     return {
         "layers": {layer.node: layer.estimate for layer in cost.layers},
         "forms": {found.node: found.forms for found in layer_forms(graph, target, model)},
-        "total": cost.latency_us,
-        "error": cost.error_us,
-        "overhead": cost.overhead_us,
+        "cost": cost,
+        "filled": filled,
         "footprint": _footprint(graph, target),
         "unit": target.unit,
     }
@@ -138,10 +152,17 @@ def _json(model: str, target: str | None, layers: tuple[Layer, ...], costs: dict
     total: dict[str, Any] = {"model": model, **totals(layers), "layers": entries}
     if costs:
         unit: Unit = costs["unit"]
+        cost: GraphCost = costs["cost"]
+        low, high = cost.interval_us
         total["target"] = target
-        total[f"predicted_{unit.key}"] = round(unit.raw(costs["total"]), 3)
-        total[f"predicted_error_{unit.name}"] = round(unit.raw(costs["error"]), 3)
-        total[f"predicted_overhead_{unit.name}"] = round(unit.raw(costs["overhead"]), 3)
+        total[f"predicted_{unit.key}"] = round(unit.raw(cost.latency_us), 3)
+        total[f"predicted_{unit.key}_low"] = round(unit.raw(low), 3)
+        total[f"predicted_{unit.key}_high"] = round(unit.raw(high), 3)
+        total[f"predicted_error_{unit.name}"] = round(unit.raw(cost.error_us), 3)
+        total[f"predicted_overhead_{unit.name}"] = round(unit.raw(cost.overhead_us), 3)
+        total["roofline_share"] = round(cost.roofline_share, 4)
+        total["rooflines"] = [asdict(roofline) for roofline in cost.rooflines()]
+        total["measured"] = None if costs["filled"] is None else asdict(costs["filled"])
         total |= costs["footprint"]
     return total
 
@@ -189,7 +210,7 @@ def _show(layers: tuple[Layer, ...], costs: dict[str, Any], why: bool) -> None:
             estimate = costs["layers"].get(layer.node)
             row += ["", "", ""] if estimate is None else [
                 costs["unit"].words(estimate.latency_us),
-                f"{100 * estimate.latency_us / costs['total']:.1f} %",
+                f"{100 * estimate.latency_us / costs['cost'].latency_us:.1f} %",
                 _source(estimate),
             ]  # fmt: skip
         rows.append(row)
@@ -199,11 +220,8 @@ def _show(layers: tuple[Layer, ...], costs: dict[str, Any], why: bool) -> None:
     counts = f"{count_words(sums['macs'])} MACs, {count_words(sums['params'])} parameters"
     click.echo(f"\n{counts}, weights {weights}, largest activation {largest}")
     if costs:
-        words = costs["unit"].words
-        click.echo(
-            f"predicted {words(costs['total'])} ± {words(costs['error'])}, of which "
-            f"{words(costs['overhead'])} belong to no layer"
-        )
+        for sentence in cost_sentences(costs["cost"], costs["filled"], costs["unit"]):
+            click.echo(sentence)
         bytes_of = costs["footprint"]
         if bytes_of:
             click.echo(f"file {bytes_of['file_bytes']:,} bytes")
@@ -213,6 +231,34 @@ def _show(layers: tuple[Layer, ...], costs: dict[str, Any], why: bool) -> None:
     if why:
         click.echo("")
         print_table(["layer", "cannot be", "because it"], _reasons(layers))
+
+
+def cost_sentences(cost: GraphCost, filled: Filled | None, unit: Unit) -> list[str]:
+    """The predicted cost with its interval, and what it rests on."""
+    from mcc.cost_sum import COVERAGE
+
+    low, high = cost.interval_us
+    found = [
+        f"predicted {unit.words(cost.latency_us)}, between {unit.words(low)} and {unit.words(high)} with "
+        f"{COVERAGE:.0%} confidence; {unit.words(cost.overhead_us)} of it belong to no layer"
+    ]
+    if cost.rooflines():
+        kinds = "; ".join(
+            f"{roofline.kind} ({roofline.kernels} layers, {roofline.share:.0%})"
+            for roofline in cost.rooflines()
+        )
+        found.append(f"{cost.roofline_share:.0%} of it rest on a roofline: {kinds}")
+    if filled is None:
+        return found
+    if filled.measured:
+        found.append(f"{filled.measured} operators were measured for it, in {filled.seconds:.0f} s")
+    if filled.left:
+        found.append(
+            f"{filled.left} operators are left for which there was no time: mcc calibrate measures them"
+        )
+    if filled.why_not:
+        found.append(f"nothing more could be measured: {filled.why_not}")
+    return [*found, *(f"cannot be measured alone: {kernel}: {reason}" for kernel, reason in filled.failed)]
 
 
 def _show_forms(forms: dict[str, Mapping[str, Estimate]], unit: Unit) -> None:

@@ -18,6 +18,7 @@ from mcc.calibrate.store import Store
 from mcc.compress.candidate import Structure
 from mcc.compress.planning import Planner, available_regimes, planned_integers, target_cluster
 from mcc.cost_api import Source
+from mcc.cost_sum import summed
 from mcc.errors import DataError, UsageError
 from mcc.ir import table
 from mcc.ir.graph import Graph, calls, operand
@@ -246,10 +247,8 @@ class Explainer:
         return options[0]
 
     def _cost(self, options: Sequence[Option]) -> tuple[float, float, Source]:
-        estimates = [self.setting.model.kernel(k) for option in options for k in option.kernels]
-        error = sum(estimate.error_us**2 for estimate in estimates) ** 0.5
-        measured = all(estimate.source == "measured" for estimate in estimates)
-        return sum(e.latency_us for e in estimates), error, "measured" if measured else "fitted"
+        found = summed((k, self.setting.model.kernel(k)) for option in options for k in option.kernels)
+        return found.latency_us, found.error_us, found.source
 
     # -- widths --------------------------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
 from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, quantise, restructure, write_file
 from mcc.compress.speed import Speed
-from mcc.cost_api import Kernel, Precision, graph_kernels, predict
+from mcc.cost_api import Kernel, Precision, graph_kernels
+from mcc.cost_sum import predict
 from mcc.data import DataModule
 from mcc.ir.graph import Graph, inputs
 from mcc.ir.notes import shape_of

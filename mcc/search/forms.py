@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.sparse_cluster import find_sparse_cluster
 from mcc.cost_api import CostModel, Estimate, Kernel, graph_kernels
+from mcc.cost_sum import summed
 from mcc.ir.graph import Graph
 from mcc.ir.notes import SparseNote
 from mcc.quant.placement import place
@@ -74,10 +75,4 @@ def shown_rank(kernel: Kernel) -> int:
 
 def _pair(kernel: Kernel, rank: int, model: CostModel) -> Estimate:
     """A 1x1 convolution as a pair of two."""
-    parts = [model.kernel(part) for part in low_rank_pair(kernel, rank)]
-    sources = [part.source for part in parts]
-    return Estimate(
-        sum(part.latency_us for part in parts),
-        sum(part.error_us**2 for part in parts) ** 0.5,
-        parts[0].source if len(set(sources)) == 1 else "fitted",
-    )
+    return summed((part, model.kernel(part)) for part in low_rank_pair(kernel, rank))

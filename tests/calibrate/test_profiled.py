@@ -9,7 +9,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mcc.calibrate.profiled import ATTEMPTS, MOST_REPEATS, calm_profiles, measure_profiled
+from mcc.calibrate.micro import micro_network
+from mcc.calibrate.profiled import (
+    ATTEMPTS,
+    MOST_MISSING_US,
+    MOST_REPEATS,
+    by_name,
+    calm_profiles,
+    measure_profiled,
+)
+from mcc.cost_api import Kernel, OperandShape
 from mcc.runtime.registry import get_target
 from mcc.runtime.target import OpTime
 from mcc.runtime.units import MICROSECONDS, Unit
@@ -60,7 +69,26 @@ def test_a_whole_that_was_disturbed_is_timed_again(
 def test_the_least_disturbed_of_all_counts(tmp_path: Path) -> None:
     device: Any = Device(1, [900.0, 60.0, 300.0])
     (row,) = measure_profiled([conv(8, 8)], device, tmp_path, threads=1, bare_us=BARE_US)
-    assert row.latency_us == pytest.approx(OWN_US + MISSING_US + 60.0 / 3)
+    missing_us = MISSING_US + 60.0 / 3
+    slower = 3 * (missing_us - MOST_MISSING_US) / (2.0 + OWN_US + 1.0)
+    assert row.latency_us == pytest.approx((OWN_US + MOST_MISSING_US) * (1.0 + slower))
+    assert row.low_us == pytest.approx(OWN_US + MOST_MISSING_US)  # the spread tells of it
+    assert row.high_us == row.latency_us
+
+
+def test_a_function_that_was_fused_costs_what_its_twin_does_not_take() -> None:
+    """onnxruntime names the fused operator after either of both."""
+    x = OperandShape((1, 32, 8, 8))
+    kernels = [Kernel(op, (x,), x.shape, ()) for op in ("hardswish", "hardsigmoid", "sigmoid")]
+    network = micro_network(kernels, blocked=True)
+    assert network.twinned == (True, True, True)
+    assert micro_network(kernels).twinned == (False, False, False)
+    own = [("kernel0_0_producer_nchwc", 9.0), ("kernel0_1_producer_nchwc", 4.0), ("kernel1_nchwc", 5.5),
+           ("kernel1_1_producer_nchwc", 4.0), ("kernel2_0_producer_nchwc", 4.0),
+           ("kernel2_1_producer_nchwc", 4.5), ("kernel2", 3.0)]  # fmt: skip
+    found = by_name(network, [OpTime(name, "Conv", us) for name, us in own])
+    assert found.fused_us == (5.0, 1.5, 0.0)
+    assert [[op.us for op in each] for each in found.operators] == [[], [], [3.0]]
 
 
 @pytest.mark.parametrize(

@@ -215,12 +215,16 @@ def test_inspect_of_a_device_never_seen(mcc: Any) -> None:
     forms = layers["conv2d 1x1"]["forms"]
     assert [name.split()[0] for name in forms] == ["float", "int8", "rank"]
     assert {form["source"] for form in forms.values()} == {"roofline"}
+    assert found["measured"] is None
+    assert 0.5 < found["roofline_share"] < 1
+    assert {roofline["kind"] for roofline in found["rooflines"]} >= {"conv2d, float", "linear, float"}
     assert forms["float"]["latency_us"] == layers["conv2d 1x1"]["predicted_latency_us"]
     mcc("lower", model, "--to", "tflite", "-o", "net.tflite")
     assert found["file_bytes"] == Path("net.tflite").stat().st_size
     text = mcc("inspect", model, "--target", "litert-host", "--roofline", "10,8")
     assert "cost of each layer in each form" in text
     assert "roofline ± 50 %" in text
+    assert "rest on a roofline: " in text
     for bad in ("10", "0,8", "10,inf", "a,b"):
         assert "no pair of rates" in mcc(
             "inspect", model, "--target", "litert-host", "--roofline", bad, status=2
@@ -250,7 +254,8 @@ def test_tables_are_shared(mcc: Any, tmp_path: Path, cache_dir: Path) -> None:
 def test_calibrate_then_inspect_predicts(mcc: Any, cache_dir: Path) -> None:
     model = stored(classifier(), "net.mcc")
     asked = ["--target", "litert-host", "--json"]
-    assert "no operator was measured" in mcc("inspect", model, "--target", "litert-host", status=2)
+    unmeasured = ["inspect", model, "--target", "litert-host", "--no-measure"]
+    assert "no operator was measured" in mcc(*unmeasured, status=2)
     first = json.loads(mcc("calibrate", "--model", model, "--budget", "2min", *asked))
     assert first["measured"] > 4
     assert first["left"] == 0
@@ -264,4 +269,17 @@ def test_calibrate_then_inspect_predicts(mcc: Any, cache_dir: Path) -> None:
         sum(layers) + found["predicted_overhead_us"], rel=1e-3
     )
     assert all(layer["source"] == "measured" for layer in found["layers"])
-    assert "predicted" in mcc("inspect", model, "--target", "litert-host")
+    assert "confidence" in mcc(*unmeasured)
+
+
+@pytest.mark.slow
+def test_inspect_measures_what_it_lacks(mcc: Any, cache_dir: Path) -> None:
+    model = stored(classifier(), "net.mcc")
+    asked = ["inspect", model, "--target", "litert-host", "--json"]
+    first = json.loads(mcc(*asked))
+    assert first["measured"]["measured"] == len(first["layers"])
+    assert (first["roofline_share"], first["rooflines"], first["measured"]["left"]) == (0, [], 0)
+    bounds = (first["predicted_latency_us_low"], first["predicted_latency_us_high"])
+    assert 0 < bounds[0] < first["predicted_latency_us"] < bounds[1]
+    assert json.loads(mcc(*asked))["measured"]["measured"] == 0
+    assert json.loads(mcc(*asked, "--no-measure"))["measured"] is None

@@ -48,7 +48,7 @@ class Plans:
 
     def plan_whole(self, *_: Any) -> Any:
         from mcc.compress.planning import structure_kernels
-        from mcc.cost_api import predict
+        from mcc.cost_sum import predict
         from mcc.search.space import Regime
 
         raw = predict(self.setting.model, structure_kernels(self.setting.graph, Regime(), DENSE)).latency_us

@@ -10,7 +10,8 @@ import pytest
 
 from cost_models.lookup import LookupCostModel
 from mcc.calibrate.store import Store, Whole
-from mcc.cost_api import Kernel, Measurement, predict
+from mcc.cost_api import Kernel, Measurement
+from mcc.cost_sum import predict
 from mcc.ir.notes import SparseNote
 from tests.calibrate.kernels import add, conv, linear, pool, surface_us
 
@@ -76,7 +77,7 @@ def test_families_do_not_mix() -> None:
 
 def test_an_operator_never_seen_gets_a_value_with_a_large_error() -> None:
     found = model().kernel(add(32))
-    assert found.source == "fitted"
+    assert found.source == "roofline"
     assert found.error_us >= 0.3 * found.latency_us
     sparse = model().kernel(replace(GRID[0], layout="nchw", sparse=SparseNote(1, 0.8)))
     assert sparse.latency_us > 0

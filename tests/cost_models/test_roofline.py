@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from cost_models.roofline import RooflineCostModel
-from mcc.cost_api import CostModel, predict
+from mcc.cost_api import CostModel
+from mcc.cost_sum import predict
 from mcc.ir.notes import SparseNote
 from tests.calibrate.kernels import add, conv
 

@@ -18,6 +18,7 @@ from mcc.calibrate.files import write_graph
 from mcc.calibrate.measure import input_name, measure, measure_again, measure_overhead
 from mcc.calibrate.store import Store
 from mcc.cost_api import Kernel, Precision, graph_kernels
+from mcc.cost_sum import predict
 from mcc.ir.graph import Graph, inputs
 from mcc.ir.notes import shape_of
 from mcc.ir.storage import write_beside
@@ -138,9 +139,8 @@ def predicted(bench: Bench, graph: Graph, precision: Precision, *, without_own: 
     source = input_name(shape_of(inputs(graph)[0]))
     kernels = bench.kernels(graph)
     model = model_without({str(k) for k in kernels} if without_own else set(), bench, source)
-    parts = [model.kernel(kernel) for kernel in kernels]
-    latency = model.overhead(precision).latency_us + sum(part.latency_us for part in parts)
-    return latency, sum(part.error_us**2 for part in parts) ** 0.5
+    cost = predict(model, {str(index): kernel for index, kernel in enumerate(kernels)}, precision)
+    return cost.latency_us, cost.error_us
 
 
 def model_without(hidden: set[str], bench: Bench, source: str) -> LookupCostModel:

@@ -1,0 +1,123 @@
+"""Measuring at once what a prediction of one network lacks, as far as that takes seconds."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cost_models.lookup import LookupCostModel
+from mcc.calibrate.entry import network_kernels, table_model
+from mcc.calibrate.measure import Progress, measure, measure_again, measure_overhead, silent
+from mcc.calibrate.store import Store
+from mcc.cost_api import Kernel
+from mcc.cost_sum import kind_of
+from mcc.errors import TargetError
+from mcc.ir.graph import Graph, inputs
+from mcc.ir.notes import shape_of
+from mcc.runtime.target import Target
+
+log = logging.getLogger(__name__)
+
+QUICK_S = 20.0  # of measuring for one prediction: what people wait for before they read a table
+KERNEL_S = (
+    0.2  # of measuring one kernel (docs/results/calibration.md: 0.16 s in LiteRT, 0.2 s in onnxruntime)
+)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What was measured for a prediction.
+
+    Attributes:
+        measured, left: kernels measured now, and those that there was no time for.
+        failed: kernels that cannot be measured alone, with the reason.
+        seconds: that it took.
+        why_not: why nothing more could be measured; empty where nothing was in the way.
+    """
+
+    measured: int = 0
+    left: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
+    seconds: float = 0.0
+    why_not: str = ""
+
+
+def fill(
+    graph: Graph,
+    target: Target,
+    *,
+    threads: int = 1,
+    budget_s: float = QUICK_S,
+    table: Path | None = None,
+    progress: Progress = silent,
+) -> Filled:
+    """Measure the kernels of a network that the table lacks, most valuable first where not all can be.
+
+    A target that cannot be used here is no error: `why_not` says so, and the table stays as it is.
+
+    Args:
+        graph: in deployment form, float or quantised.
+        budget_s: no file of kernels is begun after that many seconds.
+        table: the SQLite file; the user's own if None.
+
+    Raises:
+        DataError: the table cannot be read or written.
+    """
+    state = target.available()
+    if not state.ok:
+        return Filled(why_not=f"{target.spec} cannot be used here: {state.reason}")
+    with Store(table) as store:
+        try:
+            return _fill(graph, target, store, threads, budget_s, progress)
+        except TargetError as error:
+            return Filled(why_not=str(error))
+
+
+def _fill(
+    graph: Graph, target: Target, store: Store, threads: int, budget_s: float, progress: Progress
+) -> Filled:
+    fingerprint = target.fingerprint(threads).key()
+    kernels, precision = network_kernels(graph, target)
+    measure_overhead(shape_of(inputs(graph)[0]), precision, target, store, threads=threads)
+    known = store.known(fingerprint)
+    lacking = [kernel for kernel in kernels.values() if str(kernel) not in known]
+    if not lacking:
+        return Filled()
+    model = table_model(graph, store, fingerprint)
+    wanted = list(dict.fromkeys(lacking))
+    # Layers of one network in their order share files, with caches as full as in the network; where there is
+    # no time for all, what is worth most comes first.
+    if len(wanted) * KERNEL_S > budget_s:
+        wanted = by_value(lacking, model)
+    report = measure(wanted, target, store, threads=threads, budget_s=budget_s, progress=progress)
+    left_s = budget_s - report.seconds
+    if report.measured and left_s > 0 and not target.unit.exact:
+        # In another session the machine may be faster: what disturbs only ever adds. What may have been
+        # disturbed comes first.
+        again = [*LookupCostModel(tuple(store.rows(fingerprint))).suspects(), *wanted]
+        asked = set(wanted)
+        again = [kernel for kernel in dict.fromkeys(again) if kernel in asked]
+        measure_again(again, target, store, threads=threads, budget_s=left_s)
+    return Filled(report.measured, report.left, report.failed, report.seconds)
+
+
+def by_value(kernels: Sequence[Kernel], model: LookupCostModel) -> list[Kernel]:
+    """Each kernel once, the most valuable first.
+
+    First the costliest kernel of each kind that was never measured, then by what the kernel's error adds to
+    that of the network: errors of a kernel that stands there several times add up.
+
+    Args:
+        kernels: as often as they stand in the network.
+        model: predicts them from what was measured before.
+    """
+    counts = Counter(kernels)
+    at_stake = {kernel: count * model.kernel(kernel).error_us for kernel, count in counts.items()}
+    order = sorted(counts, key=lambda kernel: -at_stake[kernel])
+    unseen = [kernel for kernel in order if model.kernel(kernel).source == "roofline"]
+    first = {kind_of(kernel): kernel for kernel in reversed(unseen)}
+    ahead = sorted(first.values(), key=lambda kernel: -at_stake[kernel])
+    return list(dict.fromkeys([*ahead, *order]))
