@@ -34,6 +34,8 @@ GROUP_GAP = 4.0
 LEAST_SHARE = 1 / 32
 """Channels of a group that counts, as a share of all: boxes are 4 of 84 channels, or scores 1 of 5; a few
 nearly dead feature maps in a layer of a hundred are no signal that anybody reads."""
+LEAST_NUMBERS = 32
+"""Numbers of a channel that its range is known from; the logits of two images say nothing about a class."""
 DEAD = 2.0**-20
 """Range of a dead channel as a share of the widest: weights that training left to decay."""
 _SHRINKS = (1.0, 0.8, 0.6, 0.4, 0.25, 0.15)
@@ -119,7 +121,7 @@ def channel_groups(sample: Sample) -> tuple[Tensor, ...]:
     """See `Sample.groups`; channels run along the axis whose ranges are most unlike."""
     best: tuple[float, Tensor, Tensor] | None = None
     for axis, length in enumerate(sample.shape):
-        if length < 2:
+        if length < 2 or sample.values.numel() < LEAST_NUMBERS * length:
             continue
         index = _coordinate(sample, axis)
         ranges = torch.zeros(length).scatter_reduce(0, index, sample.values.abs().amax(0), "amax")

@@ -423,7 +423,8 @@ def test_one_image_of_another_class_is_held_against_more_images(
     graph = quantise(float_graph, Regime("int8"), (torch.from_numpy(images),))
     outcome = Outcome("joint", Structure(), graph, write_tflite(graph, tmp_path / "model.tflite"))
     target = get_target("litert-host")
-    job: Any = SimpleNamespace(data=load_data("digits"), target=target, request=SimpleNamespace(threads=1))
+    request, task = SimpleNamespace(threads=1), SimpleNamespace(output=0)
+    job: Any = SimpleNamespace(data=load_data("digits"), target=target, request=request, task=task)
     if delivered:
         assert "287 images" in summary.check_file(job, outcome)["integer simulator"]
     else:
