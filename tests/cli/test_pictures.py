@@ -113,7 +113,7 @@ def test_chance_is_said(
 REFUSED = [
     ("tie", (), 2, "say which with --judge"),
     ("single", (), 2, "no output of the network has a score for each"),
-    ("infinite", (), 1, "is infinite for 90 of 90 images"),
+    ("infinite", (), 1, "is infinite for"),
     ("text", (), 2, "returns a str as third value"),
     ("good", ("--mean", "0,0"), 2, "for 2 channels"),
     ("good", ("--std", "0"), 2, "above zero"),
