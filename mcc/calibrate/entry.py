@@ -113,12 +113,17 @@ def measured_model(
         stale = store.others(fingerprint)
         model = table_model(graph, store, fingerprint)
     if not model.rows:
-        why = f"; {sum(stale.values())} rows of another version or device do not count" if stale else ""
-        raise UsageError(
-            f"no operator was measured for {target.spec}{why}",
-            hint=f"mcc calibrate --target {target.spec} --model MODEL",
-        )
+        raise unmeasured(target, sum(stale.values()))
     return model
+
+
+def unmeasured(target: Target, stale: int = 0) -> UsageError:
+    """The error for a target of which nothing was measured; `stale` rows are of another version or device."""
+    why = f"; {stale} rows of another version or device do not count" if stale else ""
+    return UsageError(
+        f"no operator was measured for {target.spec}{why}",
+        hint=f"mcc calibrate --target {target.spec} --model MODEL",
+    )
 
 
 def table_model(graph: Graph, store: Store, fingerprint: str) -> LookupCostModel:

@@ -107,25 +107,41 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
 @job_options
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write the plan as JSON, for mcc compress --plan.")  # fmt: skip
+@click.option("--no-measure", is_flag=True,
+              help="Rest on what was measured before; time neither operators nor the original.")  # fmt: skip
 @model_options
 @job_picture_options
 @common_options
-def plan(output: Path | None, settings: Settings, **given: Any) -> int:
-    """Decide what would be done to MODEL, without training, and show the predicted Pareto front."""
+def plan(output: Path | None, no_measure: bool, settings: Settings, **given: Any) -> int:
+    """Decide what would be done to MODEL, without training, and show the predicted Pareto front.
+
+    Operators that the prediction lacks are measured first, for a minute and a half at most; what rests on a
+    roofline after that is named.
+    """
     from mcc.compress import plan as run
 
     if "," in given["target"]:
+        if no_measure:
+            raise UsageError("plans for several targets are tried on each", where="--no-measure",
+                             hint="name one --target")  # fmt: skip
         return _plan_several(output, settings, given)
     with progress_for(settings) as progress:
-        found = run(**arguments(given), out=output, seed=settings.seed, progress=progress)
+        found = run(
+            **arguments(given), out=output, seed=settings.seed, progress=progress, measure=not no_measure
+        )
     if settings.json:
         print_json(found.to_dict())
         return 0
     for sentence in found.warnings:
         click.echo(f"Warning: {sentence}")
-    headers = ["latency", "loss added", "size", "chosen"]
-    rows = [[p.latency_words, f"{p.loss:.4f}", p.size_words, "*" if p.chosen else ""] for p in found.front]
-    print_table(headers, rows, right=["latency", "loss added", "size"])
+    headers = ["latency", "95 % interval", "loss added", "size", "chosen"]
+    rows = [
+        [p.latency_words, p.bounds_words, f"{p.loss:.4f}", p.size_words, "*" if p.chosen else ""]
+        for p in found.front
+    ]
+    print_table(headers, rows, right=["latency", "95 % interval", "loss added", "size"])
+    for sentence in found.roofline_sentences():
+        click.echo(sentence)
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mcc.calibrate.campaign import calibrate
-from mcc.calibrate.entry import table_model
+from mcc.calibrate.entry import table_model, unmeasured
 from mcc.calibrate.measure import measure
 from mcc.calibrate.store import Store
 from mcc.compress.job import Job
@@ -21,10 +21,12 @@ class Costs:
 
     Args:
         job: gives target, threads and progress.
+        measures: whether what is missing is measured; else the table is taken as it is.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, measures: bool = True) -> None:
         self.job = job
+        self.measures = measures
         self.store = Store()
         self.fingerprint = job.target.fingerprint(job.request.threads).key()
         self.model = Current()
@@ -34,18 +36,23 @@ class Costs:
     def calibrate(self, deployed: Graph, regimes: Sequence[Regime]) -> None:
         """Measure the kernels of the network at several widths, in every regime, as far as not yet known."""
         self.network = deployed
-        calibrate(
-            deployed,
-            self.job.target,
-            self.store,
-            threads=self.job.request.threads,
-            budget_s=CALIBRATION_SECONDS,
-            progress=self.job.progress,
-        )
+        if self.measures:
+            calibrate(
+                deployed,
+                self.job.target,
+                self.store,
+                threads=self.job.request.threads,
+                budget_s=CALIBRATION_SECONDS,
+                progress=self.job.progress,
+            )
+        elif not self.store.known(self.fingerprint):
+            raise unmeasured(self.job.target)
         self._renew()
 
     def ask(self, kernels: Sequence[Kernel]) -> bool:
         """Measure kernels that a plan rests on and were not measured yet; whether there were any."""
+        if not self.measures:
+            return False
         known = self.store.known(self.fingerprint)
         missing = {str(kernel): kernel for kernel in kernels if str(kernel) not in known}
         fresh = [kernel for name, kernel in missing.items() if name not in self.refused]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mcc.calibrate.entry import predict_graph
 from mcc.compress.alternatives import Choice, explained
 from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, sparse_form, write_file
@@ -151,9 +152,9 @@ def compress(
 
 
 class Run:
-    """One job from the original to the report."""
+    """One job from the original to the report; `measures`: whether speeds may be measured on the target."""
 
-    def __init__(self, job: Job, command: str) -> None:
+    def __init__(self, job: Job, command: str, *, measures: bool = True) -> None:
         self.job = job
         self.command = command
         self.calibration = job.calibration()
@@ -172,7 +173,8 @@ class Run:
             task=job.task, outputs=job.outputs,
         )  # fmt: skip
         self.at_chance = self._doubt_original()
-        self.costs = Costs(job)
+        self.measures = measures
+        self.costs = Costs(job, measures=measures)
         self.crew = make_crew(job.request.workers, job.request.ray)
 
     def _doubt_original(self) -> bool:
@@ -195,12 +197,11 @@ class Run:
     def planner(self) -> Planner:
         """Measure what planning rests on: the baseline, the kernels, the sensitivities."""
         job = self.job
-        with job.stage("measure the original"):
-            job.progress("measure the original", 0, 1)
-            baseline_us = self.bench.original(budget_s=FINAL_SECONDS).latency_us
-            job.progress("measure the original", 1, 1)
+        baseline_us = self._original_us() if self.measures else 0.0
         with job.stage("calibrate"):
             self.costs.calibrate(self.deployed, self.regimes())
+        if not self.measures:
+            baseline_us = predict_graph(self.deployed, job.target, model=self.costs.model).latency_us
         with job.stage("sensitivities"):
             sensitivities = self._sensitivities()
         setting = Setting(
@@ -210,8 +211,16 @@ class Run:
         )  # fmt: skip
         return Planner(
             job.graph, setting, self.bench, job.cost_budget, job.data, self.calibration,
-            job.state / "trials", baseline_us, self.costs.ask, job.task.output,
+            job.state / "trials", baseline_us, self.costs.ask, job.task.output, times=self.measures,
         )  # fmt: skip
+
+    def _original_us(self) -> float:
+        """Measured latency of the original."""
+        with self.job.stage("measure the original"):
+            self.job.progress("measure the original", 0, 1)
+            found = self.bench.original(budget_s=FINAL_SECONDS).latency_us
+            self.job.progress("measure the original", 1, 1)
+        return found
 
     def _sensitivities(self) -> Sensitivities:
         path = self.job.state / "sensitivities.json"

@@ -94,6 +94,7 @@ class Planner:
         folder: for the files of trials.
         judged: place of the output that the metric is read from.
         ask: measures kernels that a plan rests on and were not measured yet; whether there were any.
+        times: whether files may be timed; else predictions count as they are, and nothing can be tried.
     """
 
     graph: Graph
@@ -106,6 +107,7 @@ class Planner:
     baseline_us: float
     ask: Ask
     judged: int = 0
+    times: bool = True
 
     @property
     def sensitivities(self) -> Sensitivities:
@@ -157,6 +159,10 @@ class Planner:
         self.ask(list(kernels.values()))
         return predict(self.setting.model, kernels, structure.regime.precision).latency_us
 
+    def factor(self, regime: Regime, label: str) -> float:
+        """Measured over predicted latency of the network under a regime; 1 where nothing may be timed."""
+        return self.plan_whole(regime, label).factor if self.times else 1.0
+
     def plan_whole(self, regime: Regime, label: str) -> Trial:
         """The network under a regime with nothing else decided, measured."""
         raw = self.predict(Structure(regime))
@@ -176,8 +182,8 @@ class Planner:
         mixed = regions or (space.mixed and regime.sparse is not None)
         setting = self.setting
         if regions:
-            pure = {r.precision: self.plan_whole(r, f"{label}-{r.precision}") for r in (Regime(), regime)}
-            setting = replace(setting, factors={name: trial.factor for name, trial in pure.items()})
+            pure = {r.precision: self.factor(r, f"{label}-{r.precision}") for r in (Regime(), regime)}
+            setting = replace(setting, factors=pure)
 
         def build() -> Problem:
             return build_problem(setting, regime, widths=space.widths, low_rank=low_rank, mixed=mixed)

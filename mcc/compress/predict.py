@@ -13,14 +13,17 @@ from mcc.compress.alternatives import Choice, explained
 from mcc.compress.candidate import Structure
 from mcc.compress.driver import Run
 from mcc.compress.job import Progress, open_job, save_json, silent
+from mcc.compress.planning import Planner
 from mcc.compress.request import Request, asked_budget, refuse_unplanned
+from mcc.cost_api import Kernel
+from mcc.cost_sum import GraphCost, Roofline, predict
 from mcc.data import Preprocessing
 from mcc.data.stated import Asked, Stated, asked_for
 from mcc.ir.outputs import files_in, refuse_inputs
 from mcc.report.words import bytes_words
 from mcc.runtime.units import MICROSECONDS, Unit
-from mcc.search.solver import Limits, solve
-from mcc.search.space import strategy_space
+from mcc.search.solver import Limits, Solution, solve
+from mcc.search.space import Regime, strategy_space
 
 FRONT_SHARES = (0.9, 0.8, 0.65, 0.5, 0.4, 0.3)  # of the original's latency at which the front is sampled
 
@@ -35,6 +38,8 @@ class FrontPoint:
         size_bytes: predicted size of the constants.
         structure: what it stands for.
         chosen: whether it is the one that the budgets ask for.
+        bounds: of the cost, between which it lies with a probability of 95 %.
+        rooflines: what of the cost rests on a roofline.
     """
 
     cost: float
@@ -43,6 +48,8 @@ class FrontPoint:
     structure: Structure
     unit: Unit = MICROSECONDS
     chosen: bool = False
+    bounds: tuple[float, float] | None = None
+    rooflines: tuple[Roofline, ...] = ()
 
     @property
     def latency_words(self) -> str:
@@ -54,10 +61,24 @@ class FrontPoint:
         """The size in words."""
         return bytes_words(round(self.size_bytes))
 
+    def _bounds(self) -> dict[str, float]:
+        if self.bounds is None:
+            return {}
+        names = (f"{self.unit.key}_{end}" for end in ("low", "high"))
+        return dict(zip(names, map(self.unit.raw, self.bounds), strict=True))
+
+    @property
+    def bounds_words(self) -> str:
+        """Between which costs it lies, in words."""
+        return "" if self.bounds is None else " to ".join(map(self.unit.words, self.bounds))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
             self.unit.key: self.unit.raw(self.cost),
+            **self._bounds(),
+            "roofline_share": sum(roofline.share for roofline in self.rooflines),
+            "rooflines": [dataclasses.asdict(roofline) for roofline in self.rooflines],
             "loss": self.loss,
             "size_bytes": self.size_bytes,
             "structure": self.structure.as_json(),
@@ -86,6 +107,15 @@ class PlanResult:
     warnings: tuple[str, ...] = ()
     stated: Stated | None = None
     output: str = ""
+
+    def roofline_sentences(self) -> list[str]:
+        """Which kinds of kernels rest on a roofline, with their largest share of a point's latency."""
+        shares: dict[str, float] = {}
+        for roofline in (each for point in self.front for each in point.rooflines):
+            shares[roofline.kind] = max(roofline.share, shares.get(roofline.kind, 0.0))
+        return [
+            f"{kind}: rests on a roofline, up to {share:.0%} of the latency" for kind, share in shares.items()
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `structure` feeds back as `--plan`."""
@@ -121,10 +151,17 @@ def plan(
     preprocessing: Preprocessing | Asked | None = None,
     judge: str | int | None = None,
     ignore_labels: bool = False,
+    measure: bool = True,
 ) -> PlanResult:
-    """Decide without training; arguments as in `mcc.compress.compress`, `out` a file for the plan.
+    """Decide without training; arguments as in `mcc.compress.compress`.
+
+    Args:
+        out: a file for the plan.
+        measure: whether kernels that were never measured, and the original, are timed; else the plan rests on
+            the table as it is.
 
     Raises:
+        UsageError: nothing was measured for the target, and nothing may be.
         MccError: as `mcc.compress.compress`, and for a budget that nobody can tell without training or
             measuring: of memory, or of accuracy lost.
     """
@@ -144,7 +181,7 @@ def plan(
     with tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
         job = open_job(request, Path(folder), resume=False, progress=progress)
         try:
-            found = _decide(Run(job, ""))
+            found = _decide(Run(job, "", measures=measure))
         finally:
             job.release()
     if out is not None:
@@ -160,18 +197,27 @@ def _decide(run: Run) -> PlanResult:
     in_part = [(regime, True) for regime in space.regimes if regime.precision != "float"]
     for regime, regions in [*((regime, False) for regime in space.regimes), *in_part]:
         label = f"whole-{len(points)}"
-        factor = 1.0 if regions else planner.plan_whole(regime, label).factor
-        problem = planner.tables(space, regime, label, regions=regions)()
+        factor = 1.0 if regions else planner.factor(regime, label)
+        tables = planner.tables(space, regime, label, regions=regions)
+        problem = tables()
         goal = planner.latency_us
         limits = [Limits(planner.baseline_us * share / factor) for share in FRONT_SHARES]
         asked = Limits(None if goal is None else goal / factor, run.job.request.budget.size_bytes)
         for limit in (*limits, asked):
             solution = solve(problem, limit)
+            if solution is not None and planner.ask(_unseen(planner, solution)):
+                problem = tables()
+                solution = solve(problem, limit)
             if solution is None:
                 continue
             cost = solution.latency_us * factor
             structure = Structure.of(problem, solution)
-            point = FrontPoint(cost, solution.loss, solution.size_bytes, structure, run.job.target.unit)
+            sum_ = _sum(planner, solution, regime)
+            low, high = (cost * bound / sum_.latency_us for bound in sum_.interval_us)
+            point = FrontPoint(
+                cost, solution.loss, solution.size_bytes, structure, run.job.target.unit,
+                bounds=(low, high), rooflines=sum_.rooflines(),
+            )  # fmt: skip
             (wanted if limit is asked else points).append(point)
     best = min(wanted, key=lambda p: (p.loss, p.cost), default=None)
     front = [p for p in (*points, *wanted) if not any(_beats(q, p) for q in (*points, *wanted))]
@@ -183,6 +229,23 @@ def _decide(run: Run) -> PlanResult:
         job.target.spec, marked, best.structure if best else None, choices, tuple(job.warnings),
         job.stated, job.judged.name,
     )  # fmt: skip
+
+
+def _unseen(planner: Planner, solution: Solution) -> list[Kernel]:
+    """Kernels of a solution that rest on a roofline."""
+    model = planner.setting.model
+    kernels = [kernel for option in solution.options.values() for kernel in option.kernels]
+    return [kernel for kernel in kernels if model.kernel(kernel).source == "roofline"]
+
+
+def _sum(planner: Planner, solution: Solution, regime: Regime) -> GraphCost:
+    """The kernels of a solution together, with how sure that is."""
+    kernels = {
+        f"{layer} {index}": kernel
+        for layer, option in solution.options.items()
+        for index, kernel in enumerate(option.kernels)
+    }
+    return predict(planner.setting.model, kernels, regime.precision)
 
 
 def _beats(a: FrontPoint, b: FrontPoint) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,39 @@ from mcc.cli import main
 from mcc.compress import plan
 from mcc.compress.alternatives import Choice
 from mcc.compress.candidate import Structure
+from mcc.compress.costs import Costs
+from mcc.cost_api import graph_kernels
+from mcc.errors import UsageError
+from mcc.runtime.registry import get_target
 from tests.compress import stand_ins
+from tests.lower.tflite.networks import resnet20
+
+
+@pytest.mark.slow
+def test_a_plan_without_measuring_times_nothing_and_states_its_interval(
+    cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = stand_ins.install(monkeypatch)
+    found = plan(stand_ins.MODEL, "digits", "litert-host", speedup=1.5, measure=False)
+    assert target.timed == []
+    assert found.structure is not None
+    for point in found.front:
+        said = point.to_dict()
+        assert said["latency_us_low"] < said["latency_us"] < said["latency_us_high"]
+        assert said["roofline_share"] == 0
+    assert found.roofline_sentences() == []
+    plan(stand_ins.MODEL, "digits", "litert-host", speedup=1.5)
+    assert target.timed  # the target would have been seen to be timed
+
+
+def test_without_measuring_an_empty_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCC_CACHE_DIR", str(tmp_path))
+    job: Any = SimpleNamespace(target=get_target("litert-host"), request=SimpleNamespace(threads=1))
+    costs = Costs(job, measures=False)
+    with pytest.raises(UsageError, match="no operator was measured"):
+        costs.calibrate(resnet20(), ())
+    assert not costs.ask(list(graph_kernels(resnet20()).values()))
+    costs.store.close()
 
 
 @pytest.mark.slow
