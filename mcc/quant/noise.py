@@ -44,8 +44,8 @@ from mcc.quant.regions import WEIGHTED
 from mcc.quant.simulator import Flavour, Simulator
 
 OUTPUT_DB = 3.0
-"""Least signal to noise of an output, and of each group of its channels, on data: noise of half the signal. An
-untrained gated network of two classes, whose logits differ little, keeps 6.6 dB."""
+"""Least signal to noise of an output, and of each group of its channels, on data: noise of half the signal.
+An untrained gated network of two classes, whose logits differ little, keeps 6.6."""
 LOCAL_DB = 20.0
 """Least signal to noise of a value behind its quantiser alone, where a better grid exists."""
 FALL_DB = 18.0

@@ -120,11 +120,17 @@ def test_ctrl_c_says_how_to_go_on(
 
 
 def test_a_plan_is_a_front(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    point = SimpleNamespace(latency_words="352 us", loss=0.0123, size_words="940 kB", chosen=True)
-    engine.answer = SimpleNamespace(front=[point], warnings=(), to_dict=lambda: {"front": []})
+    point = SimpleNamespace(
+        latency_words="352 us", loss=0.0123, size_words="940 kB", chosen=True, bounds_words="330 to 370 us"
+    )
+    engine.answer = SimpleNamespace(
+        front=[point], warnings=(), roofline_sentences=lambda: ("ROOF",), to_dict=lambda: {"front": []}
+    )
     assert main.run(["plan", *BASE, "--speedup", "2x", "-o", "p.json", "-q"]) == 0
     assert engine.given["out"] == Path("p.json")
     assert "epochs" not in engine.given
-    assert "352 us      0.0123  940 kB  *" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert " 352 us  330 to 370 us      0.0123  940 kB  *" in said
+    assert "ROOF" in said
     assert main.run(["plan", *BASE, "--json", "-q"]) == 0
     assert json.loads(capsys.readouterr().out) == {"front": []}

@@ -114,7 +114,7 @@ REFUSED = [
     ("tie", (), 2, "say which with --judge"),
     ("single", (), 2, "no output of the network has a score for each"),
     ("infinite", (), 1, "is infinite for"),
-    ("text", (), 2, "returns a str as third value"),
+    ("text", (), 2, "returns str as its third value"),
     ("good", ("--mean", "0,0"), 2, "for 2 channels"),
     ("good", ("--std", "0"), 2, "above zero"),
     ("good", ("--mean", "nan"), 2, "finite"),
