@@ -124,8 +124,9 @@ remove_old_name() {
     local ours="from importlib.metadata import distribution
 found = distribution('mcc').read_text('direct_url.json') or ''
 raise SystemExit('$root\"' not in found)"
-    "$python" -c "$ours" > /dev/null 2>&1 || return 0
-    step "the old name mcc taken out" "$python" -m pip uninstall -qq --yes --disable-pip-version-check \
+    # -P: else the egg-info of the checkout, which holds no such record, would be found first.
+    "$python" -P -c "$ours" > /dev/null 2>&1 || return 0
+    step "the old name mcc taken out" "$python" -P -m pip uninstall -qq --yes --disable-pip-version-check \
         --root-user-action=ignore mcc
 }
 

@@ -15,7 +15,7 @@ from mcc.cli import main
 from mcc.compress.candidate import Structure
 from mcc.compress.outcome import Outcome
 from mcc.compress.summary import check_file
-from mcc.data import load_data
+from mcc.data import load_data, load_task
 from mcc.errors import TargetError, VerificationError
 from mcc.ir.graph import Graph, inputs, outputs, run
 from mcc.ir.notes import shape_of
@@ -100,7 +100,9 @@ def test_the_same_file_is_right_on_this_machine(tmp_path: Path) -> None:
 def test_the_main_job_delivers_no_such_file(name: str, said: str | None, tmp_path: Path) -> None:
     graph = getattr(networks, name)()
     file = write_tflite(graph, tmp_path / f"{name}.tflite")
-    job: Any = SimpleNamespace(data=load_data("digits"), target=TARGET, request=SimpleNamespace(threads=1))
+    job: Any = SimpleNamespace(
+        data=load_data("digits"), target=TARGET, request=SimpleNamespace(threads=1), task=load_task()
+    )
     outcome = Outcome("joint", Structure(), graph, file)
     if said is None:
         assert set(check_file(job, outcome)) == {"graph in torch", "reference kernels", "sparse kernels"}
