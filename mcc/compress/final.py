@@ -156,7 +156,7 @@ class FinalFigures:
         return self.peaks[mark]
 
     def forget(self) -> None:
-        """The report stands: whoever starts from this folder again measures again."""
+        """The report stands: a new run in this folder measures again."""
         self.store.unlink(missing_ok=True)
 
     def _write(self) -> None:

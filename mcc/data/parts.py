@@ -1,4 +1,4 @@
-"""What a part of a data set must be, whoever wrote it: looked at once, where it enters.
+"""What a part of a data set must be of any origin: checked once, where it enters.
 
 A `Split` of a user's own may give anything. What comes out of it is checked here, so that no consumer has to
 look again, and what is wrong is said of the part and not of a convolution.

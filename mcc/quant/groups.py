@@ -211,7 +211,7 @@ def _tie_moving(groups: ScaleGroups, node: fx.Node, nodes: dict[fx.Node, str]) -
 
 
 def _lift_small_terms(groups: ScaleGroups, node: fx.Node, placement: Placement) -> None:
-    """Widen terms that are next to nothing beside the sum, which the integer kernel could not align.
+    """Widen terms that are tiny beside the sum, which the integer kernel could not align.
 
     A term that others read as well keeps its scale, and the sum runs in float.
     """

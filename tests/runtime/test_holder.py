@@ -49,7 +49,7 @@ def held(program: str, path: Path) -> Generator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of this test's machine-wide lock; whoever waits says so at once."""
+    """The folder of this test's machine-wide lock; a process that waits says so at once."""
     monkeypatch.setenv("MCC_LOCK_DIR", str(tmp_path))
     monkeypatch.setattr(holder, "SAY_AFTER_S", 0.05)
     return tmp_path
