@@ -101,7 +101,7 @@ class _Judging:
 
     def entry(self, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """What `--json` shows of it; what people should know is said on the way."""
-        from mcc.report.doubt import labels_warning
+        from mcc.report.doubt import labels_warning, saturation_warning
         from mcc.report.judge import judge_file
 
         described = self._described()
@@ -111,6 +111,9 @@ class _Judging:
         unlike = labels_warning(self.path, described.labels, module.class_names, ignore=labels_ignored())
         if unlike is not None:
             warnings.append(unlike)
+        doubt = saturation_warning(self.target, self.path)
+        if doubt is not None:
+            warnings.append(doubt)
         judged = judge_file(
             self.target, self.path, module, self.split, threads=self.threads, limit=self.limit,
             outputs=None if self.loaded is None else outputs_of(self.loaded),

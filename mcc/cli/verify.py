@@ -9,7 +9,7 @@ import click
 
 from mcc.cli.models import default_target, deployment_form, get_target, load_model, model_options, outputs_of
 from mcc.cli.output import print_json
-from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say_pictures
+from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say, say_pictures
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError, VerificationError
 
@@ -49,11 +49,14 @@ def verify(
     from mcc.ir.graph import calls, outputs
     from mcc.ir.notes import shape_of
     from mcc.report.compare import compare_outputs
-    from mcc.report.doubt import stated_by_model
+    from mcc.report.doubt import saturation_warning, stated_by_model
     from mcc.report.kernels import against_reference, sparse_kernels
     from mcc.report.measure import run_file
 
     found = get_target(target or default_target(file))
+    doubt = saturation_warning(found, file)
+    if doubt is not None:
+        say(f"Warning: {doubt}")
     loaded = load_model(model, input_shape, weights)
     graph = deployment_form(loaded.graph)
     integer = bool(calls(graph, "fake_quantize"))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from mcc.compress.candidate import Structure, restructure
 from mcc.compress.job import Job, load_job
@@ -19,7 +19,6 @@ from mcc.compress.training import Trainer
 from mcc.errors import MccError
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph, save_graph, write_beside
-from mcc.report.schema import Budget
 from mcc.search.crew import Crew, Piece, Result, decoded, encoded
 from mcc.search.sensitivity import Sensitivities
 
@@ -89,11 +88,9 @@ def repair_all(job: Job, known: Sensitivities, repairs: Sequence[Repair], kept: 
 
 
 def _written(request: Request) -> str:
-    raw: dict[str, Any] = {**asdict(request), "budget": request.budget.to_dict()}
-    for name in ("model", "data"):
-        raw[name] = _absolute(raw[name])
-    raw["weights"] = None if request.weights is None else str(request.weights.absolute())
-    return json.dumps(raw)
+    weights = None if request.weights is None else request.weights.absolute()
+    there = replace(request, model=_absolute(request.model), data=_absolute(request.data), weights=weights)
+    return TypeAdapter(Request).dump_json(there).decode()
 
 
 def _absolute(spec: str) -> str:
@@ -139,11 +136,8 @@ def candidate_graph(
 
 @cache
 def _job_in(folder: Path) -> tuple[Job, Sensitivities]:
-    raw: dict[str, Any] = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    raw["budget"] = Budget(**raw["budget"])
-    raw["weights"] = None if raw["weights"] is None else Path(raw["weights"])
-    raw["input_shape"] = None if raw["input_shape"] is None else tuple(raw["input_shape"])
-    return load_job(Request(**raw), folder), Sensitivities.load(folder / "sensitivities.json")
+    request = TypeAdapter(Request).validate_json((folder / "request.json").read_text(encoding="utf-8"))
+    return load_job(request, folder), Sensitivities.load(folder / "sensitivities.json")
 
 
 def _graph_of(result: Result) -> Graph:

@@ -1,4 +1,4 @@
-"""What makes an accuracy doubtful: a network at chance level, and class names that are not the data's."""
+"""What makes a result doubtful: chance level, class names that are not the data's, sums that saturate."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from mcc.data.outputs import Output
 from mcc.data.preprocessing import Preprocessing
 from mcc.data.stated import Stated
 from mcc.errors import DataError, UsageError
+from mcc.lower.onnx.ort_reader import read_ort
 from mcc.report.stored import READERS, Description, describe
+from mcc.runtime.target import Target
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,32 @@ def chance_sentence(subject: str, chance: str, known: Circumstances) -> str:
     """
     causes = [*_causes(known), "classes in another order than the data's"]
     return f"{subject} is not above chance: {chance}. Likely: {'; '.join(causes)}."
+
+
+def saturation_warning(target: Target, file: Path | str) -> str | None:
+    """That sums of the file's int8 products saturate here, with what to do; None where they do not."""
+    path = Path(file)
+    if not target.int8_saturates(path.suffix) or not _has_int8(path):
+        return None
+    remedy = (
+        "the .onnx file it was made from gives the right ones, and the .ort file itself does on ARM"
+        if path.suffix == ".ort"
+        else f"{target.name}:precise gives the right ones"
+    )
+    return (
+        f"sums of int8 products saturate on this processor, which lacks VNNI: the outputs of {path.name} "
+        f"here are not those of a phone ({remedy})"
+    )
+
+
+def _has_int8(file: Path) -> bool:
+    """Whether a .onnx or .ort file has int8 weights."""
+    if file.suffix == ".ort":
+        return any(value.dtype == np.int8 and value.ndim > 1 for value in read_ort(file).constants.values())
+    import onnx
+
+    stored = onnx.load(file, load_external_data=False).graph.initializer
+    return any(value.data_type == onnx.TensorProto.INT8 and len(value.dims) > 1 for value in stored)
 
 
 def _causes(known: Circumstances) -> list[str]:

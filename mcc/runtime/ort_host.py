@@ -71,6 +71,11 @@ class OrtModel(LoadedModel):
         return kernel_times(events)
 
 
+def sums_saturate() -> bool:
+    """Whether onnxruntime's fastest int8 kernels on this processor add products in 16 bits that saturate."""
+    return platform.machine() == "x86_64" and not VNNI_FLAGS & processor_flags()
+
+
 def _session(file: Path, options: Any) -> Any:
     import onnxruntime as ort
 
@@ -121,9 +126,11 @@ class OrtHost(HostTarget):
 
     def is_precise(self) -> bool:
         """Whether int8 runs in the kernels that cannot saturate on any processor."""
-        if self.option is not None:
-            return self.option == "precise"
-        return platform.machine() == "x86_64" and not VNNI_FLAGS & processor_flags()
+        return self.option == "precise" if self.option is not None else sums_saturate()
+
+    def int8_saturates(self, suffix: str) -> bool:
+        """Without VNNI: in the fast kernels, and in .ort files, whose kernels were chosen when written."""
+        return sums_saturate() and (suffix == ".ort" or not self.is_precise())
 
     def available(self) -> Availability:
         """Whether onnxruntime is installed."""

@@ -242,6 +242,10 @@ class Target(ABC):
         """The file in the same runtime with reference kernels: slow, and right. None where there are none."""
         return None
 
+    def int8_saturates(self, suffix: str) -> bool:
+        """Whether sums of int8 products may saturate in files of that suffix, as they do on no phone."""
+        return False
+
     def sparse_kernels(self, file: Path | str) -> int | None:
         """How many kernels for sparse weights run in an inference. None where the runtime does not tell."""
         return None

@@ -19,12 +19,16 @@ def labels(count: int, classes: int = 10) -> NDArray[np.int64]:
     return (np.arange(count) % classes).astype(np.int64)
 
 
-def module(count: int = 64, shift: int = 2) -> DataModule:
-    """Images of 8x8 in three classes."""
-    train = (pixels(count, 1, (3, 8, 8)), labels(count, 3))
-    test = (pixels(12, 2, (3, 8, 8)), labels(12, 3))
+def module(count: int = 64, shift: int = 2, classes: int = 3) -> DataModule:
+    """Images of 8x8 in `classes` classes."""
+    train = (pixels(count, 1, (3, 8, 8)), labels(count, classes))
+    test = (pixels(12, 2, (3, 8, 8)), labels(12, classes))
     return from_arrays(
-        train, test, class_names=("a", "b", "c"), augmentation=Augmentation(shift), train_unseen=True
+        train,
+        test,
+        class_names=tuple("abcdef"[:classes]),
+        augmentation=Augmentation(shift),
+        train_unseen=True,
     )
 
 

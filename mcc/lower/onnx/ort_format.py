@@ -8,6 +8,7 @@ from pathlib import Path
 from mcc.errors import TargetError, UsageError
 
 PLATFORMS = ("arm", "amd64")
+PRECISE_KEY = "session.x64quantprecision"  # "1": 16-bit intermediate sums of u8 x s8 products cannot saturate
 
 
 def to_ort(raw: bytes, *, platform: str = "arm") -> bytes:
@@ -15,7 +16,9 @@ def to_ort(raw: bytes, *, platform: str = "arm") -> bytes:
 
     Args:
         raw: as `to_onnx` returns it.
-        platform: `arm` leaves out the blocked layout (NCHWc) that only x86 kernels know, `amd64` uses it.
+        platform: `arm` leaves out the blocked layout (NCHWc) that only x86 kernels know. `amd64` uses it, and
+            stores int8 weights so that sums cannot saturate on processors without VNNI: onnxruntime does
+            this when it optimises, so that no option can ask for it when the file is loaded.
 
     Raises:
         UsageError: an unknown platform.
@@ -32,6 +35,8 @@ def to_ort(raw: bytes, *, platform: str = "arm") -> bytes:
     options.add_session_config_entry("session.save_model_format", "ORT")
     # The format holds no kernels of the machine that wrote it: those are chosen where it is loaded.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    if platform == "amd64":
+        options.add_session_config_entry(PRECISE_KEY, "1")
     left_out = ["NchwcTransformer"] if platform == "arm" else []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.ort"

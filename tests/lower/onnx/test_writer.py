@@ -17,6 +17,9 @@ from mcc.lower.onnx.ort_format import to_ort
 from mcc.lower.onnx.writer import to_onnx, write_onnx
 from mcc.lower.tflite.metadata import Normalisation
 from mcc.quant.scales import scale_table
+from mcc.report.doubt import saturation_warning
+from mcc.runtime import ort_host
+from mcc.runtime.registry import get_target
 from tests.lower.onnx.test_parity import infer
 from tests.quant.graphs import case_graph, mobile_net, quantise
 
@@ -79,10 +82,39 @@ def test_values_returned_twice_or_unchanged() -> None:
 
 def test_ort_files_compute_the_same() -> None:
     x = torch.rand(3, 3, 32, 32)
-    graph = quantise(mobile_net(), x)
-    raw = to_onnx(graph)
+    narrow = to_onnx(quantise(mobile_net(), x, weight_limit=63))  # whose sums saturate on no processor
     for platform in ("arm", "amd64"):
-        assert np.array_equal(infer(to_ort(raw, platform=platform), x), infer(raw, x))
+        assert np.array_equal(infer(to_ort(narrow, platform=platform), x), infer(narrow, x))
+
+
+def test_an_ort_file_for_x86_saturates_on_no_processor() -> None:
+    x = torch.rand(3, 3, 32, 32)
+    raw = to_onnx(quantise(mobile_net(), x))
+    assert np.array_equal(infer(to_ort(raw, platform="amd64"), x), infer(raw, x))
+
+
+def test_outputs_that_this_processor_gets_wrong_are_doubted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.rand(1, 3, 32, 32)
+    raw = to_onnx(quantise(mobile_net(), x))
+    files = {
+        "int8.onnx": raw,
+        "int8.ort": to_ort(raw),
+        "exact.ort": to_ort(raw, platform="amd64"),
+        "float.ort": to_ort(to_onnx(mobile_net())),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+
+    def doubted(spec: str) -> set[str]:
+        return {name for name in files if saturation_warning(get_target(spec), tmp_path / name)}
+
+    monkeypatch.setattr(ort_host, "sums_saturate", lambda: True)
+    assert doubted("ort-host") == {"int8.ort"}
+    assert doubted("ort-host:fast") == {"int8.ort", "int8.onnx"}
+    monkeypatch.setattr(ort_host, "sums_saturate", lambda: False)
+    assert doubted("ort-host") == doubted("ort-host:fast") == set()
 
 
 def test_refusals_name_what_and_where(tmp_path: Path) -> None:
