@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from mcc.cost_api import Estimate, Kernel, Measurement, Precision, Source
+from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Measurement, Precision, Source
 from mcc.cost_roof import Roof
 from mcc.cost_sum import grouping, kind_of
 
@@ -165,7 +165,7 @@ class Fit:
 
 
 class Whole(Protocol):
-    """A figure of whole networks, as a table holds it: `overhead`, `correction`, `offset`."""
+    """A figure of whole networks, as a table holds it: `overhead`, `correction`, `offset`, `spread`."""
 
     @property
     def quantity(self) -> str: ...
@@ -201,12 +201,14 @@ class LookupCostModel:
         corrections: factors on all kernels, by precision, with which their sums meet whole networks.
         offsets: microseconds on all kernels, by precision, to the same end; less on those under 1 us, which a
             runtime fuses away.
+        spread: standard deviation of the logarithm of one file's latency from inference to inference.
     """
 
     rows: tuple[Measurement, ...]
     overheads: Mapping[Precision, float] = field(default_factory=lambda: {})
     corrections: Mapping[Precision, float] = field(default_factory=lambda: {})
     offsets: Mapping[Precision, float] = field(default_factory=lambda: {})
+    spread: float = 0.0
     name: str = "lookup"
 
     def __post_init__(self) -> None:
@@ -237,7 +239,13 @@ class LookupCostModel:
             if whole.quantity not in ("correction", "offset") or whole.source == family:
                 figures.setdefault(whole.quantity, {})[whole.precision] = whole.value
         rows = tuple(store.rows(fingerprint))
-        return LookupCostModel(rows, figures["overhead"], figures["correction"], figures["offset"])
+        spread = next((w.value for w in reversed(wholes) if w.quantity == "spread"), 0.0)
+        return LookupCostModel(rows, figures["overhead"], figures["correction"], figures["offset"], spread)
+
+    @property
+    def whole_error(self) -> float:
+        """That of sums of kernels, or how much one file's latency spreads on this machine if that is more."""
+        return max(WHOLE_ERROR, self.spread)
 
     def kernel(self, kernel: Kernel) -> Estimate:
         """Latency of a kernel: measured, else fitted."""

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mcc.cost_api import Estimate, Kernel, Precision
+from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Precision
 from mcc.cost_roof import CALL_US, effective_macs
 
 RELATIVE_ERROR = 0.5  # kernels of real runtimes reach between a third and nearly all of either roof
@@ -42,6 +42,11 @@ class RooflineCostModel:
             raise ValueError("rates of a roofline must be positive")
         if min(self.call_us, self.overhead_us) < 0:
             raise ValueError("times of a roofline cannot be negative")
+
+    @property
+    def whole_error(self) -> float:
+        """`WHOLE_ERROR`."""
+        return WHOLE_ERROR
 
     def kernel(self, kernel: Kernel) -> Estimate:
         """Latency of a kernel."""

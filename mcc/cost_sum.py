@@ -7,7 +7,8 @@ of several estimates are of three origins:
   kernels of one kind add up linearly, those of different kinds in quadrature. All that rests on a roofline
   rests on the same few figures, and counts as one kind.
 * *of the whole*: the sum of kernels measured one by one is not the network (caches, the state of the machine
-  in another session). It is common to all kernels: `WHOLE_ERROR` of the sum.
+  in another session). It is common to all kernels: `WHOLE_ERROR` of the sum, or more where the times of
+  one file spread more on that machine.
 * *of the overhead*: by itself.
 
     bound = T * exp(+-z w), and for a kind  sum of t * (exp(+-z s) - 1),    z = 1.96
@@ -22,13 +23,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mcc.cost_api import CostModel, Estimate, Kernel, Precision, Source
+from mcc.cost_api import WHOLE_ERROR, CostModel, Estimate, Kernel, Precision, Source
 
 COVERAGE = 0.95  # of the interval that is stated
 DEVIATIONS = 1.96  # of a normal variable, within which that share of it lies
-# Relative, of a network against the sum of its measured kernels: the root mean square is 2.3 to 4.5 % in six
-# series of 20 networks (docs/results/prediction.md), rounded up.
-WHOLE_ERROR = 0.05
 MOST_DEVIATION = 3.0  # of a logarithm: a factor of 20, which says nothing any more
 
 Kind = tuple[str, str, Precision, int, str]
@@ -80,10 +78,17 @@ class Roofline:
 
 @dataclass(frozen=True)
 class GraphCost:
-    """Predicted cost of a graph: its layers and what belongs to none of them."""
+    """Predicted cost of a graph.
+
+    Attributes:
+        layers: nodes that cost something.
+        overhead: what belongs to no layer.
+        whole_error: relative error common to all of it, one standard deviation.
+    """
 
     layers: tuple[LayerCost, ...]
     overhead: Estimate = field(default=Estimate(0.0, 0.0, "measured"))
+    whole_error: float = WHOLE_ERROR
 
     @property
     def overhead_us(self) -> float:
@@ -98,7 +103,7 @@ class GraphCost:
     @property
     def error_us(self) -> float:
         """One standard deviation; see the module."""
-        whole = WHOLE_ERROR * self.latency_us
+        whole = self.whole_error * self.latency_us
         return math.hypot(whole, self.overhead.error_us, *_errors(self._parts()))
 
     @property
@@ -107,7 +112,7 @@ class GraphCost:
         parts = self._parts()
         low, high = (
             math.hypot(
-                self.latency_us * _shift(WHOLE_ERROR, sign),
+                self.latency_us * _shift(self.whole_error, sign),
                 self.overhead_us * _shift(_relative(self.overhead), sign),
                 *(sum(e.latency_us * _shift(_relative(e), sign) for e in kind) for kind in _kinds(parts)),
             )
@@ -137,7 +142,7 @@ class GraphCost:
 def predict(model: CostModel, kernels: Mapping[str, Kernel], precision: Precision = "float") -> GraphCost:
     """Cost of a whole graph from its kernels; `precision` is that of its input and output conversion."""
     layers = tuple(LayerCost(name, kernel, model.kernel(kernel)) for name, kernel in kernels.items())
-    return GraphCost(layers, model.overhead(precision))
+    return GraphCost(layers, model.overhead(precision), model.whole_error)
 
 
 def summed(parts: Iterable[tuple[Kernel, Estimate]]) -> Estimate:

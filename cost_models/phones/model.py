@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from cost_models.phones.blocks import Block, block_named
-from mcc.cost_api import Estimate, Kernel, Precision
+from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Precision
 from mcc.cost_sum import joint_source
 from mcc.errors import DataError, UnsupportedError
 from mcc.ir.json_file import read_bounded
@@ -178,6 +178,11 @@ class PhoneCostModel:
             kinds[kind] = kinds.get(kind, 0.0) + part.error_us
         source = joint_source(part.source for part in parts)
         return Estimate(sum(part.latency_us for part in parts), math.hypot(*kinds.values()), source)
+
+    @property
+    def whole_error(self) -> float:
+        """`WHOLE_ERROR`."""
+        return WHOLE_ERROR
 
     def kernel(self, kernel: Kernel) -> Estimate:
         """Latency of a dense float kernel. Raises UnsupportedError for another: the tables hold none."""

@@ -15,7 +15,7 @@ from mcc.calibrate.differenced import measure_differenced
 from mcc.calibrate.excess import profile_excess
 from mcc.calibrate.files import write_graph
 from mcc.calibrate.micro import single
-from mcc.calibrate.profiled import MOST_KERNELS, files_of, measure_profiled
+from mcc.calibrate.profiled import MOST_KERNELS, Profiled, files_of, measure_profiled
 from mcc.calibrate.store import Store, Whole
 from mcc.cost_api import Kernel, Measurement, Precision, kernel_of
 from mcc.errors import MccError, TargetError, UnsupportedError
@@ -104,12 +104,20 @@ def measure(
 
 
 def measure_again(
-    kernels: Sequence[Kernel], target: Target, store: Store, *, threads: int = 1, budget_s: float = 300.0
+    kernels: Sequence[Kernel],
+    target: Target,
+    store: Store,
+    *,
+    threads: int = 1,
+    budget_s: float = 300.0,
+    together: bool = False,
 ) -> list[tuple[Measurement, Measurement]]:
     """Measure kernels of the table once more and keep the faster of both: what disturbs only ever adds.
 
     Args:
         budget_s: no file is begun after that many seconds.
+        together: whether kernels that share a file are kept or replaced together, by their sum. The faster of
+            two for each alone is a little too fast when it is done for all: chance chooses, too.
 
     Returns:
         The row before and the row now of each kernel that became faster.
@@ -121,23 +129,31 @@ def measure_again(
     asked = {str(kernel) for kernel in kernels}
     before = {str(row.kernel): row for row in store.rows(fingerprint) if str(row.kernel) in asked}
     run = _Run(target, store, fingerprint, threads)
+    groups: list[list[str]] = []
     with tempfile.TemporaryDirectory(prefix="mcc-micro-") as folder, target.measuring():
         begin = time.monotonic()
         for file in run.begin(Path(folder), list(kernels)):
             if time.monotonic() - begin < budget_s:
                 run.file(file)
+            names = [str(kernel) for kernel in file if str(kernel) in before]
+            groups += [names] if together and run.shared(file) else [[name] for name in names]
     after = {str(row.kernel): row for row in store.rows(fingerprint)}
-    store.add(fingerprint, [_faster(row, after[name]) for name, row in before.items() if after[name] != row])
+    for names in groups:
+        pairs = [(before[name], after[name]) for name in names]
+        if all(one == other for one, other in pairs):
+            continue  # there was no time, or it failed
+        first = sum(one.latency_us for one, _ in pairs) <= sum(other.latency_us for _, other in pairs)
+        store.add(fingerprint, [_widened(*pair) if first else _widened(*pair[::-1]) for pair in pairs])
+    after = {str(row.kernel): row for row in store.rows(fingerprint)}
     return [(row, after[name]) for name, row in before.items() if after[name].latency_us < row.latency_us]
 
 
-def _faster(one: Measurement, other: Measurement) -> Measurement:
-    """The faster of two measurements of a kernel, its spread up to the slower one where that is plausible.
+def _widened(kept: Measurement, other: Measurement) -> Measurement:
+    """A measurement with its spread up to another of the same kernel, where that is plausible.
 
     In which of both states the machine will be is not known. A time far above the other was disturbed.
     """
-    kept, slower = sorted((one, other), key=lambda row: row.latency_us)
-    high = max(kept.high_us, min(slower.latency_us, STATES * kept.latency_us))
+    high = max(kept.high_us, min(other.latency_us, STATES * kept.latency_us))
     return replace(kept, high_us=high)
 
 
@@ -154,6 +170,7 @@ class _Run:
         self.folder = Path()
         self.profiled = False
         self.bare_us = 0.0
+        self.spread = 0.0  # the most of any file so far
         self.odd: set[tuple[str, str]] = set()  # kinds of kernels of which the profile cannot tell
 
     def begin(self, folder: Path, kernels: list[Kernel]) -> list[list[Kernel]]:
@@ -192,6 +209,10 @@ class _Run:
         weighted = weight is not None and weight.constant and len(weight.shape) > 1
         odd = _kind(kernel) in self.odd or kernel.layout == "nchw"
         return not self.profiled or odd or (self.target.format == "onnx" and weighted)
+
+    def shared(self, kernels: list[Kernel]) -> bool:
+        """Whether kernels are measured in one file at the same moment."""
+        return not self._by_difference(kernels[0])
 
     def file(self, kernels: list[Kernel]) -> None:
         """Measure kernels together.
@@ -233,8 +254,19 @@ class _Run:
         excess = None
         if self.target.format == "onnx":
             excess = profile_excess(kernels[0].precision, self.target, self.store, threads=self.threads)
-        return measure_profiled(
+        found = measure_profiled(
             kernels, self.target, self.folder, threads=self.threads, bare_us=self.bare_us, excess=excess
+        )
+        self._keep_spread(kernels[0].precision, found)
+        return list(found.rows)
+
+    def _keep_spread(self, precision: Precision, found: Profiled) -> None:
+        """How much latencies spread on this machine, as it was last: its state changes from day to day."""
+        self.spread = max(self.spread, found.spread)
+        date = found.rows[0].date
+        self.store.set_whole(
+            self.fingerprint,
+            Whole("spread", precision, self.spread, found.spread, self.spread, "files", date),
         )
 
 

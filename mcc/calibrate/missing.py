@@ -95,12 +95,8 @@ def _fill(
     report = measure(wanted, target, store, threads=threads, budget_s=budget_s, progress=progress)
     left_s = budget_s - report.seconds
     if report.measured and left_s > 0 and not target.unit.exact:
-        # In another session the machine may be faster: what disturbs only ever adds. What may have been
-        # disturbed comes first.
-        again = [*LookupCostModel(tuple(store.rows(fingerprint))).suspects(), *wanted]
-        asked = set(wanted)
-        again = [kernel for kernel in dict.fromkeys(again) if kernel in asked]
-        measure_again(again, target, store, threads=threads, budget_s=left_s)
+        # In another session the machine may be faster: what disturbs only ever adds.
+        measure_again(wanted, target, store, threads=threads, budget_s=left_s, together=True)
     return Filled(report.measured, report.left, report.failed, report.seconds)
 
 

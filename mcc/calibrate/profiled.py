@@ -9,6 +9,11 @@ an operator of that kind for onnxruntime):
 
 No more than 2 us are given back to an operator so. The rest of a larger difference slows all of them alike,
 and widens their spread: a short operator beside long ones would be said to take what belongs to these.
+
+All of this is of inferences that nothing disturbed. A latency is a median, though, and on a machine that
+others use, too, the two differ: all rows of a file are raised by what the median of the whole lies above its
+10th percentile, in the calmest of its sessions. How far the 90th lies above the 10th is kept with the table:
+so much the latency of any network may differ from what the sum of its kernels says.
 """
 
 from __future__ import annotations
@@ -38,6 +43,7 @@ PROFILE_S = 0.15  # of inferences in one profile
 FEWEST_RUNS, MOST_RUNS = 10, 300
 WHOLE_S = 1.0  # budget of timing a file as a whole
 ATTEMPTS = 3  # at that, while...
+TENTHS = 2 * 1.2816  # standard deviations from the 10th to the 90th percentile of a normal variable
 MOST_MISSING_US = 2.0  # ...more is missing for each operator than rounding down and calling it take
 LEAST_US = 0.02  # what is shorter than that cannot be told from nothing
 SINK_KIND = "Mean"  # XNNPACK's names of it begin so
@@ -57,6 +63,19 @@ class Shares:
     ]  # what a kernel without operator of its own adds to that which it is fused into
 
 
+@dataclass(frozen=True)
+class Profiled:
+    """What was measured in one file.
+
+    Attributes:
+        rows: one for each kernel.
+        spread: standard deviation of the logarithm of the file's latency, in its calmest session.
+    """
+
+    rows: tuple[Measurement, ...]
+    spread: float
+
+
 def measure_profiled(
     kernels: Sequence[Kernel],
     target: Target,
@@ -65,7 +84,7 @@ def measure_profiled(
     threads: int,
     bare_us: float,
     excess: Mapping[str, float] | None = None,
-) -> list[Measurement]:
+) -> Profiled:
     """Measure kernels of one precision, all in one file.
 
     Args:
@@ -86,14 +105,16 @@ def measure_profiled(
     shares = [_assign(network, ops, target) for ops in profiles]
     profiled = median(_total_us(ops) for ops in profiles)
     weight = sum(_weight(op, excess) for op in profiles[0])
-    missing, others_cores = math.inf, 0.0
+    missing, calmest = math.inf, None
     for _ in range(ATTEMPTS):
         (whole,) = target.time([file], threads=threads, budget_s=WHOLE_S)
-        others_cores = whole.load.others_cores
+        calmest = min(calmest or whole, whole, key=lambda samples: samples.median_us)
         # What the profile holds is undisturbed, so the whole must be: the tenth percentile, not the median.
         missing = min(missing, (whole.p10_us - bare_us - profiled) / weight)
         if missing < MOST_MISSING_US:
             break
+    assert calmest is not None
+    typical = calmest.median_us / calmest.p10_us
     # What is more than rounding and calling take is no operator's own: the whole ran slower, all of it alike.
     slower = max(0.0, missing - MOST_MISSING_US) * weight / profiled if profiled > 0 else 0.0
     missing = min(missing, MOST_MISSING_US)
@@ -105,9 +126,12 @@ def measure_profiled(
         for share in shares:
             own = sum(op.us + missing * _weight(op, excess) for op in share.operators[index])
             us.append(max(LEAST_US, own + share.fused_us[index]))
-        middle, most = (value * (1.0 + slower) for value in (median(us), max(us)))
-        measured.append(Measurement(kernel, middle, min(us), most, runs * repeats, date, others_cores))
-    return measured
+        middle, most = (value * (1.0 + slower) * typical for value in (median(us), max(us)))
+        least = min(us) * typical
+        measured.append(
+            Measurement(kernel, middle, least, most, runs * repeats, date, calmest.load.others_cores)
+        )
+    return Profiled(tuple(measured), math.log(calmest.p90_us / calmest.p10_us) / TENTHS)
 
 
 def calm_profiles(profile: Callable[[], list[OpTime]], wanted: int) -> list[list[OpTime]]:

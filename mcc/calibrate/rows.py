@@ -26,7 +26,7 @@ from mcc.ir import table
 from mcc.ir.json_file import first_problem, parse_json
 from mcc.runtime.registry import get_target
 
-QUANTITIES = ("overhead", "correction", "offset", "excess")
+QUANTITIES = ("overhead", "correction", "offset", "excess", "spread")
 FIELDS = ("target", "device", "runtime", "version", "threads", "os")  # of a fingerprint, see `Fingerprint`
 LONGEST_US = 1e12  # 11 days: no kernel takes that
 LONGEST_AXIS = 1 << 31  # runtimes index with 32 bits

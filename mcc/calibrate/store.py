@@ -55,7 +55,8 @@ class Whole:
 
     Attributes:
         quantity: `overhead` (microseconds that belong to no kernel), `correction` and `offset` (by which
-            the latencies of kernels meet those of networks) or `excess` (microseconds that a profile adds).
+            the latencies of kernels meet those of networks), `excess` (microseconds that a profile adds) or
+            `spread` (standard deviation of the logarithm of one file's latency).
         precision: of the networks.
         value, low, high: the figure and its range.
         source: what it belongs to: the shape of a network's input, a family of networks, or a kind of kernel.

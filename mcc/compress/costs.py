@@ -84,6 +84,12 @@ class Current:
         """Take another model."""
         self._model = model
 
+    @property
+    def whole_error(self) -> float:
+        """See `mcc.cost_api.CostModel.whole_error`."""
+        assert self._model is not None
+        return self._model.whole_error
+
     def kernel(self, kernel: Kernel) -> Estimate:
         """See `mcc.cost_api.CostModel.kernel`."""
         assert self._model is not None

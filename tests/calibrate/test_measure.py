@@ -14,6 +14,7 @@ from mcc.calibrate import measure as measuring
 from mcc.calibrate.campaign import Choices, kernels_for, rounded
 from mcc.calibrate.differenced import copies_of, difference
 from mcc.calibrate.measure import measure, measure_again, measure_overhead
+from mcc.calibrate.profiled import Profiled
 from mcc.calibrate.store import Store
 from mcc.cost_api import Kernel, Measurement, graph_kernels
 from mcc.errors import TargetError, UnsupportedError, UsageError
@@ -22,6 +23,7 @@ from tests.calibrate.kernels import add, conv, linear, pool, surface_us
 from tests.lower.tflite.networks import mobilenet_v2, resnet20
 
 TARGET = get_target("litert-host")
+SPREAD = 0.125  # of the made-up device
 
 
 def test_the_difference_is_that_of_the_copies() -> None:
@@ -75,11 +77,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Kernel]]:
     """Measuring replaced by a made-up device; gives the calls."""
     calls: list[Sequence[Kernel]] = []
 
-    def measured(kernels: Sequence[Kernel], *_: object, **__: object) -> list[Measurement]:
+    def measured(kernels: Sequence[Kernel], *_: object, **__: object) -> Profiled:
         calls.append(kernels)
         if any(kernel.output[1] == 13 for kernel in kernels):
             raise TargetError("13 brings bad luck")
-        return [Measurement(k, surface_us(k), surface_us(k), surface_us(k), 10, "2026", 0.0) for k in kernels]
+        each = [(kernel, surface_us(kernel)) for kernel in kernels]
+        rows = tuple(Measurement(kernel, us, us, us, 10, "2026", 0.0) for kernel, us in each)
+        return Profiled(rows, SPREAD)
 
     monkeypatch.setattr(measuring, "measure_profiled", measured)
     return calls
@@ -154,6 +158,23 @@ def test_measured_again_the_faster_counts(
     assert rows == {slow: surface_us(slow), fast: 0.5 * surface_us(fast), unlucky: 2 * surface_us(unlucky)}
 
 
+def test_measured_again_together_the_faster_session_counts(
+    tmp_path: Path, quick: list[Sequence[Kernel]]
+) -> None:
+    """By the sum: the luckier half of each session would be a time that the machine never had."""
+    fingerprint = TARGET.fingerprint().key()
+    shares = {conv(8, 16): 1.3, conv(8, 24): 0.9}
+    with Store(tmp_path / "t.sqlite") as store:
+        for kernel, share in shares.items():
+            us = share * surface_us(kernel)
+            store.add(fingerprint, [Measurement(kernel, us, us, us, 10, "2025", 0.0)])
+        measure_again(list(shares), TARGET, store, together=True)
+        rows = {row.kernel: row for row in store.rows(fingerprint)}
+    for kernel, share in shares.items():
+        assert rows[kernel].latency_us == surface_us(kernel)
+        assert rows[kernel].high_us == pytest.approx(max(1.0, share) * surface_us(kernel))
+
+
 def test_the_network_itself_comes_first_and_ends_keep_their_channels() -> None:
     graph = resnet20()
     found = kernels_for(graph, TARGET, Choices(precisions=("float",)))
@@ -195,6 +216,7 @@ def test_a_graph_is_predicted_from_its_own_rows(tmp_path: Path, quick: list[Sequ
     assert all(layer.estimate.source == "measured" for layer in cost.layers)
     assert cost.latency_us == pytest.approx(sum(surface_us(k) for k in graph_kernels(graph).values()))
     assert model.name == "lookup"
+    assert cost.whole_error == model.whole_error == SPREAD  # the machine's, where that is more than usual
 
 
 def test_the_overhead_is_measured_once(tmp_path: Path) -> None:

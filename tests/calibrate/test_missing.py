@@ -11,6 +11,7 @@ from cost_models.lookup import LookupCostModel
 from mcc.calibrate import entry, missing
 from mcc.calibrate import measure as measuring
 from mcc.calibrate.missing import by_value, fill
+from mcc.calibrate.profiled import Profiled
 from mcc.calibrate.store import Store, Whole
 from mcc.cost_api import Kernel, Measurement, graph_kernels
 from mcc.errors import TargetError
@@ -35,9 +36,9 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Kernel]:
     """Measuring replaced by a made-up device whose overhead is known; gives what was measured, in order."""
     found: list[Kernel] = []
 
-    def profiled(kernels: Sequence[Kernel], *_: object, **__: object) -> list[Measurement]:
+    def profiled(kernels: Sequence[Kernel], *_: object, **__: object) -> Profiled:
         found.extend(kernels)
-        return [row(kernel) for kernel in kernels]
+        return Profiled(tuple(row(kernel) for kernel in kernels), spread=0.0)
 
     monkeypatch.setattr(measuring, "measure_profiled", profiled)
     monkeypatch.setattr(measuring, "has_profile", lambda *_: True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +38,7 @@ class Device:
         self.kernels = kernels
         self.disturbed_us = list(disturbed_us)
         self.timed = 0
+        self.typical, self.slow = 1.0, 1.0  # median and 90th percentile over the 10th
 
     def facts(self) -> Any:
         return get_target("litert-host").facts()
@@ -50,7 +52,8 @@ class Device:
         true = BARE_US + self.kernels * (2.0 + OWN_US + 1.0 + 3 * MISSING_US)
         whole = true + self.disturbed_us.pop(0)
         load = SimpleNamespace(others_cores=0.0)
-        return [SimpleNamespace(median_us=10 * whole, p10_us=whole, load=load)]
+        percentiles = {"median_us": self.typical * whole, "p10_us": whole, "p90_us": self.slow * whole}
+        return [SimpleNamespace(**percentiles, load=load)]
 
 
 @pytest.mark.parametrize(
@@ -61,19 +64,29 @@ def test_a_whole_that_was_disturbed_is_timed_again(
 ) -> None:
     kernels = [conv(8, made) for made in (8, 16, 24)]
     device: Any = Device(len(kernels), disturbed_us)
-    rows = measure_profiled(kernels, device, tmp_path, threads=1, bare_us=BARE_US)
+    rows = measure_profiled(kernels, device, tmp_path, threads=1, bare_us=BARE_US).rows
     assert [row.latency_us for row in rows] == pytest.approx([OWN_US + MISSING_US] * 3)
     assert device.timed == timed
 
 
 def test_the_least_disturbed_of_all_counts(tmp_path: Path) -> None:
     device: Any = Device(1, [900.0, 60.0, 300.0])
-    (row,) = measure_profiled([conv(8, 8)], device, tmp_path, threads=1, bare_us=BARE_US)
+    (row,) = measure_profiled([conv(8, 8)], device, tmp_path, threads=1, bare_us=BARE_US).rows
     missing_us = MISSING_US + 60.0 / 3
     slower = 3 * (missing_us - MOST_MISSING_US) / (2.0 + OWN_US + 1.0)
     assert row.latency_us == pytest.approx((OWN_US + MOST_MISSING_US) * (1.0 + slower))
     assert row.low_us == pytest.approx(OWN_US + MOST_MISSING_US)  # the spread tells of it
     assert row.high_us == row.latency_us
+
+
+def test_a_row_is_the_median_of_an_unsteady_machine(tmp_path: Path) -> None:
+    device: Any = Device(1, [0.0, 0.0])
+    calm = measure_profiled([conv(8, 8)], device, tmp_path, threads=1, bare_us=BARE_US)
+    device.typical, device.slow = 1.1, 1.3
+    unsteady = measure_profiled([conv(8, 8)], device, tmp_path, threads=1, bare_us=BARE_US)
+    assert calm.spread == 0.0
+    assert unsteady.spread == pytest.approx(math.log(1.3) / (2 * 1.2816))
+    assert unsteady.rows[0].latency_us == pytest.approx(1.1 * calm.rows[0].latency_us)
 
 
 def test_a_function_that_was_fused_costs_what_its_twin_does_not_take() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mcc.compress import driver, job
-from mcc.cost_api import Estimate, Kernel, Precision
+from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Precision
 from mcc.runtime import get_target
 from mcc.runtime.facts import TargetFacts
 from mcc.runtime.host import HostTarget
@@ -77,6 +77,7 @@ class Model:
     """Kernels cost their operations, in integers a quarter."""
 
     name = "stand-in"
+    whole_error = WHOLE_ERROR
 
     def kernel(self, kernel: Kernel) -> Estimate:
         """Multiply-adds of a kernel in thousandths of a microsecond."""

@@ -16,7 +16,7 @@ from mcc.analysis.pointwise import pointwise
 from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
 from mcc.compress.candidate import Structure, deployment_form, restructure
 from mcc.compress.planning import planned_integers, structure_kernels
-from mcc.cost_api import Estimate, Kernel, Precision, graph_kernels
+from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Precision, graph_kernels
 from mcc.ir.graph import Graph, copy_graph, operand
 from mcc.ir.notes import SparseNote, shape_of
 from mcc.pass_api import PassContext
@@ -38,6 +38,7 @@ class MacsModel:
     """A cost model by formula: so much for each operation and each byte."""
 
     name = "macs"
+    whole_error = WHOLE_ERROR
 
     def kernel(self, kernel: Kernel) -> Estimate:
         return Estimate(1.0 + kernel.macs / 1000 + kernel.bytes_moved / 5000, 0.0, "fitted")
