@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +15,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mcc.errors import DataError
-
-# Under which training scripts commonly keep the state dict in a checkpoint.
-_NESTED = ("state_dict", "model_state_dict", "model")
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -28,8 +27,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
         DataError: the file cannot be read without running code, or does not fit; the message names the first
             parameter that is missing, unexpected, of another shape or not finite.
     """
-    given = _unprefixed(read_tensors(path), module)
     own = module.state_dict(keep_vars=True)
+    given = _chosen(read_tensors(path), set(own), path)
     for name, value in own.items():
         if name not in given:
             if name.endswith("num_batches_tracked"):  # unknown to checkpoints of torch before 0.4.1
@@ -96,41 +95,82 @@ def _word(value: object) -> str:
     return str(value).removeprefix("torch.")
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name. Raises DataError for any other file."""
+def read_tensors(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The sets of named tensors in a file, by the key that each stands under; "" is the file itself.
+
+    Raises DataError for any other file.
+    """
     if not path.is_file():
         raise DataError("no such file", where=str(path), hint="check --weights")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
+            return {"": load_file(path)}
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # about old pickle protocols, which it reads all the same
             loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
-        unsafe = isinstance(error, pickle.UnpicklingError)
+        raise _unreadable(path, error) from error
+    found = dict(_sets(loaded))
+    if not found:
+        held = (
+            ", ".join(map(repr, list(cast(Mapping[object, object], loaded))[:5]))
+            if isinstance(loaded, Mapping)
+            else ""
+        )
         raise DataError(
-            "cannot be read as weights" + (" without running code of the file" if unsafe else ""),
-            where=str(path),
-            hint="save model.state_dict() alone, or use safetensors",
-        ) from error
-    for key in _NESTED:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise DataError("is no state dict", where=str(path), hint="save model.state_dict()")
-    for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise DataError(
-                f"holds {name!r}, which is no tensor", where=str(path), hint="save model.state_dict()"
-            )
-    return dict(cast(Mapping[str, Tensor], loaded))
+            "is no state dict" + (f": it holds {held}" if held else ""), where=str(path),
+            hint="save model.state_dict()",
+        )  # fmt: skip
+    return found
 
 
-def _unprefixed(given: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Without the `module.` that DataParallel puts before every name."""
-    prefix = "module."
-    if all(name.startswith(prefix) for name in given) and not any(
-        n == "module" for n, _ in module.named_children()
-    ):
-        return {name.removeprefix(prefix): value for name, value in given.items()}
+def _unreadable(path: Path, error: Exception) -> DataError:
+    hint = "save model.state_dict() alone, or use safetensors"
+    if "TorchScript archive" in str(error):
+        return DataError("is a TorchScript archive, and no weights", where=str(path), hint=hint)
+    needs = re.search(r"GLOBAL ([\w.]+) was not", str(error))
+    what = f" (it holds a {needs[1]})" if needs else ""
+    unsafe = " without running code of the file" if isinstance(error, pickle.UnpicklingError) else ""
+    return DataError(f"cannot be read as weights{unsafe}{what}", where=str(path), hint=hint)
+
+
+def _sets(value: object, key: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Mappings from names to tensors in a checkpoint; other entries are left out."""
+    if not isinstance(value, Mapping):
+        return
+    entries = {
+        name: held for name, held in cast(Mapping[Any, object], value).items() if isinstance(name, str)
+    }
+    tensors = {name: held for name, held in entries.items() if isinstance(held, Tensor)}
+    if tensors:
+        yield key, tensors
+    for name, held in entries.items():
+        yield from _sets(held, f"{key}.{name}" if key else name)
+
+
+def _chosen(sets: dict[str, dict[str, Tensor]], own: set[str], path: Path) -> dict[str, Tensor]:
+    """The one set of weights that has the model's names. Raises DataError where there are several."""
+    named = {key: _unprefixed(tensors, own) for key, tensors in sets.items()}
+    fitting = {key: tensors for key, tensors in named.items() if own.intersection(tensors)}
+    if len(fitting) > 1:
+        keys = [repr(key or "the file itself") for key in fitting]
+        raise DataError(
+            f"holds {len(keys)} sets of weights, {', '.join(keys)}", where=str(path),
+            hint="averaged weights and others are not the same: save the set you mean alone",
+        )  # fmt: skip
+    return next(iter((fitting or named).values()))
+
+
+def _unprefixed(given: dict[str, Tensor], own: set[str]) -> dict[str, Tensor]:
+    """The names as the module has them, without what wrappers put before each of them.
+
+    DataParallel and torch.compile do, a Lightning module does with the name of its attribute (`model.`), and
+    averaged copies keep a counter (`n_averaged`) beside the weights.
+    """
+    given = {name: value for name, value in given.items() if name != "n_averaged" or name in own}
+    while given and not own.intersection(given):
+        prefix = next(iter(given)).partition(".")[0] + "."
+        if not all(name.startswith(prefix) for name in given):
+            break
+        given = {name.removeprefix(prefix): value for name, value in given.items()}
     return given
