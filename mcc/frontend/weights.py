@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mcc.errors import DataError
+from mcc.files import readable_file
 
 # Under which training scripts commonly keep the state dict in a checkpoint.
 _NESTED = ("state_dict", "model_state_dict", "model")
@@ -98,8 +99,7 @@ def _word(value: object) -> str:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name. Raises DataError for any other file."""
-    if not path.is_file():
-        raise DataError("no such file", where=str(path), hint="check --weights")
+    readable_file(path, hint="check --weights")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
