@@ -97,7 +97,7 @@ def run_case(case: Case, folder: Path, *, limit_s: float = LIMIT_S, program: Seq
     }  # fmt: skip
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
-        ran = _watched(words, places["in"], env, folder, max(limit_s, case.limit_s), case.limit_s)
+        ran = _watched(words, places["in"], env, folder, limit_s + case.limit_s - LIMIT_S, case.limit_s)
     finally:
         if end is not None:
             end()
