@@ -22,6 +22,7 @@ from mcc.files import readable_file
 
 FOLDER = "cifar-10-batches-bin"
 TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+UNPACK = "unpack cifar-10-binary.tar.gz again"
 TEST_FILE = "test_batch.bin"
 SHAPE = (3, 32, 32)
 RECORD_BYTES = 1 + 3 * 32 * 32
@@ -39,12 +40,12 @@ def read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         DataError: the file is missing, cut short, or holds a label above 9.
     """
     try:
-        raw = np.fromfile(readable_file(path, at_most_bytes=MAX_BATCH_BYTES), np.uint8)
+        raw = np.fromfile(readable_file(path, at_most_bytes=MAX_BATCH_BYTES, hint=UNPACK), np.uint8)
     except OSError as error:
         raise DataError(
             f"cannot be read ({error.strerror or error})",
             where=str(path),
-            hint="unpack cifar-10-binary.tar.gz again",
+            hint=UNPACK,
         ) from None
     if not len(raw) or len(raw) % RECORD_BYTES:
         raise DataError(
