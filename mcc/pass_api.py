@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import MccError, UsageError, VerificationError
+from mcc.files import readable_file
 from mcc.ir.graph import Graph, calls, clean, copy_graph, infer
 from mcc.ir.notes import note
 
@@ -271,7 +272,8 @@ def load_pass(path: Path) -> type[Pass]:
     """A user's own pass from a Python file, which is run. Raises UsageError when it cannot be loaded."""
     name = f"user_pass_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
+    readable_file(path, raising=UsageError)
+    if spec is None or spec.loader is None:
         raise UsageError("is no Python file with a pass", where=str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look there for the names in annotations

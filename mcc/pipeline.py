@@ -7,6 +7,7 @@ driver alone decides whether a pass changed anything, stamps origins, verifies a
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 import sys
@@ -21,6 +22,7 @@ from torch import fx
 from mcc.errors import MccError, Refusal, UsageError, VerificationError
 from mcc.ir.graph import Graph, constants, copy_graph, first_line, operands
 from mcc.ir.notes import annotate, note
+from mcc.ir.outputs import written_with
 from mcc.ir.storage import save_graph
 from mcc.ir.text import print_graph
 from mcc.pass_api import PLAIN_VALUE, Pass, PassContext, all_passes, apply_pass, make_pass
@@ -265,6 +267,10 @@ class _Runner:
         if self.options.reproducer is None:
             return
         path = self.options.reproducer / f"before-{step.name}.mcc"
+        number = 1
+        while any(map(os.path.lexists, written_with(path))):  # an earlier one may be what is being repeated
+            number += 1
+            path = path.with_name(f"before-{step.name}.{number}.mcc")
         try:
             save_graph(graph, path)
         except MccError as unwritten:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from mcc.errors import MccError, UsageError
+from mcc.files import readable_file
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
@@ -74,8 +75,7 @@ def _import(source: str, forms: str) -> ModuleType:
 
 
 def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UsageError("no such file", where=str(path))
+    readable_file(path, raising=UsageError)
     name = f"mcc_file_{path.stem}_{zlib.crc32(str(path.resolve()).encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -8,9 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from mcc.ir.graph import Graph, add_constant, constant, is_constant, op_name, operands, outputs
+from mcc.ir.graph import Graph, add_constant, constant, constants, is_constant, op_name, operands, outputs
 from mcc.ir.notes import DTYPES, annotate, note, type_of
 from mcc.pass_api import NodeRewrite, PassContext
+
+ONE_BYTES = 32 << 20  # as for constants that are folded while a model is read
+ALL_BYTES = 1 << 30  # twice the weights of VGG-16, the largest of the public classifiers
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class FoldConstants(NodeRewrite):
 
     Exact twin: the graph as it was. Leaves alone, with the reason: quantisers of weights, which say how the
     weight is to be stored; values that would take more than `growth` times the bytes of what they are made
-    from (a constant resized, say); outputs; frozen nodes.
+    from (a constant resized, say), or, where they grow, 32 MiB, or with all other constants 1 GiB; outputs;
+    frozen nodes.
 
     Attributes:
         growth: how many times the bytes of its operands a folded value may take.
@@ -57,6 +61,8 @@ class FoldConstants(NodeRewrite):
         size = sum(type_of(arg).size_bytes for arg in operands(node))
         if type_of(node).size_bytes > self.growth * size:
             return f"its value takes {type_of(node).size_bytes} bytes, what it is made from {size}"
+        if type_of(node).size_bytes > size:
+            return _too_large(graph, type_of(node).size_bytes)
         return None
 
     def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
@@ -67,6 +73,16 @@ class FoldConstants(NodeRewrite):
         node.replace_all_uses_with(made)
         graph.graph.erase_node(node)
         ctx.count("operators folded")
+
+
+def _too_large(graph: Graph, size_bytes: int) -> str | None:
+    """Growth upon growth, each within `growth`, ends here."""
+    held = sum(value.nbytes for value in constants(graph).values())
+    if size_bytes > ONE_BYTES:
+        return f"its value takes {size_bytes} bytes, more than the {ONE_BYTES} that a constant may grow to"
+    if held + size_bytes > ALL_BYTES:
+        return f"all constants would take {held + size_bytes} bytes, more than the {ALL_BYTES} allowed"
+    return None
 
 
 def evaluate(graph: Graph, node: fx.Node) -> Tensor:

@@ -15,6 +15,7 @@ from mcc.cli.progress import progress_for
 from mcc.cli.quantities import DURATION
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import TargetError, UsageError
+from mcc.ir.outputs import check_folder, files_in
 
 if TYPE_CHECKING:
     from mcc.runtime.samples import LatencySamples
@@ -37,11 +38,12 @@ BUDGET_S = 20.0
 @click.option("--show", is_flag=True, help="Also a page for people; a browser that opens it can repeat it.")
 @click.option("-o", "out", type=click.Path(path_type=Path), default=Path("mcc-bench"), metavar="DIR",
               help="Folder of that page.  [default: mcc-bench]")  # fmt: skip
+@click.option("--force", is_flag=True, help="Overwrite files in that folder that mcc did not make.")
 @model_options
 @common_options
 def bench(
     files: tuple[str, ...], target: str, kit: Path | None, model: str | None, threads: int, budget: float,
-    ops: bool, samples: bool, show: bool, out: Path, input_shape: tuple[int, ...] | None,
+    ops: bool, samples: bool, show: bool, out: Path, force: bool, input_shape: tuple[int, ...] | None,
     weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Measure lowered models on a target: they take turns, so that drifts of the machine meet all alike.
@@ -57,6 +59,10 @@ def bench(
         raise UsageError("needs files to measure", hint="mcc bench FILE..., or --kit DIR [--model MODEL]")
     if show and isinstance(found, SimulatedTarget):
         raise UsageError(f"--show draws times, and {found.spec} counts model cycles", hint="leave it out")
+    if show:
+        from mcc.report.bench_page import NAMES
+
+        check_folder(out, NAMES, files_in(*files, weights), force=force)
     page: Path | None = None
     with tempfile.TemporaryDirectory(prefix="mcc-bench-") as folder, progress_for(settings) as progress:
         paths = [

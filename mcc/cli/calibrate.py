@@ -14,6 +14,10 @@ from mcc.cli.progress import progress_for
 from mcc.cli.quantities import DURATION
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
+from mcc.files import readable_file
+from mcc.ir.first_look import check_model
+from mcc.ir.json_file import LARGEST_BYTES
+from mcc.ir.outputs import check_output, files_in
 
 BUDGET_S = 300.0
 
@@ -56,9 +60,10 @@ def calibrate(
     --model, nothing is measured. Rows count only where target, device, runtime, version and threads are the
     same; others stay in the table and are named.
     """
-    from mcc.calibrate import calibrate as measure
-    from mcc.ir.outputs import files_in
-
+    for path in (*merge, *(() if results is None else (results,))):
+        readable_file(path, at_most_bytes=LARGEST_BYTES)  # before the seconds that importing torch takes
+    if export is not None:  # before the minutes that measuring takes
+        check_output(export, [*merge, *files_in(model, weights)], named=True)
     if results is not None:
         return _take_over(results, settings)
     if target is None:
@@ -67,6 +72,10 @@ def calibrate(
         )
     if (merge or export) and model is None:
         return _shared(target, merge, export, threads, settings)
+    if model is not None:
+        check_model(model, weights)
+    from mcc.calibrate import calibrate as measure
+
     _merged(merge)
     graph = None
     if model is not None:
@@ -105,7 +114,6 @@ def _merged(paths: tuple[Path, ...]) -> int:
 
 def _exported(target: str, path: Path, threads: int, reads: Sequence[Path]) -> int:
     from mcc.calibrate.store import Store
-    from mcc.ir.outputs import check_output
 
     with Store() as store:
         check_output(path, [*reads, store.path], named=True)

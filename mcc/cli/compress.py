@@ -20,11 +20,15 @@ from mcc.cli.progress import progress_for
 from mcc.cli.quantities import EPOCHS, LATENCY, NAMES, POINTS, RATIO, SIZE, LatencyLimit, parse_names
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import ConstraintError, UsageError
+from mcc.ir.first_look import check_model, check_specs
+from mcc.ir.json_file import read_json
 
 if TYPE_CHECKING:
     from mcc.report.schema import Budget, Report, StrategyResult
 
 Callback = Callable[..., Any]
+
+PLAN_HINT = "use a plan.json that mcc wrote"
 
 
 def job_options(callback: Callback) -> Callback:
@@ -78,16 +82,17 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
     status 1 when no result keeps every budget: the one that comes nearest is left in DIR, marked as missing
     them, and the sentence names the nearest budgets that can be kept.
     """
-    from mcc.compress import compress as run
-
     if "," in given["target"]:
         return _compress_several(output, settings, given)
+    common = arguments(given)
+    from mcc.compress import compress as run
+
     failure: ConstraintError | None = None
     report: Report | None
     with progress_for(settings) as progress:
         try:
             report = run(
-                **arguments(given), epochs=given["epochs"], out=output, resume=given["resume"],
+                **common, epochs=given["epochs"], out=output, resume=given["resume"],
                 plan=given["plan_file"], workers=given["workers"], ray=given["ray"], steps=given["steps"],
                 strategies=given["strategies"] or (), force=given["force"], allow_noise=given["allow_noise"],
                 seed=settings.seed, progress=progress, command=command_line(),
@@ -118,17 +123,16 @@ def plan(output: Path | None, no_measure: bool, settings: Settings, **given: Any
     Operators that the prediction lacks are measured first, for a minute and a half at most; what rests on a
     roofline after that is named.
     """
-    from mcc.compress import plan as run
-
     if "," in given["target"]:
         if no_measure:
             raise UsageError("plans for several targets are tried on each", where="--no-measure",
                              hint="name one --target")  # fmt: skip
         return _plan_several(output, settings, given)
+    common = arguments(given)
+    from mcc.compress import plan as run
+
     with progress_for(settings) as progress:
-        found = run(
-            **arguments(given), out=output, seed=settings.seed, progress=progress, measure=not no_measure
-        )
+        found = run(**common, out=output, seed=settings.seed, progress=progress, measure=not no_measure)
     if settings.json:
         print_json(found.to_dict())
         return 0
@@ -227,6 +231,10 @@ def _plan_several(output: Path | None, settings: Settings, given: dict[str, Any]
 def arguments(given: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of the Python API from the options of the command line."""
     limit: LatencyLimit = given["latency"] or LatencyLimit()
+    check_model(given["model"], given["weights"])  # all before the seconds that importing torch takes
+    check_specs(given["data"])
+    if given.get("plan_file") is not None:
+        read_json(given["plan_file"], what="plan", hint=PLAN_HINT)
     found: dict[str, Any] = {
         "model": given["model"],
         "data": given["data"],

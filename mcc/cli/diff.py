@@ -12,6 +12,7 @@ from mcc.cli.inspect import ORT, TFLITE, views_of
 from mcc.cli.models import load_model, model_options
 from mcc.cli.output import print_json
 from mcc.cli.settings import Settings, common_options
+from mcc.ir.first_look import check_model
 
 if TYPE_CHECKING:
     from mcc.ir.diff import GraphDiff, NodeView
@@ -33,8 +34,11 @@ def diff(
 
     Nodes are matched by name, then by the nodes of the captured graph that both come from.
     """
-    from mcc.ir.diff import diff_views
     from mcc.ir.outputs import check_output, files_in
+
+    check_model(a, weights)
+    check_model(b)
+    from mcc.ir.diff import diff_views
 
     if html is not None:
         check_output(html, files_in(a, b, weights), named=True)

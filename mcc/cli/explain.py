@@ -64,10 +64,10 @@ def plan_file(where: str) -> Path | None:
 
 def planned_choice(node: str, path: Path) -> Choice:
     """What a plan says of a layer. Raises DataError where it says nothing of any."""
-    from mcc.compress.alternatives import Choice, unknown
-
     hint = "give the plan.json of mcc compress, or the file of mcc plan"
     raw: Any = read_json(path, what="plan", hint=hint)
+    from mcc.compress.alternatives import Choice, unknown
+
     found: Any = raw.get("alternatives") if isinstance(raw, dict) else None  # pyright: ignore[reportUnknownMemberType]
     if not isinstance(found, dict):
         raise DataError("holds no alternatives", where=str(path), hint=hint)

@@ -16,6 +16,8 @@ from mcc.cli.progress import progress_for
 from mcc.cli.quantities import ROOFLINE
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UnsupportedError, UsageError
+from mcc.ir.first_look import check_model
+from mcc.ir.outputs import check_folder, files_in
 
 if TYPE_CHECKING:
     from mcc.calibrate.missing import Filled
@@ -43,12 +45,14 @@ TFLITE, ORT = ".tflite", ".ort"
               help="Predict from what was measured before; do not measure what is missing.")  # fmt: skip
 @click.option("--model-explorer", "folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Also write the graph and its costs for Google's Model Explorer.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Overwrite files in that folder that mcc did not make.")
 @click.option("--why", is_flag=True, help="Why each layer cannot be pruned, sparse, low-rank or int8.")
 @model_options
 @common_options
 def inspect(
-    model: str, target: str | None, roofline: tuple[float, float] | None, no_measure: bool, folder: Path |
-    None, why: bool, input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+    model: str, target: str | None, roofline: tuple[float, float] | None, no_measure: bool,
+    folder: Path | None, force: bool, why: bool, input_shape: tuple[int, ...] | None, weights: Path | None,
+    settings: Settings,
 ) -> None:  # fmt: skip
     """Show a model's operators, shapes, multiply-accumulates and bytes, and what can be done to each layer.
 
@@ -64,6 +68,7 @@ def inspect(
         raise UsageError(
             "is for graphs", where="--model-explorer", hint="Model Explorer opens .tflite files itself"
         )
+    check_model(model, weights)
     views = views_of(model)
     if views is not None:
         return _show_file(model, views, settings)
@@ -78,7 +83,7 @@ def inspect(
     costs = {} if found is None else predicted(graph, found, roofline, settings, measure=not no_measure)
     sparse = None if found is None else sparse_path(graph, found.facts())
     if folder is not None:
-        _export(folder, model, graph, layers, costs)
+        _export(folder, model, graph, layers, costs, [*files_in(model, weights)], force)
     if settings.json:
         report = _json(model, target, layers, costs)
         return print_json(report if sparse is None else {**report, "sparse_path": sparse.to_dict()})
@@ -88,13 +93,17 @@ def inspect(
     return None
 
 
-def _export(folder: Path, model: str, graph: Graph, layers: tuple[Layer, ...], costs: dict[str, Any]) -> None:
-    from mcc.report.model_explorer import write_model_explorer
+def _export(
+    folder: Path, model: str, graph: Graph, layers: tuple[Layer, ...], costs: dict[str, Any],
+    reads: list[Path], force: bool,
+) -> None:  # fmt: skip
+    from mcc.report.model_explorer import file_names, write_model_explorer
 
     figures: dict[str, dict[str, float]] = {}
     for node, estimate in costs.get("layers", {}).items():
         for key, value in _figures(estimate, costs["unit"]).items():
             figures.setdefault(f"predicted_{key}", {})[node] = value
+    check_folder(folder, file_names(figures), reads, force=force)
     files = write_model_explorer(folder, Path(model).name, graph, layers, figures)
     click.echo(f"wrote {', '.join(map(str, files))}; open with: model-explorer {files[0]}", err=True)
 

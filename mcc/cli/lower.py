@@ -22,6 +22,7 @@ from mcc.cli.output import print_json
 from mcc.cli.pictures import picture_options
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
+from mcc.ir.first_look import check_model, check_specs
 from mcc.ir.outputs import check_output, files_in
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def lower(
     A quantised model is held against the float network of its weights, on calibration images of DATA or else
     on random inputs; nothing is written where its signal is lost.
     """
+    check_model(model, weights)
+    check_specs(data)
     from mcc.quant.simulator import flavour_of
 
     if to == "onnx" and output is not None and output.suffix == ".ort":

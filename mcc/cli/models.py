@@ -11,6 +11,8 @@ import click
 from mcc.cli.quantities import SHAPE
 from mcc.cli.settings import current_settings
 from mcc.errors import UsageError, VerificationError
+from mcc.files import readable_file
+from mcc.ir.first_look import check_model, check_model_file
 
 if TYPE_CHECKING:
     from mcc.data.outputs import Output
@@ -70,6 +72,7 @@ def load_model(
     spec: str, input_shape: tuple[int, ...] | None = None, weights: Path | None = None
 ) -> LoadedModel:
     """Read a MODEL; fresh weights of a factory follow --seed. Raises MccError naming what is wrong."""
+    check_model(spec, weights)  # before the seconds that importing torch takes
     import torch
 
     from mcc.frontend.load import load_model as load
@@ -179,7 +182,7 @@ def lower_graph(graph: Graph, to: str, **options: Any) -> bytes:
 
 def write_bytes(path: Path, raw: bytes) -> None:
     """Write a file so that it is whole or absent. Raises MccError when it cannot be written."""
-    from mcc.ir.storage import write_beside
+    from mcc.files import write_beside
 
     def write(beside: Path) -> None:
         beside.write_bytes(raw)
@@ -198,6 +201,7 @@ def default_target(file: Path) -> str:
     """The target that runs a file where none is named. Raises UsageError for an unknown kind of file."""
     name = DEFAULT_TARGETS.get(file.suffix)
     if name is None:
+        readable_file(file, raising=UsageError)
         known = ", ".join(DEFAULT_TARGETS)
         raise UsageError(f"is no lowered file ({known})", where=str(file), hint="mcc lower writes one")
     return name
@@ -230,7 +234,7 @@ def lowered_model(
 ) -> tuple[Path, LoadedModel | None]:
     """As `lowered_file`, and the model where one was lowered."""
     if Path(spec).suffix in target.suffixes:
-        return Path(spec), None
+        return check_model_file(spec, raising=UsageError), None
     loaded = load_model(spec, input_shape, weights)
     count = len(list(folder.iterdir()))
     path = folder / f"{count}-{loaded.name}{FORMATS[target.format]}"

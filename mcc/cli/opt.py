@@ -13,6 +13,7 @@ from mcc.cli.output import print_json, print_table
 from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say_pictures
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
+from mcc.ir.first_look import check_model, check_specs
 
 if TYPE_CHECKING:
     from mcc.data.stated import Stated
@@ -60,6 +61,9 @@ def opt(
     else on random inputs; nothing is written where its signal is lost.
     """
     from mcc.ir.outputs import check_output, files_in
+
+    check_model(model, weights)
+    check_specs(data, *(f"{path}:" for path in files))
     from mcc.ir.storage import save_graph
     from mcc.ir.text import print_graph
     from mcc.pass_api import load_passes

@@ -12,6 +12,8 @@ import click
 from mcc.cli.quantities import Quantity
 from mcc.cli.settings import current_settings
 from mcc.errors import UsageError
+from mcc.files import readable_file
+from mcc.ir.json_file import LARGEST_BYTES
 
 if TYPE_CHECKING:
     from mcc.data.outputs import Output
@@ -90,6 +92,8 @@ def _options(callback: Callback, *sizes: str) -> Callback:
 
 def _note(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
     """Keep the option with the command line: every picture that the command runs is prepared so."""
+    if parameter.name == "preprocessing" and value is not None:
+        readable_file(value, at_most_bytes=LARGEST_BYTES)
     ctx.meta.setdefault(_PICTURES, {})[parameter.name] = value
 
 

@@ -12,6 +12,7 @@ from mcc.cli.output import print_json
 from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say, say_pictures
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError, VerificationError
+from mcc.ir.first_look import check_model, check_model_file, check_specs
 
 if TYPE_CHECKING:
     from mcc.data.stated import Stated
@@ -46,6 +47,9 @@ def verify(
     target has reference kernels, a float FILE must agree with these, too; where it tells which kernels ran,
     those for sparse weights must be as many as FILE has such weights. Exit status 1 where something differs.
     """
+    check_model_file(file, raising=UsageError)
+    check_model(model, weights)
+    check_specs(data)
     from mcc.ir.graph import calls, outputs
     from mcc.ir.notes import shape_of
     from mcc.report.compare import compare_outputs

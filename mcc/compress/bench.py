@@ -28,7 +28,7 @@ from mcc.compress.speed import Speed
 from mcc.data import DataModule, Task, load_task
 from mcc.data.module import SplitName
 from mcc.data.outputs import Output
-from mcc.ir.storage import write_beside
+from mcc.files import write_beside
 from mcc.report.judge import judge_file
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Target

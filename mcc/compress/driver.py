@@ -35,8 +35,9 @@ from mcc.compress.training import Trainer
 from mcc.data import Preprocessing
 from mcc.data.stated import Asked, asked_for
 from mcc.errors import ConstraintError, DataError
+from mcc.files import write_beside
 from mcc.ir.diff import diff_graphs
-from mcc.ir.storage import save_graph, write_beside
+from mcc.ir.storage import save_graph
 from mcc.quant.regions import integer_nodes
 from mcc.report.choose import accuracy_reference, check_budget, choose, mark, nearest
 from mcc.report.doubt import chance_sentence

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mcc.compress.speed import Speed
-from mcc.ir.storage import write_beside
+from mcc.files import write_beside
 from mcc.report.schema import Budget
 from mcc.runtime.samples import LatencySamples, MachineLoad
 

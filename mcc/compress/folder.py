@@ -16,8 +16,8 @@ import psutil
 from filelock import BaseFileLock, Timeout
 
 from mcc.errors import DataError, UsageError
+from mcc.files import write_beside
 from mcc.ir.outputs import refuse_inputs
-from mcc.ir.storage import write_beside
 from mcc.runtime.holder import checked_lock, holder_words
 
 LOCK = "in-use.lock"  # in the state folder, of the process that works in it; the system frees it

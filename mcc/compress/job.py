@@ -21,11 +21,11 @@ from mcc.data import DataModule, Task, load_task
 from mcc.data.outputs import Output
 from mcc.data.stated import Stated, load_stated
 from mcc.errors import UsageError
+from mcc.files import write_beside
 from mcc.frontend.load import load_model
 from mcc.ir.graph import Graph, constants, inputs, outputs, weights_of
 from mcc.ir.notes import shape_of
 from mcc.ir.outputs import files_in
-from mcc.ir.storage import write_beside
 from mcc.ir.text import print_graph
 from mcc.report.doubt import Circumstances, labels_warning, stated_by_model, zero_weights
 from mcc.report.schema import Budget

@@ -17,8 +17,9 @@ from mcc.compress.job import Job, load_job
 from mcc.compress.request import Request
 from mcc.compress.training import Trainer
 from mcc.errors import MccError
+from mcc.files import write_beside
 from mcc.ir.graph import Graph
-from mcc.ir.storage import load_graph, save_graph, write_beside
+from mcc.ir.storage import load_graph, save_graph
 from mcc.search.crew import Crew, Piece, Result, decoded, encoded
 from mcc.search.sensitivity import Sensitivities
 

@@ -18,12 +18,15 @@ from mcc.data.module import DataModule, assemble
 from mcc.data.preprocessing import Preprocessing, image_shape
 from mcc.data.split import MemoryImages
 from mcc.errors import DataError
+from mcc.files import readable_file
 
 FOLDER = "cifar-10-batches-bin"
 TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+UNPACK = "unpack cifar-10-binary.tar.gz again"
 TEST_FILE = "test_batch.bin"
 SHAPE = (3, 32, 32)
 RECORD_BYTES = 1 + 3 * 32 * 32
+MAX_BATCH_BYTES = 60_000 * RECORD_BYTES  # all of CIFAR-10 in one file; each of its own holds 10,000
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # Customary, of the training images, in 0-255.
 PREPROCESSING = Preprocessing.from_bytes((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
@@ -37,12 +40,12 @@ def read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         DataError: the file is missing, cut short, or holds a label above 9.
     """
     try:
-        raw = np.fromfile(path, np.uint8)
+        raw = np.fromfile(readable_file(path, at_most_bytes=MAX_BATCH_BYTES, hint=UNPACK), np.uint8)
     except OSError as error:
         raise DataError(
             f"cannot be read ({error.strerror or error})",
             where=str(path),
-            hint="unpack cifar-10-binary.tar.gz again",
+            hint=UNPACK,
         ) from None
     if not len(raw) or len(raw) % RECORD_BYTES:
         raise DataError(

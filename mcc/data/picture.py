@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mcc.errors import DataError, MccError
+from mcc.files import readable_file
 
 Size = tuple[int, int]
 
@@ -28,6 +29,7 @@ FULL_16 = 65_535
 LEAST_16 = FULL_16 // 8
 # A side so many times as long as what is seen of it is cut first: resized whole, it would fill the memory.
 LONG = 16
+MAX_PICTURE_BYTES = 512 << 20  # Pillow's bound of 89 million pixels, in 16-bit RGB, plain
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Fit:
 def opened_picture(path: Path) -> Generator[Image.Image]:
     """A picture file, open. Raises DataError where it, or what is done with it, fails."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(readable_file(path, at_most_bytes=MAX_PICTURE_BYTES)) as opened:
             yield opened
     except MccError:
         raise

@@ -9,7 +9,6 @@ and 1/255. Size, crop and channel order are said one by one.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from mcc.data.load import load_data
 from mcc.data.module import DataModule
 from mcc.data.preprocessing import Channels, Preprocessing
 from mcc.errors import DataError, UsageError
+from mcc.ir.json_file import parse_json, read_bounded
 
 OWN = ("digits", "cifar10", "imagefolder")
 """Data of mcc: where nothing states a preprocessing, what is customary for these is an assumption."""
@@ -162,9 +162,9 @@ def read_preprocessing(path: Path) -> Preprocessing:
         DataError: the file cannot be read, or holds something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        raw: Any = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
+        text = read_bounded(path, hint=_FORM).decode("utf-8")
+        raw: Any = tomllib.loads(text) if path.suffix == ".toml" else parse_json(text)
+    except (RecursionError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot be read: {reason}", where=str(path), hint=_FORM) from error
     if isinstance(raw, list) and len(cast(list[Any], raw)) == 1:

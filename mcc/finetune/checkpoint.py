@@ -13,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mcc.errors import MccError
+from mcc.files import readable_file, write_beside
 from mcc.finetune.settings import RepairSettings
 from mcc.ir.graph import Graph, constants
-from mcc.ir.storage import write_beside
 from mcc.ir.text import print_graph
 
 log = logging.getLogger(__name__)
@@ -60,13 +61,13 @@ def load(path: Path, run: str) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(readable_file(path), framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
             if metadata.get("format") != FORMAT or metadata.get("run") != run:
                 log.warning("%s is of another run: training starts anew", path)
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return Checkpoint(int(metadata["step"]), tensors)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, MccError, OSError, ValueError, KeyError) as error:
         log.warning("%s cannot be read (%s): training starts anew", path, error)
         return None

@@ -19,9 +19,10 @@ from torch import Tensor, fx
 # The tables of rules register themselves when they are imported.
 from mcc.errors import UnsupportedError
 from mcc.frontend import aten_arithmetic, aten_reduce, aten_shape, aten_weights
+from mcc.frontend.allowance import Allowance
 from mcc.frontend.aten import Result, translate
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
-from mcc.frontend.operators import draws, is_aten, is_pure, operator_of, result_elements, written
+from mcc.frontend.operators import draws, is_aten, is_pure, operator_of, result_bytes, written
 from mcc.frontend.program import Program, state_changes
 from mcc.frontend.values import AnyValue, Const, Expanded, Turned, canonical_name
 from mcc.ir.graph import Graph
@@ -56,6 +57,8 @@ class _Importer:
         self.tensors: dict[tuple[Any, ...], Const] = {}
         self.nodes = {node.name: node for node in program.graph.nodes}
         self.emitter = Emitter(self._batch())
+        tensors = [stored.tensor for stored in program.stored.values()]
+        self.allowance = Allowance(sum(tensor.nbytes for tensor in tensors if not tensor.is_meta))
 
     def _batch(self) -> int:
         """The common batch length of the inputs."""
@@ -216,8 +219,9 @@ class _Importer:
         private = operator_of(target).mutable
         raw = [self._evaluated(arg, private) for arg in args]
         options = {key: self._evaluated(arg, private) for key, arg in kwargs.items()}
-        if result_elements(target, raw, options) > MAX_ELEMENTS:
-            self.emitter.refuse("makes a constant beyond what mcc handles")
+        made_bytes = result_bytes(target, raw, options)
+        if made_bytes > (_bytes(raw) if operator_of(target).view else 0):
+            self.allowance.take(made_bytes, where=f"{self.emitter.place}: {operator_of(target).packet}")
         with torch.no_grad():
             result = target(*raw, **options)
         if isinstance(result, Tensor):
@@ -233,6 +237,11 @@ class _Importer:
         if isinstance(value, fx.Node | Expanded | Turned):
             return torch.zeros((self.emitter.batch, *self.emitter.shape(self.emitter.node(value))[1:]))
         return [self._evaluated(item, private) for item in value] if isinstance(value, list) else value
+
+
+def _bytes(values: Sequence[Any]) -> int:
+    """Of the tensors among them."""
+    return sum(v.nbytes for value in values for v in _flatten(value) if isinstance(v, Tensor))
 
 
 def _flatten(value: Any) -> Sequence[Any]:

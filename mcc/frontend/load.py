@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 from mcc.errors import MccError, UsageError
 from mcc.frontend.batch import Original
 from mcc.frontend.cut import cut_graph, is_module_cut
+from mcc.frontend.emitter import MAX_ELEMENTS
 from mcc.frontend.torch_module import capture, capture_program, keys_of, run_original
 from mcc.frontend.weights import load_weights
+from mcc.ir.first_look import check_model_file
 from mcc.ir.graph import Graph, outputs
-from mcc.ir.storage import load_graph, readable_file
+from mcc.ir.storage import load_graph
 from mcc.user_code import load_object, neighbours_importable, reason_of
 
 Shape = tuple[int, ...]
@@ -89,7 +92,7 @@ def load_model(
                 "weights can only be loaded into a model that a factory makes", where="--weights",
                 hint=f"{path.name} holds its own",
             )  # fmt: skip
-        readable_file(path, raising=UsageError)
+        check_model_file(path, raising=UsageError)
         graph, original = _READERS[path.suffix](path, input_shape, cut)
         named = _onnx_names(path) if path.suffix == ".onnx" and not cut else ()
         return LoadedModel(graph, None, path.stem, None, output_names(graph, named), original)
@@ -216,4 +219,6 @@ def _example_inputs(examples: object, input_shape: tuple[int, ...] | None, spec:
             f"the model has {len(given)} inputs and says their shapes itself", where="--input-shape",
             hint="leave it out",
         )  # fmt: skip
+    if math.prod(input_shape) > MAX_ELEMENTS:
+        raise UsageError(f"{input_shape} is beyond what mcc handles", where="--input-shape")
     return (torch.zeros(input_shape),)

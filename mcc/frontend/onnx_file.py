@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper, version_converter
 from torch import Tensor
 
 from mcc.errors import DataError, MccError, UnsupportedError, UsageError, VerificationError
+from mcc.files import readable_file
 
 # The tables of rules register themselves when they are imported.
 from mcc.frontend import onnx_arithmetic, onnx_quantised, onnx_shape
@@ -39,7 +40,6 @@ from mcc.frontend.onnx_table import RULES, Site
 from mcc.frontend.values import Const, Expanded, canonical_name
 from mcc.ir.graph import Graph, calls, run
 from mcc.ir.limits import TooLargeError, check_count
-from mcc.ir.storage import readable_file
 
 __all__ = ["onnx_arithmetic", "onnx_quantised", "onnx_shape", "read_onnx"]
 

@@ -15,16 +15,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from mcc.ir.limits import TooLargeError
+from mcc.frontend.allowance import Allowance
 
 Array = np.ndarray[Any, Any]
 Refuse = Callable[[str, str], NoReturn]
 
-# Folded constants are masks, tables of positions and weights in another layout: as much as the file holds
-# itself a few times, or little.
-ONE_BYTES = 32 << 20
-ALL_BYTES = 128 << 20
-COPIES_OF_FILE = 4
 # The evaluator computes element-wise in numpy, ...
 PER_ELEMENT_BYTES = 8
 # ... products of matrices at some 1e9 multiplications a second, ...
@@ -56,8 +51,7 @@ class Folder:
 
     def __init__(self, opset: int, stored_bytes: int) -> None:
         self.opset = opset
-        self.one_bytes = ONE_BYTES + COPIES_OF_FILE * stored_bytes
-        self.left_bytes = ALL_BYTES + COPIES_OF_FILE * stored_bytes
+        self.allowance = Allowance(stored_bytes)
 
     def evaluate(self, node: onnx.NodeProto, given: Mapping[str, Array], refuse: Refuse) -> list[Any]:
         """The results of a node on constants.
@@ -73,17 +67,11 @@ class Folder:
         made = self._result_elements(node, given)
         if made is None:
             refuse("makes a constant whose size is not known beforehand", "store the constant itself")
-        wanted_bytes = made * PER_ELEMENT_BYTES
-        if wanted_bytes > min(self.one_bytes, self.left_bytes):
-            raise TooLargeError(
-                f"makes constants beyond what mcc handles ({wanted_bytes >> 20} MiB here, "
-                f"{max(0, self.left_bytes) >> 20} MiB left)",
-                where=f"node {node.name or node.output[0]} ({node.op_type})",
-                hint="store the constant itself",
-            )
+        self.allowance.take(
+            made * PER_ELEMENT_BYTES, where=f"node {node.name or node.output[0]} ({node.op_type})"
+        )
         if not _is_quick(node, given, made):
             refuse("takes too long to evaluate on constants of this size", "store the constant itself")
-        self.left_bytes -= wanted_bytes
         return _evaluated(node, given, self.opset)
 
     def _result_elements(self, node: onnx.NodeProto, given: Mapping[str, Array]) -> int | None:

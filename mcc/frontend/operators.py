@@ -94,8 +94,8 @@ def is_pure(target: Any) -> bool:
     return not any(argument.name in ("filename", "shared") for argument in operator_of(target).arguments)
 
 
-def result_elements(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Elements of the largest result, found without allocating it; 0 where torch cannot say."""
+def result_bytes(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Bytes of the results, found without allocating them; 0 where torch cannot say."""
     options = {key: _without_storage(value) for key, value in kwargs.items()}
     if any(argument.name == "device" for argument in operator_of(target).arguments):
         options["device"] = torch.device("meta")
@@ -105,7 +105,7 @@ def result_elements(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any])
     except RuntimeError:
         return 0
     results = result if isinstance(result, tuple | list) else [result]
-    return max((value.numel() for value in results if isinstance(value, Tensor)), default=0)
+    return sum(value.numel() * value.element_size() for value in results if isinstance(value, Tensor))
 
 
 def _without_storage(value: Any) -> Any:

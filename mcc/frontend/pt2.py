@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import DataError, MccError, UnsupportedError
+from mcc.files import readable_file
 from mcc.frontend.emitter import MAX_ELEMENTS
 from mcc.frontend.operators import operator_of
 from mcc.frontend.program import Program, Stored, state_changes
 from mcc.ir.limits import check_count
-from mcc.ir.storage import readable_file
 
 SCHEMA = 8
 # Zip entries are stored, not compressed; a JSON part larger than this is not a network of ours.

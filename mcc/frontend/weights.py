@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mcc.errors import DataError
+from mcc.files import readable_file
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -100,8 +101,7 @@ def read_tensors(path: Path) -> dict[str, dict[str, Tensor]]:
 
     Raises DataError for any other file.
     """
-    if not path.is_file():
-        raise DataError("no such file", where=str(path), hint="check --weights")
+    readable_file(path, hint="check --weights")
     try:
         if path.suffix == ".safetensors":
             return {"": load_file(path)}

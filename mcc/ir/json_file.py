@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mcc.errors import DataError
+from mcc.files import readable_file
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -28,8 +29,6 @@ def read_bounded(path: Path, *, hint: str | None = None) -> bytes:
     Raises:
         DataError: no such file, no regular file, one that cannot be read or is too large.
     """
-    from mcc.ir.storage import readable_file  # it imports torch, which not every reader of JSON needs
-
     try:
         with readable_file(path, at_most_bytes=LARGEST_BYTES, hint=hint).open("rb") as stream:
             raw = stream.read(LARGEST_BYTES + 1)

@@ -5,17 +5,24 @@ The rule for all outputs that a user names or that mcc names by itself:
 * an output is never one of the inputs, whatever the two are called (the same file by device and number);
 * a file that the user named as output is overwritten, as compilers do;
 * a file whose name mcc chose (the default name of `mcc lower`, the constants beside a graph) is overwritten
-  only where the user says so, with `--force`.
+  only where the user says so, with `--force`; in a folder of mcc's pages also where mcc made it, as its list
+  there says.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from mcc.errors import UsageError
+from mcc.errors import DataError, UsageError
+from mcc.files import write_beside
+from mcc.ir.json_file import read_json
+
+MADE = ".mcc-made.json"
+"""In a folder of pages: the names of what mcc wrote there."""
 
 
 def files_in(*specs: str | Path | None) -> list[Path]:
@@ -85,3 +92,41 @@ def check_output(output: Path, inputs: Iterable[Path], *, named: bool, force: bo
             raise UsageError(
                 "exists, and nobody named it as output", where=str(path), hint="name one with -o, or --force"
             )
+
+
+def check_folder(folder: Path, names: Iterable[str], inputs: Iterable[Path], *, force: bool = False) -> None:
+    """Refuse a folder for files whose names mcc chose, before anything is computed for them.
+
+    Args:
+        names: of the files and folders in it that will be written.
+
+    Raises:
+        UsageError: one is an input, or is there and was not made by mcc.
+    """
+    chosen = list(names)
+    refuse_inputs([folder / name for name in (*chosen, MADE)], inputs)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UsageError("is no folder", where=str(folder), hint="choose another")
+    made = _made(folder)
+    others = [name for name in chosen if os.path.lexists(folder / name) and name not in made]
+    if others and not force:
+        raise UsageError(
+            f"holds files that mcc did not make: {', '.join(others)}",
+            where=str(folder),
+            hint="choose another folder, or --force to overwrite",
+        )
+
+
+def note_made(folder: Path, names: Iterable[str]) -> None:
+    """Remember in a folder what mcc wrote there. Raises GraphError where it cannot be written."""
+    text = json.dumps(sorted({*names, *_made(folder)}))
+    write_beside(folder / MADE, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def _made(folder: Path) -> frozenset[str]:
+    """What mcc wrote into a folder before; nothing where its list is absent or damaged."""
+    try:
+        found = read_json(folder / MADE, what="list of mcc")
+    except DataError:
+        return frozenset()
+    return frozenset(map(str, found)) if isinstance(found, list) else frozenset()

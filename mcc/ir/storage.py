@@ -1,4 +1,4 @@
-"""Files: which may be read, how they are written, and those of graphs.
+"""Files of graphs.
 
 `x.mcc` holds the text form of a graph, `x.safetensors` beside it the constants.
 """
@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,80 +14,14 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mcc.errors import DataError, GraphError, MccError, UnsupportedError
+from mcc.errors import GraphError, UnsupportedError
+from mcc.files import readable_file, write_beside
 from mcc.ir.graph import Graph
 from mcc.ir.limits import check_count, check_graph
 from mcc.ir.text import parse_graph, print_graph, text_constants
 
 # A node takes about 150 bytes of text: a hundred times the largest networks.
 MAX_TEXT_BYTES = 64 << 20
-
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-
-
-def readable_file(
-    path: Path | str,
-    *,
-    at_most_bytes: int | None = None,
-    hint: str | None = None,
-    raising: type[MccError] = DataError,
-) -> Path:
-    """The path, once it is known to lead to a regular file: to read a pipe or a device may never end.
-
-    Everything that opens a file which somebody named asks here first. Links are followed.
-
-    Args:
-        at_most_bytes: largest size that is read into memory; None where the reader bounds it itself.
-        hint: what to do where it is absent or another kind of file.
-        raising: kind of error, where an absent file is wrong use rather than bad data.
-
-    Raises:
-        DataError: (or `raising`) absent, not to be looked at, no regular file, or too large.
-    """
-    path = Path(path)
-    try:
-        found = path.stat()
-    except FileNotFoundError as error:
-        raise raising("no such file", where=str(path), hint=hint) from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise raising(f"cannot be read: {reason}", where=str(path), hint=hint) from error
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-        raise raising(f"is {kind}, not a file", where=str(path), hint=hint or "name a regular file")
-    if at_most_bytes is not None and found.st_size > at_most_bytes:
-        raise raising(
-            f"holds {found.st_size} bytes, more than the {at_most_bytes} that mcc reads of such a file",
-            where=str(path),
-            hint="is it the right file?",
-        )
-    return path
-
-
-def write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name in the same folder and rename it, so that it is whole or absent.
-
-    Raises GraphError when the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            temporary.unlink()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise GraphError(
-            f"cannot be written: {reason}", where=str(path), hint="free space or choose another -o"
-        ) from error
-
 
 SAID = "# mcc "
 """Begins a comment that holds a key and JSON: what belongs to a network and is not in its graph."""
@@ -143,8 +75,8 @@ def load_graph(path: Path | str) -> Graph:
         tensors = load_file(readable_file(beside, raising=GraphError)) if beside.exists() else {}
     except (OSError, UnicodeDecodeError, SafetensorError, ValueError) as error:
         raise GraphError(f"cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
-    check_count(text.count("\n"), "lines")
     try:
+        check_count(text.count("\n"), "lines")
         return check_graph(parse_graph(text, tensors, where=str(path)))
     except UnsupportedError as error:
         error.where = f"{path}: {error.where}"

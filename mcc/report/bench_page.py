@@ -9,11 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mcc.errors import DataError
+from mcc.ir.outputs import note_made
+from mcc.report.files import write_whole
 from mcc.report.page import render
 from mcc.report.words import time_words
 from mcc.runtime.litert_web import WEB
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Fingerprint
+
+SCRIPTS = ("bench.mjs", "models.mjs", "messages.mjs")
+NAMES = ("index.html", *SCRIPTS, "litertjs", "models")
+"""What a page is made of, in its folder."""
 
 PARTS = ("core/dist/index.js", "wasm-utils/dist/index.js", "core/wasm")
 """What a page needs of the folder node_modules/@litertjs."""
@@ -62,7 +68,8 @@ def write_bench_page(folder: Path, timed: Sequence[Timed], where: Fingerprint) -
         folder.mkdir(parents=True, exist_ok=True)
         if live:
             _write_live(folder, timed, addresses)
-        (folder / "index.html").write_text(page, encoding="utf-8")
+        write_whole(folder / "index.html", page)
+        note_made(folder, NAMES if live else NAMES[:1])
     except OSError as error:
         raise DataError(
             f"cannot be written: {error.strerror}", where=str(error.filename or folder)
@@ -81,7 +88,7 @@ def _headline(timed: Sequence[Timed]) -> str:
 
 
 def _write_live(folder: Path, timed: Sequence[Timed], addresses: Sequence[str]) -> None:
-    for name in ("bench.mjs", "models.mjs", "messages.mjs"):
+    for name in SCRIPTS:
         shutil.copyfile(WEB / name, folder / name)
     for part in PARTS:
         source, target = WEB / "node_modules" / "@litertjs" / part, folder / "litertjs" / part

@@ -14,6 +14,7 @@ from mcc.data.outputs import Output
 from mcc.data.preprocessing import Preprocessing
 from mcc.data.stated import Stated
 from mcc.errors import DataError, UsageError
+from mcc.ir.first_look import check_model_file
 from mcc.lower.onnx.ort_reader import read_ort
 from mcc.report.stored import READERS, Description, describe
 from mcc.runtime.target import Target
@@ -72,7 +73,7 @@ def _has_int8(file: Path) -> bool:
         return any(value.dtype == np.int8 and value.ndim > 1 for value in read_ort(file).constants.values())
     import onnx
 
-    stored = onnx.load(file, load_external_data=False).graph.initializer
+    stored = onnx.load(check_model_file(file), load_external_data=False).graph.initializer
     return any(value.data_type == onnx.TensorProto.INT8 and len(value.dims) > 1 for value in stored)
 
 

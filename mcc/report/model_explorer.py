@@ -16,11 +16,18 @@ from torch import fx
 
 from mcc.ir.graph import Graph, is_constant, op_name, operands, output_node
 from mcc.ir.notes import note, type_of
+from mcc.ir.outputs import note_made
 from mcc.ir.text import print_note
 from mcc.report.files import write_whole
 from mcc.report.layers import Layer
 
+COUNTS = ("macs", "weight_bytes", "activation_bytes")
 COLD, HOT = "#ffffff", "#ff7043"  # from nothing to the most expensive node
+
+
+def file_names(costs: Mapping[str, Mapping[str, float]] | None = None) -> list[str]:
+    """The files that `write_model_explorer` writes."""
+    return ["graph.json", *(f"{stem}.json" for stem in (*COUNTS, *(costs or {})))]
 
 
 def write_model_explorer(
@@ -50,8 +57,10 @@ def write_model_explorer(
     files: dict[str, dict[str, Any]] = {"graph.json": {"label": name, "graphs": [graph_json(graph, name)]}}
     for stem, (title, values) in numbers.items():
         files[f"{stem}.json"] = {name: node_data(title, values)}
+    assert list(files) == file_names(costs)
     for file, content in files.items():
         write_whole(folder / file, json.dumps(content, indent=1))
+    note_made(folder, files)
     return [folder / file for file in files]
 
 

@@ -12,11 +12,13 @@ from typing import Any
 
 from mcc.data.preprocessing import Preprocessing
 from mcc.errors import DataError
+from mcc.ir.first_look import check_model_file
 
 SLOT_BYTES = 2  # of a vtable entry; the first two hold sizes
 NORMALISATION = 1  # `ProcessUnitOptions.NormalizationOptions` of TFLite's metadata schema
 
 PROGRAM = b"ET"  # begins the file identifier of ExecuTorch's programs, whatever their version
+MAX_EXTRA_BYTES = 1 << 20  # of a preprocessing, which takes some hundred
 PT2_EXTRA = "extra/preprocessing.json"
 """Of a .pt2: `torch.export.save(program, file, extra_files={"preprocessing.json": ...})`."""
 
@@ -46,6 +48,7 @@ def describe(file: Path | str) -> Description:
     reader = READERS.get(path.suffix)
     if reader is None:
         return Description()
+    check_model_file(path)
     raw: dict[str, Any] = {}
     try:
         for part, read in reader(path).items():
@@ -191,7 +194,7 @@ def _in_pt2(path: Path) -> Parts:
     def preprocessing() -> Preprocessing | None:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(f"/{PT2_EXTRA}")]
-            raw = archive.read(names[0]) if names else None
+            raw = _whole(archive, names[0]) if names else None
         try:
             return None if raw is None else preprocessing_from(json.loads(raw))
         except (DataError, ValueError) as error:
@@ -199,6 +202,13 @@ def _in_pt2(path: Path) -> Parts:
             raise DataError(f"{PT2_EXTRA}: {reason}", where=str(path)) from error
 
     return {"preprocessing": preprocessing}
+
+
+def _whole(archive: zipfile.ZipFile, name: str) -> bytes:
+    """An entry, once it is known to stay small when it is unpacked."""
+    if archive.getinfo(name).file_size > MAX_EXTRA_BYTES:
+        raise ValueError("too large")
+    return archive.read(name)
 
 
 READERS: dict[str, Callable[[Path], Parts]] = {

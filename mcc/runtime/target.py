@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mcc.errors import TargetError, UsageError
+from mcc.ir.first_look import check_model_file
 from mcc.runtime.facts import TargetFacts
 from mcc.runtime.processor import host_device
 from mcc.runtime.samples import LatencySamples
@@ -284,8 +285,7 @@ class Target(ABC):
         path = Path(file)
         if path.suffix not in self.suffixes:
             raise UsageError(f"target {self.name} runs {' or '.join(self.suffixes)} files", where=str(path))
-        if not path.is_file():
-            raise UsageError("no such file", where=str(path))
+        check_model_file(path, raising=UsageError)
         self.check_threads(threads)
         state = self.available()
         if not state.ok:

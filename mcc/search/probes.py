@@ -29,9 +29,10 @@ from torch import Tensor
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.shrink import zero_readers
+from mcc.files import write_beside
 from mcc.ir.graph import Graph, calls, constant, copy_graph, operand, run, set_constant
 from mcc.ir.notes import SparseNote, annotate
-from mcc.ir.storage import load_graph, save_graph, write_beside
+from mcc.ir.storage import load_graph, save_graph
 from mcc.moments import input_moments
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions

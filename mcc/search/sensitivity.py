@@ -11,9 +11,9 @@ from typing import Any
 
 from mcc.analysis.channel_groups import ChannelGroup, analyse_channels
 from mcc.errors import DataError
+from mcc.files import write_beside
 from mcc.ir.graph import Graph
 from mcc.ir.notes import annotate
-from mcc.ir.storage import write_beside
 from mcc.search.importance import removal_costs
 
 REFERENCE_SHARE = 0.5  # of a group's width at which its cost is measured

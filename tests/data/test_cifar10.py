@@ -84,7 +84,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         load_data(f"cifar10:{tmp_path}")
     inner = write_binary(tmp_path)
     (inner / "data_batch_5.bin").unlink()
-    with pytest.raises(DataError, match=r"data_batch_5\.bin: cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"data_batch_5\.bin: no such file; unpack"):
         load_data(f"cifar10:{tmp_path}")
 
 

@@ -18,8 +18,9 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from tools.hostile.case import LIMIT_S
 from tools.hostile.cases import CASES
-from tools.hostile.check import LIMIT_S, ROOT, Found, run_case
+from tools.hostile.check import ROOT, Found, run_case
 from tools.hostile.page import page
 
 PAGE = ROOT / "docs/results/hostile.md"

@@ -12,6 +12,9 @@ REFUSED = frozenset({2})  # wrong use, or an input that cannot be used
 FAILED = frozenset({1, 2})  # refused before, or found by a check
 WORKS = frozenset({0})
 
+LIMIT_S = 10.0
+JOB_S = 180.0
+
 
 @dataclass(frozen=True)
 class Case:
@@ -24,6 +27,7 @@ class Case:
         says: a pattern (regular expression) in what is said.
         status: exit statuses that are right.
         hold: begins something in this process that lasts as long as the command, and says how to end it.
+        limit_s: of processor time; more only where a whole job has to work, which trains and measures.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Case:
     says: str
     status: frozenset[int] = REFUSED
     hold: Callable[[Path], Callable[[], None]] | None = None
+    limit_s: float = LIMIT_S
 
     @property
     def kind(self) -> str:

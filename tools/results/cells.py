@@ -237,7 +237,7 @@ def epochs_for(train_images: int) -> str:
 
 def written(page: Path, lines: Sequence[str]) -> None:
     """Write a page of results, whole or not at all."""
-    from mcc.ir.storage import write_beside
+    from mcc.files import write_beside
 
     text = "\n".join(lines) + "\n"
     write_beside(page, lambda beside: beside.write_text(text, encoding="utf-8"))

@@ -19,9 +19,9 @@ from mcc.calibrate.measure import input_name, measure, measure_again, measure_ov
 from mcc.calibrate.store import Store
 from mcc.cost_api import Kernel, Precision, graph_kernels
 from mcc.cost_sum import predict
+from mcc.files import write_beside
 from mcc.ir.graph import Graph, inputs
 from mcc.ir.notes import shape_of
-from mcc.ir.storage import write_beside
 from mcc.quant.regions import integer_nodes
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Target

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcc.errors import DataError, TargetError
+from mcc.ir.first_look import check_model_file
 
 SUFFIX = ".ort"
 # `TensorDataType` of the schema, numbered as ONNX numbers them.
@@ -65,7 +66,7 @@ def read_ort(path: Path | str) -> OrtModel:
     """
     session = _schema().session
     try:
-        raw = Path(path).read_bytes()
+        raw = check_model_file(path).read_bytes()
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
     if len(raw) < 8 or not session.InferenceSessionBufferHasIdentifier(raw, 0):

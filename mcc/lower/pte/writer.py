@@ -12,7 +12,7 @@ from torch import fx
 
 from mcc import flatc
 from mcc.errors import UnsupportedError, UsageError
-from mcc.ir.storage import write_beside
+from mcc.files import write_beside
 from mcc.lower.pte import translate_elementwise, translate_shape, translate_windows
 from mcc.lower.pte.delegate import XnnValue
 from mcc.lower.pte.program import Port, write_program

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ MORE_NAME = "MCC_PREPROCESSING"
 LABELS_FILE = "labels.txt"
 IDENTIFIER = b"M001"
 PARSER_VERSION = "1.0.0"
+MAX_LABELS_BYTES = 16 << 20  # unpacked: a few kB can hold a gigabyte
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the format's earliest date: equal input gives equal bytes
 
 # Numbers of the schema: union members and enum values.
@@ -164,6 +166,16 @@ def read_labels(model: bytes) -> list[str]:
             if LABELS_FILE not in texts and len(texts) != 1:
                 return []
             name = LABELS_FILE if LABELS_FILE in texts else texts[0]
+            if archive.getinfo(name).file_size > MAX_LABELS_BYTES:
+                return []
             return archive.read(name).decode().splitlines()
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError):
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+    ):
         return []

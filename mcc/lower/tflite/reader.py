@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from mcc.errors import DataError
+from mcc.ir.first_look import check_model_file
 from mcc.lower.tflite.quantisation import Quantisation
 from mcc.lower.tflite.sparse import Dimension, SparseWeight, decode
 
@@ -134,7 +135,7 @@ ABSENT = -1
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return check_model_file(path).read_bytes()
     except OSError as error:
         raise DataError(
             f"cannot be read: {error.strerror or error}", where=str(path), hint="check the path"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.hostile.case import FAILED, REFUSED, WORKS, Case
+from tools.hostile.case import FAILED, JOB_S, REFUSED, WORKS, Case
 from tools.hostile.inputs import data, network, onnx_file
 
 JUDGE = "evaluate m.onnx --data data.py:data --preprocessing-of net.py:net"
@@ -117,8 +117,9 @@ CASES = (
     Case("judged/a third value of another kind", lambda folder: (network(folder), data(folder), (
          folder / "net.py").write_text((folder / "net.py").read_text().replace(
          "16, 16)\n", "16, 16), 'imagenet'\n")))[0], "inspect net.py:net", "third|preprocessing", EITHER),
-    Case("judged/an original that knows nothing", _outputs("self.fc(y.mean((2, 3)))"), _JOB, "chance", WORKS),
+    Case("judged/an original that knows nothing", _outputs("self.fc(y.mean((2, 3)))"), _JOB, "chance",
+         WORKS, limit_s=JOB_S),
     Case("judged/no output of ten classes", _outputs("y"), _JOB, r"classes|outputs?"),
     Case("judged/features before the classes", _outputs("(y.mean((2, 3)), self.fc(y.mean((2, 3))))"), _JOB,
-         "output", WORKS),
+         "output", WORKS, limit_s=JOB_S),
 )  # fmt: skip

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mcc.errors import DataError, GraphError, MccError, UsageError
-from mcc.ir.storage import load_graph, readable_file
+from mcc.files import readable_file
+from mcc.ir.storage import load_graph
 
 
 def _pipe(path: Path) -> None:
