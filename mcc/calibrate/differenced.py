@@ -126,7 +126,7 @@ def _measure(
     built = replace(kernel, layout="nhwc") if _is_stem(kernel) else kernel
     turns: list[_Turns] = []
     for place, distinct in enumerate((copies, 1)):
-        network = copies_network(built, copies, distinct, blocked=target.format == "onnx")
+        network = copies_network(built, copies, distinct, blocked=target.facts().blocked_layout)
         file = write_graph(network, target, folder / f"copies{place}")
         load(runner, file, threads, number + place)
         turns.append(_Turns(runner, number + place, str(kernel)))
