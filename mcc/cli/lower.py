@@ -13,7 +13,6 @@ from mcc.cli.models import (
     model_options,
     stated_normalisation,
     stated_preprocessing,
-    write_bytes,
 )
 from mcc.cli.noise_check import check_integers, noise_option
 from mcc.cli.output import print_json
@@ -61,6 +60,7 @@ def lower(
     A quantised model is held against the float network of its weights, on calibration images of DATA or else
     on random inputs; nothing is written where its signal is lost.
     """
+    from mcc.ir.storage import write_bytes
     from mcc.quant.simulator import flavour_of
 
     named = format_of(output) if output is not None else None

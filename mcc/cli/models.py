@@ -136,16 +136,6 @@ def outputs_of(loaded: LoadedModel) -> tuple[Output, ...]:
     return tuple(Output(name, shape_of(node)) for name, node in pairs)
 
 
-def write_bytes(path: Path, raw: bytes) -> None:
-    """Write a file so that it is whole or absent. Raises MccError when it cannot be written."""
-    from mcc.ir.storage import write_beside
-
-    def write(beside: Path) -> None:
-        beside.write_bytes(raw)
-
-    write_beside(path, write)
-
-
 def get_target(spec: str) -> Target:
     """The target of that name. Raises UsageError."""
     from mcc.runtime.registry import get_target as find

@@ -23,7 +23,7 @@ from typing import Any
 
 from mcc.budget import Budget, Figures
 from mcc.compress.speed import Speed
-from mcc.ir.storage import write_beside
+from mcc.ir.storage import write_text
 from mcc.runtime.samples import LatencySamples, MachineLoad
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class FinalFigures:
     def _write(self) -> None:
         content = {"sessions": [session.to_json() for session in self.sessions], "peaks": self.peaks}
         text = json.dumps(content)
-        write_beside(self.store, lambda p: p.write_text(text, encoding="utf-8"))
+        write_text(self.store, text)
 
     def _read(self) -> None:
         if not self.store.exists():

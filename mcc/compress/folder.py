@@ -17,7 +17,7 @@ from filelock import BaseFileLock, Timeout
 
 from mcc.errors import DataError, UsageError
 from mcc.ir.outputs import refuse_inputs
-from mcc.ir.storage import write_beside
+from mcc.ir.storage import write_text
 from mcc.lower.formats import formats, get_format
 from mcc.runtime.holder import checked_lock, holder_words
 
@@ -51,7 +51,7 @@ class Mark:
     def save(self, state: Path) -> None:
         """Write it, whole or not at all."""
         text = json.dumps({"digest": self.digest, "files": sorted(self.files)})
-        write_beside(state / MARK, lambda p: p.write_text(text, encoding="utf-8"))
+        write_text(state / MARK, text)
 
 
 class Folder:

@@ -26,7 +26,7 @@ from mcc.frontend.load import load_model
 from mcc.ir.graph import Graph, constants, inputs, outputs, weights_of
 from mcc.ir.notes import shape_of
 from mcc.ir.outputs import files_in
-from mcc.ir.storage import write_beside
+from mcc.ir.storage import write_text
 from mcc.ir.text import print_graph
 from mcc.report.doubt import Circumstances, labels_warning, stated_by_model, zero_weights
 from mcc.report.stored import Description, describe
@@ -246,4 +246,4 @@ def load_job(request: Request, folder: Path, progress: Progress = silent) -> Job
 
 def save_json(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all."""
-    write_beside(path, lambda p: p.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -18,7 +18,7 @@ from mcc.compress.request import Request
 from mcc.compress.training import Trainer
 from mcc.errors import MccError
 from mcc.ir.graph import Graph
-from mcc.ir.storage import load_graph, save_graph, write_beside
+from mcc.ir.storage import load_graph, save_graph, write_text
 from mcc.search.crew import Crew, Piece, Result, decoded, encoded
 from mcc.search.sensitivity import Sensitivities
 
@@ -77,7 +77,7 @@ def repair_all(job: Job, known: Sensitivities, repairs: Sequence[Repair], kept: 
         return
     with tempfile.TemporaryDirectory(prefix="mcc-repairs-") as place:
         folder = Path(place)
-        write_beside(folder / "request.json", lambda p: p.write_text(_written(job.request), encoding="utf-8"))
+        write_text(folder / "request.json", _written(job.request))
         known.save(folder / "sensitivities.json")
         pieces: list[Piece] = [{"structure": r.structure.as_json(), "share": r.share} for r in fresh]
         job.progress("repair candidates", 0, len(fresh))

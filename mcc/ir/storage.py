@@ -75,7 +75,7 @@ def readable_file(
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name in the same folder and rename it, so that it is whole or absent.
 
-    Raises GraphError when the disk is full or the folder cannot be written.
+    Raises DataError when the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -86,9 +86,19 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             temporary.unlink()
         reason = getattr(error, "strerror", None) or str(error)
-        raise GraphError(
+        raise DataError(
             f"cannot be written: {reason}", where=str(path), hint="free space or choose another -o"
         ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all. Raises DataError when it cannot be written."""
+    write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def write_bytes(path: Path, raw: bytes) -> None:
+    """Write a file, whole or not at all. Raises DataError when it cannot be written."""
+    write_beside(path, lambda beside: beside.write_bytes(raw))
 
 
 SAID = "# mcc "
@@ -108,7 +118,7 @@ def save_graph(graph: Graph, path: Path | str, said: Mapping[str, Any] | None = 
     write_beside(path.with_suffix(".safetensors"), lambda p: save_file(tensors, p))
     notes = [f"{SAID}{key} {json.dumps(value)}\n" for key, value in (said or {}).items()]
     text = print_graph(graph) + "".join(notes)
-    write_beside(path, lambda p: p.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def said_with(path: Path | str) -> dict[str, Any]:

@@ -77,11 +77,10 @@ class Format:
         Raises:
             MccError: the file cannot be written, or an operator lacks in the format.
         """
-        from mcc.ir.storage import write_beside
+        from mcc.ir.storage import write_bytes
 
-        raw = self.lower(graph, **options)
         path = stem.with_name(stem.name + self.suffix)
-        write_beside(path, lambda beside: beside.write_bytes(raw))
+        write_bytes(path, self.lower(graph, **options))
         return path
 
 

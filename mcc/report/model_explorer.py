@@ -16,8 +16,8 @@ from torch import fx
 
 from mcc.ir.graph import Graph, is_constant, op_name, operands, output_node
 from mcc.ir.notes import note, type_of
+from mcc.ir.storage import write_text
 from mcc.ir.text import print_note
-from mcc.report.files import write_whole
 from mcc.report.layers import Layer
 
 COLD, HOT = "#ffffff", "#ff7043"  # from nothing to the most expensive node
@@ -51,7 +51,7 @@ def write_model_explorer(
     for stem, (title, values) in numbers.items():
         files[f"{stem}.json"] = {name: node_data(title, values)}
     for file, content in files.items():
-        write_whole(folder / file, json.dumps(content, indent=1))
+        write_text(folder / file, json.dumps(content, indent=1))
     return [folder / file for file in files]
 
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from mcc.budget import Budget
 from mcc.ir.json_file import read_model
-from mcc.report.files import write_whole
+from mcc.ir.storage import write_text
 
 SCHEMA = 1
 """Raised when a field changes its meaning; a reader refuses files of another number."""
@@ -341,7 +341,7 @@ class Report(Frozen):
 
     def save(self, path: Path | str) -> None:
         """Write `report.json` so that it is whole or absent. Raises DataError when it cannot be written."""
-        write_whole(Path(path), self.to_json())
+        write_text(Path(path), self.to_json())
 
 
 def load_report(path: Path | str) -> Report:

@@ -31,7 +31,7 @@ from mcc.analysis.pointwise import pointwise
 from mcc.analysis.shrink import zero_readers
 from mcc.ir.graph import Graph, calls, constant, copy_graph, operand, run, set_constant
 from mcc.ir.notes import SparseNote, annotate
-from mcc.ir.storage import load_graph, save_graph, write_beside
+from mcc.ir.storage import load_graph, save_graph, write_text
 from mcc.moments import input_moments
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
@@ -168,7 +168,7 @@ class Subject:
         content = {
             "order": self.order, "block": self.block, "integer": self.integer, "judged": self.judged,
         }  # fmt: skip
-        write_beside(folder / "subject.json", lambda p: p.write_text(json.dumps(content), encoding="utf-8"))
+        write_text(folder / "subject.json", json.dumps(content))
 
     @staticmethod
     def load(folder: Path) -> Subject:
