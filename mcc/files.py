@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from mcc.errors import DataError, GraphError, MccError
+from mcc.errors import DataError, MccError
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -68,7 +68,7 @@ def readable_file(
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name in the same folder and rename it, so that it is whole or absent.
 
-    Raises GraphError when the disk is full or the folder cannot be written.
+    Raises DataError when the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -79,6 +79,16 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             temporary.unlink()
         reason = getattr(error, "strerror", None) or str(error)
-        raise GraphError(
+        raise DataError(
             f"cannot be written: {reason}", where=str(path), hint="free space or choose another -o"
         ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all. Raises DataError when it cannot be written."""
+    write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def write_bytes(path: Path, raw: bytes) -> None:
+    """Write a file, whole or not at all. Raises DataError when it cannot be written."""
+    write_beside(path, lambda beside: beside.write_bytes(raw))

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 WANTED_US = 500.0  # of all copies together: well above what the runtime itself takes
 FEWEST, MOST = 4, 24  # copies
 SAMPLE_US = 500.0  # short against the time slices of other processes, long against the clock's steps
-SAMPLES = 8  # in a turn; its lower quartile counts, which leaves out those that had to wait for the processor
+SAMPLES = 8  # in a turn; their median counts, which leaves out those that had to wait for the processor
 ROUNDS = 5
 ATTEMPTS = 3  # series of rounds, while...
 UNSURE = 0.3  # ...10th and 90th percentile lie farther apart than this share of the median
@@ -126,7 +126,7 @@ def _measure(
     built = replace(kernel, layout="nhwc") if _is_stem(kernel) else kernel
     turns: list[_Turns] = []
     for place, distinct in enumerate((copies, 1)):
-        network = copies_network(built, copies, distinct, blocked=target.format == "onnx")
+        network = copies_network(built, copies, distinct, blocked=target.facts().blocked_layout)
         file = write_graph(network, target, folder / f"copies{place}")
         load(runner, file, threads, number + place)
         turns.append(_Turns(runner, number + place, str(kernel)))
@@ -158,10 +158,10 @@ class _Turns:
         self.repeats = max(1, round(SAMPLE_US / once_us))
 
     def take(self, repeats: int | None = None) -> float:
-        """Microseconds per inference: the lower quartile of the samples of one turn."""
+        """Microseconds per inference: the median of the samples of one turn, as a latency is one."""
         request = {
             "op": "turn", "model": self.model, "settle": 1, "per_sample": repeats or self.repeats,
             "samples": SAMPLES,
         }  # fmt: skip
         answer, _ = self.runner.request(request, where=self.where)
-        return float(np.percentile([float(value) for value in answer["us"]], 25))
+        return float(np.median([float(value) for value in answer["us"]]))

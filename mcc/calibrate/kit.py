@@ -28,6 +28,7 @@ from mcc.calibrate.store import Store
 from mcc.errors import DataError, TargetError, UsageError
 from mcc.ir.graph import Graph
 from mcc.ir.text import parse_graph, print_graph, text_constants
+from mcc.lower.formats import get_format
 from mcc.runtime.android import away
 from mcc.runtime.android.phone import SCRIPT
 from mcc.runtime.android.target import AndroidTarget
@@ -36,7 +37,6 @@ from mcc.runtime.target import OpTime, Target
 
 SOURCES = SCRIPT.parent
 MOST_THREADS = 1024  # no phone has as many cores
-HOSTS = {"tflite": "litert-host", "onnx": "ort-host"}  # runtimes with the operators that the phone's has
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _calibrate(
 
 
 def _host_ops(target: Target) -> Callable[[Path], list[OpTime]]:
-    host = get_target(HOSTS[target.format])
+    host = get_target(get_format(target.format).host)
 
     def ops(file: Path) -> list[OpTime]:
         return host.profile(file, runs=1)

@@ -208,7 +208,7 @@ class _Run:
         weight = kernel.operands[1] if len(kernel.operands) > 1 else None
         weighted = weight is not None and weight.constant and len(weight.shape) > 1
         odd = _kind(kernel) in self.odd or kernel.layout == "nchw"
-        return not self.profiled or odd or (self.target.format == "onnx" and weighted)
+        return not self.profiled or odd or (self.target.facts().coarse_profile and weighted)
 
     def shared(self, kernels: list[Kernel]) -> bool:
         """Whether kernels are measured in one file at the same moment."""
@@ -252,7 +252,7 @@ class _Run:
         if self._by_difference(kernels[0]):
             return measure_differenced(kernels, self.target, self.folder, threads=self.threads)
         excess = None
-        if self.target.format == "onnx":
+        if self.target.facts().coarse_profile:
             excess = profile_excess(kernels[0].precision, self.target, self.store, threads=self.threads)
         found = measure_profiled(
             kernels, self.target, self.folder, threads=self.threads, bare_us=self.bare_us, excess=excess

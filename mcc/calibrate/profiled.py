@@ -97,7 +97,7 @@ def measure_profiled(
         UnsupportedError: a kernel that cannot be built in that precision, named.
         TargetError: the runtime failed, or its profile cannot be matched with the kernels.
     """
-    network = micro_network(kernels, blocked=target.format == "onnx")
+    network = micro_network(kernels, blocked=target.facts().blocked_layout)
     file = write_graph(network.graph, target, folder / "micro")
     runs = _runs(kernels)
     repeats = 1 if target.unit.exact else REPEATS
@@ -163,7 +163,7 @@ def _runs(kernels: Sequence[Kernel]) -> int:
 
 
 def _assign(network: MicroNetwork, ops: Sequence[OpTime], target: Target) -> Shares:
-    return by_name(network, ops) if target.format == "onnx" else by_order(network, ops)
+    return by_name(network, ops) if target.facts().named_profile else by_order(network, ops)
 
 
 def by_order(network: MicroNetwork, ops: Sequence[OpTime]) -> Shares:

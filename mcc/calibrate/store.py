@@ -23,7 +23,7 @@ from mcc.calibrate.own_table import usable_table
 from mcc.calibrate.rows import QUANTITIES, checked, kernel_in
 from mcc.cost_api import Measurement, Precision
 from mcc.errors import DataError
-from mcc.files import write_beside
+from mcc.files import write_text
 from mcc.runtime.holder import holder_words, holders_of, said_when_waiting
 
 WAIT_S = 60.0  # for another process's write, which takes milliseconds
@@ -220,7 +220,7 @@ class Store:
             for table in _COLUMNS
         }
         text = json.dumps({"format": FORMAT, **tables}, indent=1)
-        write_beside(Path(path), lambda beside: beside.write_text(text, "utf-8"))
+        write_text(Path(path), text)
         return len(tables["kernels"])
 
     def merge(self, *paths: Path | str) -> int:

@@ -24,7 +24,8 @@ from mcc.ir.first_look import check_model, check_specs
 from mcc.ir.json_file import read_json
 
 if TYPE_CHECKING:
-    from mcc.report.schema import Budget, Report, StrategyResult
+    from mcc.budget import Budget
+    from mcc.report.schema import Report, StrategyResult
 
 Callback = Callable[..., Any]
 
@@ -151,7 +152,7 @@ def plan(output: Path | None, no_measure: bool, settings: Settings, **given: Any
 
 def _several(given: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any], Budget]:
     """The targets, the arguments that all have in common, and the budgets that each must keep."""
-    from mcc.report.schema import Budget
+    from mcc.budget import Budget
 
     common = arguments(given)
     try:
@@ -197,8 +198,8 @@ def _compress_several(output: Path, settings: Settings, given: dict[str, Any]) -
 
 def _plan_several(output: Path | None, settings: Settings, given: dict[str, Any]) -> int:
     """One plan for several targets: measured on each of them, untrained."""
+    from mcc.budget import refuse_unplanned
     from mcc.compress.job import save_json
-    from mcc.compress.request import refuse_unplanned
     from mcc.compress.several import plan_several
     from mcc.ir.outputs import files_in, refuse_inputs
     from mcc.runtime import get_target

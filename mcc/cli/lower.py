@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mcc.cli.models import (
-    FORMATS,
     deployment_form,
     load_model,
-    lower_graph,
     model_options,
     stated_normalisation,
     stated_preprocessing,
-    write_bytes,
 )
 from mcc.cli.noise_check import check_integers, noise_option
 from mcc.cli.output import print_json
@@ -24,23 +21,17 @@ from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
 from mcc.ir.first_look import check_model, check_specs
 from mcc.ir.outputs import check_output, files_in
+from mcc.lower.formats import Format, format_of, formats, get_format
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mcc.ir.graph import Graph
 
-SUFFIXES = {**FORMATS, "ort": ".ort"}
-ROUTES = {"tflite": ("direct", "tensorflow"), "pte": ("auto", "direct", "export")}
-"""Ways to a format, the usual one first."""
-
-OWNERS = {"opset": ("onnx", "ort"), "processor": ("ort",), "fp16": ("tflite",), "via": tuple(ROUTES)}
-"""The formats that an option belongs to."""
-
 
 @click.command(short_help="Write a model in a mobile format.")
 @click.argument("model")
-@click.option("--to", type=click.Choice(list(SUFFIXES)), required=True, help="The format.")
+@click.option("--to", type=click.Choice(list(formats())), required=True, help="The format.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Where to write; the model's name with the format's suffix if left out.")  # fmt: skip
 @click.option("--via", type=click.Choice(["auto", "direct", "export", "tensorflow"]),
@@ -72,21 +63,24 @@ def lower(
     """
     check_model(model, weights)
     check_specs(data)
+    from mcc.files import write_bytes
     from mcc.quant.simulator import flavour_of
 
-    if to == "onnx" and output is not None and output.suffix == ".ort":
-        to = "ort"
-    options = _options(to, via=via, opset=opset, processor=processor, fp16=fp16)
+    named = format_of(output) if output is not None else None
+    if to == "onnx" and named is not None and named.name == "ort":
+        to = named.name  # onnxruntime takes one for the other, and refuses what is in neither form
+    form = get_format(to)
+    options = _options(form, via=via, opset=opset, processor=processor, fp16=fp16)
     loaded = load_model(model, input_shape, weights)
-    path = output or Path(f"{loaded.name}{SUFFIXES[to]}")
+    path = output or Path(f"{loaded.name}{form.suffix}")
     check_output(path, files_in(model, weights), named=output is not None, force=force)
     graph = deployment_form(loaded.graph)
     stated = stated_preprocessing(model, loaded)
     noise = check_integers(
         graph, _images(graph, data, stated.preprocessing if stated else None, settings),
-        allow_noise=allow_noise, settings=settings, flavour=flavour_of(SUFFIXES[to]),
+        allow_noise=allow_noise, settings=settings, flavour=flavour_of(form.suffix),
     )  # fmt: skip
-    raw = lower_graph(graph, to, **stated_normalisation(stated.preprocessing if stated else None), **options)
+    raw = form.lower(graph, **stated_normalisation(stated.preprocessing if stated else None), **options)
     write_bytes(path, raw)
     if settings.json:
         print_json({"file": str(path), "format": to, "size_bytes": len(raw), "noise": noise})
@@ -112,14 +106,15 @@ def _images(graph: Graph, data: str | None, preprocessing: Any, settings: Settin
     return (torch.from_numpy(next(iter(module.batches("calibration", IMAGES))).inputs),)
 
 
-def _options(to: str, **given: Any) -> dict[str, Any]:
+def _options(form: Format, **given: Any) -> dict[str, Any]:
     """Options of the format's writer. Raises UsageError for one that belongs to another format."""
     asked = {name: value for name, value in given.items() if value not in (None, False)}
     for name in asked:
-        if to not in OWNERS[name]:
-            raise UsageError(f"{to} files have no such option", where=f"--{name}")
+        if name not in form.options:
+            raise UsageError(f"{form.name} files have no such option", where=f"--{name}")
     if asked.pop("fp16", False):
         asked["weights"] = "float16"
-    if "via" in asked and asked["via"] not in ROUTES[to]:
-        raise UsageError(f"no such way to {to}", where="--via", hint=f"choose {' or '.join(ROUTES[to])}")
+    if "via" in asked and asked["via"] not in form.routes:
+        ways = " or ".join(form.routes)
+        raise UsageError(f"no such way to {form.name}", where="--via", hint=f"choose {ways}")
     return asked

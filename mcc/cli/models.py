@@ -13,6 +13,7 @@ from mcc.cli.settings import current_settings
 from mcc.errors import UsageError, VerificationError
 from mcc.files import readable_file
 from mcc.ir.first_look import check_model, check_model_file
+from mcc.lower.formats import format_of, formats, get_format
 
 if TYPE_CHECKING:
     from mcc.data.outputs import Output
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
     from mcc.runtime.target import Target
 
 Callback = Callable[..., Any]
-
-FORMATS = {"tflite": ".tflite", "onnx": ".onnx", "pte": ".pte"}
-DEFAULT_TARGETS = {
-    ".tflite": "litert-host",
-    ".onnx": "ort-host",
-    ".ort": "ort-host",
-    ".pte": "executorch-host",
-}
-"""Where a file is run when no target is named."""
 
 FEW_STEPS = 0.05
 
@@ -147,49 +139,6 @@ def outputs_of(loaded: LoadedModel) -> tuple[Output, ...]:
     return tuple(Output(name, shape_of(node)) for name, node in pairs)
 
 
-def lower_graph(graph: Graph, to: str, **options: Any) -> bytes:
-    """The bytes of a graph in a mobile format.
-
-    Args:
-        to: `tflite`, `onnx`, `ort` or `pte`.
-        options: of that format's writer.
-
-    Raises:
-        UsageError: no such format.
-        UnsupportedError: an operator that the format lacks.
-    """
-    if to == "tflite" and options.pop("via", "direct") == "tensorflow":
-        from mcc.lower.tensorflow.converter import convert
-
-        return convert(graph, **options)
-    if to == "tflite":
-        from mcc.lower.tflite.writer import to_tflite
-
-        return to_tflite(graph, **options)
-    if to in ("onnx", "ort"):
-        from mcc.lower.onnx.ort_format import to_ort
-        from mcc.lower.onnx.writer import to_onnx
-
-        processor = options.pop("processor", None)
-        raw = to_onnx(graph, **options)
-        return raw if to == "onnx" else to_ort(raw, platform=processor or "arm")
-    if to == "pte":
-        from mcc.lower.pte.writer import to_pte
-
-        return to_pte(graph, **options)
-    raise UsageError(f"mcc cannot write {to!r}", where="--to", hint=f"use {', '.join(FORMATS)}")
-
-
-def write_bytes(path: Path, raw: bytes) -> None:
-    """Write a file so that it is whole or absent. Raises MccError when it cannot be written."""
-    from mcc.files import write_beside
-
-    def write(beside: Path) -> None:
-        beside.write_bytes(raw)
-
-    write_beside(path, write)
-
-
 def get_target(spec: str) -> Target:
     """The target of that name. Raises UsageError."""
     from mcc.runtime.registry import get_target as find
@@ -199,12 +148,12 @@ def get_target(spec: str) -> Target:
 
 def default_target(file: Path) -> str:
     """The target that runs a file where none is named. Raises UsageError for an unknown kind of file."""
-    name = DEFAULT_TARGETS.get(file.suffix)
-    if name is None:
+    form = format_of(file)
+    if form is None:
         readable_file(file, raising=UsageError)
-        known = ", ".join(DEFAULT_TARGETS)
+        known = ", ".join(one.suffix for one in formats().values())
         raise UsageError(f"is no lowered file ({known})", where=str(file), hint="mcc lower writes one")
-    return name
+    return form.host
 
 
 def lowered_file(
@@ -237,8 +186,7 @@ def lowered_model(
         return check_model_file(spec, raising=UsageError), None
     loaded = load_model(spec, input_shape, weights)
     count = len(list(folder.iterdir()))
-    path = folder / f"{count}-{loaded.name}{FORMATS[target.format]}"
     stated = stated_preprocessing(spec, loaded)
     options = stated_normalisation(stated.preprocessing if stated else None)
-    path.write_bytes(lower_graph(deployment_form(loaded.graph), target.format, **options))
-    return path, loaded
+    stem = folder / f"{count}-{loaded.name}"
+    return get_format(target.format).write(deployment_form(loaded.graph), stem, **options), loaded

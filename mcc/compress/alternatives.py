@@ -24,11 +24,11 @@ from mcc.ir import table
 from mcc.ir.graph import Graph, calls, operand
 from mcc.ir.json_file import first_problem
 from mcc.ir.notes import shape_of
+from mcc.lower.formats import get_format
 from mcc.report.layers import kind_words
 from mcc.runtime.target import Target
 from mcc.search.problem import FLOAT, INTEGER, Option
 from mcc.search.sensitivity import Sensitivities
-from mcc.search.size import file_format
 from mcc.search.solver import Limits, solve
 from mcc.search.space import SPARSITIES, Regime, rank_levels
 from mcc.search.tables import Setting, Tables
@@ -158,7 +158,7 @@ def explainer_of(deployed: Graph, target: Target, *, threads: int = 1) -> Explai
     facts, integer = target.facts(), planned_integers(deployed)
     cluster = target_cluster(deployed, facts)
     known = unmeasured(deployed, cluster.pointwise)
-    form = file_format(target.format)
+    form = get_format(target.format).storage
     setting = Setting(deployed, integer, cluster, model, known, facts.channel_multiple, form)
     open_ = available_regimes(cluster, integer, facts)
     return Explainer(setting, Structure(), open_, losses=False)

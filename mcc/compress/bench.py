@@ -28,7 +28,7 @@ from mcc.compress.speed import Speed
 from mcc.data import DataModule, Task, load_task
 from mcc.data.module import SplitName
 from mcc.data.outputs import Output
-from mcc.files import write_beside
+from mcc.files import write_beside, write_text
 from mcc.report.judge import judge_file
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Target
@@ -235,7 +235,7 @@ class Bench:
         """Keep measurements, on disk first."""
         self.known.update(found)
         text = json.dumps({key: asdict(one) for key, one in self.known.items()})
-        write_beside(self.store, lambda p: p.write_text(text, encoding="utf-8"))
+        write_text(self.store, text)
 
 
 def _stored(path: Path) -> dict[str, Known]:

@@ -19,6 +19,7 @@ from mcc.errors import DataError, UsageError
 from mcc.ir.graph import Graph, calls, copy_graph
 from mcc.ir.json_file import first_problem
 from mcc.ir.notes import SparseNote, annotate
+from mcc.lower.formats import get_format
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
 from mcc.runtime.target import Target
@@ -244,17 +245,6 @@ def write_file(graph: Graph, target: Target, path: Path, data: DataModule, judge
     given = data.preprocessing.per_channel()
     normalisation = Normalisation(given.byte_mean, given.byte_std, given.crop, given.channels)
     labels = data.class_names or None
-    options: dict[str, Any] = {"labels": labels, "normalisation": normalisation, "judged": judged}
-    if target.format == "tflite":
-        from mcc.lower.tflite.writer import write_tflite
-
-        return write_tflite(graph, path.with_name(path.name + ".tflite"), **options)
-    if target.format == "onnx":
-        from mcc.lower.onnx.writer import write_onnx
-
-        return write_onnx(graph, path.with_name(path.name + ".onnx"), **options)
-    if target.format == "pte":
-        from mcc.lower.pte.writer import write_pte
-
-        return write_pte(graph, path.with_name(path.name + ".pte"), **options)
-    raise UsageError(f"cannot write the format {target.format}", where=f"target {target.spec}")
+    return get_format(target.format).write(
+        graph, path, labels=labels, normalisation=normalisation, judged=judged
+    )

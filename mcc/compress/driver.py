@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mcc.budget import Budget, Figures
 from mcc.calibrate.entry import predict_graph
 from mcc.compress.alternatives import Choice, explained
 from mcc.compress.bench import Bench
@@ -21,7 +22,7 @@ from mcc.compress.measured import MeasuredFiles
 from mcc.compress.outcome import Outcome
 from mcc.compress.plan_file import read_plan
 from mcc.compress.planning import Planner, available_regimes, planned_integers, target_cluster
-from mcc.compress.request import Request, asked_budget, known_strategies
+from mcc.compress.request import Request, known_strategies
 from mcc.compress.strategies import Strategies
 from mcc.compress.summary import (
     check_file,
@@ -38,16 +39,16 @@ from mcc.errors import ConstraintError, DataError
 from mcc.files import write_beside
 from mcc.ir.diff import diff_graphs
 from mcc.ir.storage import save_graph
+from mcc.lower.formats import get_format
 from mcc.quant.regions import integer_nodes
 from mcc.report.choose import accuracy_reference, check_budget, choose, mark, nearest
 from mcc.report.doubt import chance_sentence
 from mcc.report.html import write_html
 from mcc.report.pairs import Pairs, memorised_words
-from mcc.report.schema import Budget, PreprocessingInfo, Report, StrategyResult, TargetInfo
+from mcc.report.schema import PreprocessingInfo, Report, StrategyResult, TargetInfo
 from mcc.report.verdict import missed_words, with_verdicts
 from mcc.search.crew import make_crew
 from mcc.search.sensitivity import Sensitivities
-from mcc.search.size import file_format
 from mcc.search.space import Regime
 from mcc.search.tables import Setting
 
@@ -55,6 +56,7 @@ log = logging.getLogger(__name__)
 
 ORIGINALS = ("original", "original-trained")
 RETRIES = 2
+CARE = 0.98  # of what a plan missed its budget by is asked for more, when it is made once again
 NARROW = 0.85  # of the budget: what is missed by more was out of reach, and planning once more will not help
 FINAL_SECONDS = 4.0  # of measuring for each file in the last, common measurement
 
@@ -129,7 +131,7 @@ def compress(
             feasible budgets.
         MccError: anything that cannot be used or failed a check.
     """
-    budget = asked_budget(
+    budget = Budget.asked_for(
         latency_us=latency_us, model_cycles=model_cycles, speedup=speedup, size_bytes=size_bytes,
         memory_bytes=memory_bytes, max_drop=max_drop,
     )  # fmt: skip
@@ -208,7 +210,7 @@ class Run:
         setting = Setting(
             self.deployed, self.integer, self.cluster, self.costs.model, sensitivities,
             job.target.facts().channel_multiple,
-            file_format(job.target.format),
+            get_format(job.target.format).storage,
         )  # fmt: skip
         return Planner(
             job.graph, setting, self.bench, job.cost_budget, job.data, self.calibration,
@@ -258,10 +260,9 @@ class Run:
         result near a limit is, and all sessions count: see `mcc.compress.final`.
         """
         latency, sure = joint.latency_us, joint.speedup_ci95
-        worst = _kept_share(
-            self.job.request.budget, latency.upper if latency else None, sure[0] if sure else None
-        )
-        return 0.98 * worst if NARROW < worst < 1.0 else None
+        figures = Figures(latency.upper if latency else None, speedup=sure[0] if sure else None)
+        excess = self.job.request.budget.of_time.excess(figures)
+        return CARE / excess if 1.0 < excess < 1 / NARROW else None
 
     def _measure_all(self, outcomes: Sequence[Outcome]) -> list[StrategyResult]:
         """Figures of all strategies, every file timed in turns with all others, in this run."""
@@ -373,16 +374,6 @@ class Run:
 def job_notes(job: Job) -> dict[str, Any]:
     """What a .mcc of the job holds beside the graph."""
     return {"preprocessing": job.data.preprocessing.to_json(), "judged": job.task.output}
-
-
-def _kept_share(budget: Budget, latency_us: float | None, speedup: float | None) -> float:
-    """The budget of time over what a file takes: below 1 where it misses the budget."""
-    needed: list[float] = []
-    if budget.latency_us is not None and latency_us is not None:
-        needed.append(budget.latency_us / latency_us)
-    if budget.speedup is not None and speedup is not None:
-        needed.append(speedup / budget.speedup)
-    return min(needed, default=1.0)
 
 
 def plan_content(job: Job, outcome: Outcome, report: Report, choices: Mapping[str, Choice]) -> dict[str, Any]:

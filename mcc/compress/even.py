@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from math import ceil
 
 from mcc.compress.candidate import Structure
-from mcc.compress.planning import MARGIN, ROUNDS, Planner, Trial, excess
+from mcc.compress.planning import ROUNDS, Planner, Trial
 from mcc.ir.graph import calls
 from mcc.search.space import Regime, level_step
 from mcc.search.tables import Tables
@@ -33,7 +33,7 @@ def plan_evenly(planner: Planner, label: str) -> Trial:
 
     Predicted sums say where to begin; each measurement corrects them, as it does for a plan.
     """
-    setting, budget = planner.setting, planner.budget
+    setting = planner.setting
     tables = Tables(setting, Regime(), widths=True, low_rank=False)
     whole = planner.plan_whole(Regime(), f"{label}-whole")
     best = whole
@@ -50,13 +50,11 @@ def plan_evenly(planner: Planner, label: str) -> Trial:
         saved = sum(tables.options(n, widths)[0].size_bytes for n in nodes) - sum(
             o.size_bytes for o in chosen
         )
-        if planner.latency_us is not None and raw * factor > MARGIN * planner.latency_us:
-            continue
-        if budget.size_bytes is not None and whole.size_bytes - saved > budget.size_bytes:
+        if not planner.promises(raw * factor, whole.size_bytes - saved):
             continue
         trial = planner.measure(structure, raw * factor, raw, f"{label}-{share:g}")
         tried, factor = tried + 1, trial.factor
-        if excess(trial, planner) < excess(best, planner):
+        if trial.excess < best.excess:
             best = trial
         if trial.keeps_all or tried == ROUNDS:
             break

@@ -21,9 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mcc.budget import Budget, Figures
 from mcc.compress.speed import Speed
-from mcc.files import write_beside
-from mcc.report.schema import Budget
+from mcc.files import write_text
 from mcc.runtime.samples import LatencySamples, MachineLoad
 
 log = logging.getLogger(__name__)
@@ -35,16 +35,9 @@ Timer = Callable[[Sequence[Path]], Sequence[LatencySamples]]
 
 def unsure(speed: Speed, budget: Budget) -> bool:
     """Whether noise alone may decide about a budget of time: by the same distance, kept or missed."""
-    if budget.latency_us is not None and _near(speed.high_us, speed.low_us, budget.latency_us):
-        return True
     low, high = speed.speedup_ci95
-    return budget.speedup is not None and _near(low, high, budget.speedup)
-
-
-def _near(bound: float, other: float, limit: float) -> bool:
-    """Whether a bound is within one width of its interval (as a ratio) of the limit, above or below it."""
-    width = max(bound / other, other / bound)
-    return limit / width < bound < limit * width
+    bounds, others = Figures(latency_us=speed.high_us, speedup=low), Figures(speed.low_us, speedup=high)
+    return budget.unsure(bounds, others)
 
 
 def pooled(sessions: Sequence[LatencySamples]) -> LatencySamples:
@@ -162,7 +155,7 @@ class FinalFigures:
     def _write(self) -> None:
         content = {"sessions": [session.to_json() for session in self.sessions], "peaks": self.peaks}
         text = json.dumps(content)
-        write_beside(self.store, lambda p: p.write_text(text, encoding="utf-8"))
+        write_text(self.store, text)
 
     def _read(self) -> None:
         if not self.store.exists():

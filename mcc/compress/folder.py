@@ -16,13 +16,13 @@ import psutil
 from filelock import BaseFileLock, Timeout
 
 from mcc.errors import DataError, UsageError
-from mcc.files import write_beside
+from mcc.files import write_text
 from mcc.ir.outputs import refuse_inputs
+from mcc.lower.formats import formats, get_format
 from mcc.runtime.holder import checked_lock, holder_words
 
 LOCK = "in-use.lock"  # in the state folder, of the process that works in it; the system frees it
 MARK = "job.json"
-FORMATS = ("tflite", "onnx", "pte")
 ALWAYS = (
     "report.json", "report.html", "plan.json",
     "before.mcc", "before.safetensors", "after.mcc", "after.safetensors",
@@ -32,7 +32,8 @@ FORCE = "choose another -o, or --force to overwrite"
 
 def names_left(file_format: str) -> tuple[str, ...]:
     """The files that a job for a target of that format leaves in its folder."""
-    return (*ALWAYS, f"baseline.{file_format}", f"model.{file_format}")
+    suffix = get_format(file_format).suffix
+    return (*ALWAYS, f"baseline{suffix}", f"model{suffix}")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Mark:
     def save(self, state: Path) -> None:
         """Write it, whole or not at all."""
         text = json.dumps({"digest": self.digest, "files": sorted(self.files)})
-        write_beside(state / MARK, lambda p: p.write_text(text, encoding="utf-8"))
+        write_text(state / MARK, text)
 
 
 class Folder:
@@ -117,7 +118,7 @@ class Folder:
                 return None
             raw = json.loads(path.read_text(encoding="utf-8"))
             # A mark of mcc before 2026-12 names no files: all that a job of its time left.
-            legacy = [name for form in FORMATS for name in names_left(form)]
+            legacy = [name for form in formats() for name in names_left(form)]
             return Mark(str(raw["digest"]), frozenset(str(name) for name in raw.get("files", legacy)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if damaged_is_none:

@@ -15,20 +15,20 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from mcc.budget import Budget, check_units
 from mcc.compress.folder import LOCK, Folder, names_left
-from mcc.compress.request import Request, check_units
+from mcc.compress.request import Request
 from mcc.data import DataModule, Task, load_task
 from mcc.data.outputs import Output
 from mcc.data.stated import Stated, load_stated
 from mcc.errors import UsageError
-from mcc.files import write_beside
+from mcc.files import write_text
 from mcc.frontend.load import load_model
 from mcc.ir.graph import Graph, constants, inputs, outputs, weights_of
 from mcc.ir.notes import shape_of
 from mcc.ir.outputs import files_in
 from mcc.ir.text import print_graph
 from mcc.report.doubt import Circumstances, labels_warning, stated_by_model, zero_weights
-from mcc.report.schema import Budget
 from mcc.report.stored import Description, describe
 from mcc.runtime import get_target
 from mcc.runtime.target import Target
@@ -108,11 +108,7 @@ class Job:
     @property
     def cost_budget(self) -> Budget:
         """The budget as planning has it: its latency in the unit of the target's costs."""
-        asked = self.request.budget
-        if asked.model_cycles is None:
-            return asked
-        cost = self.target.unit.from_raw(asked.model_cycles)
-        return asked.model_copy(update={"latency_us": cost, "model_cycles": None})
+        return self.request.budget.in_unit(self.target.unit)
 
     @property
     def images(self) -> int:
@@ -250,4 +246,4 @@ def load_job(request: Request, folder: Path, progress: Progress = silent) -> Job
 
 def save_json(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all."""
-    write_beside(path, lambda p: p.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mcc.budget import CONSTRAINTS
 from mcc.compress.bench import digest
 from mcc.compress.candidate import Structure
 from mcc.compress.job import save_json
@@ -16,7 +17,6 @@ from mcc.compress.planning import Trial
 from mcc.errors import MccError
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph, save_graph
-from mcc.report.words import LABELS
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Outcome:
 
 def reach(trial: Trial) -> tuple[str, ...]:
     """Why a strategy is not repaired, as one sentence; nothing where it is."""
-    missed = " and ".join(LABELS[name] for name, kept in trial.kept.items() if not kept)
+    missed = " and ".join(CONSTRAINTS[name].label for name, kept in trial.kept.items() if not kept)
     if trial.structure.is_original:
         misses = f"It finds nothing to change, and the original misses the budget of {missed}."
         return (misses if missed else "The original keeps the budgets without any change.",)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
+from mcc.budget import Budget, Figures
 from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, quantise, restructure, write_file
 from mcc.compress.speed import Speed
@@ -26,7 +27,6 @@ from mcc.data import DataModule
 from mcc.ir.graph import Graph, inputs
 from mcc.ir.notes import shape_of
 from mcc.quant.regions import integer_nodes
-from mcc.report.schema import Budget
 from mcc.runtime.facts import TargetFacts
 from mcc.search.problem import Problem
 from mcc.search.sensitivity import Sensitivities
@@ -59,6 +59,7 @@ class Trial:
         speed, size_bytes: measured.
         memory_bytes: measured where there is a budget of memory, else 0.
         kept: each constraint on cost, and whether it is kept.
+        excess: the factor by which it misses what it misses most; at most 1 where it keeps all.
         factor: measured over predicted sum of the kernels.
         solution: the solver's answer, None for a structure that was given.
     """
@@ -72,6 +73,7 @@ class Trial:
     size_bytes: int
     memory_bytes: int
     kept: dict[str, bool]
+    excess: float
     factor: float
     solution: Solution | None = None
 
@@ -117,10 +119,7 @@ class Planner:
     @property
     def latency_us(self) -> float | None:
         """The tighter of the budgets on latency and speed-up, in microseconds."""
-        limits = [self.budget.latency_us]
-        if self.budget.speedup is not None:
-            limits.append(self.baseline_us / self.budget.speedup)
-        return min((limit for limit in limits if limit is not None), default=None)
+        return self.budget.time_limit(self.baseline_us)
 
     def measure(self, structure: Structure, predicted_us: float, raw_us: float, label: str) -> Trial:
         """Build a structure without training and measure it."""
@@ -129,28 +128,36 @@ class Planner:
         path = write_file(lowered, self.bench.target, self.folder / label, self.data, self.judged)
         speed = self.bench.speed(path)
         memory = self.bench.trial_memory(path) if self.budget.memory_bytes is not None else 0
-        kept = self.keeps(speed, path.stat().st_size, memory)
+        figures, budget = self.figures(speed, path.stat().st_size, memory), self.budget.of_cost
         # The ratio to the baseline of the same rounds is steadier than the time itself on a shared machine.
         measured = self.baseline_us / speed.speedup
         factor = measured / raw_us if raw_us > 0 else 1.0
         return Trial(
-            structure, predicted_us, 0.0, 0.0, path, speed, path.stat().st_size, memory, kept, factor
+            structure,
+            predicted_us,
+            0.0,
+            0.0,
+            path,
+            speed,
+            path.stat().st_size,
+            memory,
+            budget.kept(figures),
+            budget.excess(figures),
+            factor,
         )
 
-    def keeps(self, speed: Speed, size_bytes: int, memory_bytes: int) -> dict[str, bool]:
-        """Each constraint on cost that was asked for, and whether a measured file keeps it."""
-        kept: dict[str, bool] = {}
-        if self.budget.latency_us is not None:
-            kept["latency_us"] = (
-                speed.high_us * self.baseline_us / speed.baseline_us <= self.budget.latency_us
-            )
-        if self.budget.speedup is not None:
-            kept["speedup"] = speed.speedup_ci95[0] >= self.budget.speedup
-        if self.budget.size_bytes is not None:
-            kept["size_bytes"] = size_bytes <= self.budget.size_bytes
-        if self.budget.memory_bytes is not None:
-            kept["memory_bytes"] = memory_bytes <= self.budget.memory_bytes
-        return kept
+    def figures(self, speed: Speed, size_bytes: int, memory_bytes: int) -> Figures:
+        """What a measured file takes, at the pace that the machine had when the baseline was timed."""
+        latency = speed.high_us * self.baseline_us / speed.baseline_us
+        return Figures(
+            latency, speedup=speed.speedup_ci95[0], size_bytes=size_bytes, memory_bytes=memory_bytes
+        )
+
+    def promises(self, predicted_us: float, size_bytes: float) -> bool:
+        """Whether a network is expected to keep the budgets on time, with a margin, and on size."""
+        predicted = Figures(predicted_us, speedup=self.baseline_us / predicted_us, size_bytes=size_bytes)
+        known = self.budget.of_cost.model_copy(update={"memory_bytes": None})
+        return all(known.scaled(time=MARGIN).kept(predicted).values())
 
     def predict(self, structure: Structure) -> float:
         """Sum of the kernels of a structure and the overhead, without correction, in microseconds."""
@@ -279,23 +286,21 @@ class _Search:
     def _tighten(self, trial: Trial, solution: Solution) -> None:
         """Bring predicted sizes nearer to the measured ones; memory shrinks with the constants."""
         budget = self.planner.budget
-        over = 0.0
-        if budget.size_bytes is not None and not trial.kept["size_bytes"]:
-            over = trial.size_bytes - budget.size_bytes
-        if budget.memory_bytes is not None and not trial.kept["memory_bytes"]:
-            over = max(over, (trial.memory_bytes - budget.memory_bytes) / 2)
+        memory = budget.over("memory_bytes", trial.memory_bytes)
+        over = max(budget.over("size_bytes", trial.size_bytes), memory / 2)
         if over > 0:
             self.size_limit = max(0.0, solution.size_bytes - 1.02 * over)
 
     def _slack(self, trial: Trial) -> bool:
-        limit = self.planner.latency_us
-        room = limit is not None and trial.speed.latency_us < SLACK * limit
-        return room and self.planner.budget.memory_bytes is None and self.planner.budget.size_bytes is None
+        """Whether a trial leaves time unused that a wider network could take, and time alone is asked for."""
+        asked, time = self.planner.budget.of_cost, self.planner.budget.of_time
+        limit = Budget(latency_us=self.planner.latency_us)
+        return bool(time.asked) and asked == time and limit.excess(Figures(trial.speed.latency_us)) < SLACK
 
     def _consider(self, trial: Trial) -> None:
         if trial.keeps_all and (self.best is None or trial.loss < self.best.loss):
             self.best = trial
-        if self.nearest is None or excess(trial, self.planner) < excess(self.nearest, self.planner):
+        if self.nearest is None or trial.excess < self.nearest.excess:
             self.nearest = trial
 
 
@@ -341,15 +346,3 @@ def layer_bytes(options: Any) -> float:
     """Bytes of the constants of a layer at its full width."""
     widest = max(options)
     return float(options[widest][0].size_bytes)
-
-
-def excess(trial: Trial, planner: Planner) -> float:
-    """The factor by which a trial misses the budget that it misses most."""
-    budget, worst = planner.budget, 0.0
-    if planner.latency_us is not None:
-        worst = max(worst, trial.speed.high_us / planner.latency_us)
-    if budget.size_bytes is not None:
-        worst = max(worst, trial.size_bytes / budget.size_bytes)
-    if budget.memory_bytes is not None:
-        worst = max(worst, trial.memory_bytes / budget.memory_bytes)
-    return worst

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mcc.budget import Budget, refuse_unplanned
 from mcc.compress.alternatives import Choice, explained
 from mcc.compress.candidate import Structure
 from mcc.compress.driver import Run
 from mcc.compress.job import Progress, open_job, save_json, silent
 from mcc.compress.planning import Planner
-from mcc.compress.request import Request, asked_budget, refuse_unplanned
+from mcc.compress.request import Request
 from mcc.cost_api import Kernel
 from mcc.cost_sum import GraphCost, Roofline, predict
 from mcc.data import Preprocessing
@@ -165,7 +166,7 @@ def plan(
         MccError: as `mcc.compress.compress`, and for a budget that nobody can tell without training or
             measuring: of memory, or of accuracy lost.
     """
-    budget = asked_budget(
+    budget = Budget.asked_for(
         latency_us=latency_us, model_cycles=model_cycles, speedup=speedup, size_bytes=size_bytes,
         memory_bytes=memory_bytes, max_drop=max_drop,
     )  # fmt: skip

@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from mcc.budget import Budget
 from mcc.data.stated import NOTHING_SAID, Asked
 from mcc.errors import UsageError
-from mcc.report.schema import Budget
-from mcc.report.words import OPTIONS
-from mcc.runtime.target import MOST_THREADS, Target
+from mcc.runtime.target import MOST_THREADS
 
 STRATEGY_NAMES = (
     "original", "original-trained", "int8-ptq", "uniform-width", "channel-pruning", "sparse-1x1", "low-rank",
@@ -126,19 +123,6 @@ def _check_whole(option: str, value: Any, least: int, most: int) -> None:
         )
 
 
-def asked_budget(**limits: Any) -> Budget:
-    """A budget from what was asked for. Raises UsageError naming the option of the first that is no limit."""
-    try:
-        return Budget(**limits)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "budget"
-        said = str(first["msg"])
-        raise UsageError(
-            f"{first['input']!r} is no limit: {said[0].lower()}{said[1:]}", where=OPTIONS.get(name, name)
-        ) from error
-
-
 def known_strategies(names: Sequence[str]) -> tuple[str, ...]:
     """The names, without repetition. Raises UsageError for one that there is not."""
     if isinstance(names, str):
@@ -150,33 +134,3 @@ def known_strategies(names: Sequence[str]) -> tuple[str, ...]:
                 hint=f"choose of {', '.join(STRATEGY_NAMES)}",
             )  # fmt: skip
     return tuple(dict.fromkeys(names))
-
-
-def check_units(budget: Budget, targets: Sequence[Target]) -> None:
-    """Refuse a latency in another unit than that of every target's costs. Raises UsageError."""
-    for asked in ("latency_us", "model_cycles"):
-        wrong = [target for target in targets if asked != target.unit.key]
-        if getattr(budget, asked) is None or not wrong:
-            continue
-        if len(wrong) < len(targets):
-            fits = next(target for target in targets if target not in wrong)
-            raise UsageError(
-                f"{fits.spec} and {wrong[0].spec} have no common unit: one has a time, one model cycles",
-                where="--latency", hint="ask for a --speedup, or run mcc compress once for each target",
-            )  # fmt: skip
-        counts, lacks = ("model cycles", "time") if wrong[0].unit.exact else ("time", "model cycles")
-        raise UsageError(
-            f"{wrong[0].spec} has {counts} and no {lacks}",
-            where="--latency",
-            hint=f"write for example {wrong[0].unit.example}, or --speedup 2x",
-        )
-
-
-def refuse_unplanned(budget: Budget, names: Sequence[str]) -> None:
-    """Refuse budgets that a plan without training cannot be held against. Raises UsageError."""
-    for name in names:
-        if getattr(budget, name) is not None:
-            raise UsageError(
-                "is only known once a network is trained or run, and nothing is planned for it",
-                where=OPTIONS[name], hint="leave it out here; mcc compress keeps it",
-            )  # fmt: skip

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mcc.compress.candidate import Structure
-from mcc.compress.planning import SLACK, Planner, Trial, excess
-from mcc.report.schema import Budget
+from mcc.compress.planning import SLACK, Planner, Trial
 from mcc.search.space import Regime, strategy_space
 
 TRIES = 3  # how often it is pruned
@@ -43,7 +41,7 @@ def prune_then_quantise(
             share /= CARE
             if least:
                 gain = (least * most) ** 0.5
-        elif index == 0 or excess(trial, planner) > SLACK:
+        elif index == 0 or trial.excess > SLACK:
             break
         else:
             least = gain
@@ -65,20 +63,8 @@ def _pruned(
         whole: the original, quantised.
         gain, size_share: speed-up and share of the size that quantising the pruned network will bring.
     """
-    eased = replace(planner, budget=_eased(planner.budget, max(1.0, gain), size_share))
+    eased = replace(planner, budget=planner.budget.scaled(time=max(1.0, gain), size=1 / size_share))
     pruned = eased.plan(strategy_space("channel-pruning", tuple(regimes)), Regime(), label)
     structure = Structure(whole.structure.regime, pruned.structure.widths)
     raw = planner.predict(structure)
     return pruned, planner.measure(structure, raw * whole.factor, raw, f"{label}-final")
-
-
-def _eased(budget: Budget, gain: float, size_share: float) -> Budget:
-    """The budget that pruning must keep when quantising afterwards is trusted to bring the rest."""
-    changes: dict[str, Any] = {}
-    if budget.latency_us is not None:
-        changes["latency_us"] = budget.latency_us * gain
-    if budget.speedup is not None:
-        changes["speedup"] = budget.speedup / gain
-    if budget.size_bytes is not None:
-        changes["size_bytes"] = int(budget.size_bytes / size_share)
-    return budget.model_copy(update=changes)

@@ -9,17 +9,18 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from mcc.budget import Budget, check_units
 from mcc.compress.candidate import Structure
 from mcc.compress.driver import Run, compress
 from mcc.compress.folder import FORCE
 from mcc.compress.job import Job, Progress, open_job, save_json, silent
-from mcc.compress.planning import ASKS, MARGIN, ROUNDS, Planner, Trial, excess
-from mcc.compress.request import Request, check_units, known_strategies
+from mcc.compress.planning import ASKS, MARGIN, ROUNDS, Planner, Trial
+from mcc.compress.request import Request, known_strategies
 from mcc.data import Preprocessing
 from mcc.data.stated import Asked, asked_for
 from mcc.errors import ConstraintError, DataError, UsageError
 from mcc.ir.outputs import files_in, refuse_inputs
-from mcc.report.schema import Budget, Report
+from mcc.report.schema import Report
 from mcc.runtime import get_target
 from mcc.search.problem import Problem
 from mcc.search.several import joined
@@ -106,7 +107,7 @@ class _Shared:
 
     def worst(self, plan: SharedPlan) -> float:
         """By how much the plan misses the budget that it misses most, on the target where it does."""
-        return max(excess(trial, self.planners[name]) for name, trial in plan.trials.items())
+        return max(trial.excess for trial in plan.trials.values())
 
     def _solved(self, own: Mapping[str, Regime], factors: Mapping[str, float]) -> tuple[Solution, Problem]:
         """A solution on what has been measured, kernels of the first target included, and its problem."""

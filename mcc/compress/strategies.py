@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from mcc.budget import Budget
 from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, quantise, restructure, write_file
 from mcc.compress.even import plan_evenly
@@ -22,7 +22,6 @@ from mcc.compress.why import why_notes
 from mcc.compress.workers import Repair, Repaired, candidate_graph, repair_all
 from mcc.errors import NotFiniteError, TargetError
 from mcc.ir.graph import Graph
-from mcc.report.schema import Budget
 from mcc.search.crew import Crew
 from mcc.search.space import Regime, Space, StrategyName, strategy_space
 
@@ -31,7 +30,6 @@ log = logging.getLogger(__name__)
 SINGLES: tuple[StrategyName, ...] = ("channel-pruning", "sparse-1x1", "low-rank")
 TRIAL_SHARE = 0.1  # of the repair's images, for each regime that the joint plan tries out
 GOALS = (1.5, 2.0, 3.0)  # speed-ups to plan for where no budget on cost was asked for
-COST_BUDGETS = ("latency_us", "speedup", "size_bytes", "memory_bytes")
 
 
 class Strategies:
@@ -115,7 +113,7 @@ class Strategies:
     def goals(self) -> list[Budget]:
         """The budgets to plan for: those asked for, or a ladder of speed-ups where none is on cost."""
         budget = self.job.cost_budget
-        if any(getattr(budget, name) is not None for name in COST_BUDGETS):
+        if budget.of_cost.asked:
             return [budget]
         return [Budget(speedup=goal) for goal in GOALS]
 
@@ -243,14 +241,9 @@ class Strategies:
         Args:
             missed: the joint outcome that kept the budgets as a trial and missed them when all was measured.
         """
-        budget = self.goals()[0]
-        changes: dict[str, Any] = {}
-        if budget.latency_us is not None:
-            changes["latency_us"] = budget.latency_us * share
-        if budget.speedup is not None:
-            changes["speedup"] = budget.speedup / share
+        budget = self.goals()[0].scaled(time=share)
         name = f"{missed.name}-at-{100 * share:.1f}"
-        found = remembered(self.job.state / name, lambda: self.joint(name, budget.model_copy(update=changes)))
+        found = remembered(self.job.state / name, lambda: self.joint(name, budget))
         return replace(found, name=missed.name)
 
     def given(self, structure: Structure) -> Outcome:

@@ -17,7 +17,7 @@ from mcc.compress.job import Job, load_job
 from mcc.compress.request import Request
 from mcc.compress.training import Trainer
 from mcc.errors import MccError
-from mcc.files import write_beside
+from mcc.files import write_text
 from mcc.ir.graph import Graph
 from mcc.ir.storage import load_graph, save_graph
 from mcc.search.crew import Crew, Piece, Result, decoded, encoded
@@ -78,7 +78,7 @@ def repair_all(job: Job, known: Sensitivities, repairs: Sequence[Repair], kept: 
         return
     with tempfile.TemporaryDirectory(prefix="mcc-repairs-") as place:
         folder = Path(place)
-        write_beside(folder / "request.json", lambda p: p.write_text(_written(job.request), encoding="utf-8"))
+        write_text(folder / "request.json", _written(job.request))
         known.save(folder / "sensitivities.json")
         pieces: list[Piece] = [{"structure": r.structure.as_json(), "share": r.share} for r in fresh]
         job.progress("repair candidates", 0, len(fresh))

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mcc.errors import GraphError, UnsupportedError
-from mcc.files import readable_file, write_beside
+from mcc.files import readable_file, write_beside, write_text
 from mcc.ir.graph import Graph
 from mcc.ir.limits import check_count, check_graph
 from mcc.ir.text import parse_graph, print_graph, text_constants
@@ -40,7 +40,7 @@ def save_graph(graph: Graph, path: Path | str, said: Mapping[str, Any] | None = 
     write_beside(path.with_suffix(".safetensors"), lambda p: save_file(tensors, p))
     notes = [f"{SAID}{key} {json.dumps(value)}\n" for key, value in (said or {}).items()]
     text = print_graph(graph) + "".join(notes)
-    write_beside(path, lambda p: p.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def said_with(path: Path | str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mcc.errors import DataError
+from mcc.files import write_text
 from mcc.ir.outputs import note_made
-from mcc.report.files import write_whole
 from mcc.report.page import render
 from mcc.report.words import time_words
 from mcc.runtime.litert_web import WEB
@@ -68,7 +68,7 @@ def write_bench_page(folder: Path, timed: Sequence[Timed], where: Fingerprint) -
         folder.mkdir(parents=True, exist_ok=True)
         if live:
             _write_live(folder, timed, addresses)
-        write_whole(folder / "index.html", page)
+        write_text(folder / "index.html", page)
         note_made(folder, NAMES if live else NAMES[:1])
     except OSError as error:
         raise DataError(

@@ -10,15 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from mcc.budget import Budget, Figures, better
 from mcc.data.interval import Interval
 from mcc.errors import ConstraintError
-from mcc.report.schema import Budget, Result, StrategyResult
+from mcc.report.schema import Result, StrategyResult
 from mcc.report.words import budget_words, feasible_words
 
-Figure = Callable[[StrategyResult, str], float | None]
 Difference = Callable[[str, str], Interval]
-
-ROUNDING_POINTS = 1e-9  # a loss of exactly the limit, in points, is kept whatever the floating-point rounding
 
 
 def accuracy_reference(strategies: Sequence[StrategyResult], originals: Sequence[str]) -> float | None:
@@ -31,46 +29,29 @@ def accuracy_reference(strategies: Sequence[StrategyResult], originals: Sequence
     return max(found, default=None)
 
 
-def check_budget(
-    strategy: StrategyResult, budget: Budget, *, baseline: Result, reference: float | None
-) -> dict[str, bool]:
-    """Each constraint asked for, and whether the strategy keeps it.
-
-    A figure that was not taken keeps nothing. Time is held against the upper 95 % bound of the median, and
-    speed-up against the lower 95 % bound of the ratio.
+def figures_of(strategy: StrategyResult, *, baseline: Result, reference: float | None) -> Figures:
+    """What a budget is held against: the surer ends of 95 % intervals, the metric on the validation images.
 
     Args:
         baseline: the original float model, lowered and measured the same way.
         reference: validation accuracy that loss is counted from, see `accuracy_reference`.
     """
-    held: dict[str, bool] = {}
-    for name in budget.asked:
-        limit = getattr(budget, name)
-        value = constrained_figure(strategy, name, baseline=baseline, reference=reference)
-        if value is None:
-            held[name] = False
-        elif name == "speedup":
-            held[name] = value >= limit
-        else:
-            held[name] = value <= limit + (ROUNDING_POINTS if name == "max_drop" else 0)
-    return held
+    accuracy = strategy.validation_accuracy
+    return Figures(
+        latency_us=strategy.latency_us.upper if strategy.latency_us else None,
+        model_cycles=strategy.model_cycles,
+        speedup=_surest_speedup(strategy, baseline),
+        size_bytes=strategy.size_bytes,
+        memory_bytes=strategy.peak_memory_bytes,
+        max_drop=None if accuracy is None or reference is None else 100 * (reference - accuracy),
+    )
 
 
-def constrained_figure(
-    strategy: StrategyResult, name: str, *, baseline: Result, reference: float | None
-) -> float | None:
-    """The figure that a constraint is held against, in the unit of the constraint; None if not taken."""
-    if name == "latency_us":
-        return strategy.latency_us.upper if strategy.latency_us else None
-    if name == "speedup":
-        return _surest_speedup(strategy, baseline)
-    if name == "memory_bytes":
-        return strategy.peak_memory_bytes
-    if name == "max_drop":
-        accuracy = strategy.validation_accuracy
-        return None if accuracy is None or reference is None else 100 * (reference - accuracy)
-    value = getattr(strategy, name)
-    return None if value is None else float(value)
+def check_budget(
+    strategy: StrategyResult, budget: Budget, *, baseline: Result, reference: float | None
+) -> dict[str, bool]:
+    """Each constraint asked for, and whether the strategy keeps it, see `figures_of`."""
+    return budget.kept(figures_of(strategy, baseline=baseline, reference=reference))
 
 
 def _surest_speedup(strategy: StrategyResult, baseline: Result) -> float | None:
@@ -166,13 +147,10 @@ def nearest(
         strategies: as `mark` leaves them, at least one.
     """
 
-    def figure(strategy: StrategyResult, name: str) -> float | None:
-        return constrained_figure(strategy, name, baseline=baseline, reference=reference)
-
     def order(strategy: StrategyResult) -> tuple[float, float, float]:
         accuracy = strategy.validation_accuracy
         return (
-            _excess(strategy, budget, figure),
+            _missed(strategy, budget, baseline, reference),
             -1.0 if accuracy is None else -accuracy,
             math.inf if strategy.cost is None else strategy.cost,
         )
@@ -201,7 +179,7 @@ def _nearest(
     """
 
     def figure(strategy: StrategyResult, name: str) -> float | None:
-        return constrained_figure(strategy, name, baseline=baseline, reference=reference)
+        return getattr(figures_of(strategy, baseline=baseline, reference=reference), name)
 
     single: dict[str, tuple[float, str]] = {}
     for strategy in marked:
@@ -209,30 +187,20 @@ def _nearest(
         value = figure(strategy, missed[0]) if len(missed) == 1 else None
         if value is None:
             continue
-        better = max if missed[0] == "speedup" else min
-        single[missed[0]] = better(single.get(missed[0], (value, strategy.name)), (value, strategy.name))
+        before = single.get(missed[0])
+        if before is None or better(missed[0], value, before[0]):
+            single[missed[0]] = value, strategy.name
     if single:
         options = [f"{feasible_words(name, value)} ({who})" for name, (value, who) in single.items()]
         return f"the nearest feasible: {', or '.join(options)}"
-    nearest = min(marked, key=lambda s: _excess(s, budget, figure), default=None)
-    if nearest is None or math.isinf(_excess(nearest, budget, figure)):
+    least = min(marked, key=lambda s: _missed(s, budget, baseline, reference), default=None)
+    if least is None or math.isinf(_missed(least, budget, baseline, reference)):
         return "no strategy could be measured; mcc doctor says what this target lacks"
-    missed = [name for name, held in nearest.keeps_budgets.items() if not held]
-    words = [feasible_words(name, figure(nearest, name) or 0.0) for name in missed]
-    return f"the nearest feasible: {' with '.join(words)} ({nearest.name})"
+    missed = [name for name, held in least.keeps_budgets.items() if not held]
+    words = [feasible_words(name, figure(least, name) or 0.0) for name in missed]
+    return f"the nearest feasible: {' with '.join(words)} ({least.name})"
 
 
-def _excess(strategy: StrategyResult, budget: Budget, figure: Figure) -> float:
-    """The factor by which a strategy misses the constraint it misses most; infinite without a figure."""
-    worst = 1.0
-    for name, held in strategy.keeps_budgets.items():
-        if held:
-            continue
-        value, limit = figure(strategy, name), getattr(budget, name)
-        if value is None:
-            return math.inf
-        if name == "max_drop":
-            worst = max(worst, 1 + (value - limit) / 100)
-        else:
-            worst = max(worst, limit / value if name == "speedup" else value / limit)
-    return worst
+def _missed(strategy: StrategyResult, budget: Budget, baseline: Result, reference: float | None) -> float:
+    """The factor by which a strategy misses the constraint it misses most; 1 where it keeps all."""
+    return max(1.0, budget.excess(figures_of(strategy, baseline=baseline, reference=reference)))

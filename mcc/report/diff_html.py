@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mcc.files import write_text
 from mcc.ir.diff import GraphDiff
-from mcc.report.files import write_whole
 from mcc.report.page import render
 
 SHOW_ALL_UP_TO = 200
@@ -26,4 +26,4 @@ def render_diff_html(diff: GraphDiff, a: str, b: str) -> str:
 
 def write_diff_html(diff: GraphDiff, path: Path | str, a: str, b: str) -> None:
     """Write the page so that it is whole or absent. Raises DataError when it cannot be written."""
-    write_whole(Path(path), render_diff_html(diff, a, b))
+    write_text(Path(path), render_diff_html(diff, a, b))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mcc.data.preprocessing import Preprocessing
+from mcc.files import write_text
 from mcc.ir.diff import GraphDiff
-from mcc.report.files import write_whole
 from mcc.report.page import render
 from mcc.report.plot import pareto_svg
 from mcc.report.schema import Cost, Decision, Report, Result
@@ -90,7 +90,7 @@ def _preprocessing(report: Report) -> str:
 
 def write_html(report: Report, path: Path | str, diff: GraphDiff | None = None) -> None:
     """Write the page so that it is whole or absent. Raises DataError when it cannot be written."""
-    write_whole(Path(path), render_html(report, diff))
+    write_text(Path(path), render_html(report, diff))
 
 
 def _budgets(report: Report) -> list[dict[str, Any]]:

@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import fx
 
+from mcc.files import write_text
 from mcc.ir.graph import Graph, is_constant, op_name, operands, output_node
 from mcc.ir.notes import note, type_of
 from mcc.ir.outputs import note_made
 from mcc.ir.text import print_note
-from mcc.report.files import write_whole
 from mcc.report.layers import Layer
 
 COUNTS = ("macs", "weight_bytes", "activation_bytes")
@@ -59,7 +59,7 @@ def write_model_explorer(
         files[f"{stem}.json"] = {name: node_data(title, values)}
     assert list(files) == file_names(costs)
     for file, content in files.items():
-        write_whole(folder / file, json.dumps(content, indent=1))
+        write_text(folder / file, json.dumps(content, indent=1))
     note_made(folder, files)
     return [folder / file for file in files]
 

@@ -90,9 +90,7 @@ def _draw(report: Report, points: list[tuple[int, StrategyResult]]) -> Any:
     if front:
         axes.step([c / divisor for c, _ in front], [100 * a for _, a in front], where="post",
                   color=ACCENT, linewidth=1.4, alpha=0.7)  # fmt: skip
-    limit = report.budget.model_cycles or report.budget.latency_us
-    if limit is None and report.budget.speedup is not None and report.baseline.cost is not None:
-        limit = report.baseline.cost / report.budget.speedup
+    limit = report.budget.time_limit(report.baseline.cost)
     if limit is not None:
         axes.axvline(limit / divisor, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.annotate("budget", (limit / divisor, 0), xycoords=("data", "axes fraction"), color=BAD,

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from mcc.budget import Budget
+from mcc.files import write_text
 from mcc.ir.json_file import read_model
-from mcc.report.files import write_whole
 
 SCHEMA = 1
 """Raised when a field changes its meaning; a reader refuses files of another number."""
@@ -178,31 +179,6 @@ class StrategyResult(Result):
         return Result(**{name: getattr(self, name) for name in Result.model_fields})
 
 
-class Budget(Frozen):
-    """What was asked for; a constraint that was not asked for is None.
-
-    Attributes:
-        latency_us: of one inference, in microseconds.
-        model_cycles: of one inference, on simulators.
-        speedup: over the original float model, lowered the same way.
-        size_bytes: of the file.
-        memory_bytes: peak memory, see `Result.peak_memory_bytes`.
-        max_drop: points (hundredths) of validation accuracy that may be lost.
-    """
-
-    latency_us: Positive | None = None
-    model_cycles: Positive | None = None
-    speedup: Positive | None = None
-    size_bytes: Annotated[int, Field(gt=0)] | None = None
-    memory_bytes: Annotated[int, Field(gt=0)] | None = None
-    max_drop: Annotated[float, Field(ge=0.0)] | None = None
-
-    @property
-    def asked(self) -> tuple[str, ...]:
-        """Names of the constraints asked for, in a fixed order."""
-        return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
-
-
 class Cost(Frozen):
     """A predicted cost and where the figure came from.
 
@@ -365,7 +341,7 @@ class Report(Frozen):
 
     def save(self, path: Path | str) -> None:
         """Write `report.json` so that it is whole or absent. Raises DataError when it cannot be written."""
-        write_whole(Path(path), self.to_json())
+        write_text(Path(path), self.to_json())
 
 
 def load_report(path: Path | str) -> Report:

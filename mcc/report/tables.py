@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mcc.budget import CONSTRAINTS
 from mcc.report.schema import Result, StrategyResult
-from mcc.report.words import LABELS, bytes_words, latency_words, percent_words
+from mcc.report.words import bytes_words, latency_words, percent_words
 
 STRATEGY_HEADERS = (
     "strategy", "validation", "test", "latency", "speed-up", "size", "memory", "Pareto", "budgets", "chosen",
@@ -24,7 +25,7 @@ def speedup_of(baseline: Result, strategy: StrategyResult) -> float | None:
 
 def budget_marks(strategy: StrategyResult) -> str:
     """`kept`, or the constraints that are not."""
-    missed = [LABELS[name] for name, held in strategy.keeps_budgets.items() if not held]
+    missed = [CONSTRAINTS[name].label for name, held in strategy.keeps_budgets.items() if not held]
     if not strategy.keeps_budgets:
         return "–"
     return "kept" if not missed else f"not {', '.join(missed)}"

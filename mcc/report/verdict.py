@@ -5,10 +5,10 @@ Every sentence is derived from the figures of the report, so that the words cann
 
 from __future__ import annotations
 
-from mcc.report.schema import Budget, Report, StrategyResult
+from mcc.budget import CONSTRAINTS, Budget
+from mcc.report.schema import Report, StrategyResult
 from mcc.report.tables import speedup_of
 from mcc.report.words import (
-    LABELS,
     bytes_words,
     constraint_words,
     cycles_words,
@@ -190,7 +190,7 @@ def _unhelpful(report: Report, strategy: StrategyResult) -> str:
         return f"{strategy.name}: slower than the original here, {speedup:.2f}x. {notes}".strip()
     if speedup < 1 + NOTHING:
         return f"{strategy.name}: no faster than the original here, {speedup:.2f}x. {notes}".strip()
-    missed = [LABELS[name] for name, held in strategy.keeps_budgets.items() if not held]
+    missed = [CONSTRAINTS[name].label for name, held in strategy.keeps_budgets.items() if not held]
     if not missed:
         return f"{strategy.name}: {notes}" if notes else ""
     return (

@@ -4,26 +4,8 @@ from __future__ import annotations
 
 import math
 
-from mcc.report.schema import Budget, Latency
-
-OPTIONS = {
-    "latency_us": "--latency",
-    "model_cycles": "--latency",
-    "speedup": "--speedup",
-    "size_bytes": "--size",
-    "memory_bytes": "--memory",
-    "max_drop": "--max-drop",
-}
-"""The option of the command line behind each constraint of a budget."""
-
-LABELS = {
-    "latency_us": "latency",
-    "model_cycles": "model cycles",
-    "speedup": "speed-up",
-    "size_bytes": "file size",
-    "memory_bytes": "peak memory",
-    "max_drop": "accuracy lost",
-}
+from mcc.budget import CONSTRAINTS, Budget
+from mcc.report.schema import Latency
 
 
 def _scaled(value: float, steps: tuple[tuple[float, str], ...], digits: int) -> str:
@@ -91,7 +73,7 @@ def latency_words(latency: Latency | None, model_cycles: float | None = None) ->
 
 def constraint_words(name: str, value: float) -> str:
     """A constraint as typed on the command line, e.g. `--latency 8ms`."""
-    return f"{OPTIONS[name]} {_typed(name, value)}"
+    return f"{CONSTRAINTS[name].option} {_typed(name, value)}"
 
 
 def budget_words(budget: Budget) -> str:
@@ -105,7 +87,11 @@ def feasible_words(name: str, value: float) -> str:
         return constraint_words(name, 0.0)
     magnitude = 10.0 ** (math.floor(math.log10(value)) - 2)
     # A hair of tolerance, so that a figure that has three digits already is not moved a whole step.
-    steps = math.floor(value / magnitude + 1e-9) if name == "speedup" else math.ceil(value / magnitude - 1e-9)
+    steps = (
+        math.floor(value / magnitude + 1e-9)
+        if CONSTRAINTS[name].at_least
+        else math.ceil(value / magnitude - 1e-9)
+    )
     return constraint_words(name, steps * magnitude)
 
 

@@ -15,6 +15,9 @@ class TargetFacts:
         channel_multiple: of which kept channels should be a multiple, the width of the float kernels' tiles.
         activation_dtype: of integer activations in the form that the runtime fuses: int8 or uint8.
         int8_io: whether a file may have quantised inputs and outputs.
+        blocked_layout: whether float convolutions hand each other values in blocks of channels.
+        coarse_profile: whether its profile adds microseconds to each operator and merges equal ones.
+        named_profile: whether operators in the profile have the names of the graph's nodes.
     """
 
     sparse_1x1: bool
@@ -23,6 +26,9 @@ class TargetFacts:
     channel_multiple: int
     activation_dtype: str
     int8_io: bool
+    blocked_layout: bool = False
+    coarse_profile: bool = False
+    named_profile: bool = False
 
 
 XNNPACK_ARM64 = TargetFacts(
@@ -42,5 +48,8 @@ ONNXRUNTIME_CPU = TargetFacts(
     channel_multiple=8,
     activation_dtype="uint8",
     int8_io=True,
+    blocked_layout=True,
+    coarse_profile=True,
+    named_profile=True,
 )
 """onnxruntime anywhere: float convolutions work on blocks of 8 or 16 channels (NCHWc)."""

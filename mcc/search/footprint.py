@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cost_models.memory import memory_facts, stored_models
-from mcc.errors import UsageError
 from mcc.ir.graph import Graph
+from mcc.lower.formats import get_format
 from mcc.quant.regions import integer_nodes
 from mcc.runtime.target import Target
 
@@ -34,25 +34,12 @@ def footprint(graph: Graph, target: Target, **options: Any) -> Footprint:
         options: of the writer of the target's format: labels, normalisation and so on, which take bytes, too.
 
     Raises:
-        UsageError: the target's format is not written in memory.
+        UsageError: the target's format cannot be written.
         UnsupportedError: an operator that the format lacks.
     """
-    size = len(lowered(graph, target.format, **options))
+    size = len(get_format(target.format).lower(graph, **options))
     model = stored_models().get(target.name)
     if model is None:
         return Footprint(size, None, "")
     facts = memory_facts(graph, size, [node.name for node in integer_nodes(graph)])
     return Footprint(size, model.peak_bytes(facts), model.fitted_to)
-
-
-def lowered(graph: Graph, format_: str, **options: Any) -> bytes:
-    """The file's bytes. Raises UsageError for a format that is not written in memory."""
-    if format_ == "tflite":
-        from mcc.lower.tflite.writer import to_tflite
-
-        return to_tflite(graph, **options)
-    if format_ == "onnx":
-        from mcc.lower.onnx.writer import to_onnx
-
-        return to_onnx(graph, **options)
-    raise UsageError(f"the size of a {format_} file is not known before it is written")

@@ -29,7 +29,7 @@ from torch import Tensor
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.shrink import zero_readers
-from mcc.files import write_beside
+from mcc.files import write_text
 from mcc.ir.graph import Graph, calls, constant, copy_graph, operand, run, set_constant
 from mcc.ir.notes import SparseNote, annotate
 from mcc.ir.storage import load_graph, save_graph
@@ -169,7 +169,7 @@ class Subject:
         content = {
             "order": self.order, "block": self.block, "integer": self.integer, "judged": self.judged,
         }  # fmt: skip
-        write_beside(folder / "subject.json", lambda p: p.write_text(json.dumps(content), encoding="utf-8"))
+        write_text(folder / "subject.json", json.dumps(content))
 
     @staticmethod
     def load(folder: Path) -> Subject:

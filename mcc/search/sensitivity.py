@@ -11,7 +11,7 @@ from typing import Any
 
 from mcc.analysis.channel_groups import ChannelGroup, analyse_channels
 from mcc.errors import DataError
-from mcc.files import write_beside
+from mcc.files import write_text
 from mcc.ir.graph import Graph
 from mcc.ir.notes import annotate
 from mcc.search.importance import removal_costs
@@ -101,7 +101,7 @@ class Sensitivities:
             "pairs": [[one, other, value] for (one, other), value in self.pairs.items()],
         }
         text = json.dumps({"sha256": _sha256(content), **content})
-        write_beside(path, lambda p: p.write_text(text, encoding="utf-8"))
+        write_text(path, text)
 
     @staticmethod
     def load(path: Path) -> Sensitivities:

@@ -10,55 +10,41 @@ stores everything dense at multiples of 16 bytes, and no zero points of weights.
 from __future__ import annotations
 
 from math import prod
-from typing import Literal, get_args
 
 from mcc.cost_api import Kernel
-from mcc.errors import UsageError
+from mcc.lower.formats import Storage
 
-Format = Literal["tflite", "onnx", "pte"]
-
-ALIGNMENT = {"tflite": 16, "onnx": 1, "pte": 16}
-WEIGHT_SCALE = {"tflite": 4 + 8, "onnx": 4 + 1, "pte": 4}  # bytes of a scale and a zero point
-BIAS_SCALE = {"tflite": 4 + 8, "onnx": 4 + 4, "pte": 4}
 OPERATOR_BYTES = 300  # of one more convolution: its operator, tensors and their names, in files of mcc
 WEIGHTED = ("conv2d", "conv_transpose2d", "linear")
 
 
-def file_format(name: str) -> Format:
-    """The format of a target as this module knows it. Raises UsageError for another one."""
-    for known in get_args(Format):
-        if name == known:
-            return known
-    raise UsageError(f"the size of {name!r} files cannot be predicted")
-
-
-def constant_bytes(kernel: Kernel, format_: Format = "tflite") -> float:
-    """Bytes of a kernel's constants in a file of the format."""
-    unit = ALIGNMENT[format_]
+def constant_bytes(kernel: Kernel, storage: Storage) -> float:
+    """Bytes of a kernel's constants in a file of a format with that storage."""
+    unit = storage.alignment
     total = sum(
-        _aligned(_operand_bytes(kernel, index, format_), unit)
+        _aligned(_operand_bytes(kernel, index, storage), unit)
         for index, shaped in enumerate(kernel.operands)
         if shaped is not None and shaped.constant
     )
     if kernel.op not in WEIGHTED:
         return total
     made = kernel.output[1] if kernel.op != "linear" else kernel.output[-1]
-    biased = format_ != "onnx" or kernel.operands[2] is not None
+    biased = storage.always_bias or kernel.operands[2] is not None
     if biased and kernel.operands[2] is None:
         total += _aligned(4 * made, unit)  # TFLite's kernels want a bias, and our .pte follow them: zeros
     if kernel.precision != "float":
-        total += (WEIGHT_SCALE[format_] + BIAS_SCALE[format_] * biased) * made
+        total += (storage.weight_scale + storage.bias_scale * biased) * made
     return total
 
 
-def _operand_bytes(kernel: Kernel, index: int, format_: Format) -> int:
+def _operand_bytes(kernel: Kernel, index: int, storage: Storage) -> int:
     shaped = kernel.operands[index]
     assert shaped is not None
     if index == 2 and kernel.op in WEIGHTED:
         return 4 * prod(shaped.shape)
     if kernel.precision != "float":
         return prod(shaped.shape)
-    if index == 1 and kernel.sparse is not None and format_ == "tflite":
+    if index == 1 and kernel.sparse is not None and storage.sparse:
         return _sparse_bytes(shaped.shape, kernel.sparse.block, kernel.sparse.sparsity)
     return 4 * prod(shaped.shape)
 

@@ -16,11 +16,12 @@ from mcc.analysis.sparse_cluster import SparseCluster
 from mcc.cost_api import CostModel, Kernel, Precision, graph_kernels
 from mcc.ir.graph import Graph, calls
 from mcc.ir.notes import SparseNote, shape_of
+from mcc.lower.formats import Storage, get_format
 from mcc.search.family import Families, KernelFamily, Width
 from mcc.search.problem import FLOAT, INTEGER, Layer, Option, Problem
 from mcc.search.regions import Region, precision_regions
 from mcc.search.sensitivity import Sensitivities
-from mcc.search.size import OPERATOR_BYTES, Format, constant_bytes
+from mcc.search.size import OPERATOR_BYTES, constant_bytes
 from mcc.search.space import Regime, rank_levels, width_levels
 
 
@@ -46,7 +47,7 @@ class Setting:
     model: CostModel
     sensitivities: Sensitivities
     multiple: int
-    format: Format = "tflite"
+    storage: Storage = field(default_factory=lambda: get_format("tflite").storage)
     factors: Mapping[Precision, float] = field(default_factory=lambda: {})
 
 
@@ -285,6 +286,6 @@ def _option(setting: Setting, kernels: tuple[Kernel, ...], rank: int | None, los
         setting.model.kernel(kernel).latency_us * setting.factors.get(kernel.precision, 1.0)
         for kernel in kernels
     )
-    size = sum(constant_bytes(kernel, setting.format) for kernel in kernels)
+    size = sum(constant_bytes(kernel, setting.storage) for kernel in kernels)
     size += OPERATOR_BYTES * (len(kernels) - 1)
     return Option(rank, kernels, latency, size, loss)

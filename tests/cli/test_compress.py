@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from mcc.budget import Budget
 from mcc.cli import main
 from mcc.errors import ConstraintError
-from mcc.report.schema import Budget, Report
+from mcc.report.schema import Report
 from tests.report import examples
 
 BASE = ("net.py:factory", "--data", "digits", "--target", "litert-host")

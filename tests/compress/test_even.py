@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mcc.analysis.sparse_cluster import find_sparse_cluster
+from mcc.budget import Budget
 from mcc.compress.candidate import Structure
 from mcc.compress.even import narrowed_evenly, plan_evenly
-from mcc.compress.planning import planned_integers
+from mcc.compress.planning import Planner, planned_integers
 from mcc.compress.why import low_rank_pays, why_not_sparse
-from mcc.report.schema import Budget
 from mcc.runtime.facts import TargetFacts
 from mcc.search.tables import Setting
 from tests.search.test_problem import MacsModel, deployed, network, sensitivities
@@ -33,6 +34,7 @@ class Plans:
     """A planner whose measured latencies are the predicted ones times a factor that nobody knows before."""
 
     latency_us: float | None
+    promises = Planner.promises
 
     def __init__(self, name: str, share: float, slower: float) -> None:
         graph = network(name)
@@ -42,8 +44,8 @@ class Plans:
         )
         self.budget = Budget(speedup=1 / share)
         self.slower = slower
-        self.raw_us = self.plan_whole().speed.latency_us
-        self.latency_us = share * self.raw_us
+        self.baseline_us = self.plan_whole().speed.latency_us
+        self.latency_us = share * self.baseline_us
         self.measured: list[Structure] = []
 
     def plan_whole(self, *_: Any) -> Any:
@@ -56,10 +58,12 @@ class Plans:
 
     def trial(self, structure: Structure, us: float, factor: float) -> Any:
         limit = getattr(self, "latency_us", None) or 0.0
+        excess = us / limit if limit else math.inf
         speed = SimpleNamespace(latency_us=us, high_us=us)
         return SimpleNamespace(
             structure=structure,
             keeps_all=us <= limit,
+            excess=excess,
             speed=speed,
             factor=factor,
             size_bytes=0,

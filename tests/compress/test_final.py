@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mcc.budget import Budget
 from mcc.compress.final import SESSIONS, FinalFigures, pooled, unsure
 from mcc.compress.speed import Speed
-from mcc.report.schema import Budget
 from mcc.runtime.samples import LatencySamples, MachineLoad
 
 LIMIT_US = 100.0

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from mcc.budget import Budget
 from mcc.compress.candidate import Structure
 from mcc.compress.planning import Trial
 from mcc.compress.strategies import Strategies
 from mcc.ir.notes import SparseNote
-from mcc.report.schema import Budget
 from mcc.search.space import Regime, Space
 
 FLOAT = Structure(Regime(), {"group": 8})

@@ -14,16 +14,16 @@ from typing import Any
 import click
 import pytest
 
+from mcc.budget import Budget
 from mcc.cli import main
 from mcc.cli.compress import compress as command
 from mcc.compress import driver, several
-from mcc.compress.request import Request, asked_budget
+from mcc.compress.request import Request
 from mcc.data import Preprocessing
 from mcc.errors import UsageError
 from mcc.ir.storage import save_graph
 from mcc.ir.text import parse_graph
 from mcc.report.choose import check_budget
-from mcc.report.schema import Budget
 from tests.report import examples
 
 LIMITS: dict[str, Any] = {
@@ -259,7 +259,7 @@ def test_nonsense_is_refused_before_anything_is_loaded(keyword: str, value: Any,
     assert opened == []
     if keyword in LIMITS:
         with pytest.raises(UsageError):
-            asked_budget(**{keyword: value})
+            Budget.asked_for(**{keyword: value})
     else:
         with pytest.raises(UsageError):
             several.compress_several(

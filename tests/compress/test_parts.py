@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from mcc.budget import Budget
 from mcc.compress import summary
 from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, quantise, restructure
@@ -22,7 +23,6 @@ from mcc.compress.driver import Run
 from mcc.compress.measured import MeasuredFiles
 from mcc.compress.outcome import Outcome
 from mcc.compress.planning import Planner
-from mcc.compress.sequence import _eased
 from mcc.compress.speed import Speed
 from mcc.compress.strategies import Strategies, reach
 from mcc.data import load_data
@@ -31,7 +31,6 @@ from mcc.frontend import load
 from mcc.ir.graph import inputs
 from mcc.ir.notes import SparseNote, shape_of
 from mcc.lower.tflite.writer import write_tflite
-from mcc.report.schema import Budget
 from mcc.runtime import get_target
 from mcc.runtime.samples import LatencySamples
 from mcc.search.sensitivity import Sensitivities
@@ -331,12 +330,14 @@ def _planner(**budget: Any) -> Planner:
     ],
 )
 def test_a_budget_is_kept_by_bounds_and_bytes(budget: dict[str, Any], kept: dict[str, bool]) -> None:
-    assert _planner(**budget).keeps(SPEED, 1000, 5000) == kept
+    planner = _planner(**budget)
+    assert planner.budget.kept(planner.figures(SPEED, 1000, 5000)) == kept
 
 
 def test_a_latency_is_judged_at_the_pace_of_the_baseline() -> None:
     slow = replace(SPEED, latency_us=150.0, low_us=147.0, high_us=153.0, baseline_us=300.0)
-    assert _planner(latency_us=103.0).keeps(slow, 0, 0) == {"latency_us": True}
+    planner = _planner(latency_us=103.0)
+    assert planner.budget.kept(planner.figures(slow, 0, 0)) == {"latency_us": True}
 
 
 def test_the_tighter_of_two_budgets_on_time_is_planned_for() -> None:
@@ -347,9 +348,9 @@ def test_the_tighter_of_two_budgets_on_time_is_planned_for() -> None:
 
 def test_pruning_before_quantising_has_the_budgets_that_quantising_leaves() -> None:
     budget = Budget(latency_us=100.0, speedup=3.0, size_bytes=1000, memory_bytes=7, max_drop=1.0)
-    eased = _eased(budget, gain=1.5, size_share=0.25)
+    eased = budget.scaled(time=1.5, size=1 / 0.25)
     assert eased == Budget(latency_us=150.0, speedup=2.0, size_bytes=4000, memory_bytes=7, max_drop=1.0)
-    assert _eased(Budget(max_drop=1.0), 1.5, 0.25) == Budget(max_drop=1.0)
+    assert Budget(max_drop=1.0).scaled(time=1.5, size=4.0) == Budget(max_drop=1.0)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from mcc.budget import Budget
 from mcc.compress.candidate import Structure
 from mcc.compress.sequence import CARE, TRIES, prune_then_quantise
-from mcc.report.schema import Budget
 from mcc.search.space import Regime
 
 INT8 = Regime("int8")
@@ -61,6 +61,7 @@ class Plans:
         asked = self.budget.speedup or 1.0
         return SimpleNamespace(
             structure=structure, size_bytes=size_bytes, factor=1.0, keeps_all=speedup >= asked - 1e-9,
+            excess=asked / speedup,
             speed=SimpleNamespace(speedup=speedup, latency_us=1 / speedup, high_us=1 / speedup),
         )  # fmt: skip
 

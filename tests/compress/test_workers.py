@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import mcc
+from mcc.budget import Budget
 from mcc.compress import driver
 from mcc.compress.candidate import Structure
 from mcc.compress.job import Job, load_job
@@ -16,7 +17,6 @@ from mcc.compress.request import Request
 from mcc.compress.training import Trainer
 from mcc.compress.workers import Repair, Repaired, candidate_graph, repair_all
 from mcc.ir.graph import constants
-from mcc.report.schema import Budget
 from mcc.search.crew import ProcessCrew, opened, perform
 from mcc.search.sensitivity import Sensitivities
 from tests.compress import stand_ins

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from mcc.errors import GraphError, MccError
+from mcc.errors import DataError, GraphError, MccError
 from mcc.ir.canonical import check_shapes, check_structure
 from mcc.ir.graph import Graph, GraphBuilder, add_constant, calls, constants, inputs, run
 from mcc.ir.notes import SparseNote, annotate, note
@@ -299,7 +299,7 @@ def test_what_cannot_be_loaded_or_stored_is_said(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="cannot be read"):
         load_graph(path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(GraphError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot be written"):
         save_graph(graph, tmp_path / "file" / "g.mcc")
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mcc.cli.models import lower_graph
 from mcc.errors import DataError
 from mcc.ir.graph import Graph, GraphBuilder, calls, op_name, outputs, run
 from mcc.ir.notes import annotate, shape_of
+from mcc.lower.formats import get_format
 from mcc.pass_api import PassContext, apply_pass
 from mcc.quant.regions import integer_nodes
 from mcc.quant.simulator import flavour_of, simulate
@@ -46,7 +46,7 @@ def test_a_head_adds_little_to_the_noise_of_its_convolutions(head: str, target: 
             annotate(node, precision="float")
     result, _ = quantised(graph)
     file = tmp_path / f"head.{RUNTIMES[target]}"
-    file.write_bytes(lower_graph(result, RUNTIMES[target]))
+    file.write_bytes(get_format(RUNTIMES[target]).lower(result))
     x = images(32, 2)
     made = run_file(found, file, [x.numpy()], [shape_of(value) for value in outputs(graph)])
     (expected,) = simulate(result, [x], flavour=flavour_of(file.suffix))

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mcc.budget import Budget
 from mcc.data import load_task
 from mcc.report.choose import choose, mark
 from mcc.report.pairs import Pairs
-from mcc.report.schema import Budget, Cost, Decision, Latency, Report, StrategyResult, TargetInfo
+from mcc.report.schema import Cost, Decision, Latency, Report, StrategyResult, TargetInfo
 
 IMAGES = 5000
 

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcc.budget import Budget
 from mcc.errors import ConstraintError
 from mcc.report.choose import accuracy_reference, check_budget, choose, mark, pareto_front
-from mcc.report.schema import Budget, StrategyResult
+from mcc.report.schema import StrategyResult
 from tests.report.examples import pairs, strategy
 
 ORIGINAL = strategy("original", accuracy=0.90, us=1000.0)

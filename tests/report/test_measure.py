@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from mcc.cli.models import lower_graph
 from mcc.data import load_data, load_task
 from mcc.errors import DataError, UsageError
 from mcc.ir.diff import diff_views, view_graph
 from mcc.ir.graph import Graph, GraphBuilder, outputs, run
 from mcc.ir.notes import shape_of
+from mcc.lower.formats import get_format
 from mcc.lower.onnx.writer import to_onnx
 from mcc.lower.tflite.writer import to_tflite
 from mcc.quant.simulator import simulate
@@ -60,7 +60,7 @@ def test_images_as_wide_and_as_high_as_they_have_channels(tmp_path: Path, name: 
     x = b.input("x", (1, 4, 4, 4))
     graph = b.finish(b.add(x, b.constant("c", torch.arange(64.0).reshape(1, 4, 4, 4)), name="sum"))
     path = tmp_path / f"model.{found.format}"
-    path.write_bytes(lower_graph(graph, found.format))
+    path.write_bytes(get_format(found.format).lower(graph))
     values = np.random.default_rng(0).standard_normal((3, 4, 4, 4)).astype(np.float32)
     (made,) = run_file(found, path, [values], [(1, 4, 4, 4)])
     assert np.allclose(made, run(graph, torch.from_numpy(values))[0].numpy(), atol=1e-5)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mcc.budget import Budget
 from mcc.errors import DataError
-from mcc.report.schema import Budget, Cost, Latency, Report, Result, load_report
+from mcc.report.schema import Cost, Latency, Report, Result, load_report
 from tests.report import examples
 
 

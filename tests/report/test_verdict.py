@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from mcc.report.schema import Budget, Report
+from mcc.budget import Budget
+from mcc.report.schema import Report
 from mcc.report.verdict import headline, verdicts, with_verdicts
 from tests.report import examples
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcc.budget import Budget
 from mcc.report import words
-from mcc.report.schema import Budget
 
 
 @pytest.mark.parametrize(

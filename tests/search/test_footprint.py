@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mcc.calibrate.files import write_graph
-from mcc.errors import UsageError
 from mcc.ir.graph import Graph, GraphBuilder
+from mcc.lower.formats import get_format
 from mcc.runtime.registry import get_target
-from mcc.search.footprint import footprint, lowered
+from mcc.search.footprint import footprint
 
 
 def wide(channels: int) -> Graph:
@@ -29,12 +29,11 @@ def wide(channels: int) -> Graph:
     return b.finish(b.mean(x, axes=(2, 3), keepdim=False))
 
 
-@pytest.mark.parametrize("spec", ["litert-web:node", "litert-host", "ort-host"])
+@pytest.mark.parametrize("spec", ["litert-web:node", "litert-host", "ort-host", "executorch-host"])
 def test_the_size_of_the_file_is_known_to_the_byte(spec: str, tmp_path: Path) -> None:
     target, graph = get_target(spec), wide(24)
-    options = {"simplify": False} if target.format == "onnx" else {"io": "float"}
-    file = write_graph(graph, target, tmp_path / "net")
-    assert footprint(graph, target, **options).file_bytes == file.stat().st_size
+    file = get_format(target.format).write(graph, tmp_path / "net")
+    assert footprint(graph, target).file_bytes == file.stat().st_size
 
 
 @pytest.mark.parametrize("channels", [128, 256])
@@ -44,8 +43,3 @@ def test_peak_memory_in_webassembly_is_predicted_within_a_tenth(channels: int, t
     known = footprint(graph, target)
     assert known.peak_bytes == pytest.approx(peak, rel=0.1)
     assert "litertjs" in known.fitted_to
-
-
-def test_a_format_that_is_not_written_in_memory_is_refused() -> None:
-    with pytest.raises(UsageError, match="the size of a pte file"):
-        lowered(wide(8), "pte")

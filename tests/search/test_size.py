@@ -10,6 +10,7 @@ import torch
 from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
 from mcc.ir.graph import Graph, calls, constants, copy_graph, inputs, set_constant
 from mcc.ir.notes import SparseNote, annotate, shape_of
+from mcc.lower.formats import get_format
 from mcc.lower.onnx.writer import to_onnx
 from mcc.lower.tflite.writer import to_tflite
 from mcc.pass_api import PassContext
@@ -17,7 +18,6 @@ from mcc.pipeline import Pipeline, RunOptions
 from mcc.quant.regions import integer_nodes
 from mcc.search.problem import Problem
 from mcc.search.sensitivity import Sensitivities, note_widths
-from mcc.search.size import Format
 from mcc.search.space import Regime
 from mcc.search.tables import Setting, build_problem
 from tests.search.networks import mobile
@@ -54,11 +54,11 @@ def _built(
 
 
 def _problem(
-    graph: Graph, known: Sensitivities, regime: Regime, cluster: SparseCluster, format_: Format
+    graph: Graph, known: Sensitivities, regime: Regime, cluster: SparseCluster, form: str
 ) -> Problem:
     whole = deployed(graph)
     integer = frozenset(node.name for node in integer_nodes(_quantised(whole)))
-    setting = Setting(whole, integer, cluster, MacsModel(), known, 4, format_)
+    setting = Setting(whole, integer, cluster, MacsModel(), known, 4, get_format(form).storage)
     return build_problem(setting, regime, widths=True, low_rank=False)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from mcc.errors import DataError, UnsupportedError, VerificationError
+from mcc.errors import UnsupportedError, VerificationError
+from mcc.files import write_bytes
 from mcc.ir.graph import inputs, live_nodes, op_name, outputs
 from mcc.ir.notes import type_of
 from mcc.lower.onnx import emit_elementwise, emit_products, emit_shape
@@ -89,20 +88,7 @@ def write_onnx(graph: fx.GraphModule, path: Path | str, **options: Any) -> Path:
         UnsupportedError, UsageError, VerificationError: as `to_onnx`.
     """
     path = Path(path)
-    raw = to_onnx(graph, **options)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(raw)
-        os.replace(beside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise DataError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(path),
-            hint="choose another place with -o",
-        ) from error
+    write_bytes(path, to_onnx(graph, **options))
     return path
 
 

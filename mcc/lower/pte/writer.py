@@ -12,7 +12,7 @@ from torch import fx
 
 from mcc import flatc
 from mcc.errors import UnsupportedError, UsageError
-from mcc.files import write_beside
+from mcc.files import write_bytes
 from mcc.lower.pte import translate_elementwise, translate_shape, translate_windows
 from mcc.lower.pte.delegate import XnnValue
 from mcc.lower.pte.program import Port, write_program
@@ -88,12 +88,11 @@ def write_pte(graph: fx.GraphModule, path: Path | str, **options: Any) -> Path:
     """Lower a graph into a file, written whole or not at all; options as in `to_pte`.
 
     Raises:
-        MccError: the file cannot be written.
+        DataError: the file cannot be written.
         UnsupportedError, UsageError, TargetError: as `to_pte`.
     """
     path = Path(path)
-    raw = to_pte(graph, **options)
-    write_beside(path, lambda beside: beside.write_bytes(raw))
+    write_bytes(path, to_pte(graph, **options))
     return path
 
 

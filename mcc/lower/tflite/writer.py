@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import fx
 
-from mcc.errors import DataError, UnsupportedError, UsageError
+from mcc.errors import UnsupportedError, UsageError
+from mcc.files import write_bytes
 from mcc.ir.graph import Graph, inputs, is_constant, live_nodes, op_name, operand, outputs
 from mcc.ir.notes import shape_of, type_of
 from mcc.lower.layout import image_or_plain
@@ -94,19 +94,7 @@ def write_tflite(graph: Graph, path: Path | str, **options: Any) -> Path:
         UnsupportedError: as `to_tflite`.
     """
     path = Path(path)
-    raw = to_tflite(graph, **options)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(raw)
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise DataError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(path),
-            hint="choose another place with -o",
-        ) from error
+    write_bytes(path, to_tflite(graph, **options))
     return path
 
 

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from mcc.budget import Budget, check_units
 from mcc.cli import main
-from mcc.compress.request import check_units
 from mcc.errors import UsageError
-from mcc.report.schema import Budget
 from mcc.runtime import get_target
 from mcc.runtime.litert_arm64_sim import LiteRtArm64Sim
 

@@ -1,0 +1,248 @@
+"""What a budget is, whether figures keep it, and by how much they miss it: nothing else compares the two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mcc.errors import UsageError
+from mcc.runtime.target import Target
+from mcc.runtime.units import Unit
+
+ROUNDING_POINTS = 1e-9  # a loss of exactly the limit, in points, is kept whatever the floating-point rounding
+
+Limit = Annotated[float, Field(gt=0.0)]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What a limit is about.
+
+    Attributes:
+        option: of the command line.
+        label: in a sentence.
+        at_least: whether figures must reach the limit; else they must not exceed it.
+        of_time: whether it is held against a latency.
+        of_cost: whether a plan can be held against it before anything is trained.
+    """
+
+    option: str
+    label: str
+    at_least: bool = False
+    of_time: bool = False
+    of_cost: bool = True
+
+
+CONSTRAINTS: Mapping[str, Constraint] = {
+    "latency_us": Constraint("--latency", "latency", of_time=True),
+    "model_cycles": Constraint("--latency", "model cycles", of_time=True),
+    "speedup": Constraint("--speedup", "speed-up", at_least=True, of_time=True),
+    "size_bytes": Constraint("--size", "file size"),
+    "memory_bytes": Constraint("--memory", "peak memory"),
+    "max_drop": Constraint("--max-drop", "accuracy lost", of_cost=False),
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a file takes, each in the unit of its constraint; None where it was not taken.
+
+    Attributes:
+        latency_us, model_cycles: of one inference; the upper bound of its interval where it has one.
+        speedup: over the original; the lower bound of its interval where it has one.
+        size_bytes, memory_bytes: of the file, and at its peak.
+        max_drop: points of the metric lost.
+    """
+
+    latency_us: float | None = None
+    model_cycles: float | None = None
+    speedup: float | None = None
+    size_bytes: float | None = None
+    memory_bytes: float | None = None
+    max_drop: float | None = None
+
+
+class Budget(BaseModel):
+    """What was asked for; a constraint that was not asked for is None.
+
+    Attributes:
+        latency_us: of one inference, in microseconds.
+        model_cycles: of one inference, on simulators.
+        speedup: over the original float model, lowered the same way.
+        size_bytes: of the file.
+        memory_bytes: peak memory, see `mcc.report.schema.Result.peak_memory_bytes`.
+        max_drop: points (hundredths) of validation accuracy that may be lost.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    latency_us: Limit | None = None
+    model_cycles: Limit | None = None
+    speedup: Limit | None = None
+    size_bytes: Annotated[int, Field(gt=0)] | None = None
+    memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    max_drop: Annotated[float, Field(ge=0.0)] | None = None
+
+    @staticmethod
+    def asked_for(**limits: Any) -> Budget:
+        """A budget of what was asked for. Raises UsageError, naming the option of what is no limit."""
+        try:
+            return Budget(**limits)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]) if first["loc"] else "budget"
+            said = str(first["msg"])
+            where = CONSTRAINTS[name].option if name in CONSTRAINTS else name
+            raise UsageError(
+                f"{first['input']!r} is no limit: {said[0].lower()}{said[1:]}", where=where
+            ) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; constraints that were not asked for are left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Names of the constraints asked for, in a fixed order."""
+        return tuple(name for name in CONSTRAINTS if getattr(self, name) is not None)
+
+    # -- parts of it, and other ones -----------------------------------------------------------------------
+
+    def _only(self, names: Sequence[str]) -> Budget:
+        return Budget(**{name: getattr(self, name) for name in names})
+
+    @property
+    def of_time(self) -> Budget:
+        """Its constraints on time alone."""
+        return self._only([name for name in self.asked if CONSTRAINTS[name].of_time])
+
+    @property
+    def of_cost(self) -> Budget:
+        """Its constraints that a plan can be held against before anything is trained."""
+        return self._only([name for name in self.asked if CONSTRAINTS[name].of_cost])
+
+    def in_unit(self, unit: Unit) -> Budget:
+        """The same with a latency in the unit of a target's costs, as planning counts them."""
+        if self.model_cycles is None:
+            return self
+        cost = unit.from_raw(self.model_cycles)
+        return self.model_copy(update={"latency_us": cost, "model_cycles": None})
+
+    def scaled(self, *, time: float = 1.0, size: float = 1.0) -> Budget:
+        """A tighter (below 1) or easier budget.
+
+        Args:
+            time: by which limits of time are multiplied; a speed-up is divided by it.
+            size: by which the limit of the file's size is multiplied.
+        """
+        changes: dict[str, Any] = {}
+        for name in self.of_time.asked:
+            limit = getattr(self, name)
+            changes[name] = limit / time if CONSTRAINTS[name].at_least else limit * time
+        if self.size_bytes is not None:
+            changes["size_bytes"] = max(1, int(self.size_bytes * size))
+        return self.model_copy(update=changes)
+
+    def time_limit(self, baseline: float | None) -> float | None:
+        """The tighter of the limits on latency and speed-up, as a latency; None where there is neither.
+
+        Args:
+            baseline: latency of the original in the unit of the budget's latency, if known.
+        """
+        limits = [self.latency_us, self.model_cycles]
+        if self.speedup is not None and baseline is not None:
+            limits.append(baseline / self.speedup)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    # -- figures against it --------------------------------------------------------------------------------
+
+    def kept(self, figures: Figures) -> dict[str, bool]:
+        """Each constraint asked for, and whether the figures keep it. A figure not taken keeps nothing."""
+        return {name: self._kept(name, getattr(figures, name)) for name in self.asked}
+
+    def _kept(self, name: str, value: float | None) -> bool:
+        limit = getattr(self, name)
+        if value is None:
+            return False
+        if CONSTRAINTS[name].at_least:
+            return value >= limit
+        return value <= limit + (ROUNDING_POINTS if name == "max_drop" else 0)
+
+    def excess(self, figures: Figures) -> float:
+        """The factor by which figures miss what they miss most; at most 1 where they keep all.
+
+        Infinite where a figure lacks; 0 without constraints. A loss of accuracy counts in shares: two points
+        more than allowed are 1.02.
+        """
+        return max((self._excess(name, getattr(figures, name)) for name in self.asked), default=0.0)
+
+    def _excess(self, name: str, value: float | None) -> float:
+        limit = getattr(self, name)
+        if value is None:
+            return math.inf
+        if name == "max_drop":
+            return 1 + (value - limit) / 100
+        return limit / value if CONSTRAINTS[name].at_least else value / limit
+
+    def over(self, name: str, value: float) -> float:
+        """By how much a figure exceeds a limit, in its unit; 0 where it does not, or there is none."""
+        limit = getattr(self, name)
+        return 0.0 if limit is None else max(0.0, value - limit)
+
+    def unsure(self, bounds: Figures, others: Figures) -> bool:
+        """Whether noise alone may decide: a bound is within one width of its interval of the limit.
+
+        The distance is the same on both sides of the limit: a rule that asked only about what is missed
+        would let pass one in several files that misses.
+
+        Args:
+            bounds: the ends of the intervals that limits are held against.
+            others: their other ends.
+        """
+        for name in self.asked:
+            bound, other, limit = getattr(bounds, name), getattr(others, name), getattr(self, name)
+            if bound is None or other is None:
+                continue
+            width = max(bound / other, other / bound)
+            if limit / width < bound < limit * width:
+                return True
+        return False
+
+
+def better(name: str, one: float, other: float) -> bool:
+    """Whether a figure keeps tighter limits of a constraint than another does."""
+    return one > other if CONSTRAINTS[name].at_least else one < other
+
+
+def check_units(budget: Budget, targets: Sequence[Target]) -> None:
+    """Refuse a latency in another unit than that of every target's costs. Raises UsageError."""
+    for asked in ("latency_us", "model_cycles"):
+        wrong = [target for target in targets if asked != target.unit.key]
+        if getattr(budget, asked) is None or not wrong:
+            continue
+        if len(wrong) < len(targets):
+            fits = next(target for target in targets if target not in wrong)
+            raise UsageError(
+                f"{fits.spec} and {wrong[0].spec} have no common unit: one has a time, one model cycles",
+                where="--latency", hint="ask for a --speedup, or run mcc compress once for each target",
+            )  # fmt: skip
+        counts, lacks = ("model cycles", "time") if wrong[0].unit.exact else ("time", "model cycles")
+        raise UsageError(
+            f"{wrong[0].spec} has {counts} and no {lacks}",
+            where="--latency",
+            hint=f"write for example {wrong[0].unit.example}, or --speedup 2x",
+        )
+
+
+def refuse_unplanned(budget: Budget, names: Sequence[str]) -> None:
+    """Refuse constraints that a plan without training cannot be held against. Raises UsageError."""
+    for name in names:
+        if getattr(budget, name) is not None:
+            raise UsageError(
+                "is only known once a network is trained or run, and nothing is planned for it",
+                where=CONSTRAINTS[name].option, hint="leave it out here; mcc compress keeps it",
+            )  # fmt: skip
