@@ -53,12 +53,12 @@ def test_a_sum_that_is_an_output_and_read_by_weights_stays_integer() -> None:
 def test_a_mean_of_a_softmax_by_fixed_weights_is_decoding() -> None:
     """As YOLOv8 exports the distances: a convolution with weights 0..15."""
     b = GraphBuilder()
-    x = b.conv2d(b.input("x", (1, 3, 8, 8)), b.constant("w", torch.randn(16, 3, 1, 1)), None, name="map")
+    x = b.conv2d(b.input("x", (1, 3, 8, 8)), b.constant("w", torch.randn(16, 3, 1, 1)), None, name="bins")
     shares = b.softmax(x, axis=1, name="shares")
     ramp = b.constant("ramp", torch.arange(16.0).reshape(1, 16, 1, 1))
     graph = b.finish(b.conv2d(shares, ramp, None, name="far"))
     assert {node.name for node in decoding(graph)} == {"shares", "far"}
-    assert last_layers(graph)[0].name == "map"
+    assert last_layers(graph)[0].name == "bins"
 
 
 def test_only_detectors_are_judged_by_their_boxes() -> None:
