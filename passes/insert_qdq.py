@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -16,21 +16,28 @@ from mcc.ir.graph import (
     add_call,
     add_constant,
     calls,
+    clean,
     constant,
+    copy_graph,
     inputs,
     is_constant,
     op_name,
     operand,
     optional_operand,
 )
+from mcc.ir.notes import note
 from mcc.pass_api import Pass, PassContext
+from mcc.quant.detectors import deviations, last_layers, reads
 from mcc.quant.groups import ScaleGroups, decide
 from mcc.quant.params import INT8_MAX, INT8_MIN, is_fake_quantize, quant_params
 from mcc.quant.placement import Placement, activation_operands, place
-from mcc.quant.ranges import OBSERVERS, Observer, bias_floor, observe_values, weight_scales
+from mcc.quant.ranges import OBSERVERS, Observed, Observer, bias_floor, observe_values, weight_scales
 from mcc.quant.regions import WEIGHTED, integer_nodes
 
 WEIGHT_LIMITS = {"int8": 127, "int7": 63}
+WORTH_FLOAT = 0.8
+"""The last layers of a detector stay float where that takes a fifth of the error away: less is the body's."""
+TRIED = 16  # images on which that is tried
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,9 @@ class InsertQdq(Pass):
     Operators that cannot change a scale (concat, pooling, reshape, ...) share it with their operands; where
     that would widen a range more than twofold, the scales stay apart and the runtime requantises. Softmax,
     sigmoid and tanh get the scale that the runtime dictates. What keeps less than 20 dB of signal to noise on
-    such a scale, though int8 could keep more, stays float by node (`mcc.quant.groups`).
+    such a scale, though int8 could keep more, stays float by node (`mcc.quant.groups`), as does what decodes
+    results behind the last weights (`mcc.quant.decoding`), and the last layers of a detector whose boxes or
+    scores would otherwise be off by more than is allowed (`mcc.quant.detectors`), where that helps.
 
     A node's note decides its precision, `float` included. Operators without integer kernel stay float, as do
     frozen nodes and what they read. A graph that holds quantisers is left as it is (`strip-qdq` takes them
@@ -101,15 +110,13 @@ class InsertQdq(Pass):
             raise Refusal("needs calibration data", where=self.name, hint="give it with --data")
         observer = cast(Observer, self.observer)
         observed = observe_values(graph, possible.values, ctx.calibration, observer)
-        placement, groups = decide(graph, self.precision, observed)
+        reasons = self._kept_for_detectors(graph, observed, ctx)
+        placement, groups = decide(graph, self.precision, observed, reasons)
         for node, reason in placement.refused.items():
             ctx.refuse(node, reason)
         if not placement.precision:
             return
-        quantised = self._quantise_weights(graph, placement, groups, ctx)
-        _quantise_values(graph, placement, groups, ctx)
-        for node, weight in quantised.items():
-            node.update_arg(1, weight)
+        self._insert_all(graph, placement, groups, ctx)
         ctx.count("requantised", len(groups.requantised))
         running = integer_nodes(graph)
         for node in placement.precision:
@@ -125,6 +132,43 @@ class InsertQdq(Pass):
     def reference(self, before: Graph, ctx: PassContext) -> None:
         """None: the numbers change by intent."""
         return None
+
+    def _insert_all(self, graph: Graph, placement: Placement, groups: ScaleGroups, ctx: PassContext) -> None:
+        quantised = self._quantise_weights(graph, placement, groups, ctx)
+        _quantise_values(graph, placement, groups, ctx)
+        for node, weight in quantised.items():
+            node.update_arg(1, weight)
+
+    def _kept_for_detectors(
+        self, graph: Graph, observed: Mapping[fx.Node, Observed], ctx: PassContext
+    ) -> dict[fx.Node, str]:
+        """The last layers of a detector, where its boxes or scores are off and they are to blame; tried."""
+        last = last_layers(graph) if reads(graph) else ()
+        asked = all(note(node).precision is None for node in last)
+        if not last or not asked or not ctx.calibration:
+            return {}
+        before = self._excess(graph, observed, (), ctx)
+        if before <= 1:
+            return {}
+        after = self._excess(graph, observed, last, ctx)
+        if after > WORTH_FLOAT * before:
+            return {}
+        reason = (
+            f"boxes or scores would be off by {before:.1f} times what is allowed, in float by {after:.1f}"
+        )
+        return dict.fromkeys(last, reason)
+
+    def _excess(
+        self, graph: Graph, observed: Mapping[fx.Node, Observed], kept: Sequence[fx.Node], ctx: PassContext
+    ) -> float:
+        """The largest share of its bound that boxes or scores use, with some layers in float."""
+        trial = copy_graph(graph)
+        named = {node.name: node for node in trial.graph.nodes}
+        seen = {named[node.name]: found for node, found in observed.items()}
+        placement, groups = decide(trial, self.precision, seen, {named[n.name]: "" for n in kept})
+        self._insert_all(trial, placement, groups, PassContext(seed=ctx.seed))
+        found = deviations(clean(trial), graph, (ctx.calibration[0][:TRIED],))
+        return max(deviation.excess for deviation in found)
 
     def _quantise_weights(
         self, graph: Graph, placement: Placement, groups: ScaleGroups, ctx: PassContext

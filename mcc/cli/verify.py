@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mcc.cli.models import default_target, deployment_form, get_target, load_model, model_options, outputs_of
+from mcc.cli.noise_check import check_integers, noise_option
 from mcc.cli.output import print_json
 from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say, say_pictures
 from mcc.cli.settings import Settings, common_options
@@ -32,12 +33,13 @@ INPUTS = 32
               help="How many inputs.")  # fmt: skip
 @click.option("--tolerance", type=click.FloatRange(0), metavar="SHARE",
               help="Largest difference allowed, as a share of the output range.")  # fmt: skip
+@noise_option
 @model_options
 @picture_options
 @common_options
 def verify(
     model: str, file: Path, target: str | None, data: str | None, count: int, tolerance: float | None,
-    input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+    allow_noise: bool, input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
 ) -> int:  # fmt: skip
     """Run MODEL here and FILE on the target, on the same inputs, and compare their outputs.
 
@@ -46,12 +48,19 @@ def verify(
     the module in PyTorch, the .onnx file in onnxruntime, given one input at a time as FILE is. Where the
     target has reference kernels, a float FILE must agree with these, too; where it tells which kernels ran,
     those for sparse weights must be as many as FILE has such weights. Exit status 1 where something differs.
+
+    That FILE computes what a quantised MODEL computes says nothing of the quantisation: MODEL is also held
+    against the float network of its weights, as mcc opt and mcc lower do, on the images of DATA or else on
+    random inputs.
     """
     check_model_file(file, raising=UsageError)
     check_model(model, weights)
     check_specs(data)
+    import torch
+
     from mcc.ir.graph import calls, outputs
     from mcc.ir.notes import shape_of
+    from mcc.quant.simulator import flavour_of
     from mcc.report.compare import compare_outputs
     from mcc.report.doubt import saturation_warning, stated_by_model
     from mcc.report.kernels import against_reference, sparse_kernels
@@ -65,6 +74,10 @@ def verify(
     graph = deployment_form(loaded.graph)
     integer = bool(calls(graph, "fake_quantize"))
     values = _inputs(graph, data, stated_by_model(model, loaded.preprocessing), count, settings)
+    noise = check_integers(
+        graph, None if data is None else [torch.from_numpy(value) for value in values],
+        allow_noise=allow_noise, settings=settings, flavour=flavour_of(file.suffix),
+    )  # fmt: skip
     reference = _reference(graph, values, integer, file)
     made = run_file(found, file, values, [shape_of(node) for node in outputs(graph)])
     result = compare_outputs(
@@ -85,7 +98,7 @@ def verify(
         figures = {name: None if value is None else value.to_dict() for name, value in more.items()}
         print_json(
             {"model": model, "file": str(file), "target": found.spec, **result.to_dict(), **figures,
-             "passed": passed}
+             "noise": noise, "passed": passed}
         )  # fmt: skip
     else:
         _show(file, found.spec, result, passed)

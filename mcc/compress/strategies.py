@@ -17,11 +17,13 @@ from mcc.compress.outcome import Outcome, reach, remembered
 from mcc.compress.planning import Planner, Trial
 from mcc.compress.sequence import prune_then_quantise
 from mcc.compress.steps import in_steps, left_share
+from mcc.compress.summary import signal_of
 from mcc.compress.training import Trainer
 from mcc.compress.why import why_notes
 from mcc.compress.workers import Repair, Repaired, candidate_graph, repair_all
 from mcc.errors import NotFiniteError, TargetError
 from mcc.ir.graph import Graph
+from mcc.quant.noise import is_integer
 from mcc.search.crew import Crew
 from mcc.search.space import Regime, Space, StrategyName, strategy_space
 
@@ -139,7 +141,21 @@ class Strategies:
         """Quantised after training: ranges from calibration data, nothing repaired."""
         regime = next((r for r in self.regimes if r.precision != "float"), Regime("int8"))
         graph = quantise(deployment_form(self.job.graph), regime, self.calibration)
+        self._check_early(graph)
         return self._finish("int8-ptq", Structure(regime), graph)
+
+    def _check_early(self, graph: Graph) -> None:
+        """Say at the first integer graph, and not after hours, that it loses the signal.
+
+        Training may mend it, so that it is an error only where none follows; what is delivered is checked
+        once more.
+        """
+        failure = signal_of(self.job, graph).failure() if is_integer(graph) else None
+        if failure is None or self.job.request.allow_noise:
+            return
+        if self.trainer.images == 0:
+            raise failure
+        log.warning("%s: %s; training may mend it", failure.where, failure.message)
 
     # -- planned strategies --------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from mcc.errors import NotFiniteError, VerificationError
 from mcc.ir import table
 from mcc.ir.graph import Graph, calls, constants, outputs, run
 from mcc.ir.notes import note, shape_of, type_of
-from mcc.quant.noise import IMAGES, check_noise
+from mcc.quant.noise import IMAGES, NoiseReport, check_noise
 from mcc.quant.params import is_fake_quantize
 from mcc.quant.simulator import flavour_of, simulate
 from mcc.report.compare import Array, Comparison, compare_outputs
@@ -198,20 +198,25 @@ def check_file(job: Job, outcome: Outcome, *, allow_noise: bool = False) -> dict
 
 
 def _check_signal(job: Job, outcome: Outcome, allow_noise: bool) -> dict[str, str]:
-    """Hold the quantised graph against the float network of its own weights, on calibration images.
+    """Hold a result's quantised graph against the float network of its own weights, on calibration images.
 
     Pruning and training change numbers by intent, and the accuracy judges them; what integers lose of the
     network that came out of them is judged here. With `allow_noise` the report carries a warning.
     """
-    batch = next(iter(job.data.batches("calibration", IMAGES, limit=IMAGES)))
-    flavour = flavour_of(outcome.file.suffix)
-    report = check_noise(outcome.graph, (torch.from_numpy(batch.inputs),), flavour=flavour)
+    report = signal_of(job, outcome.graph)
     failure = report.failure()
     if failure is not None and not allow_noise:
         raise failure
     if failure is not None:
         job.warn(f"{failure.where}: {failure.message}.")
     return {"signal to noise": report.words}
+
+
+def signal_of(job: Job, graph: Graph) -> NoiseReport:
+    """What a quantised graph keeps of its weights in float, on calibration images of a job."""
+    batch = next(iter(job.data.batches("calibration", IMAGES, limit=IMAGES)))
+    flavour = flavour_of(f".{job.target.format}")
+    return check_noise(graph, (torch.from_numpy(batch.inputs),), flavour=flavour)
 
 
 def _compared(

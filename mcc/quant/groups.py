@@ -128,15 +128,21 @@ def _covers(outer: Range, inner: Range) -> bool:
     return outer.low * _EDGE <= inner.low and inner.high <= outer.high * _EDGE
 
 
-def decide(graph: Graph, default: str, observed: Mapping[fx.Node, Observed]) -> tuple[Placement, ScaleGroups]:
+def decide(
+    graph: Graph,
+    default: str,
+    observed: Mapping[fx.Node, Observed],
+    reasons: Mapping[fx.Node, str] | None = None,
+) -> tuple[Placement, ScaleGroups]:
     """Place quantisers and tie scales; what its numbers do not allow on integers is in `Placement.refused`.
 
     Args:
         default: `int8` or `int7`, for nodes whose note says nothing.
         observed: each value of `place(graph, default)`.
+        reasons: operators that stay float whatever their numbers say, and why.
     """
     wide = {value: seen.range.width for value, seen in observed.items() if seen.range.width > GREATEST}
-    kept = Kept({}, {value: f"its values reach {width:.2g}" for value, width in wide.items()})
+    kept = Kept(reasons or {}, {value: f"its values reach {width:.2g}" for value, width in wide.items()})
     while True:  # each round keeps at least one more operator or value in float, or is the last
         placement = place(graph, default, kept)
         groups = group_scales(placement, observed)

@@ -6,6 +6,7 @@ on the same inputs, and two things are held against it:
 
 * each output of the integer simulator, and each group of its channels with like ranges: signal to noise of at
   least `OUTPUT_DB`,
+* boxes and scores of a detector: how far they are off, see `mcc.quant.detectors`,
 * each quantiser by itself: on the float value it keeps at least `LOCAL_DB`, or is less than `FALL_DB` worse
   than the best grid that int8 could have had. What later layers average away is found all the same.
 
@@ -38,6 +39,7 @@ from mcc.ir.graph import (
     outputs,
 )
 from mcc.ir.notes import shape_of
+from mcc.quant.detectors import Deviation, deviations, in_words
 from mcc.quant.fidelity import PERFECT_DB, Sample, Sampler, decibels
 from mcc.quant.params import QuantParams, is_fake_quantize, quant_params
 from mcc.quant.regions import WEIGHTED
@@ -82,12 +84,14 @@ class NoiseReport:
         random: they were random.
         worst_db: signal to noise of the worst output or group of its channels.
         lost: places below the bounds, in graph order.
+        read: how far boxes and scores of a detector are off; nothing on random inputs.
     """
 
     images: int
     random: bool
     worst_db: float
     lost: tuple[Lost, ...]
+    read: tuple[Deviation, ...] = ()
 
     @property
     def compared_on(self) -> str:
@@ -98,7 +102,8 @@ class NoiseReport:
     def words(self) -> str:
         """The result in one line."""
         kept = f"{min(self.worst_db, PERFECT_DB):.1f} dB of signal to noise in the worst output"
-        return f"against the float network on {self.compared_on}: {kept}"
+        read = f"; {in_words(self.read)}" if self.read else ""
+        return f"against the float network on {self.compared_on}: {kept}{read}"
 
     def failure(self) -> VerificationError | None:
         """The error that names the first place, or None where nothing is lost."""
@@ -168,11 +173,14 @@ def check_noise(
     worst, broken = _lost_in_outputs(graph, values, reference, flavour, random)
     lost = _lost_in_weights(graph, samples)
     lost += _lost_in_quantisers(graph, quantisers, samples, RANDOM_LOCAL_DB if random else LOCAL_DB)
+    read = () if random else deviations(graph, plain, values, flavour)
     order = {node.name: place for place, node in enumerate(graph.graph.nodes)}
     if broken and not lost:
         lost = [_where_it_fell(graph, plain, values, flavour, broken)]
+    if not lost:
+        lost = [Lost(found.read.node, found.words) for found in read if found.excess > 1]
     lost.sort(key=lambda found: order.get(found.node, 0))
-    return NoiseReport(len(values[0]), random, worst, tuple(lost))
+    return NoiseReport(len(values[0]), random, worst, tuple(lost), read)
 
 
 def _samples(

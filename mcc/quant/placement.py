@@ -15,6 +15,7 @@ from torch import fx
 from mcc.ir import table
 from mcc.ir.graph import Graph, is_constant, op_name, operands, optional_operand
 from mcc.ir.notes import note, type_of
+from mcc.quant.decoding import DECODES, decoding
 from mcc.quant.regions import INTEGER_KERNELS, MOVING, WEIGHTED
 
 
@@ -63,12 +64,15 @@ def place(graph: Graph, default: str, kept: Kept = NOTHING_KEPT) -> Placement:
     """
     wanted: dict[fx.Node, str] = {}
     refused: dict[fx.Node, str] = {}
-    unfit = _and_moved(graph, kept.values)
+    unfit, decodes = _and_moved(graph, kept.values), decoding(graph)
     for node in graph.graph.nodes:
         if node.op != "call_function":
             continue
         precision = note(node).precision or default
         reason = _float_reason(node)
+        if reason is None and node in decodes and note(node).precision is None:
+            refused[node] = DECODES
+            continue
         numbers = None if reason or precision == "float" else _reason_of_numbers(node, kept, unfit)
         if precision != "float" and reason is None and numbers is None:
             wanted[node] = precision

@@ -15,7 +15,7 @@ pooling and softmax run in float32 between conversions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -98,15 +98,22 @@ class Simulator:
     @torch.no_grad()
     def trace(self, *values: Tensor) -> dict[str, Tensor]:
         """Every computed value by node name: int8 codes where the value lives as codes, else float32."""
-        found = self._execute(values, keep=True)
+        found = self._execute(values, keep=None)
         return {node.name: v.codes if isinstance(v, Codes) else v for node, v in found.items()}
 
+    @torch.no_grad()
+    def named(self, names: Collection[str], *values: Tensor) -> dict[str, Tensor]:
+        """The named values as real numbers; one that is quantised, as its reader takes it."""
+        wanted = {node for node in self._graph.graph.nodes if node.name in names}
+        found = self._execute(values, keep=wanted)
+        return {node.name: _real(found[node]) for node in wanted}
+
     def _outputs(self, values: Sequence[Tensor]) -> list[Value]:
-        found = self._execute(values, keep=False)
+        found = self._execute(values, keep=())
         return [found[node] for node in outputs(self._graph)]
 
-    def _execute(self, values: Sequence[Tensor], keep: bool) -> dict[fx.Node, Value]:
-        """All values by node; without `keep`, only those that are still read behind the last node."""
+    def _execute(self, values: Sequence[Tensor], keep: Collection[fx.Node] | None) -> dict[fx.Node, Value]:
+        """Values by node: those that are still read behind the last node, and those to keep; None: all."""
         placeholders = inputs(self._graph)
         if len(placeholders) != len(values):
             raise GraphError(f"the graph takes {len(placeholders)} inputs, not {len(values)}")
@@ -119,7 +126,7 @@ class Simulator:
                 found[node] = self._evaluate(node, found)
                 for read in node.all_input_nodes:
                     readers[read] -= 1
-                    if not keep and readers[read] == 0:
+                    if keep is not None and readers[read] == 0 and read not in keep:
                         found.pop(read, None)
         return found
 

@@ -36,10 +36,12 @@ class Engine:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
-    """The engine that commands find in place of the real one; the working folder is empty."""
+    """The engine that commands find in place of the real one; the working folder holds what they name."""
     found = Engine()
     monkeypatch.setitem(sys.modules, "mcc.compress", SimpleNamespace(compress=found.run, plan=found.run))
     monkeypatch.chdir(tmp_path)
+    for name in ("net.py", "w"):
+        (tmp_path / name).write_text("factory = None\n", encoding="utf-8")
     return found
 
 

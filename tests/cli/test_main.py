@@ -124,7 +124,7 @@ def test_without_a_command_help_is_shown_and_the_use_is_wrong(mcc: Any) -> None:
         (["passes", "no-such-pass"], "there is no pass 'no-such-pass'"),
         (["bench", "x.tflite", "--target", "phone"], "unknown target 'phone'"),
         (["bench", "x.tflite", "--target", "litert-host"], "x.tflite: no such file"),
-        (["evaluate", "x.txt", "--data", "digits"], "x.txt: is no lowered file"),
+        (["evaluate", "x.txt", "--data", "digits"], "x.txt: no such file"),
         (["passes", "--seed", "-1"], "--seed"),
     ],
 )

@@ -69,7 +69,7 @@ def test_opt_runs_a_pass_of_ones_own(mcc: Any, tmp_path: Path) -> None:
     )
     model = stored(classifier(), "net.mcc")
     mcc("opt", model, "-p", "say-nothing", "--load", "say_nothing.py")
-    assert "no Python file" in mcc("opt", model, "-p", "x", "--load", "absent.py", status=2)
+    assert "absent.py: no such file" in mcc("opt", model, "-p", "x", "--load", "absent.py", status=2)
 
 
 def test_opt_leaves_a_reproducer_of_a_failing_pass(mcc: Any, tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_bad_models_are_one_sentence(mcc: Any) -> None:
     for arguments, said in (
         (["inspect", "absent.mcc"], "no such file"),
         (["inspect", "broken.mcc"], "has no return line"),
-        (["inspect", "broken.tflite"], "not a TFLite file"),
-        (["diff", "broken.tflite", "broken.mcc"], "not a TFLite file"),
+        (["inspect", "broken.tflite"], "is no TFLite file"),
+        (["diff", "broken.tflite", "broken.mcc"], "is no TFLite file"),
         (["opt", "no.such.module:factory", "-p", ""], "no.such.module"),
         (["lower", "nothing", "--to", "tflite"], "'nothing' is no model"),
         (["verify", "absent.mcc", "broken.tflite"], "no such file"),

@@ -255,8 +255,8 @@ def test_a_dead_branch_does_not_spoil_a_sum() -> None:
     x = b.input("x", (1, 4, 6, 6))
     alive = b.conv2d(x, weight(b, "w", 4, 4, 1, 1, gain=100.0), None)
     dead = b.conv2d(x, b.constant("dead", torch.full((4, 4, 1, 1), 1e-9)), None)
-    graph = b.finish(b.add(alive, dead))
-    assert len(integer_nodes(quantised(graph))) == 3
+    graph = b.finish(b.conv2d(b.add(alive, dead), weight(b, "reads", 1, 4, 1, 1), None))
+    assert len(integer_nodes(quantised(graph))) == 4
 
 
 def test_refusals() -> None:

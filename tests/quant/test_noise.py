@@ -133,6 +133,19 @@ def test_opt_refuses_and_warns(broken: Path, tmp_path: Path, capsys: pytest.Capt
     assert "warning: conv2d_3" in capsys.readouterr().err
 
 
+def test_verify_does_not_trust_the_graph(
+    broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file computes what its graph computes, and both are wrong."""
+    out = tmp_path / "model.onnx"
+    assert main.run(["lower", str(broken), "--to", "onnx", "-o", str(out), "--allow-noise", "-q"]) == 0
+    capsys.readouterr()
+    assert main.run(["verify", str(broken), str(out)]) == 1
+    assert "conv2d_3" in capsys.readouterr().err
+    assert main.run(["verify", str(broken), str(out), "--allow-noise"]) == 0
+    assert "warning: conv2d_3" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("factor", [64.0, 1 / 64])
 def test_compress_refuses_and_warns(
     factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -61,7 +61,7 @@ def test_inspect_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert run(["inspect", str(tmp_path / "net.mcc"), "--model-explorer", str(tmp_path / "out")]) == 0
     assert "model-explorer " in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "activation_bytes.json", "graph.json", "macs.json", "weight_bytes.json",
+        ".mcc-made.json", "activation_bytes.json", "graph.json", "macs.json", "weight_bytes.json",
     ]  # fmt: skip
 
 

@@ -1,0 +1,71 @@
+"""What computes results from what the last layers with weights give, and why it stays float.
+
+Behind the last weights stands what turns maps into results: offsets into boxes, distributions into distances,
+a picture's detail onto its enlargement. Nobody averages over it: whoever reads the outputs reads each number.
+Each step on integers would round to a 255th of the range once more and cut off what lies beyond it, and saves
+no time beside the layers with weights. By hand one leaves it in float, and so does `insert-qdq`:
+
+* sums, differences and products of which no operator with weights reads what becomes of them,
+* a softmax, sigmoid or tanh from which these compute on; one that is only moved to an output stays integer,
+  for its dictated scale has steps of 1/256 of what it can reach at all,
+* a layer of fixed weights that takes the mean of a softmax (distances of YOLOv8, heat maps of joints).
+"""
+
+from __future__ import annotations
+
+from torch import fx
+
+from mcc.ir.graph import Graph, calls, is_constant, op_name, operands, optional_operand
+from mcc.ir.notes import shape_of
+from mcc.quant.regions import FIXED_OUTPUTS, MOVING, WEIGHTED
+
+ARITHMETIC = frozenset({"add", "sub", "mul"})
+
+DECODES = "no weights follow: it computes what is read, in float"
+
+
+def decoding(graph: Graph) -> set[fx.Node]:
+    """The operators with an integer kernel that decode results, see the module."""
+    followed = followed_by_weights(graph)
+    found: set[fx.Node] = set()
+    for node in reversed(calls(graph)):
+        if node in followed:
+            continue
+        name = op_name(node)
+        computes = name in ARITHMETIC or _takes_mean_of_softmax(node)
+        dictated = name in FIXED_OUTPUTS and any(_computed_on(user, found) for user in node.users)
+        if computes or dictated:
+            found.add(node)
+    return found
+
+
+def followed_by_weights(graph: Graph) -> set[fx.Node]:
+    """The values that operators with weights compute from; means of a softmax do not count as such."""
+    found: set[fx.Node] = set()
+    for node in reversed(calls(graph)):
+        weighted = op_name(node) in WEIGHTED and not (_takes_mean_of_softmax(node) and node not in found)
+        if weighted or node in found:
+            found.update(value for value in operands(node) if not is_constant(value))
+    return found
+
+
+def _computed_on(user: fx.Node, found: set[fx.Node]) -> bool:
+    """Whether a reader computes from a value, itself or behind operators that only move it."""
+    if user.op == "output":
+        return False
+    if user in found or op_name(user) not in MOVING:
+        return True
+    return any(_computed_on(reader, found) for reader in user.users)
+
+
+def _takes_mean_of_softmax(node: fx.Node) -> bool:
+    """Whether an operator has constant weights for one result each, and reads a softmax."""
+    if op_name(node) not in WEIGHTED:
+        return False
+    weight = optional_operand(node, 1)
+    if weight is None or not is_constant(weight) or shape_of(weight)[0] != 1:
+        return False
+    value = operands(node)[0]
+    while value.op == "call_function" and op_name(value) in MOVING and op_name(value) != "concat":
+        value = operands(value)[0]
+    return value.op == "call_function" and op_name(value) == "softmax"

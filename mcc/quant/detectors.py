@@ -1,0 +1,157 @@
+"""What is read off a detector one by one, boxes and scores, and how far integers move it.
+
+The signal to noise of an output says little here: boxes of a hundred pixels carry places that are off by ten,
+and a classifier whose logits keep 7 dB still names its class. A detector is told by its outputs: some numbers
+come from a sigmoid or softmax, others from arithmetic behind the last weights, both perhaps joined in one
+tensor. The bounds are those of a person who lays the boxes over each other:
+
+* boxes, and whatever else arithmetic gives, within `BOX_SHARE` of the range that they have on the data,
+* scores within `SCORE`,
+
+for 99 of 100 numbers. The worst one of thousands is stated and not judged: int8 networks that were trained
+have it at several times that, and it says more about one picture than about the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from mcc.interpret import values_of
+from mcc.ir.graph import Graph, calls, op_name, operands, outputs
+from mcc.quant.decoding import followed_by_weights
+from mcc.quant.params import is_fake_quantize
+from mcc.quant.regions import MOVING, WEIGHTED
+from mcc.quant.simulator import Flavour, Simulator
+
+BOX_SHARE = 0.01
+SCORE = 0.02
+MOST = 0.99
+"""Share of the numbers that has to keep the bounds."""
+
+_SCORES = frozenset({"sigmoid", "softmax"})
+_COMPUTED = frozenset({"add", "sub", "mul", "div", "exp", "pow", "sqrt", "sum", "clamp"})
+"""Operators that boxes come out of. Means and activations also end networks that are no detectors."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """A value that outputs consist of.
+
+    Attributes:
+        node: its name.
+        output: place of the first output that it is a part of.
+        scores: it is of 0..1 and comes from a sigmoid or softmax; else it is computed, as boxes are.
+    """
+
+    node: str
+    output: int
+    scores: bool
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far a value is from its float one.
+
+    Attributes:
+        read: the value.
+        most: what 99 of 100 numbers keep within: a share of the range for boxes, as it is for scores.
+        worst: of all numbers, likewise.
+    """
+
+    read: Read
+    most: float
+    worst: float
+
+    @property
+    def excess(self) -> float:
+        """Share of the bound that is used; above 1 it is broken."""
+        return self.most / (SCORE if self.read.scores else BOX_SHARE)
+
+    @property
+    def words(self) -> str:
+        """What is wrong, in words."""
+        if self.read.scores:
+            return f"1 of 100 scores is off by more than {self.most:.3f}, {SCORE:g} is allowed"
+        return (
+            f"1 of 100 boxes is off by more than {self.most:.1%} of their range, {BOX_SHARE:.0%} is allowed"
+        )
+
+
+def reads(graph: Graph) -> tuple[Read, ...]:
+    """The boxes and scores of a detector, in graph order; nothing for other networks."""
+    found: dict[str, Read] = {}
+    for place, value in enumerate(outputs(graph)):
+        front = [value]
+        while front:
+            node = front.pop()
+            if node.op != "call_function" or node.name in found:
+                continue
+            if is_fake_quantize(node) or op_name(node) in MOVING - {"clamp"}:
+                front.extend(operands(node)[:1] if is_fake_quantize(node) else operands(node))
+            elif op_name(node) in _SCORES or op_name(node) in _COMPUTED:
+                found[node.name] = Read(node.name, place, op_name(node) in _SCORES)
+    both = {read.scores for read in found.values()}
+    order = [node.name for node in graph.graph.nodes]
+    return tuple(sorted(found.values(), key=lambda r: order.index(r.node))) if len(both) == 2 else ()
+
+
+def last_layers(graph: Graph) -> tuple[fx.Node, ...]:
+    """The operators with weights whose results no other one reads, and no output as they are."""
+    followed = followed_by_weights(graph)
+    shown = set(outputs(graph))
+    return tuple(n for n in calls(graph, *WEIGHTED) if n not in followed and n not in shown)
+
+
+def deviations(
+    graph: Graph, plain: Graph, values: Sequence[Tensor], flavour: Flavour = "xnnpack"
+) -> tuple[Deviation, ...]:
+    """How far the boxes and scores of a quantised graph are from those of its float network.
+
+    Args:
+        plain: the float network, whose operators have the same names.
+        values: inputs [N, ...].
+    """
+    wanted_of = reads(plain)
+    if not wanted_of:
+        return ()
+    names = {read.node for read in wanted_of}
+    wanted = values_of(plain, values, names)
+    made = Simulator(graph, flavour).named(names, *values)
+    spans = _spans(wanted_of, wanted)
+    return tuple(_deviation(r, made[r.node], wanted[r.node], spans.get(r.output, 1.0)) for r in wanted_of)
+
+
+def _spans(found: Sequence[Read], values: Mapping[str, Tensor]) -> dict[int, float]:
+    """Range of the boxes of each output."""
+    ends: dict[int, tuple[float, float]] = {}
+    for read in found:
+        if not read.scores:
+            low, high = (float(end) for end in torch.aminmax(values[read.node]))
+            old = ends.get(read.output, (low, high))
+            ends[read.output] = min(low, old[0]), max(high, old[1])
+    return {output: high - low for output, (low, high) in ends.items()}
+
+
+def _deviation(read: Read, made: Tensor, wanted: Tensor, span: float) -> Deviation:
+    unit = 1.0 if read.scores or not span > 0 else span
+    errors = ((made - wanted).abs() / unit).flatten()
+    place = max(1, round(MOST * len(errors)))
+    return Deviation(read, float(errors.kthvalue(place).values), float(errors.max()))
+
+
+def in_words(found: Sequence[Deviation]) -> str:
+    """All deviations in one phrase, the largest of either kind; empty for none."""
+    parts: list[str] = []
+    for scores, what, form in ((False, "boxes", "{:.1%}"), (True, "scores", "{:.3f}")):
+        kind = [d for d in found if d.read.scores == scores]
+        if kind:
+            most, worst = (
+                form.format(max(part)) for part in zip(*((d.most, d.worst) for d in kind), strict=True)
+            )
+            behind = "" if scores else " of their range"
+            parts.append(f"99 of 100 {what} within {most}{behind}, the worst {worst} off")
+    return ", ".join(parts)
