@@ -111,7 +111,7 @@ def test_bad_models_are_one_sentence(mcc: Any) -> None:
         (["diff", "broken.tflite", "broken.mcc"], "is no TFLite file"),
         (["opt", "no.such.module:factory", "-p", ""], "no.such.module"),
         (["lower", "nothing", "--to", "tflite"], "'nothing' is no model"),
-        (["verify", "absent.mcc", "broken.tflite"], "no such file"),
+        (["verify", "absent.mcc", "broken.tflite"], "is no TFLite file"),
     ):
         text = mcc(*arguments, status=2)
         assert said in text, text
