@@ -122,11 +122,21 @@ def stated_normalisation(preprocessing: Preprocessing | None) -> dict[str, Any]:
 
 
 def stated_preprocessing(spec: str, loaded: LoadedModel) -> Stated | None:
-    """What the command line says of a MODEL's pictures, else what that states; None where neither does."""
+    """What the command line says of a MODEL's pictures, else what that states; None where neither does.
+
+    Raises:
+        DataError: it is for another number of channels than the model takes.
+    """
     from mcc.cli.pictures import asked_pictures
+    from mcc.ir.graph import inputs
+    from mcc.ir.notes import shape_of
     from mcc.report.doubt import stated_by_model
 
-    return asked_pictures().over(stated_by_model(spec, loaded.preprocessing))
+    found = asked_pictures().over(stated_by_model(spec, loaded.preprocessing))
+    pictures = [shape for shape in map(shape_of, inputs(loaded.graph)) if len(shape) == 4]
+    if found is not None and pictures:
+        found.preprocessing.for_channels(pictures[0][1])
+    return found
 
 
 def outputs_of(loaded: LoadedModel) -> tuple[Output, ...]:

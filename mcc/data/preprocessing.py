@@ -124,13 +124,13 @@ class Preprocessing:
         if wrong not in (1, channels):
             raise DataError(
                 f"the preprocessing is for {wrong} channels, the network takes {channels}",
-                where="preprocessing",
-            )
+                where="preprocessing", hint=f"give one mean and one deviation, or {channels} of each",
+            )  # fmt: skip
         if self.channels != "rgb" and channels != COLOURS:
             raise DataError(
                 f"the channel order {self.channels} is for {COLOURS} channels, the network takes {channels}",
-                where="preprocessing",
-            )
+                where="preprocessing", hint="leave the order out",
+            )  # fmt: skip
         mean = self.mean * channels if len(self.mean) == 1 else self.mean
         std = self.std * channels if len(self.std) == 1 else self.std
         return replace(self, mean=mean, std=std)

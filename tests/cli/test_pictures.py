@@ -54,6 +54,7 @@ def infinite():
     net.colour.weight.data *= 3e36  # finite for numbers near one, not for pixels
     return net, EX, Preprocessing(scale=1.0)
 def text(): return Net(), EX, "imagenet"
+def two(): return Net(), EX, Preprocessing((0.5, 0.5))
 '''
 
 
@@ -138,6 +139,18 @@ def test_refused_in_a_sentence(
     words = ["evaluate", f"nets.py:{name}", "--target", "ort-host", "--data", "nets.py:data", *options]
     assert main.run(words) == status
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("lower", "--to", "tflite"), ("opt", "-O0", "-o", "a.mcc")])
+def test_no_file_states_what_no_picture_can_have(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    """A file is refused where it is written, not on the phone."""
+    assert main.run([command[0], "nets.py:two", *command[1:]]) == 2
+    said = capsys.readouterr().err
+    assert "the preprocessing is for 2 channels, the network takes 3" in said
+    assert "give one mean and one deviation, or 3 of each" in said
+    assert {path.suffix for path in folder.iterdir()} <= {".py", ""}
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "tflite"])
