@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mcc.errors import TargetError, UsageError
+from mcc.errors import DataError, TargetError, UsageError
 from mcc.ir.graph import Graph, GraphBuilder, run
 from mcc.lower.pte.writer import to_pte, write_pte
 from mcc.runtime import get_target
