@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mcc.errors import TargetError, UsageError
-from mcc.ir.first_look import check_model_file
+from mcc.files import readable_file
 from mcc.runtime.facts import TargetFacts
 from mcc.runtime.processor import host_device
 from mcc.runtime.samples import LatencySamples
@@ -285,7 +285,7 @@ class Target(ABC):
         path = Path(file)
         if path.suffix not in self.suffixes:
             raise UsageError(f"target {self.name} runs {' or '.join(self.suffixes)} files", where=str(path))
-        check_model_file(path, raising=UsageError)
+        readable_file(path, raising=UsageError)  # what it holds is for the runtime to say, in its own process
         self.check_threads(threads)
         state = self.available()
         if not state.ok:
