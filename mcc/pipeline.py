@@ -23,7 +23,7 @@ from mcc.errors import MccError, Refusal, UsageError, VerificationError
 from mcc.ir.graph import Graph, constants, copy_graph, first_line, operands
 from mcc.ir.notes import annotate, note
 from mcc.ir.outputs import written_with
-from mcc.ir.storage import save_graph
+from mcc.ir.storage import load_graph, save_graph
 from mcc.ir.text import print_graph
 from mcc.pass_api import PLAIN_VALUE, Pass, PassContext, all_passes, apply_pass, make_pass
 from mcc.verify import check_pass
@@ -267,12 +267,14 @@ class _Runner:
         if self.options.reproducer is None:
             return
         path = self.options.reproducer / f"before-{step.name}.mcc"
-        number = 1
-        while any(map(os.path.lexists, written_with(path))):  # an earlier one may be what is being repeated
+        number, taken = 1, any(map(os.path.lexists, written_with(path)))
+        while taken and not _holds(path, graph):  # one that does is what is being repeated
             number += 1
             path = path.with_name(f"before-{step.name}.{number}.mcc")
+            taken = any(map(os.path.lexists, written_with(path)))
         try:
-            save_graph(graph, path)
+            if not taken:
+                save_graph(graph, path)
         except MccError as unwritten:
             log.warning("no reproducer: %s", unwritten)
             return
@@ -285,6 +287,14 @@ class _Runner:
         if self.ctx.calibration and "--data" not in self.options.repeat:
             repeat += " and the same --data"
         error.hint = f"{error.hint}; {repeat}" if error.hint else repeat
+
+
+def _holds(path: Path, graph: Graph) -> bool:
+    """Whether a graph lies in a file already."""
+    try:
+        return not differs(load_graph(path), graph)
+    except (MccError, KeyError):  # damaged, or with other constants
+        return False
 
 
 def differs(before: Graph, after: Graph) -> bool:

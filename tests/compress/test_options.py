@@ -39,6 +39,8 @@ REFUSED_FOR_SEVERAL = {"plan_file", "steps"}
 @pytest.fixture(autouse=True)
 def _own_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache_dir: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("net.py", "other.py", "w.safetensors"):
+        Path(name).write_text("f = None\n")
     Path("plan.json").write_text(json.dumps({"structure": STRUCTURE}))
     Path("pictures.json").write_text(json.dumps({"mean": [0.5], "std": [0.5]}))
     graph = parse_graph("mcc 1\n%x = input() {} : f32[1,3,8,8]\n%y = relu(%x) {} : f32[1,3,8,8]\nreturn %y\n")

@@ -16,6 +16,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from mcc.errors import DataError
+from mcc.lower.onnx.writer import to_onnx
 from mcc.lower.tflite.reader import read_tflite
 from tools.fuzz import worker
 from tools.fuzz.__main__ import GOOD
@@ -76,7 +77,9 @@ def test_the_fuzzer_notices_a_traceback_and_what_is_no_sentence(
         raise ZeroDivisionError("of course")
 
     monkeypatch.setitem(load._READERS, ".onnx", crash)
-    assert worker._read_one("onnx", b"", tmp_path)[0] == "TRACEBACK"
+    b = GraphBuilder()
+    model = to_onnx(b.finish(b.relu(b.input("x", (1, 4)))))
+    assert worker._read_one("onnx", model, tmp_path)[0] == "TRACEBACK"
 
 
 def test_an_unpickled_class_is_an_event_that_the_worker_watches() -> None:
