@@ -16,6 +16,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from mcc.errors import DataError
+from mcc.ir.graph import GraphBuilder
 from mcc.lower.onnx.writer import to_onnx
 from mcc.lower.tflite.reader import read_tflite
 from tools.fuzz import worker
