@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from mcc.errors import MccError, UnsupportedError
-from mcc.frontend import capture, load_model, onnx_fold
+from mcc.frontend import allowance, capture, load_model
 from mcc.ir import limits
 from mcc.ir.graph import run
 from mcc.ir.limits import TooLargeError, check_graph
@@ -149,8 +149,30 @@ def test_without_the_bound_the_constant_is_made(tmp_path: Path, monkeypatch: pyt
     """The check bites: with a bound above what one of these asks for, it passes."""
     nodes, stored = GROWING["many of some size"]
     path = written(tmp_path, [*nodes, *USE], stored)
-    monkeypatch.setattr(onnx_fold, "ALL_BYTES", 2 << 30)
+    monkeypatch.setattr(allowance, "ALL_BYTES", 2 << 30)
     load_model(path)
+
+
+class Growing(nn.Module):
+    """Makes so many constants of 16 MiB each of nothing."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index in range(self.count):
+            x = x + torch.full((1 << 22,), float(index)).sum()
+        return x
+
+
+def test_constants_that_a_torch_model_makes_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.zeros(1, 3, 8, 8)
+    capture(Growing(2), (x,))
+    with pytest.raises(UnsupportedError, match="makes constants beyond what mcc handles"):
+        capture(Growing(20), (x,))
+    monkeypatch.setattr(allowance, "ALL_BYTES", 2 << 30)
+    capture(Growing(20), (x,))
 
 
 @pytest.mark.parametrize(
