@@ -23,7 +23,7 @@ from mcc.cli.pictures import (
 )
 from mcc.cli.progress import progress_for
 from mcc.cli.settings import Settings, common_options
-from mcc.ir.first_look import check_specs
+from mcc.ir.first_look import check_model, check_specs
 
 if TYPE_CHECKING:
     from mcc.data import DataModule
@@ -54,6 +54,8 @@ def evaluate(
     Pictures are prepared as the options say, else as FILE states, else as is usual for the data; which of
     these it was is said. A file that does no better than guessing is warned of.
     """
+    for name in files:
+        check_model(name, weights)
     check_specs(data)
     asked_pictures()  # what cannot be is refused before any work
     entries: list[dict[str, Any]] = []

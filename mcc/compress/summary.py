@@ -24,6 +24,7 @@ from mcc.errors import NotFiniteError, VerificationError
 from mcc.ir import table
 from mcc.ir.graph import Graph, calls, constants, outputs, run
 from mcc.ir.notes import note, shape_of, type_of
+from mcc.lower.formats import get_format
 from mcc.quant.noise import IMAGES, NoiseReport, check_noise
 from mcc.quant.params import is_fake_quantize
 from mcc.quant.simulator import flavour_of, simulate
@@ -215,7 +216,7 @@ def _check_signal(job: Job, outcome: Outcome, allow_noise: bool) -> dict[str, st
 def signal_of(job: Job, graph: Graph) -> NoiseReport:
     """What a quantised graph keeps of its weights in float, on calibration images of a job."""
     batch = next(iter(job.data.batches("calibration", IMAGES, limit=IMAGES)))
-    flavour = flavour_of(f".{job.target.format}")
+    flavour = flavour_of(get_format(job.target.format).suffix)
     return check_noise(graph, (torch.from_numpy(batch.inputs),), flavour=flavour)
 
 

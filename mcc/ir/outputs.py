@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mcc.errors import DataError, UsageError
-from mcc.files import write_beside
+from mcc.files import write_text
 from mcc.ir.json_file import read_json
 
 MADE = ".mcc-made.json"
@@ -118,9 +118,8 @@ def check_folder(folder: Path, names: Iterable[str], inputs: Iterable[Path], *, 
 
 
 def note_made(folder: Path, names: Iterable[str]) -> None:
-    """Remember in a folder what mcc wrote there. Raises GraphError where it cannot be written."""
-    text = json.dumps(sorted({*names, *_made(folder)}))
-    write_beside(folder / MADE, lambda p: p.write_text(text, encoding="utf-8"))
+    """Remember in a folder what mcc wrote there. Raises DataError where it cannot be written."""
+    write_text(folder / MADE, json.dumps(sorted({*names, *_made(folder)})))
 
 
 def _made(folder: Path) -> frozenset[str]:

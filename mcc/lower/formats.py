@@ -11,7 +11,7 @@ the target (`mcc.runtime.facts`), not here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -66,7 +66,7 @@ class Format:
     kernels: Callable[[Graph, bool], bytes]
     storage: Storage
     options: tuple[str, ...] = ()
-    routes: tuple[str, ...] = field(default=())
+    routes: tuple[str, ...] = ()
 
     def write(self, graph: Graph, stem: Path, **options: Any) -> Path:
         """Lower a graph into `stem` and the suffix, whole or not at all.
@@ -98,7 +98,7 @@ def get_format(name: str) -> Format:
     """A format by name. Raises UsageError for one that there is not."""
     found = formats().get(name)
     if found is None:
-        raise UsageError(f"mcc cannot write {name!r}", where="--to", hint=f"use {', '.join(formats())}")
+        raise UsageError(f"mcc cannot write {name!r} files", hint=f"it writes {', '.join(formats())}")
     return found
 
 

@@ -1,7 +1,7 @@
 """What computes results from what the last layers with weights give, and why it stays float.
 
 Behind the last weights stands what turns maps into results: offsets into boxes, distributions into distances,
-a picture's detail onto its enlargement. Nobody averages over it: whoever reads the outputs reads each number.
+a picture's detail onto its enlargement. Nothing averages over it: each number of the outputs is read alone.
 Each step on integers would round to a 255th of the range once more and cut off what lies beyond it, and saves
 no time beside the layers with weights. By hand one leaves it in float, and so does `insert-qdq`:
 

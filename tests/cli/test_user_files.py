@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,15 +110,18 @@ def test_an_unreadable_file_is_refused(
     assert "Permission denied" in capsys.readouterr().err
 
 
-def test_a_refusal_does_not_wait_for_torch(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    (tmp_path / "x.onnx").write_text("hello")
+def test_no_refusal_waits_for_torch(tmp_path: Path) -> None:
+    """All commands in one process: the first that imports it is named."""
+    for name in ("net.py", "data.py"):
+        (tmp_path / name).write_text("")
     code = (
-        "import sys; from mcc.cli.main import run; "
-        f"status = run(['inspect', {str(tmp_path / 'x.onnx')!r}]); "
-        "sys.exit(9 if 'torch' in sys.modules else status)"
+        "import json, shlex, sys; from mcc.cli.main import run\n"
+        "for place, words in json.loads(sys.argv[1]).items():\n"
+        "    assert run(shlex.split(words)) == 2, place\n"
+        "    assert 'torch' not in sys.modules, place\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert found.returncode == 2, found.stderr
+    commands = json.dumps({place: words.replace("F", "absent", 1) for place, words in PLACES.items()})
+    found = subprocess.run(
+        [sys.executable, "-c", code, commands], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr

@@ -169,13 +169,7 @@ def read_labels(model: bytes) -> list[str]:
             if archive.getinfo(name).file_size > MAX_LABELS_BYTES:
                 return []
             return archive.read(name).decode().splitlines()
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        KeyError,
-        ValueError,
-    ):
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError):
+        return []
+    except RuntimeError:  # encrypted; or NotImplementedError, one of its kind: packed in an unknown way
         return []
