@@ -11,8 +11,8 @@ import numpy as np
 from mcc.analysis.channel_groups import ChannelAnalysis, ChannelGroup, analyse_channels
 from mcc.analysis.shrink import refill_producers, shrink, zero_readers
 from mcc.errors import Refusal
-from mcc.ir.graph import Graph, constant, copy_graph
-from mcc.ir.notes import annotate, note
+from mcc.ir.graph import Graph, constant, copy_graph, op_name
+from mcc.ir.notes import annotate, note, shape_of
 from mcc.pass_api import Pass, PassContext
 
 
@@ -59,6 +59,8 @@ class PruneChannels(Pass):
         for group in analysis.groups:
             if group.frozen is not None:
                 ctx.refuse(group.name, group.frozen)
+            elif group.width == 1:
+                ctx.refuse(group.name, _inseparable(graph, analysis, group))
         removed = self._removed(graph, analysis)
         ctx.count("channels removed", len(removed))
         decided = [name for group in _noted(graph, analysis).groups for name in group.producers]
@@ -102,6 +104,28 @@ class PruneChannels(Pass):
         count = -(-max(1, round(group.width * self.keep)) // self.round) * self.round
         order = sorted(group.classes, key=lambda label: (-norms[label], label))
         return set(order[count:])
+
+
+def _inseparable(graph: Graph, analysis: ChannelAnalysis, group: ChannelGroup) -> str:
+    """Why the only class of a group cannot go, with the operator that ties its channels to one another."""
+    (label,) = group.classes
+    channels = max(max(analysis.labels[name].shape) for name in group.producers)
+    if channels == 1:
+        return "has one channel"
+    tying = next(
+        (
+            node.name
+            for node in graph.graph.nodes
+            if node.op == "call_function"
+            and node.name not in group.producers
+            and (analysis.labels[node.name] == label).any()
+            and len(shape_of(node)) > 1
+            and op_name(node) in ("reshape", "transpose", "matmul", "group_norm", "layer_norm")
+        ),
+        None,
+    )
+    where = f" by {tying}" if tying else ""
+    return f"its {channels} channels are tied together{where}: all of them would have to go"
 
 
 @dataclass(frozen=True)

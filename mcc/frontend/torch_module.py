@@ -65,6 +65,7 @@ def capture(module: nn.Module, example_inputs: Sequence[Tensor], cut: Sequence[s
             output that depends on the length of the batch.
         VerificationError: the captured graph computes other numbers than the module.
     """
+    _check_kind(module)
     shapes = [_checked(index, value) for index, value in enumerate(example_inputs)]
     if cut and not is_module_cut(module, cut):
         return cut_graph(capture(module, example_inputs), cut)
@@ -129,6 +130,29 @@ def capture_program(program: Program) -> Graph:
             fixed=not program.open_batch,
         )
     return graph
+
+
+def _check_kind(module: nn.Module) -> None:
+    """Raise UnsupportedError for modules that torch.export cannot read, or whose weights are integers."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UnsupportedError(
+            "the model is a TorchScript module, which cannot be captured",
+            hint="give the nn.Module that it was made from, or export it to ONNX",
+        )
+    for name, part in module.named_modules():
+        home = type(part).__module__ + "."
+        if home.startswith("torch.") and ".quantized." in home:
+            raise UnsupportedError(
+                f"the model is quantised already: {name or 'it'} is a {type(part).__module__}."
+                f"{type(part).__name__}",
+                hint="give the float model; mcc quantises it",
+            )
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if value.is_inference():
+            raise UnsupportedError(
+                f"{name} was made under torch.inference_mode(), and cannot be captured",
+                hint="build the model outside of it, or under torch.no_grad()",
+            )
 
 
 def _checked(index: int, value: object) -> tuple[int, ...]:

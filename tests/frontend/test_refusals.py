@@ -112,6 +112,26 @@ def test_inputs(example: Any, part: str) -> None:
         capture(nn.Identity(), (example,))
 
 
+def _made_in_inference_mode() -> nn.Module:
+    with torch.inference_mode():
+        return nn.Conv2d(3, 4, 3)
+
+
+KINDS: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "TorchScript": (lambda: torch.jit.ScriptModule(), "a TorchScript module"),
+    "made in inference mode": (_made_in_inference_mode, "weight was made under torch.inference_mode"),
+    "quantised": (lambda: torch.ao.nn.quantized.ReLU6(), "quantised already"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_modules_that_cannot_be_captured_are_named(kind: str) -> None:
+    make, part = KINDS[kind]
+    with pytest.raises(UnsupportedError, match=part) as caught:
+        capture(make(), (torch.zeros(1, 3, 8, 8),))
+    assert caught.value.hint
+
+
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UnsupportedError):
         capture(Branch(), (torch.zeros(MAP),))

@@ -57,6 +57,20 @@ def test_widths_are_shares_rounded_up(keep: float, rounding: int, left: list[int
     assert widths(prune(network(), keep=keep, round=rounding).graph) == left
 
 
+def test_channels_that_are_tied_together_are_left_alone_with_the_operator_that_ties_them() -> None:
+    """Group norm as exporters to ONNX write it: the maps of each group in one row."""
+    b = GraphBuilder()
+    x = b.conv2d(b.input("x", (1, 3, 6, 6)), b.constant("w", torch.randn(8, 3, 1, 1)), None, name="first")
+    rows = b.reshape(x, shape=(2, 144), name="rows")
+    normal = b.group_norm(rows, None, None, groups=2, eps=1e-5)
+    back = b.reshape(normal, shape=(8, 6, 6))
+    graph = b.finish(b.conv2d(back, b.constant("v", torch.randn(4, 8, 1, 1)), None, name="last"))
+    result = prune(graph, keep=0.5)
+    assert widths(result.graph) == [8, 4]
+    reason = dict(result.reports[0].refusals)["first"]
+    assert reason == "its 8 channels are tied together by rows: all of them would have to go"
+
+
 def test_the_weakest_channels_go() -> None:
     graph = network()
     with torch.no_grad():
