@@ -12,7 +12,7 @@ from PIL import Image
 from tools.hostile.case import FAILED, JOB_S, REFUSED, WORKS, Case
 from tools.hostile.inputs import data, network, onnx_file
 
-JUDGE = "evaluate m.onnx --data data.py:data --preprocessing-of net.py:net"
+JUDGE = "evaluate m.onnx --data data.py:data"
 EITHER = REFUSED | WORKS  # a warning, or refused with the reason
 
 

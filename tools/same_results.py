@@ -1,0 +1,216 @@
+"""Whether two checkouts give the same plans, files and figures: run at one, run at the other, compare.
+
+    python -m tools.same_results run out/before --weights DIR --cifar DIR     at the commit before
+    python -m tools.same_results run out/after --weights DIR --cifar DIR --tape out/before
+    python -m tools.same_results compare out/before out/after
+
+Each case is one `mcc.compress` with a fixed seed in an empty cache. Costs on `litert-arm64-sim:a76` are counted
+and come out alike by themselves. Those of `litert-host` are measured and written on a tape by the first run;
+the second reads them from there, in the order in which a file was measured, and says how often it had to
+measure because the tape has no such file: that alone shows that something else was planned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from pydantic import TypeAdapter
+
+import mcc.compress
+from mcc.errors import ConstraintError
+from mcc.runtime import get_target
+from mcc.runtime.samples import LatencySamples
+from mcc.runtime.target import OpTime, Target
+from tools.results.data import named
+
+SIMULATED, HOST = "litert-arm64-sim:a76", "litert-host"
+NETWORKS = "tools/baselines/networks.py"
+IGNORED = ("stages", "versions", "command", "timed_at", "remembered", "target")
+_SECONDS = re.compile(r"\d{4}-\d\d-\d\d(T[\d:+]+)?")
+KINDS: dict[str, TypeAdapter[Any]] = {
+    "time": TypeAdapter(list[LatencySamples]),
+    "profile": TypeAdapter(list[OpTime]),
+    "peak_memory": TypeAdapter(int),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One job."""
+
+    name: str
+    model: str
+    weights: str
+    target: str
+    epochs: float = 0.0
+    cifar: bool = True
+    budget: dict[str, Any] = field(default_factory=lambda: {"speedup": 2.0})
+
+
+CASES = tuple(
+    Case(f"{network} on {target.partition(':')[0]}", f"{NETWORKS}:{network}", network, target)
+    for network in ("resnet20", "mobilenet_v2")
+    for target in (SIMULATED, HOST)
+) + tuple(
+    Case(f"digits on {target.partition(':')[0]}{', trained' if epochs else ''}",
+         "mcc.examples.digits:network", "digits", target, epochs, False)
+    for target, epochs in ((SIMULATED, 0.0), (HOST, 0.0), (HOST, 1.0))
+)  # fmt: skip
+
+
+class Tape:
+    """Measurements of one target: recorded, or read back where a tape has them.
+
+    Args:
+        path: what this run measured, for a later one.
+        read: of an earlier run; None records alone.
+    """
+
+    def __init__(self, path: Path, read: Path | None) -> None:
+        self.path = path
+        self.kept: dict[str, list[Any]] = {}
+        self.known: dict[str, list[Any]] = json.loads(read.read_text()) if read and read.exists() else {}
+        self.asked: Counter[str] = Counter()
+        self.missing = 0
+
+    def wrap(self, target: Target) -> Callable[[], None]:
+        """Measure through the tape from now on; what is returned ends that."""
+        kind, before = type(target), {name: getattr(type(target), name) for name in KINDS}
+
+        def wrapped(name: str) -> Callable[..., Any]:
+            def measure(one: Target, files: Any, *args: Any, **kwargs: Any) -> Any:
+                return self._figure(name, one, files, lambda: before[name](one, files, *args, **kwargs))
+
+            return measure
+
+        for name in KINDS:
+            setattr(kind, name, wrapped(name))
+        return lambda: [setattr(kind, name, method) for name, method in before.items()] and None
+
+    def _figure(self, name: str, target: Target, files: Any, measure: Callable[[], Any]) -> Any:
+        many = [files] if isinstance(files, Path | str) else files
+        marks = ",".join(hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for file in many)
+        key = f"{name} {target.spec} {marks}"
+        turn = self.asked[key]
+        self.asked[key] += 1
+        adapter, found = KINDS[name], self.known.get(key, [])
+        if found:
+            value = adapter.validate_python(found[min(turn, len(found) - 1)])
+        else:
+            self.missing += bool(self.known)
+            value = measure()
+        self.kept.setdefault(key, []).append(adapter.dump_python(value, mode="json"))
+        self.path.write_text(json.dumps(self.kept))
+        return value
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What is compared of a finished job: plan, bytes of every file, figures."""
+    report = json.loads((folder / "report.json").read_text())
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".tflite", ".onnx", ".pte"))
+    plan = json.loads((folder / "plan.json").read_text())
+    return {
+        "plan": plan["structure"],
+        "files": {str(p.relative_to(folder)): digest(p) for p in files if "trials" not in p.parts},
+        "report": json.loads(_SECONDS.sub("", json.dumps({k: v for k, v in report.items() if k not in IGNORED}))),
+    }
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file without the version of mcc in its metadata."""
+    content = file.read_bytes().replace(mcc.__version__.encode(), b"")
+    return hashlib.sha256(content).hexdigest()
+
+
+@click.group()
+def main() -> None:
+    """Same plans, files and figures."""
+
+
+@main.command()
+@click.argument("output", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--weights", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--cifar", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--tape", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--only", default="", help="Cases whose name has that in it.")
+def run(output: Path, weights: Path, cifar: Path, tape: Path | None, only: str) -> None:
+    """Run the cases that have no outcome in the folder yet."""
+    torch.set_num_threads(1)
+    for case in (c for c in CASES if only in c.name):
+        folder = output / case.name.replace(" ", "-").replace(",", "")
+        kept = folder / "outcome.json"
+        if kept.exists():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ["MCC_CACHE_DIR"] = str(_fresh_cache(folder / "cache"))
+        record = Tape(folder / "tape.json", tape / folder.name / "tape.json" if tape else None)
+        unwrap = record.wrap(get_target(case.target)) if case.target == HOST else lambda: None
+        try:
+            mcc.compress.compress(
+                case.model, named(str(cifar)) if case.cifar else "digits", case.target, epochs=case.epochs,
+                weights=weights / f"{case.weights}.safetensors", out=folder / "job", seed=0, force=True,
+                **case.budget,
+            )  # fmt: skip
+        except ConstraintError as error:
+            click.echo(f"{case.name}: {error}")
+        finally:
+            unwrap()
+        kept.write_text(json.dumps({**outcome(folder / "job"), "missing": record.missing}, indent=1))
+        click.echo(f"{case.name}: done, {record.missing} measurements were not on the tape")
+
+
+def _fresh_cache(folder: Path) -> Path:
+    """An empty cache that shares what was fetched."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fetched, link = Path.home() / ".cache" / "mcc" / "tools", folder / "tools"
+    if fetched.exists() and not link.exists():
+        link.symlink_to(fetched)
+    return folder
+
+
+@main.command()
+@click.argument("before", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("after", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def compare(before: Path, after: Path) -> None:
+    """Hold the outcomes of two runs against each other; status 1 where they differ."""
+    unlike = 0
+    print("| case | plan | files | figures |\n| --- | --- | --- | --- |")
+    for path in sorted(before.glob("*/outcome.json")):
+        name = path.parent.name
+        other = after / name / "outcome.json"
+        if not other.exists():
+            print(f"| {name} | not run | | |")
+            unlike += 1
+            continue
+        a, b = json.loads(path.read_text()), json.loads(other.read_text())
+        files = sum(a["files"].get(file) == mark for file, mark in b["files"].items())
+        wrong = sorted(differences(a["report"], b["report"]))
+        same = a["plan"] == b["plan"]
+        unlike += not same or files != len(a["files"]) or bool(wrong)
+        figures = "same" if not wrong else f"{len(wrong)} differ: {', '.join(wrong[:4])}"
+        print(f"| {name} | {'same' if same else 'another'} | {files} of {len(a['files'])} same | {figures} |")
+    sys.exit(bool(unlike))
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Places of the first report that the second has otherwise; what the second has besides is left out."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [d for key in a for d in differences(a[key], b.get(key), f"{where}.{key}".lstrip("."))]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{where}[{i}]")]
+    return [] if a == b else [where]
+
+
+if __name__ == "__main__":
+    main()
