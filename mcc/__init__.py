@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mcc.compress import compress as compress
+    from mcc.compress import compress_for as compress_for
     from mcc.compress import plan as plan
+    from mcc.compress import plan_for as plan_for
     from mcc.frontend import load as load
     from mcc.pipeline import Pipeline as Pipeline
 
 __version__ = "0.1.0"
-__all__ = ["Pipeline", "__version__", "compress", "load", "plan"]
+__all__ = ["Pipeline", "__version__", "compress", "compress_for", "load", "plan", "plan_for"]
 
 _HOMES = {
     "Pipeline": "mcc.pipeline",
     "compress": "mcc.compress",
+    "compress_for": "mcc.compress",
     "load": "mcc.frontend",
     "plan": "mcc.compress",
+    "plan_for": "mcc.compress",
 }
 
 
@@ -33,3 +37,8 @@ def __getattr__(name: str) -> Any:
     value = module if home == f"mcc.{name}" else getattr(module, name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """The public names, those among them that were not used yet."""
+    return sorted({*globals(), *__all__})

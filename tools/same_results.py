@@ -4,10 +4,10 @@
     python -m tools.same_results run out/after --weights DIR --cifar DIR --tape out/before
     python -m tools.same_results compare out/before out/after
 
-Each case is one `mcc.compress` with a fixed seed in an empty cache. Costs on `litert-arm64-sim:a76` are counted
-and come out alike by themselves. Those of `litert-host` are measured and written on a tape by the first run;
-the second reads them from there, in the order in which a file was measured, and says how often it had to
-measure because the tape has no such file: that alone shows that something else was planned.
+Each case is one `mcc.compress` with a fixed seed in an empty cache. Costs on `litert-arm64-sim:a76` are
+counted and come out alike by themselves. Those of `litert-host` are measured and written on a tape by the
+first run; the second reads them from there, in the order in which a file was measured, and says how often
+it had to measure because the tape has no such file: that alone shows that something else was planned.
 """
 
 from __future__ import annotations
@@ -96,7 +96,12 @@ class Tape:
 
         for name in KINDS:
             setattr(kind, name, wrapped(name))
-        return lambda: [setattr(kind, name, method) for name, method in before.items()] and None
+
+        def unwrap() -> None:
+            for name, method in before.items():
+                setattr(kind, name, method)
+
+        return unwrap
 
     def _figure(self, name: str, target: Target, files: Any, measure: Callable[[], Any]) -> Any:
         many = [files] if isinstance(files, Path | str) else files
@@ -123,7 +128,9 @@ def outcome(folder: Path) -> dict[str, Any]:
     return {
         "plan": plan["structure"],
         "files": {str(p.relative_to(folder)): digest(p) for p in files if "trials" not in p.parts},
-        "report": json.loads(_SECONDS.sub("", json.dumps({k: v for k, v in report.items() if k not in IGNORED}))),
+        "report": json.loads(
+            _SECONDS.sub("", json.dumps({k: v for k, v in report.items() if k not in IGNORED}))
+        ),
     }
 
 
@@ -208,7 +215,9 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         return [d for key in a for d in differences(a[key], b.get(key), f"{where}.{key}".lstrip("."))]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{where}[{i}]")]
+        return [
+            d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{where}[{i}]")
+        ]
     return [] if a == b else [where]
 
 

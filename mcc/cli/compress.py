@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +16,15 @@ from mcc.cli.noise_check import noise_option
 from mcc.cli.output import print_json, print_table
 from mcc.cli.pictures import asked_pictures, job_picture_options, judged_output, labels_ignored
 from mcc.cli.progress import progress_for
-from mcc.cli.quantities import EPOCHS, LATENCY, NAMES, POINTS, RATIO, SIZE, LatencyLimit, parse_names
+from mcc.cli.quantities import EPOCHS, LATENCY, NAMES, POINTS, RATIO, SIZE
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import ConstraintError, UsageError
 from mcc.ir.first_look import check_model, check_specs
 from mcc.ir.json_file import read_json
+from mcc.quantities import LatencyLimit, parse_names
 
 if TYPE_CHECKING:
-    from mcc.budget import Budget
+    from mcc.compress.plan_loop import SharedTrial
     from mcc.report.schema import Report, StrategyResult
 
 Callback = Callable[..., Any]
@@ -83,30 +83,38 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
     status 1 when no result keeps every budget: the one that comes nearest is left in DIR, marked as missing
     them, and the sentence names the nearest budgets that can be kept.
     """
-    if "," in given["target"]:
-        return _compress_several(output, settings, given)
     common = arguments(given)
-    from mcc.compress import compress as run
+    from mcc.compress import compress as one
+    from mcc.compress import compress_for
+    from mcc.compress.several import folder_name
 
+    run: Callable[..., Any] = compress_for if "targets" in common else one
     failure: ConstraintError | None = None
-    report: Report | None
+    found: Report | dict[str, Report] | None
     with progress_for(settings) as progress:
         try:
-            report = run(
+            found = run(
                 **common, epochs=given["epochs"], out=output, resume=given["resume"],
                 plan=given["plan_file"], workers=given["workers"], ray=given["ray"], steps=given["steps"],
                 strategies=given["strategies"] or (), force=given["force"], allow_noise=given["allow_noise"],
                 seed=settings.seed, progress=progress, command=command_line(),
             )  # fmt: skip
         except ConstraintError as error:
-            failure, report = error, error.report
+            failure, found = error, error.report
         except KeyboardInterrupt:
             raise Interrupted(how_to_go_on()) from None
-    if report is not None:
-        print_json(report.to_dict()) if settings.json else show_report(report, output)
-    if failure is not None or report is None:
-        return fail_after_result(failure, shown=report is not None) if failure is not None else 1
-    return 0 if all(report.met.values()) else 1
+    if found and settings.json:
+        print_json({n: r.to_dict() for n, r in found.items()} if isinstance(found, dict) else found.to_dict())
+    elif isinstance(found, dict):
+        for name, report in found.items():
+            click.echo(f"\n{name}")
+            show_report(report, output / folder_name(name))
+    elif found is not None:
+        show_report(found, output)
+    if failure is not None:
+        return fail_after_result(failure, shown=bool(found))
+    reports = [*found.values()] if isinstance(found, dict) else [found] if found else []
+    return 0 if all(kept for report in reports for kept in report.met.values()) else 1
 
 
 @click.command(short_help="Decide without training, and show the predicted Pareto front.")
@@ -124,16 +132,16 @@ def plan(output: Path | None, no_measure: bool, settings: Settings, **given: Any
     Operators that the prediction lacks are measured first, for a minute and a half at most; what rests on a
     roofline after that is named.
     """
-    if "," in given["target"]:
-        if no_measure:
-            raise UsageError("plans for several targets are tried on each", where="--no-measure",
-                             hint="name one --target")  # fmt: skip
-        return _plan_several(output, settings, given)
     common = arguments(given)
-    from mcc.compress import plan as run
+    from mcc.compress import plan as one
+    from mcc.compress import plan_for
 
+    several = "targets" in common
+    run: Callable[..., Any] = plan_for if several else one
     with progress_for(settings) as progress:
         found = run(**common, out=output, seed=settings.seed, progress=progress, measure=not no_measure)
+    if several:
+        return _show_shared(found, settings)
     if settings.json:
         print_json(found.to_dict())
         return 0
@@ -150,73 +158,13 @@ def plan(output: Path | None, no_measure: bool, settings: Settings, **given: Any
     return 0
 
 
-def _several(given: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any], Budget]:
-    """The targets, the arguments that all have in common, and the budgets that each must keep."""
-    from mcc.budget import Budget
-
-    common = arguments(given)
-    try:
-        targets = tuple(dict.fromkeys(parse_names(common.pop("target"))))
-    except UsageError as error:
-        error.where = "--target"
-        raise
-    names = ("latency_us", "model_cycles", "speedup", "size_bytes", "memory_bytes", "max_drop")
-    return targets, common, Budget(**{name: common.pop(name) for name in names})
-
-
-def _compress_several(output: Path, settings: Settings, given: dict[str, Any]) -> int:
-    from mcc.compress.several import compress_several, place
-
-    if given["plan_file"] is not None:
-        raise UsageError("follows one plan on one target", where="--plan", hint="name one --target")
-    targets, common, budget = _several(given)
-    model, data = common.pop("model"), common.pop("data")
-    failure: ConstraintError | None = None
-    with progress_for(settings) as progress:
-        try:
-            reports = compress_several(
-                model, data, targets, output, budget=budget, **common, epochs=given["epochs"],
-                resume=given["resume"], steps=given["steps"], workers=given["workers"], ray=given["ray"],
-                strategies=given["strategies"] or (), force=given["force"],
-                allow_noise=given["allow_noise"],
-                seed=settings.seed, progress=progress, command=command_line(),
-            )  # fmt: skip
-        except ConstraintError as error:
-            failure, reports = error, error.report or {}
-        except KeyboardInterrupt:
-            raise Interrupted(how_to_go_on()) from None
-    if settings.json and reports:
-        print_json({name: report.to_dict() for name, report in reports.items()})
-    elif reports:
-        for name, report in reports.items():
-            click.echo(f"\n{name}")
-            show_report(report, output / place(name))
-    if failure is not None:
-        return fail_after_result(failure, shown=bool(reports))
-    return 0 if all(kept for report in reports.values() for kept in report.met.values()) else 1
-
-
-def _plan_several(output: Path | None, settings: Settings, given: dict[str, Any]) -> int:
-    """One plan for several targets: measured on each of them, untrained."""
-    from mcc.budget import refuse_unplanned
-    from mcc.compress.job import save_json
-    from mcc.compress.several import plan_several
-    from mcc.ir.outputs import files_in, refuse_inputs
+def _show_shared(found: SharedTrial, settings: Settings) -> int:
+    """A plan for several targets, measured on each of them, untrained."""
+    from mcc.compress.several import shared_plan_content
     from mcc.runtime import get_target
 
-    targets, common, budget = _several(given)
-    refuse_unplanned(budget, ("max_drop",))
-    model, data = common.pop("model"), common.pop("data")
-    if output is not None:
-        refuse_inputs([output], files_in(model, data, common["weights"]))
-    with progress_for(settings) as progress, tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
-        found = plan_several(
-            model, data, targets, Path(folder), budget=budget, **common, seed=settings.seed, progress=progress
-        )
-    if output is not None:
-        save_json(output, found.to_dict())
     if settings.json:
-        print_json(found.to_dict())
+        print_json(shared_plan_content(found))
     else:
         rows = [
             [name, get_target(name).unit.words(trial.speed.latency_us), f"{trial.speed.speedup:.2f}x",
@@ -229,6 +177,17 @@ def _plan_several(output: Path | None, settings: Settings, given: dict[str, Any]
     return 0 if found.keeps_all else 1
 
 
+def _targets(text: str) -> dict[str, Any]:
+    """`target`, or `targets` where there are several with commas between them. Raises UsageError."""
+    if "," not in text:
+        return {"target": text}
+    try:
+        return {"targets": parse_names(text)}
+    except UsageError as error:
+        error.where = "--target"
+        raise
+
+
 def arguments(given: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of the Python API from the options of the command line."""
     limit: LatencyLimit = given["latency"] or LatencyLimit()
@@ -239,7 +198,7 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "model": given["model"],
         "data": given["data"],
-        "target": given["target"],
+        **_targets(given["target"]),
         "input_shape": given["input_shape"],
         "weights": given["weights"],
         "cut": current_cut(),

@@ -3,10 +3,9 @@
 import sys
 from types import ModuleType
 
-from mcc.compress.driver import compress
-from mcc.compress.predict import plan
+from mcc.compress.api import compress, compress_for, plan, plan_for
 
-__all__ = ["compress", "plan"]
+__all__ = ["compress", "compress_for", "plan", "plan_for"]
 
 
 class _Job(ModuleType):

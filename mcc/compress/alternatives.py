@@ -16,7 +16,8 @@ from mcc.analysis.pointwise import pointwise
 from mcc.calibrate.entry import table_model
 from mcc.calibrate.store import Store
 from mcc.compress.candidate import Structure
-from mcc.compress.planning import Planner, available_regimes, planned_integers, target_cluster
+from mcc.compress.planning import Planner
+from mcc.compress.regimes import available_regimes, planned_integers, target_cluster
 from mcc.cost_api import Source
 from mcc.cost_sum import summed
 from mcc.errors import DataError, UsageError

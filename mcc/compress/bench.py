@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 Statistics = npt.NDArray[np.float64]
 
+FINAL_SECONDS = 4.0  # of measuring for each file in a measurement that is reported
 TRIAL_SECONDS = 3.0  # of measuring a candidate and the baseline; what is delivered is measured longer
 AGAIN = 2  # how often a disturbed measurement is made anew
 DISTURBED = 1.3
@@ -96,7 +97,7 @@ class Bench:
 
     # -- for planning --------------------------------------------------------------------------------------
 
-    def original(self, *, budget_s: float) -> Speed:
+    def original(self) -> Speed:
         """Latency of the baseline alone; the fastest session counts where something disturbed it.
 
         Trials are measured as ratios to the baseline and become times by this figure: one that is too slow
@@ -104,7 +105,7 @@ class Bench:
         """
 
         def measure() -> Speed:
-            (found,) = calm_times(self.target, [self.baseline], threads=self.threads, budget_s=budget_s)
+            (found,) = calm_times(self.target, [self.baseline], threads=self.threads, budget_s=FINAL_SECONDS)
             return Speed.of(found, found, _now())
 
         return self._speed(f"original {digest(self.baseline)}", measure)
@@ -115,7 +116,7 @@ class Bench:
         Of the baseline itself: that of `original`.
         """
         if digest(path) == digest(self.baseline):
-            return self.original(budget_s=budget_s)
+            return self.original()
 
         def measure() -> Speed:
             baseline, one = self._together([self.baseline, path], budget_s)
@@ -146,7 +147,7 @@ class Bench:
     # -- for the report ------------------------------------------------------------------------------------
 
     def final_speeds(
-        self, paths: Sequence[Path], *, budget_s: float, doubtful: Callable[[Speed], bool]
+        self, paths: Sequence[Path], *, doubtful: Callable[[Speed], bool], budget_s: float | None = None
     ) -> list[Speed]:
         """Latency of several files, all in turns with one another and the baseline, timed in this run.
 
@@ -154,13 +155,14 @@ class Bench:
         file, loaded twice, can differ by 5 % from itself in a browser.
 
         Args:
-            budget_s: of one session.
+            budget_s: of one session; None: `FINAL_SECONDS` for each file.
             doubtful: whether a figure calls for another session, see `mcc.compress.final`.
         """
         marks = [digest(path) for path in paths]
         first = digest(self.baseline)
         unlike = {first: self.baseline, **dict(zip(marks, paths, strict=True))}
         unlike[first] = self.baseline
+        budget_s = FINAL_SECONDS * len(paths) if budget_s is None else budget_s
         budget_s *= len(unlike) / max(1, len(paths))
         found = self.final.speeds(unlike, first, lambda files: self._together(files, budget_s), doubtful)
         return [found[mark] for mark in marks]

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,6 +49,29 @@ class Progress(Protocol):
 
 def silent(stage: str, done: float, total: float, note: str = "") -> None:
     """Progress that nobody sees."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """How a request is worked on: what its result does not depend on.
+
+    Attributes:
+        folder: for results and state.
+        resume: whether to go on from the state in it.
+        force: whether files in it that mcc did not make may be overwritten.
+        progress: told how far the work is.
+        command: for the report, how to repeat the run.
+    """
+
+    folder: Path
+    resume: bool = False
+    force: bool = False
+    progress: Progress = silent
+    command: str = ""
+
+    def inside(self, name: str) -> Place:
+        """The same in a folder within this one."""
+        return replace(self, folder=self.folder / name)
 
 
 @dataclass
@@ -169,18 +192,14 @@ class Job:
 
 def open_job(
     request: Request,
-    folder: Path,
+    place: Place,
     *,
-    resume: bool,
-    progress: Progress = silent,
-    force: bool = False,
     plan_file: Path | None = None,
     check: Callable[[Job], None] | None = None,
 ) -> Job:
     """Load model, data and target, and take the folder.
 
     Args:
-        force: whether files in the folder that mcc did not make may be overwritten.
         plan_file: that the plan of the request comes from; like all that is read, it is not written over.
         check: of what was loaded, before anything in the folder changes; it raises where the job cannot be.
 
@@ -196,6 +215,7 @@ def open_job(
         raise TargetError(f"target {target.spec} cannot be used: {state.reason}", hint=state.how_to_get)
     check_units(request.budget, [target])
     target.check_threads(request.threads)
+    folder, progress = place.folder, place.progress
     progress("load model and data", 0, 1)
     job = load_job(request, folder, progress)
     if check is not None:
@@ -203,7 +223,7 @@ def open_job(
     reads = files_in(request.model, request.data, request.weights, plan_file)
     try:
         Folder(folder, job.lock).take(
-            job.digest(), names_left(target.format), reads=reads, resume=resume, force=force
+            job.digest(), names_left(target.format), reads=reads, resume=place.resume, force=place.force
         )
     except BaseException:
         job.release()

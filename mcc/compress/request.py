@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mcc.budget import Budget
+from mcc.compress.strategies import known_strategies
 from mcc.data.stated import NOTHING_SAID, Asked
 from mcc.errors import UsageError
 from mcc.runtime.target import MOST_THREADS
 
-STRATEGY_NAMES = (
-    "original", "original-trained", "int8-ptq", "uniform-width", "channel-pruning", "sparse-1x1", "low-rank",
-    "prune-then-quantize", "joint",
-)  # fmt: skip
 MOST_EPOCHS = 1e6  # beyond it the number of images is no number any more, and no run comes to its end
 MOST_STEPS = 6  # each takes a tenth of the images of a repair, see `mcc.compress.steps`
 LARGEST_SEED = 2**32 - 1  # numpy's
@@ -121,16 +117,3 @@ def _check_whole(option: str, value: Any, least: int, most: int) -> None:
         raise UsageError(
             f"{value!r} cannot be used", where=option, hint=f"give a whole number, {least} to {most}"
         )
-
-
-def known_strategies(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, without repetition. Raises UsageError for one that there is not."""
-    if isinstance(names, str):
-        raise UsageError("is one text, not a list of names", where="strategies", hint=f"write [{names!r}]")
-    for name in names:
-        if name not in STRATEGY_NAMES:
-            raise UsageError(
-                f"there is no strategy {name!r}", where="--strategies",
-                hint=f"choose of {', '.join(STRATEGY_NAMES)}",
-            )  # fmt: skip
-    return tuple(dict.fromkeys(names))

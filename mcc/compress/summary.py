@@ -16,7 +16,7 @@ from mcc.compress.bench import Bench, period_words
 from mcc.compress.candidate import deployment_form
 from mcc.compress.job import Job
 from mcc.compress.outcome import Outcome
-from mcc.compress.planning import structure_kernels, target_cluster
+from mcc.compress.regimes import structure_kernels, target_cluster
 from mcc.compress.speed import Speed
 from mcc.cost_api import CostModel, Kernel, graph_kernels
 from mcc.data.module import SplitName

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from mcc.analysis.channel_groups import ChannelGroup
 from mcc.analysis.sparse_cluster import SparseCluster
@@ -14,18 +13,6 @@ WIDTH_SHARES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.1875, 0.125)
 RANK_SHARES = (0.5, 0.375, 0.25)
 SPARSITIES = (0.7, 0.8, 0.9)  # below 70 % the sparse path loses to the dense one (docs/method.md)
 FINE_MULTIPLE = 4  # groups below 32 channels keep multiples of this: coarser steps leave too few choices
-
-StrategyName = Literal[
-    "original",
-    "original-trained",
-    "int8-ptq",
-    "uniform-width",
-    "channel-pruning",
-    "sparse-1x1",
-    "low-rank",
-    "prune-then-quantize",
-    "joint",
-]
 
 
 @dataclass(frozen=True)
@@ -73,6 +60,11 @@ class Space:
     mixed: bool = False
     regimes: tuple[Regime, ...] = (Regime(),)
 
+    @staticmethod
+    def whole(regimes: tuple[Regime, ...]) -> Space:
+        """Everything that can be decided, in these regimes."""
+        return Space(widths=True, low_rank=True, mixed=True, regimes=regimes)
+
 
 def regimes(
     cluster: SparseCluster,
@@ -91,21 +83,6 @@ def regimes(
     if sparse_block is not None and cluster.nodes:
         found.append(Regime("float", SparseNote(sparse_block, SPARSITIES[0]), passes))
     return tuple(found)
-
-
-def strategy_space(name: StrategyName, available: tuple[Regime, ...]) -> Space:
-    """The space of a strategy that plans."""
-    dense = Regime()
-    useless = (Regime("float", SparseNote(1, SPARSITIES[1])),)  # one level shows that zeros save nothing here
-    if name == "channel-pruning":
-        return Space(widths=True, regimes=(dense,))
-    if name == "sparse-1x1":
-        return Space(mixed=True, regimes=tuple(r for r in available if r.sparse) or useless)
-    if name == "low-rank":
-        return Space(low_rank=True, regimes=(dense,))
-    if name == "joint":
-        return Space(widths=True, low_rank=True, mixed=True, regimes=available)
-    return Space(regimes=(dense,))
 
 
 def level_step(width: int, multiple: int) -> int:

@@ -7,8 +7,8 @@ import pytest
 
 ORDERS = (
     "from mcc.compress import plan; from mcc import compress as job",
-    "import mcc.compress.driver as driver, mcc; job = mcc.compress; assert driver.compress",
-    "import mcc; mcc.compress; import mcc.compress.driver as driver; job = mcc.compress; assert driver.Run",
+    "import mcc.compress.driver as driver, mcc; job = mcc.compress; assert driver.compress_one",
+    "import mcc; mcc.compress; import mcc.compress.driver as d; job = mcc.compress; assert d.run_job",
 )
 
 
@@ -25,6 +25,17 @@ except mcc.errors.MccError as error:
 """
     ran = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=False)
     assert ran.stdout.startswith("refused:"), ran.stderr
+
+
+def test_the_public_names_are_listed_before_they_are_used_and_help_shows_the_keywords() -> None:
+    script = """
+import mcc, pydoc
+assert {"compress", "compress_for", "plan", "plan_for", "load", "Pipeline"} <= set(dir(mcc))
+print(pydoc.render_doc(mcc.compress, renderer=pydoc.plaintext))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=False)
+    for part in ("compress(model:", "max_drop:", "Compress a model for a target", "ConstraintError"):
+        assert part in ran.stdout, ran.stderr
 
 
 def test_importing_mcc_imports_nothing_heavy() -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcc.cli import quantities
-from mcc.cli.quantities import (
+from mcc.errors import UsageError
+from mcc.quantities import (
     LatencyLimit,
     parse_duration,
     parse_latency,
@@ -17,7 +18,6 @@ from mcc.cli.quantities import (
     parse_shape,
     parse_size,
 )
-from mcc.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mcc.compress import driver, job
+from mcc.compress import job, session
 from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Precision
 from mcc.runtime import get_target
 from mcc.runtime.facts import TargetFacts
@@ -125,4 +125,4 @@ def install(monkeypatch: pytest.MonkeyPatch, target: StandIn | None = None) -> S
 def install_all(monkeypatch: pytest.MonkeyPatch, *targets: MadeUp) -> None:
     """Let jobs find these targets, and no others."""
     monkeypatch.setattr(job, "get_target", {target.name: target for target in targets}.__getitem__)
-    monkeypatch.setattr(driver, "Costs", Costs)
+    monkeypatch.setattr(session, "Costs", Costs)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import mcc.compress.bench
-import mcc.compress.driver
+import mcc.compress.session
 from mcc.calibrate import campaign
 from mcc.cli import main
 from mcc.report.schema import Report, load_report
@@ -39,7 +39,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch, cache_dir: Path) -> None:
     monkeypatch.setattr(campaign, "choices_for", lambda target, seed=0: FEW)
     for module, name, value in (
         (timing, "MIN_ROUNDS", 1), (timing, "WARM_LIMIT_S", 0.0), (mcc.compress.bench, "AGAIN", 0),
-        (mcc.compress.driver, "FINAL_SECONDS", 0.0), (mcc.compress.bench, "TRIAL_SECONDS", 0.0),
+        (mcc.compress.bench, "FINAL_SECONDS", 0.0), (mcc.compress.bench, "TRIAL_SECONDS", 0.0),
         (phone_runner, "BUSY_S", 1), (phone_runner, "REST_S", 1),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
@@ -48,7 +48,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch, cache_dir: Path) -> None:
 @pytest.fixture
 def supposed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans from supposed costs of kernels, where measuring them takes minutes."""
-    monkeypatch.setattr(mcc.compress.driver, "Costs", stand_ins.Costs)
+    monkeypatch.setattr(mcc.compress.session, "Costs", stand_ins.Costs)
 
 
 class Commands:

@@ -12,7 +12,7 @@ from mcc.analysis.sparse_cluster import find_sparse_cluster
 from mcc.cli import main
 from mcc.compress.alternatives import Alternative, Choice, Explainer, price_of_time, reason
 from mcc.compress.candidate import Structure
-from mcc.compress.planning import planned_integers
+from mcc.compress.regimes import planned_integers
 from mcc.errors import DataError, UsageError
 from mcc.ir.graph import calls, operand
 from mcc.ir.notes import SparseNote, shape_of

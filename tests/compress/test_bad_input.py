@@ -203,7 +203,7 @@ def test_a_new_job_clears_the_results_of_the_last(monkeypatch: pytest.MonkeyPatc
         Path(name).write_text("old")
     files = [Path(name).name for name in old]
     Path("out/state/job.json").write_text(json.dumps({"digest": "of another job", "files": files}))
-    monkeypatch.setattr("mcc.compress.driver.Run.__init__", _stop)
+    monkeypatch.setattr("mcc.compress.session.Session.__init__", _stop)
     with pytest.raises(Stopped):
         main.run(["compress", *TINY, "-o", "out", "-q"])
     assert not any(Path(name).exists() for name in (*old, *parts))
@@ -284,7 +284,7 @@ def test_what_links_in_the_state_lead_to_stays(monkeypatch: pytest.MonkeyPatch) 
     Path("out/state").mkdir(parents=True)
     Path("out/state/job.json").write_text('{"digest": "of another job", "files": []}')
     Path("out/state/joint").symlink_to("../../precious", target_is_directory=True)
-    monkeypatch.setattr("mcc.compress.driver.Run.__init__", _stop)
+    monkeypatch.setattr("mcc.compress.session.Session.__init__", _stop)
     with pytest.raises(Stopped):
         main.run(["compress", *TINY, "-o", "out", "-q"])
     assert not Path("out/state/joint").exists()
@@ -294,7 +294,7 @@ def test_what_links_in_the_state_lead_to_stays(monkeypatch: pytest.MonkeyPatch) 
 def test_the_users_word_is_enough_and_still_nothing_in_state_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("report.json", "state/notes.txt", "state/deep/outcome.json", "else.txt"):
         _users_file(name)
-    monkeypatch.setattr("mcc.compress.driver.Run.__init__", _stop)
+    monkeypatch.setattr("mcc.compress.session.Session.__init__", _stop)
     with pytest.raises(Stopped):
         main.run(["compress", *TINY, "-o", "out", "-q", "--force"])
     assert Path("out/state.1/notes.txt").read_text() == "mine"

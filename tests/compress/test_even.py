@@ -11,9 +11,11 @@ import pytest
 from mcc.analysis.sparse_cluster import find_sparse_cluster
 from mcc.budget import Budget
 from mcc.compress.candidate import Structure
-from mcc.compress.even import narrowed_evenly, plan_evenly
-from mcc.compress.planning import Planner, planned_integers
-from mcc.compress.why import low_rank_pays, why_not_sparse
+from mcc.compress.planning import Planner
+from mcc.compress.regimes import planned_integers
+from mcc.compress.strategies.low_rank import low_rank_pays
+from mcc.compress.strategies.sparse_1x1 import why_not_sparse
+from mcc.compress.strategies.uniform_width import narrowed_evenly, plan_evenly
 from mcc.runtime.facts import TargetFacts
 from mcc.search.tables import Setting
 from tests.search.test_problem import MacsModel, deployed, network, sensitivities
@@ -49,7 +51,7 @@ class Plans:
         self.measured: list[Structure] = []
 
     def plan_whole(self, *_: Any) -> Any:
-        from mcc.compress.planning import structure_kernels
+        from mcc.compress.regimes import structure_kernels
         from mcc.cost_sum import predict
         from mcc.search.space import Regime
 

@@ -12,8 +12,8 @@ import pytest
 
 from mcc.budget import Budget
 from mcc.compress.candidate import Structure
-from mcc.compress.planning import Trial
-from mcc.compress.strategies import Strategies
+from mcc.compress.strategies import joint as strategy
+from mcc.compress.work import Work
 from mcc.ir.notes import SparseNote
 from mcc.search.space import Regime, Space
 
@@ -35,40 +35,61 @@ class Plans:
         return self.plain
 
 
-class Tried(Strategies):
-    """Strategies whose plans and validation accuracies are given; what is repaired whole is handed back."""
+class Tried(Work):
+    """Work whose plans and validation accuracies are given; what is fine-tuned whole is handed back."""
 
     def __init__(self, trials: Sequence[Any], plain: Any, accuracies: Mapping[str, float]) -> None:
-        self.given = trials
-        self.planner: Any = Plans(Budget(speedup=2.0), plain)
-        self.regimes = (Regime(), Regime("int8"))
-        self.job: Any = SimpleNamespace(request=SimpleNamespace(steps=1))
-        self.start = None
-        self.accuracies = accuracies
-        self.tried: list[str] = []
+        job: Any = SimpleNamespace(request=SimpleNamespace(steps=1), cost_budget=Budget(speedup=2.0))
+        planner: Any = Plans(Budget(speedup=2.0), plain)
+        unused: Any = None
+        super().__init__(job, unused, planner, (Regime(), Regime("int8")), unused)
+        object.__setattr__(self, "found", trials)
+        object.__setattr__(self, "accuracies", accuracies)
+        object.__setattr__(self, "tried", [])
 
-    def _joint_trials(self, name: str, goal: Budget) -> Any:
-        return self.given
+    found: Sequence[Any]
+    accuracies: Mapping[str, float]
+    tried: list[str]
 
-    def _try_out(self, trial: Any) -> float:
-        self.tried.append(trial.structure.key())
-        return self.accuracies[trial.structure.key()]
+    def plans(self, planner: Any, space: Space, label: str, *, first_that_keeps: bool) -> Any:
+        return self.found
 
-    def _repaired(self, name: str, trial: Any, notes: Sequence[str] = ()) -> Any:
+    def trained(self, structure: Structure, label: str, share: float = 1.0) -> Any:
+        self.tried.append(structure.key())
+        return structure
+
+    def score(self, graph: Any, path: Path) -> float:
+        return self.accuracies[graph.key()]
+
+    def fine_tuned(self, name: str, trial: Any, notes: Sequence[str] = ()) -> Any:
         return trial.structure, notes
+
+
+@pytest.fixture(autouse=True)
+def planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each planner plans for itself, without a search."""
+    monkeypatch.setattr(
+        strategy, "plan_for", lambda planner, *asked, regions: planner.plan(*asked, regions=regions)
+    )
 
 
 def trial(structure: Structure, keeps_all: bool = True) -> Any:
     return SimpleNamespace(
-        structure=structure, keeps_all=keeps_all, speed=SimpleNamespace(latency_us=1.0)
+        structure=structure, keeps_all=keeps_all, speed=SimpleNamespace(latency_us=1.0), file=Path("plan")
     )  # fmt: skip
 
 
 def joint(*trials: Any, plain: Any, **accuracies: float) -> tuple[Tried, Any, Sequence[str]]:
     keys = {"whole": FLOAT, "pairs": PAIRS, "narrow": NARROW}
     found = Tried(trials, plain, {keys[name].key(): value for name, value in accuracies.items()})
-    chosen, notes = found.joint("joint", Budget(speedup=2.0))  # pyright: ignore[reportGeneralTypeIssues]
+    outcome: Any = strategy.STRATEGY.run(found)
+    chosen, notes = outcome
     return found, chosen, notes
+
+
+def plans_of(work: Work) -> Plans:
+    found: Any = work.planner
+    return found
 
 
 def test_a_plan_with_pairs_is_held_against_one_without() -> None:
@@ -77,7 +98,7 @@ def test_a_plan_with_pairs_is_held_against_one_without() -> None:
     )
     assert chosen == NARROW
     assert tried.tried == [FLOAT.key(), PAIRS.key(), NARROW.key()]
-    space, regime = tried.planner.asked[0]
+    space, regime = plans_of(tried).asked[0]
     assert space.widths
     assert not space.low_rank
     assert regime == PAIRS.regime
@@ -98,37 +119,39 @@ def test_a_plan_without_pairs_that_misses_the_budget_is_no_rival() -> None:
 def test_nothing_is_planned_anew_where_the_best_has_no_pairs() -> None:
     tried, chosen, _ = joint(trial(FLOAT), trial(PAIRS), plain=None, whole=0.9, pairs=0.85)
     assert chosen == FLOAT
-    assert tried.planner.asked == []
+    assert plans_of(tried).asked == []
 
 
-class Repairing(Strategies):
-    """Strategies whose graphs are words and whose validation accuracies are given."""
+class Repairing(Work):
+    """Work whose graphs are words and whose validation accuracies are given."""
 
     def __init__(self, accuracies: Mapping[str, float], images: int = 100) -> None:
-        self.job: Any = SimpleNamespace(state=Path("state"))
-        self.trainer: Any = SimpleNamespace(images=images)
-        self.accuracies = accuracies
+        job: Any = SimpleNamespace(state=Path("state"))
+        trainer: Any = SimpleNamespace(images=images)
+        unused: Any = None
+        super().__init__(job, unused, unused, (), trainer)
+        object.__setattr__(self, "accuracies", accuracies)
 
-    def repaired(self, name: str, plan: Trial) -> Any:
-        return self._repaired(name, plan)
+    accuracies: Mapping[str, float]
 
-    def _untrained(self, structure: Structure) -> Any:
+    def untrained(self, structure: Structure) -> Any:
         return "before"
 
-    def _trained(self, structure: Structure, label: str, share: float = 1.0) -> Any:
+    def trained(self, structure: Structure, label: str, share: float = 1.0) -> Any:
         return "repaired"
 
-    def _score(self, graph: Any, path: Path) -> float:
+    def score(self, graph: Any, path: Path) -> float:
         return self.accuracies[graph]
 
-    def _finish(self, name: str, structure: Structure, graph: Any, plan: Any = None, notes: Any = ()) -> Any:
+    def finished(self, name: str, structure: Structure, graph: Any, plan: Any = None, notes: Any = ()) -> Any:
         return graph, " ".join(notes)
 
 
 def repaired(structure: Structure, before: float, after: float, images: int = 100) -> tuple[str, str]:
     strategies = Repairing({"before": before, "repaired": after}, images)
     plan: Any = SimpleNamespace(structure=structure, keeps_all=True, kept={"speedup": True})
-    return strategies.repaired("joint", plan)
+    found: Any = strategies.fine_tuned("joint", plan)
+    return found
 
 
 @pytest.mark.parametrize("floats", [(), ("head",)])

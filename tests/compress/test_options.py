@@ -7,6 +7,7 @@ import itertools
 import json
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,9 @@ import pytest
 from mcc.budget import Budget
 from mcc.cli import main
 from mcc.cli.compress import compress as command
-from mcc.compress import driver, several
+from mcc.compress import several
+from mcc.compress.api import compress, compress_for
+from mcc.compress.job import Place, silent
 from mcc.compress.request import Request
 from mcc.data import Preprocessing
 from mcc.errors import UsageError
@@ -102,7 +105,8 @@ def test_every_option_reaches_the_engine(option: str, monkeypatch: pytest.Monkey
         assert main.run(words) == 0
     plain, changed = calls
     assert plain != changed, f"{option} is accepted and not read"
-    assert set(plain) | {"command", "progress"} == set(inspect.signature(driver.compress).parameters)
+    in_words = {"latency", "size", "memory"}  # parsed by the command line
+    assert set(plain) | {"command", "progress"} | in_words == set(inspect.signature(compress).parameters)
 
 
 @pytest.mark.parametrize("option", _options())
@@ -110,15 +114,14 @@ def test_every_option_reaches_the_job_of_each_target(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     targets = "litert-host,ort-host"
-    jobs: list[list[dict[str, Any]]] = []
+    jobs: list[list[Any]] = []
 
-    def engine(*given: Any, **options: Any) -> Any:
-        bound = inspect.signature(driver.compress).bind(*given, **options)
-        jobs[-1].append(_seen(dict(bound.arguments)))
+    def engine(request: Request, place: Place, **options: Any) -> Any:
+        jobs[-1].append((request, replace(place, progress=silent, command=""), options))
         return examples.report()
 
-    monkeypatch.setattr(several, "compress", engine)
-    monkeypatch.setattr(several, "plan_several", lambda *_, **__: _plan(keeps=True))
+    monkeypatch.setattr(several, "compress_one", engine)
+    monkeypatch.setattr(several, "plan_several", lambda *_, **__: _plan(monkeypatch, keeps=True))
     statuses: list[int] = []
     for words in (_line(None, targets), _line(option, targets)):
         jobs.append([])
@@ -134,12 +137,13 @@ def test_every_option_reaches_the_job_of_each_target(
         assert plain != changed, f"{option} is accepted and not read with several targets"
 
 
-def _plan(*, keeps: bool) -> Any:
+def _plan(monkeypatch: pytest.MonkeyPatch, *, keeps: bool) -> Any:
     raw = {
         "structure": STRUCTURE,
         "measured": {"litert-host": {"kept": {"speedup": keeps}}},
     }
-    return SimpleNamespace(keeps_all=keeps, trials={}, to_dict=lambda: raw)
+    monkeypatch.setattr(several, "shared_plan_content", lambda found: raw)
+    return SimpleNamespace(keeps_all=keeps)
 
 
 # -- from the Python API to the job ------------------------------------------------------------------------
@@ -152,6 +156,10 @@ VALUES: dict[str, Any] = {
     "strategies": ("joint",), "force": True, "allow_noise": True, "judge": 1, "ignore_labels": True,
     "preprocessing": Preprocessing(scale=1.0),
 }  # fmt: skip
+IN_WORDS: dict[str, dict[str, Any]] = {
+    "latency": {"latency_us": 5000.0}, "size": {"size_bytes": 1500}, "memory": {"memory_bytes": 2_000_000}
+}  # fmt: skip
+VALUES |= {"latency": "5ms", "size": "1.5kB", "memory": "2MB"}
 BASE: dict[str, Any] = {"model": "net.py:f", "data": "digits", "target": "litert-host"}
 
 
@@ -161,32 +169,28 @@ class Stopped(Exception):
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What `open_job` was given, and the command of the run, for each call of `compress`."""
+    """Request and place that `open_job` was given, for each call of `compress`."""
     found: list[Any] = []
 
-    def open_job(*given: Any, **options: Any) -> Any:
-        found.append([given, dict(options)])
-        return SimpleNamespace(release=lambda: None)
-
-    def run(_: Any, text: str) -> Any:
-        found[-1].append(text)
+    def open_job(request: Request, place: Place, **_: Any) -> Any:
+        found.append((request, place))
         raise Stopped
 
-    monkeypatch.setattr(driver, "open_job", open_job)
-    monkeypatch.setattr(driver, "Run", run)
+    monkeypatch.setattr("mcc.compress.session.open_job", open_job)
     return found
 
 
-@pytest.mark.parametrize("keyword", list(inspect.signature(driver.compress).parameters))
+@pytest.mark.parametrize("keyword", list(inspect.signature(compress).parameters))
 def test_every_keyword_reaches_the_job(keyword: str, opened: list[Any]) -> None:
     for given in (BASE, {**BASE, keyword: VALUES[keyword]}):
         with pytest.raises(Stopped):
-            driver.compress(**given)
+            compress(**given)
     plain, changed = opened
     assert plain != changed, f"{keyword} is accepted and not read"
     if keyword in LIMITS:
-        request: Request = changed[0][0]
-        assert request.budget == Budget(**{keyword: LIMITS[keyword]})
+        assert changed[0].budget == Budget(**{keyword: LIMITS[keyword]})
+    if keyword in IN_WORDS:
+        assert changed[0].budget == Budget(**IN_WORDS[keyword])
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -200,17 +204,17 @@ def test_every_budget_is_planned_for_and_reaches_each_target(
     asked, planned = Budget(**{name: LIMITS[name]}), list[Budget]()
     jobs: list[Budget] = []
 
-    def engine(*_: Any, **options: Any) -> Any:
-        jobs.append(Budget(**{key: options[key] for key in Budget.model_fields}))
+    def engine(request: Request, place: Place, **_: Any) -> Any:
+        jobs.append(request.budget)
         return examples.report()
 
-    def plan(*_: Any, budget: Budget, **__: Any) -> Any:
-        planned.append(budget)
-        return _plan(keeps=True)
+    def plan(request: Request, place: Place, **_: Any) -> Any:
+        planned.append(request.budget)
+        return _plan(monkeypatch, keeps=True)
 
-    monkeypatch.setattr(several, "compress", engine)
+    monkeypatch.setattr(several, "compress_one", engine)
     monkeypatch.setattr(several, "plan_several", plan)
-    several.compress_several("net.py:f", "digits", targets, Path("out"), budget=asked)
+    compress_for("net.py:f", "digits", targets, **{name: LIMITS[name]})
     assert planned == [asked]
     assert jobs == [asked, asked]
 
@@ -256,7 +260,7 @@ NONSENSE: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("keyword", "value"), NONSENSE)
 def test_nonsense_is_refused_before_anything_is_loaded(keyword: str, value: Any, opened: list[Any]) -> None:
     with pytest.raises(UsageError) as caught:
-        driver.compress(**BASE, **{keyword: value})
+        compress(**BASE, **{keyword: value})
     assert caught.value.where
     assert opened == []
     if keyword in LIMITS:
@@ -264,9 +268,7 @@ def test_nonsense_is_refused_before_anything_is_loaded(keyword: str, value: Any,
             Budget.asked_for(**{keyword: value})
     else:
         with pytest.raises(UsageError):
-            several.compress_several(
-                "net.py:f", "digits", ["litert-host"], Path("out"), budget=Budget(), **{keyword: value}
-            )
+            compress_for("net.py:f", "digits", ["litert-host"], **{keyword: value})
     assert not Path("out").exists()
 
 

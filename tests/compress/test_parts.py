@@ -19,12 +19,12 @@ from mcc.budget import Budget
 from mcc.compress import summary
 from mcc.compress.bench import Bench
 from mcc.compress.candidate import Structure, deployment_form, quantise, restructure
-from mcc.compress.driver import Run
+from mcc.compress.driver import missed_share
 from mcc.compress.measured import MeasuredFiles
-from mcc.compress.outcome import Outcome
+from mcc.compress.outcome import Outcome, reach
 from mcc.compress.planning import Planner
 from mcc.compress.speed import Speed
-from mcc.compress.strategies import Strategies, reach
+from mcc.compress.work import Work
 from mcc.data import load_data
 from mcc.errors import DataError, UsageError, VerificationError
 from mcc.frontend import load
@@ -252,12 +252,12 @@ def test_the_original_is_timed_until_nothing_disturbs_it_and_once_for_all_runs(
         return [replace(undisturbed, median_us=served[-1] * undisturbed.median_us)]
 
     monkeypatch.setattr(target, "time", disturbed)
-    speed = bench.original(budget_s=1.0)
+    speed = bench.original()
     assert served == medians
     assert speed.latency_us == speed.baseline_us == undisturbed.median_us
     assert bench.speed(files[0]) == speed
     other, unused = _bench(files, "another run")
-    assert other.original(budget_s=1.0) == speed
+    assert other.original() == speed
     assert unused.timed == []
 
 
@@ -371,7 +371,7 @@ def test_what_is_not_repaired_says_why(structure: Structure, kept: bool, words: 
 def test_without_a_budget_on_cost_a_ladder_of_speeds_is_planned_for() -> None:
     def goals(budget: Budget) -> list[Budget]:
         holder: Any = SimpleNamespace(job=SimpleNamespace(cost_budget=budget))
-        return Strategies.goals(holder)
+        return Work.goals.func(holder)
 
     asked = Budget(size_bytes=5, max_drop=1.0)
     assert goals(asked) == [asked]
@@ -395,7 +395,7 @@ def test_a_narrow_miss_tightens_the_plan_and_others_do_not(
 ) -> None:
     joint = examples.strategy("joint", accuracy=0.9, us=latency, speedup_ci95=ratio)
     holder: Any = SimpleNamespace(job=SimpleNamespace(request=SimpleNamespace(budget=Budget(**budget))))
-    found = Run._missed_share(holder, joint)
+    found = missed_share(holder, joint)
     assert found == (None if share is None else pytest.approx(share))
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import mcc.compress.bench
-import mcc.compress.driver
 from mcc.cli import main
 from mcc.report.schema import load_report
 from mcc.runtime import get_target
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short measurements: the tests ask for budgets far from what must be told apart."""
-    monkeypatch.setattr(mcc.compress.driver, "FINAL_SECONDS", 0.3)
+    monkeypatch.setattr(mcc.compress.bench, "FINAL_SECONDS", 0.3)
     monkeypatch.setattr(mcc.compress.bench, "TRIAL_SECONDS", 0.3)
 
 

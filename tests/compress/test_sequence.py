@@ -11,7 +11,8 @@ import pytest
 
 from mcc.budget import Budget
 from mcc.compress.candidate import Structure
-from mcc.compress.sequence import CARE, TRIES, prune_then_quantise
+from mcc.compress.strategies import prune_then_quantize as strategy
+from mcc.compress.strategies.prune_then_quantize import CARE, TRIES, prune_then_quantise
 from mcc.search.space import Regime
 
 INT8 = Regime("int8")
@@ -64,6 +65,12 @@ class Plans:
             excess=asked / speedup,
             speed=SimpleNamespace(speedup=speedup, latency_us=1 / speedup, high_us=1 / speedup),
         )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each planner plans for itself, without a search."""
+    monkeypatch.setattr(strategy, "plan_for", lambda planner, *asked: planner.plan(*asked))
 
 
 def plans(tmp_path: Path, **given: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 import mcc
 from mcc.budget import Budget
-from mcc.compress import driver
+from mcc.compress import session
 from mcc.compress.candidate import Structure
 from mcc.compress.job import Job, load_job
 from mcc.compress.request import Request
@@ -42,7 +42,7 @@ def test_a_job_gives_its_repairs_to_the_crew(
 ) -> None:
     stand_ins.install(monkeypatch)
     crew = Counting()
-    monkeypatch.setattr(driver, "make_crew", lambda workers, ray: crew)
+    monkeypatch.setattr(session, "make_crew", lambda workers, ray: crew)
     report = mcc.compress(
         stand_ins.MODEL, "digits", "litert-host", out=tmp_path / "out", speedup=1.5, epochs=0.02, workers=2
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import mcc.compress.strategies as strategies
+import mcc.compress.strategies.int8_ptq as strategy
 from mcc.cli import main
 from mcc.ir.graph import Graph, calls, constant, copy_graph, is_constant, operand, run, set_buffer
 from mcc.ir.storage import load_graph, save_graph
@@ -150,7 +150,7 @@ def test_verify_does_not_trust_the_graph(
 def test_compress_refuses_and_warns(
     factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = strategies.quantise
+    plain = strategy.quantise
 
     def planted(*given: object) -> Graph:
         graph = plain(*given)  # pyright: ignore[reportArgumentType]
@@ -158,7 +158,7 @@ def test_compress_refuses_and_warns(
 
     monkeypatch.setenv("MCC_CACHE_DIR", str(tmp_path / "table"))
     stand_ins.install(monkeypatch)
-    monkeypatch.setattr(strategies, "quantise", planted)
+    monkeypatch.setattr(strategy, "quantise", planted)
     words = [
         "compress", stand_ins.MODEL, "--data", "digits", "--target", "litert-host", "--epochs", "0", "-q",
         "--speedup", "1.3x", "--strategies", "int8-ptq",

@@ -50,7 +50,7 @@ def test_budget_words_are_what_one_types() -> None:
 
 @given(st.floats(0.5, 1e9))
 def test_feasible_words_parse_back_to_something_feasible(value: float) -> None:
-    from mcc.cli.quantities import parse_latency, parse_ratio, parse_size
+    from mcc.quantities import parse_latency, parse_ratio, parse_size
 
     said = words.feasible_words("latency_us", value).split(" ", 1)[1]
     assert (parse_latency(said).latency_us or 0) >= value * (1 - 1e-8)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mcc.analysis.channel_groups import analyse_channels
-from mcc.compress.planning import planned_integers
+from mcc.compress.regimes import planned_integers
 from mcc.ir.graph import calls, copy_graph, run
 from mcc.ir.notes import SparseNote, annotate
 from mcc.pass_api import PassContext

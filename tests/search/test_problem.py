@@ -15,7 +15,7 @@ from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
 from mcc.compress.candidate import Structure, deployment_form, restructure
-from mcc.compress.planning import planned_integers, structure_kernels
+from mcc.compress.regimes import planned_integers, structure_kernels
 from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Precision, graph_kernels
 from mcc.ir.graph import Graph, copy_graph, operand
 from mcc.ir.notes import SparseNote, shape_of

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mcc.analysis.sparse_cluster import find_sparse_cluster
-from mcc.compress.planning import planned_integers
+from mcc.compress.regimes import planned_integers
 from mcc.cost_api import Estimate, Kernel, Precision
 from mcc.errors import UsageError
 from mcc.ir.notes import SparseNote

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mcc.cli.models import lower_graph
 from mcc.frontend.torch_module import capture
 from mcc.ir.graph import Graph, outputs, run
 from mcc.ir.notes import shape_of
+from mcc.lower.formats import get_format
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
 from mcc.quant.detectors import BOX_SHARE, SCORE
@@ -84,8 +84,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
         if not target.available().ok:
             click.echo(f"{name}: {target.spec} is not installed")
             continue
-        file = folder / f"{name}.{target.format}"
-        file.write_bytes(lower_graph(graph, target.format))
+        file = get_format(target.format).write(graph, folder / name)
         made = parts(name, run_file(target, file, [pictures.numpy()], [shape_of(v) for v in outputs(graph)]))
         figures: list[float] = []
         for got, right, unit in zip(made, wanted, (float(np.ptp(wanted[0])), 1.0), strict=True):

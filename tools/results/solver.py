@@ -21,7 +21,7 @@ import click
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.sparse_cluster import find_sparse_cluster
-from mcc.compress.planning import planned_integers
+from mcc.compress.regimes import planned_integers
 from mcc.ir.graph import Graph, calls, operand
 from mcc.ir.notes import SparseNote, shape_of
 from mcc.search.measuring import MOST_PAIRS, meeting

@@ -28,7 +28,7 @@ from mcc.calibrate.entry import active_cluster, table_model
 from mcc.calibrate.files import write_graph
 from mcc.calibrate.store import Store
 from mcc.compress.candidate import Structure, deployment_form, restructure
-from mcc.compress.planning import available_regimes, planned_integers, target_cluster
+from mcc.compress.regimes import available_regimes, planned_integers, target_cluster
 from mcc.cost_api import graph_kernels
 from mcc.frontend.load import load_model
 from mcc.ir.graph import Graph, calls, inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tools.hostile.case import Case
-from tools.hostile.inputs import data, network
+from tools.hostile.inputs import data, network, onnx_file
 
 JOB = "compress net.py:net --data data.py:data -o ../out/job"
 
@@ -13,6 +13,11 @@ JOB = "compress net.py:net --data data.py:data -o ../out/job"
 def _sound(folder: Path) -> None:
     network(folder)
     data(folder)
+
+
+def _with_onnx(folder: Path) -> None:
+    _sound(folder)
+    onnx_file(folder / "m.onnx")
 
 
 def _job(name: str, words: str, says: str) -> Case:
@@ -33,11 +38,10 @@ CASES = (
     _job("size of 0", "--size 0", "size"),
     _job("latency below 0", "--latency -5ms", "latency"),
     _job("latency of a time and cycles", "--latency 20Mcycles", "latency"),
-    _job("the same target twice", "--target litert-host --target litert-host", "litert-host|target"),
     _job("a target that is not there", "--target abacus", "abacus"),
     _job("a cut that is not there", "--cut nose", "nose"),
     Case("options/a shape with a 0", _sound, "inspect net.py:net --input-shape 1,3,0,16", "input-shape"),
     Case("options/a seed of nan", _sound, "inspect net.py:net --seed nan", "seed"),
-    Case("options/a tolerance of nan", _sound, "verify net.py:net m.tflite --tolerance nan", "tolerance"),
+    Case("options/a tolerance of nan", _with_onnx, "verify net.py:net m.onnx --tolerance nan", "tolerance"),
     Case("options/a budget of nan", _sound, "calibrate --target litert-host --budget nan", "budget"),
 )

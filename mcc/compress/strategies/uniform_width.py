@@ -7,14 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil
+from typing import ClassVar
 
 from mcc.compress.candidate import Structure
-from mcc.compress.planning import ROUNDS, Planner, Trial
+from mcc.compress.outcome import Outcome
+from mcc.compress.plan_loop import ROUNDS
+from mcc.compress.planning import Planner, Trial
+from mcc.compress.strategy_api import Strategy
+from mcc.compress.work import Work
 from mcc.ir.graph import calls
 from mcc.search.space import Regime, level_step
 from mcc.search.tables import Tables
 
 SHARES = tuple(step / 20 for step in range(19, 1, -1))  # of the width, from 0.95 to 0.1
+
+
+class UniformWidth(Strategy):
+    """A narrower network of the same family, which needs no plan."""
+
+    name: ClassVar[str] = "uniform-width"
+    order: ClassVar[int] = 30
+
+    def run(self, work: Work) -> Outcome:
+        """The widest that keeps the budgets, fine-tuned."""
+        trial = plan_evenly(work.planner_for(work.goals[0]), self.name)
+        whole = {name: len(order) for name, order in work.planner.sensitivities.order.items()}
+        shares = [width / whole[name] for name, width in trial.structure.widths.items()]
+        least, most = min(shares, default=1.0), max(shares, default=1.0)
+        said = f"Every group of channels at {least:.0%} to {most:.0%} of its width."
+        return work.fine_tuned(self.name, trial, (said,) if shares else ())
 
 
 def narrowed_evenly(widths: Mapping[str, int], share: float, multiple: int) -> dict[str, int]:
@@ -59,3 +80,6 @@ def plan_evenly(planner: Planner, label: str) -> Trial:
         if trial.keeps_all or tried == ROUNDS:
             break
     return best
+
+
+STRATEGY = UniformWidth()

@@ -1,30 +1,23 @@
-"""`mcc plan`: the decision without training, and the predicted Pareto front around it."""
+"""The predicted Pareto front of a network on a target, and the decision on it that the budgets ask for."""
 
 from __future__ import annotations
 
 import dataclasses
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from mcc.budget import Budget, refuse_unplanned
 from mcc.compress.alternatives import Choice, explained
 from mcc.compress.candidate import Structure
-from mcc.compress.driver import Run
-from mcc.compress.job import Progress, open_job, save_json, silent
 from mcc.compress.planning import Planner
-from mcc.compress.request import Request
+from mcc.compress.session import Session
 from mcc.cost_api import Kernel
 from mcc.cost_sum import GraphCost, Roofline, predict
-from mcc.data import Preprocessing
-from mcc.data.stated import Asked, Stated, asked_for
-from mcc.ir.outputs import files_in, refuse_inputs
+from mcc.data.stated import Stated
 from mcc.report.words import bytes_words
 from mcc.runtime.units import MICROSECONDS, Unit
 from mcc.search.solver import Limits, Solution, solve
-from mcc.search.space import Regime, strategy_space
+from mcc.search.space import Regime, Space
 
 FRONT_SHARES = (0.9, 0.8, 0.65, 0.5, 0.4, 0.3)  # of the original's latency at which the front is sampled
 
@@ -131,68 +124,10 @@ class PlanResult:
         }
 
 
-def plan(
-    model: str,
-    data: str,
-    target: str,
-    *,
-    latency_us: float | None = None,
-    model_cycles: float | None = None,
-    speedup: float | None = None,
-    size_bytes: int | None = None,
-    memory_bytes: int | None = None,
-    max_drop: float | None = None,
-    threads: int = 1,
-    weights: Path | str | None = None,
-    input_shape: tuple[int, ...] | None = None,
-    cut: Sequence[str] = (),
-    out: Path | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
-    preprocessing: Preprocessing | Asked | None = None,
-    judge: str | int | None = None,
-    ignore_labels: bool = False,
-    measure: bool = True,
-) -> PlanResult:
-    """Decide without training; arguments as in `mcc.compress.compress`.
-
-    Args:
-        out: a file for the plan.
-        measure: whether kernels that were never measured, and the original, are timed; else the plan rests on
-            the table as it is.
-
-    Raises:
-        UsageError: nothing was measured for the target, and nothing may be.
-        MccError: as `mcc.compress.compress`, and for a budget that nobody can tell without training or
-            measuring: of memory, or of accuracy lost.
-    """
-    budget = Budget.asked_for(
-        latency_us=latency_us, model_cycles=model_cycles, speedup=speedup, size_bytes=size_bytes,
-        memory_bytes=memory_bytes, max_drop=max_drop,
-    )  # fmt: skip
-    refuse_unplanned(budget, ("memory_bytes", "max_drop"))
-    request = Request(
-        model=model, data=data, target=target, budget=budget, epochs=0.0, threads=threads, seed=seed,
-        weights=Path(weights) if weights else None, input_shape=input_shape, cut=tuple(cut),
-        pictures=asked_for(preprocessing), judge=None if judge is None else str(judge),
-        ignore_labels=ignore_labels,
-    )  # fmt: skip
-    if out is not None:
-        refuse_inputs([out], files_in(model, data, weights))
-    with tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
-        job = open_job(request, Path(folder), resume=False, progress=progress)
-        try:
-            found = _decide(Run(job, "", measures=measure))
-        finally:
-            job.release()
-    if out is not None:
-        save_json(out, found.to_dict())
-    return found
-
-
-def _decide(run: Run) -> PlanResult:
-    planner = run.planner()
-    space = strategy_space("joint", run.regimes())
+def decide(session: Session) -> PlanResult:
+    """The predicted Pareto front around what the budgets ask for, and that decision."""
+    planner, job = session.planner(), session.job
+    space = Space.whole(session.regimes)
     points: list[FrontPoint] = []
     wanted: list[FrontPoint] = []
     in_part = [(regime, True) for regime in space.regimes if regime.precision != "float"]
@@ -203,7 +138,7 @@ def _decide(run: Run) -> PlanResult:
         problem = tables()
         goal = planner.latency_us
         limits = [Limits(planner.baseline_us * share / factor) for share in FRONT_SHARES]
-        asked = Limits(None if goal is None else goal / factor, run.job.request.budget.size_bytes)
+        asked = Limits(None if goal is None else goal / factor, job.request.budget.size_bytes)
         for limit in (*limits, asked):
             solution = solve(problem, limit)
             if solution is not None and planner.ask(_unseen(planner, solution)):
@@ -216,7 +151,7 @@ def _decide(run: Run) -> PlanResult:
             sum_ = _sum(planner, solution, regime)
             low, high = (cost * bound / sum_.latency_us for bound in sum_.interval_us)
             point = FrontPoint(
-                cost, solution.loss, solution.size_bytes, structure, run.job.target.unit,
+                cost, solution.loss, solution.size_bytes, structure, job.target.unit,
                 bounds=(low, high), rooflines=sum_.rooflines(),
             )  # fmt: skip
             (wanted if limit is asked else points).append(point)
@@ -225,7 +160,6 @@ def _decide(run: Run) -> PlanResult:
     unique = {p.structure.key(): p for p in sorted(front, key=lambda p: p.cost)}
     marked = tuple(dataclasses.replace(p, chosen=p is best) for p in unique.values())
     choices = {} if best is None else explained(planner, best.structure, space.regimes)
-    job = run.job
     return PlanResult(
         job.target.spec, marked, best.structure if best else None, choices, tuple(job.warnings),
         job.stated, job.judged.name,

@@ -1,31 +1,30 @@
-"""Why a kind of compression gains nothing here, in a sentence, from the runtime's rules and the table."""
+"""Low-rank factorisation of 1x1 convolutions, and nothing else."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mcc.compress.planning import Planner
+from mcc.compress.strategy_api import PlannedStrategy
+from mcc.compress.work import Work
 from mcc.ir.graph import calls
-from mcc.runtime.facts import TargetFacts
-from mcc.search.space import Regime, StrategyName
+from mcc.search.space import Regime, Space
 from mcc.search.tables import Tables
 
 
-def why_notes(name: StrategyName, planner: Planner, facts: TargetFacts) -> tuple[str, ...]:
-    """What to say of a strategy of one kind of move, beside its figures."""
-    if name == "sparse-1x1":
-        said = why_not_sparse(planner, facts)
-    elif name == "low-rank":
-        said = low_rank_pays(planner)
-    else:
-        said = ""
-    return (said,) if said else ()
+class LowRank(PlannedStrategy):
+    """Low-rank pairs alone, in float."""
 
+    name: ClassVar[str] = "low-rank"
+    order: ClassVar[int] = 60
 
-def why_not_sparse(planner: Planner, facts: TargetFacts) -> str:
-    """Why zeros save no time; nothing where they can."""
-    if not facts.sparse_1x1:
-        return f"Zeros save no time on this target: {facts.sparse_why}."
-    cluster = planner.setting.cluster
-    return "" if cluster.nodes else f"The sparse kernels do not switch on: {cluster.reason}."
+    def space(self, regimes: tuple[Regime, ...]) -> Space:
+        """Ranks."""
+        return Space(low_rank=True)
+
+    def notes(self, work: Work) -> tuple[str, ...]:
+        """For how many layers a pair is faster."""
+        return (low_rank_pays(work.planner),)
 
 
 def low_rank_pays(planner: Planner) -> str:
@@ -44,3 +43,6 @@ def low_rank_pays(planner: Planner) -> str:
     if not faster:
         return f"Low-rank never pays here: of {layers} 1x1 convolutions, none is faster as a pair."
     return f"By the table, {faster} of {layers} 1x1 convolutions are faster as a pair."
+
+
+STRATEGY = LowRank()

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from mcc.compress.candidate import Structure
-from mcc.compress.planning import SLACK, Planner, Trial
-from mcc.search.space import Regime, strategy_space
+from mcc.compress.outcome import Outcome
+from mcc.compress.plan_loop import SLACK, plan_for
+from mcc.compress.planning import Planner, Trial
+from mcc.compress.strategy_api import Strategy
+from mcc.compress.work import Work
+from mcc.search.space import Regime, Space
 
 TRIES = 3  # how often it is pruned
 CARE = 0.97  # of what quantising gained the last time is trusted after a miss: more pruning, less gain
+
+
+class PruneThenQuantize(Strategy):
+    """Pruned for the budget as if nothing else came, then quantised."""
+
+    name: ClassVar[str] = "prune-then-quantize"
+    order: ClassVar[int] = 70
+
+    def run(self, work: Work) -> Outcome:
+        """Prune and quantise until the two together keep the budgets, then fine-tune."""
+        planner = work.planner_for(work.goals[0])
+        trial, said = prune_then_quantise(planner, work.regimes, "sequence")
+        return work.fine_tuned(self.name, trial, said)
 
 
 def prune_then_quantise(
@@ -29,7 +47,7 @@ def prune_then_quantise(
     found: list[Trial] = []
     most, least = gain, 0.0  # trusted so far: more was too much, less keeps the budget
     for index in range(TRIES):
-        pruned, trial = _pruned(planner, regimes, whole, gain, share, f"{label}-{index}")
+        pruned, trial = _pruned(planner, whole, gain, share, f"{label}-{index}")
         gains.append(gain)
         found.append(trial)
         if not pruned.keeps_all:
@@ -55,7 +73,7 @@ def prune_then_quantise(
 
 
 def _pruned(
-    planner: Planner, regimes: Sequence[Regime], whole: Trial, gain: float, size_share: float, label: str
+    planner: Planner, whole: Trial, gain: float, size_share: float, label: str
 ) -> tuple[Trial, Trial]:
     """Pruned for a budget that quantising brings the rest of, and the same quantised.
 
@@ -64,7 +82,10 @@ def _pruned(
         gain, size_share: speed-up and share of the size that quantising the pruned network will bring.
     """
     eased = replace(planner, budget=planner.budget.scaled(time=max(1.0, gain), size=1 / size_share))
-    pruned = eased.plan(strategy_space("channel-pruning", tuple(regimes)), Regime(), label)
+    pruned = plan_for(eased, Space(widths=True), Regime(), label)
     structure = Structure(whole.structure.regime, pruned.structure.widths)
     raw = planner.predict(structure)
     return pruned, planner.measure(structure, raw * whole.factor, raw, f"{label}-final")
+
+
+STRATEGY = PruneThenQuantize()

@@ -1,0 +1,271 @@
+"""The Python front door: `mcc.compress(...)` and `mcc.plan(...)`, with the options of the command line."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from mcc.budget import Budget, refuse_unplanned
+from mcc.compress.driver import compress_one
+from mcc.compress.front import PlanResult, decide
+from mcc.compress.job import Place, Progress, save_json, silent
+from mcc.compress.plan_loop import SharedTrial
+from mcc.compress.request import Request
+from mcc.compress.session import opened
+from mcc.compress.several import compress_several, plan_several, shared_plan_content
+from mcc.compress.strategies import known_strategies
+from mcc.data import Preprocessing
+from mcc.data.stated import Asked, asked_for
+from mcc.errors import UsageError
+from mcc.ir.outputs import files_in, refuse_inputs
+from mcc.quantities import LatencyLimit, parse_latency, parse_ratio, parse_size
+from mcc.report.schema import Report
+
+
+def compress(
+    model: str | Path,
+    data: str,
+    target: str,
+    *,
+    latency: str | None = None,
+    latency_us: float | None = None,
+    model_cycles: float | None = None,
+    speedup: float | str | None = None,
+    size: str | None = None,
+    size_bytes: int | None = None,
+    memory: str | None = None,
+    memory_bytes: int | None = None,
+    max_drop: float | None = None,
+    epochs: float | None = None,
+    threads: int = 1,
+    weights: Path | str | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    cut: Sequence[str] = (),
+    out: Path | str = "out",
+    resume: bool = False,
+    plan: Path | str | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    command: str = "",
+    workers: int | None = None,
+    ray: str | None = None,
+    steps: int = 1,
+    strategies: Sequence[str] = (),
+    preprocessing: Preprocessing | Asked | None = None,
+    judge: str | int | None = None,
+    ignore_labels: bool = False,
+    allow_noise: bool = False,
+    force: bool = False,
+) -> Report:
+    """Compress a model for a target under budgets; leave the model and its report in a folder.
+
+    Example:
+        report = mcc.compress("net.py:make", "imagefolder:photos", "litert-host", weights="net.safetensors",
+                              speedup="2x", size="1.5MB", max_drop=1.0, out="out")
+
+    Args:
+        model: `package.module:factory`, a `.pt2`, `.onnx` or `.mcc` file, see `mcc.frontend.load.load_model`.
+        data: `digits`, `cifar10:DIR`, `imagefolder:DIR` or `package.module:factory`.
+        target: see `mcc targets`; for several, see `compress_for`.
+        latency: of one inference, as `"8ms"`, or on a simulated core `"20Mcycles"`; the upper 95 % bound of
+            its median counts. `latency_us` and `model_cycles` say the same as a
+            number.
+        speedup: over the original float model, lowered the same way and measured in turns with it: `2` or
+            `"2x"`.
+        size: of the file, as `"1.5MB"`; `size_bytes` says the same as a number.
+        memory: peak memory of a fresh runner, as `"6MB"`; `memory_bytes` says the same as a number.
+        max_drop: points of validation accuracy that may be lost.
+        epochs: passes over the training data for each strategy's fine-tuning; 0: none.
+        threads: of one inference.
+        weights: loaded into a factory's module (safetensors, or a weights-only state dict).
+        input_shape: where the model does not say, batch included.
+        cut: where the model ends, see `mcc.frontend.load.load_model`.
+        out: the folder.
+        resume: go on from the state in it.
+        plan: a plan.json to follow.
+        seed: of everything random.
+        progress: called with stage, done, total and a few words.
+        command: for the report, how to repeat the run.
+        workers: processes for sensitivities and fine-tuning, of one thread each; None: this process alone.
+        ray: address of a Ray cluster for them instead; `local` starts one here.
+        steps: in which the joint plan goes to its budget of time, with a little fine-tuning after each.
+        strategies: to compare with the original, names of files in `mcc/compress/strategies/`; empty: all.
+        preprocessing: of the pictures; None: what the model states, else what is customary for the data.
+        judge: name or place of the output that the metric is read from; None: chosen by shape and name.
+        ignore_labels: whether class names that the model's file states may be other than the data's.
+        allow_noise: only warn where an integer result loses the signal of its weights in float.
+        force: whether files in the folder that mcc did not make may be overwritten.
+
+    Raises:
+        ConstraintError: no strategy keeps every budget. The report and the strategy that misses them by least
+            are in the folder all the same, the report is the error's `report`, and the hint names the nearest
+            feasible budgets.
+        MccError: anything that cannot be used or failed a check.
+    """
+    request, place = _asked(locals())
+    return compress_one(request, place, plan_file=None if plan is None else Path(plan))
+
+
+def compress_for(model: str | Path, data: str, targets: Sequence[str], **options: Any) -> dict[str, Report]:
+    """Plan once for several targets and compress for each after that plan, into a folder of its name.
+
+    Args:
+        targets: see `mcc targets`.
+        options: the keywords of `compress`, but for `plan`.
+
+    Returns:
+        The report of each target.
+
+    Raises:
+        ConstraintError: a target's budgets are kept by nothing; the reports of all are the error's `report`.
+        MccError: as `compress`.
+    """
+    names = _targets(targets)
+    given = signature(compress).bind(model, data, names[0], **options)
+    given.apply_defaults()
+    if given.arguments["plan"] is not None:
+        raise UsageError("follows one plan on one target", where="--plan", hint="name one --target")
+    return compress_several(*_asked(given.arguments), targets=names)
+
+
+def plan(
+    model: str | Path,
+    data: str,
+    target: str,
+    *,
+    latency: str | None = None,
+    latency_us: float | None = None,
+    model_cycles: float | None = None,
+    speedup: float | str | None = None,
+    size: str | None = None,
+    size_bytes: int | None = None,
+    memory: str | None = None,
+    memory_bytes: int | None = None,
+    max_drop: float | None = None,
+    threads: int = 1,
+    weights: Path | str | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    cut: Sequence[str] = (),
+    out: Path | str | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    preprocessing: Preprocessing | Asked | None = None,
+    judge: str | int | None = None,
+    ignore_labels: bool = False,
+    measure: bool = True,
+) -> PlanResult:
+    """Decide without training; arguments as in `mcc.compress`.
+
+    Args:
+        out: a file for the plan.
+        measure: whether kernels that were never measured, and the original, are timed; else the plan rests on
+            the table as it is.
+
+    Returns:
+        The predicted Pareto front, and the decision that the budgets ask for.
+
+    Raises:
+        UsageError: nothing was measured for the target, and nothing may be.
+        MccError: as `mcc.compress`, and for a budget that nobody can tell without training or measuring: of
+            memory, or of accuracy lost.
+    """
+    request, place = _asked({**locals(), "epochs": 0.0, "out": "out"})
+    refuse_unplanned(request.budget, ("memory_bytes", "max_drop"))
+    _check_output(out, request)
+    with tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
+        place = replace(place, folder=Path(folder))
+        with opened(request, place, measures=measure) as session:
+            found = decide(session)
+    if out is not None:
+        save_json(Path(out), found.to_dict())
+    return found
+
+
+def plan_for(
+    model: str | Path, data: str, targets: Sequence[str], *, out: Path | str | None = None, **options: Any
+) -> SharedTrial:
+    """One decision for several targets, built without training and measured on each of them.
+
+    Args:
+        targets: see `mcc targets`.
+        out: a file for the plan.
+        options: the keywords of `plan`, but for `measure`.
+
+    Raises:
+        MccError: as `plan`; a budget of memory is measured here.
+    """
+    names = _targets(targets)
+    given = signature(plan).bind(model, data, names[0], **options)
+    given.apply_defaults()
+    if not given.arguments.pop("measure"):
+        raise UsageError("plans for several targets are tried on each", where="--no-measure",
+                         hint="name one --target")  # fmt: skip
+    request, place = _asked({**given.arguments, "epochs": 0.0, "out": "out"})
+    refuse_unplanned(request.budget, ("max_drop",))
+    _check_output(out, request)
+    with tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
+        found = plan_several(request, replace(place, folder=Path(folder)), targets=names)
+    if out is not None:
+        save_json(Path(out), shared_plan_content(found))
+    return found
+
+
+def _check_output(out: Path | str | None, request: Request) -> None:
+    if out is not None:
+        refuse_inputs([Path(out)], files_in(request.model, request.data, request.weights))
+
+
+_PLACE = ("resume", "force", "progress", "command")
+_REQUEST = {field.name for field in fields(Request)}
+
+
+def _asked(given: Mapping[str, Any]) -> tuple[Request, Place]:
+    """What is asked for, from the keywords of `compress` or `plan`."""
+    asked = {name: value for name, value in given.items() if name in _REQUEST}
+    weights, judge = given["weights"], given["judge"]
+    asked |= {
+        "model": str(given["model"]), "budget": _budget(given), "cut": tuple(given["cut"]),
+        "weights": Path(weights) if weights else None, "judge": None if judge is None else str(judge),
+        "pictures": asked_for(given["preprocessing"]),
+        "plan": "given" if given.get("plan") is not None else "",
+        "strategies": known_strategies(given.get("strategies", ())),
+    }  # fmt: skip
+    place = {name: given[name] for name in _PLACE if name in given}
+    return Request(**asked), Place(Path(given["out"]), **place)
+
+
+def _targets(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise UsageError("is one text, not a list of names", where="targets", hint=f"write [{names!r}]")
+    if not names:
+        raise UsageError("names no target", where="--target", hint="see mcc targets")
+    return tuple(dict.fromkeys(names))
+
+
+def _budget(given: Mapping[str, Any]) -> Budget:
+    """The budgets, those in words and those in numbers. Raises UsageError."""
+    speedup = given["speedup"]
+    asked: dict[str, Any] = {
+        "speedup": parse_ratio(speedup) if isinstance(speedup, str) else speedup,
+        "max_drop": given["max_drop"],
+        "size_bytes": _one_of("size", "size_bytes", given),
+        "memory_bytes": _one_of("memory", "memory_bytes", given),
+    }
+    limit = LatencyLimit() if given["latency"] is None else parse_latency(given["latency"])
+    for name in ("latency_us", "model_cycles"):
+        asked[name] = _one_of("latency", name, {**given, "latency": getattr(limit, name)})
+    return Budget.asked_for(**asked)
+
+
+def _one_of(words: str, number: str, given: Mapping[str, Any]) -> Any:
+    """What is said in words or as a number. Raises UsageError for both."""
+    said = given[words]
+    if said is None:
+        return given[number]
+    if given[number] is not None:
+        raise UsageError("is said twice", where=f"{words} and {number}", hint="leave one out")
+    return parse_size(said) if isinstance(said, str) else said

@@ -1,0 +1,63 @@
+"""Runs the strategies of a job: their order, resuming, and training several candidates at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mcc.compress.outcome import Outcome, remembered
+from mcc.compress.strategies import strategies
+from mcc.compress.strategy_api import Row, Strategy
+from mcc.compress.work import Work
+from mcc.compress.workers import Repair, repair_all
+from mcc.errors import NotFiniteError
+
+
+class Runner:
+    """The strategies that a job asks for, one after the other."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.rows: dict[str, Row] = {}
+
+    def run_all(self) -> list[Outcome]:
+        """What each makes, the original first; one whose outputs are not finite is left out, and said so."""
+        job, work = self.work.job, self.work
+        wanted = [s for s in strategies().values() if self._is_wanted(s)]
+        if work.crew is not None and work.trainer.images:
+            ahead: list[Repair] = [repair for strategy in wanted for repair in strategy.ahead(work)]
+            repair_all(job, work.planner.sensitivities, ahead, work.kept, work.crew)
+        self.rows = {row.name: row for strategy in wanted for row in strategy.rows(work)}
+        found: list[Outcome] = []
+        for index, (name, row) in enumerate(self.rows.items()):
+            job.progress("strategies", index, len(self.rows), name)
+            with job.stage(f"strategy {name}"):
+                try:
+                    found.append(remembered(job.state / name, row.make))
+                except NotFiniteError as error:
+                    if index == 0:
+                        raise
+                    job.warn(f"The strategy {name} is left out: {error}.")
+        job.progress("strategies", len(self.rows), len(self.rows))
+        return found
+
+    def _is_wanted(self, strategy: Strategy) -> bool:
+        """Whether it was asked for; the original always is, since all others are held against it."""
+        asked = self.work.job.request.strategies
+        return not asked or strategy.order == 0 or strategy.name in asked
+
+    def tighter(self, missed: Outcome, share: float) -> Outcome:
+        """An outcome planned once more, its budgets of time tightened to a share.
+
+        Args:
+            missed: it kept the budgets as a trial, and missed them when all was measured.
+        """
+        row = self.rows[missed.name]
+        assert row.again is not None
+        budget = self.work.goals[0].scaled(time=share)
+        label, again = f"{missed.name}-at-{100 * share:.1f}", row.again
+        found = remembered(self.work.job.state / label, lambda: again(budget, label))
+        return replace(found, name=missed.name)
+
+    def can_be_tighter(self, outcome: Outcome) -> bool:
+        """Whether the outcome's strategy plans, so that another budget gives another plan."""
+        return self.rows[outcome.name].again is not None and len(self.work.goals) == 1

@@ -1,0 +1,156 @@
+"""What every command on a model, data and target needs: `compress`, `plan`, and plans for several targets.
+
+    with opened(request, Place(folder)) as session:
+        planner = session.planner()
+
+A session holds the job and its folder, the original lowered and its bench, the live cost model, the regimes
+that target and network allow, and the pool of workers. The folder's lock is released whatever happens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mcc.calibrate.entry import predict_graph
+from mcc.compress.bench import Bench
+from mcc.compress.candidate import deployment_form, sparse_form, write_file
+from mcc.compress.costs import Costs
+from mcc.compress.eligible import exact_passes
+from mcc.compress.job import Job, Place, open_job
+from mcc.compress.losses import measured_sensitivities
+from mcc.compress.measured import MeasuredFiles
+from mcc.compress.planning import Planner
+from mcc.compress.regimes import available_regimes, planned_integers, target_cluster
+from mcc.compress.request import Request
+from mcc.errors import DataError
+from mcc.ir.storage import save_graph
+from mcc.lower.formats import get_format
+from mcc.report.doubt import chance_sentence
+from mcc.search.crew import make_crew
+from mcc.search.sensitivity import Sensitivities
+from mcc.search.space import Regime
+from mcc.search.tables import Setting
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def opened(
+    request: Request,
+    place: Place,
+    *,
+    measures: bool = True,
+    plan_file: Path | None = None,
+    check: Callable[[Job], None] | None = None,
+) -> Generator[Session]:
+    """A session on a request in a folder, which nobody else has meanwhile.
+
+    Args:
+        measures: whether speeds may be measured on the target; else plans rest on what is in the table.
+        plan_file, check: see `mcc.compress.job.open_job`.
+
+    Raises:
+        MccError: as `open_job`.
+    """
+    job = open_job(request, place, plan_file=plan_file, check=check)
+    try:
+        yield Session(job, measures=measures)
+    finally:
+        job.release()
+
+
+class Session:
+    """A job with its original lowered, what its target rewards, and what has been measured.
+
+    Args:
+        job: loaded, its folder taken.
+        measures: see `opened`.
+    """
+
+    def __init__(self, job: Job, *, measures: bool = True) -> None:
+        self.job = job
+        self.measures = measures
+        self.calibration = job.calibration()
+        self.deployed = deployment_form(job.graph)
+        self.integer = planned_integers(self.deployed, self.calibration)
+        self.passes = exact_passes(job.graph, job.target.facts())
+        self.cluster = target_cluster(sparse_form(job.graph, self.passes), job.target.facts())
+        with job.stage("lower the original"):
+            self.baseline = write_file(
+                self.deployed, job.target, job.folder / "baseline", job.data, job.task.output
+            )
+            save_graph(job.graph, job.folder / "before.mcc", self.notes)
+        shared = MeasuredFiles(job.target.fingerprint(job.request.threads).key())
+        self.bench = Bench(
+            job.target, job.request.threads, self.baseline, job.state / "measurements.json", shared,
+            task=job.task, outputs=job.outputs,
+        )  # fmt: skip
+        self.at_chance = self._doubt_original()
+        self.costs = Costs(job, measures=measures)
+        self.crew = make_crew(job.request.workers, job.request.ray)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What a .mcc of the job holds beside the graph."""
+        return {"preprocessing": self.job.data.preprocessing.to_json(), "judged": self.job.task.output}
+
+    @property
+    def regimes(self) -> tuple[Regime, ...]:
+        """What the target and the network allow."""
+        return available_regimes(self.cluster, self.integer, self.job.target.facts(), self.passes)
+
+    def planner(self) -> Planner:
+        """Measure what planning rests on: the baseline, the kernels, the sensitivities."""
+        job = self.job
+        baseline_us = self._original_us() if self.measures else 0.0
+        with job.stage("calibrate"):
+            self.costs.calibrate(self.deployed, self.regimes)
+        if not self.measures:
+            baseline_us = predict_graph(self.deployed, job.target, model=self.costs.model).latency_us
+        with job.stage("sensitivities"):
+            sensitivities = self._sensitivities()
+        setting = Setting(
+            self.deployed, self.integer, self.cluster, self.costs.model, sensitivities,
+            job.target.facts().channel_multiple,
+            get_format(job.target.format).storage,
+        )  # fmt: skip
+        return Planner(
+            job.graph, setting, self.bench, job.cost_budget, job.data, self.calibration,
+            job.state / "trials", baseline_us, self.costs.ask, job.task.output, times=self.measures,
+        )  # fmt: skip
+
+    def _doubt_original(self) -> bool:
+        """Whether the original is no better than guessing; that is said at once, before the long work."""
+        job = self.job
+        with job.stage("validation accuracy of the original"):
+            job.progress("validation accuracy of the original", 0, 1)
+            chance = self.bench.chance(self.baseline, job.data, "validation")
+            job.progress("validation accuracy of the original", 1, 1)
+        if chance is not None:
+            job.warn(chance_sentence("The original", chance, job.circumstances()))
+        for sentence in job.warnings:
+            log.warning("%s", sentence)
+        return chance is not None
+
+    def _original_us(self) -> float:
+        """Measured latency of the original."""
+        with self.job.stage("measure the original"):
+            self.job.progress("measure the original", 0, 1)
+            found = self.bench.original().latency_us
+            self.job.progress("measure the original", 1, 1)
+        return found
+
+    def _sensitivities(self) -> Sensitivities:
+        path = self.job.state / "sensitivities.json"
+        if path.exists():
+            try:
+                return Sensitivities.load(path)
+            except DataError as error:
+                log.warning("%s: measured again", error.message if error.where is None else error)
+        found = measured_sensitivities(self.job, self.regimes, self.integer, self.crew)
+        found.save(path)
+        return found

@@ -1,0 +1,22 @@
+"""Fewer channels in each group of coupled layers, and nothing else."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mcc.compress.strategy_api import PlannedStrategy
+from mcc.search.space import Regime, Space
+
+
+class ChannelPruning(PlannedStrategy):
+    """Channels alone, in float."""
+
+    name: ClassVar[str] = "channel-pruning"
+    order: ClassVar[int] = 40
+
+    def space(self, regimes: tuple[Regime, ...]) -> Space:
+        """Widths."""
+        return Space(widths=True)
+
+
+STRATEGY = ChannelPruning()

@@ -1,0 +1,48 @@
+"""Post-training quantisation: ranges from calibration data, nothing trained."""
+
+from __future__ import annotations
+
+import logging
+from typing import ClassVar
+
+from mcc.compress.candidate import Structure, quantise
+from mcc.compress.outcome import Outcome
+from mcc.compress.strategy_api import Strategy
+from mcc.compress.summary import signal_of
+from mcc.compress.work import Work
+from mcc.ir.graph import Graph
+from mcc.quant.noise import is_integer
+from mcc.search.space import Regime
+
+log = logging.getLogger(__name__)
+
+
+class Int8Ptq(Strategy):
+    """The original quantised after training."""
+
+    name: ClassVar[str] = "int8-ptq"
+    order: ClassVar[int] = 20
+
+    def run(self, work: Work) -> Outcome:
+        """Quantise with the target's integer precision."""
+        regime = next((r for r in work.regimes if r.precision != "float"), Regime("int8"))
+        graph = quantise(work.original, regime, work.planner.calibration)
+        _check_early(work, graph)
+        return work.finished(self.name, Structure(regime), graph)
+
+
+def _check_early(work: Work, graph: Graph) -> None:
+    """Say at the first integer graph, and not after hours, that it loses the signal.
+
+    Training may mend it, so that it is an error only where none follows; what is delivered is checked once
+    more.
+    """
+    failure = signal_of(work.job, graph).failure() if is_integer(graph) else None
+    if failure is None or work.job.request.allow_noise:
+        return
+    if work.trainer.images == 0:
+        raise failure
+    log.warning("%s: %s; training may mend it", failure.where, failure.message)
+
+
+STRATEGY = Int8Ptq()

@@ -1,0 +1,149 @@
+"""Everything at once: widths, ranks, zeros and precision, decided together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar
+
+from mcc.budget import Budget
+from mcc.compress.candidate import Structure
+from mcc.compress.outcome import Outcome
+from mcc.compress.plan_loop import plan_for
+from mcc.compress.planning import Trial
+from mcc.compress.steps import in_steps, left_share
+from mcc.compress.strategy_api import Row, Strategy
+from mcc.compress.training import Trainer
+from mcc.compress.work import Work
+from mcc.compress.workers import Repair
+from mcc.search.space import Space
+
+TRIAL_SHARE = 0.1  # of the repair's images, for each regime that is tried out
+
+
+class Joint(Strategy):
+    """Each regime planned and fine-tuned a little, the best of them fine-tuned whole."""
+
+    name: ClassVar[str] = "joint"
+    order: ClassVar[int] = 90
+
+    def rows(self, work: Work) -> list[Row]:
+        """One for each goal; a given plan takes its place."""
+        if work.given is not None:
+            return [Row(self.name, partial(_follow, work, work.given))]
+        return [
+            Row(label, partial(self.plan, work, goal, label), partial(self.plan, work))
+            for label, goal in self._labels(work).items()
+        ]
+
+    def run(self, work: Work) -> Outcome:
+        """The first goal."""
+        return self.plan(work, work.goals[0], self.name)
+
+    def ahead(self, work: Work) -> Sequence[Repair]:
+        """What each goal's plans are tried out with."""
+        found: list[Repair] = []
+        if work.given is not None or work.job.request.steps > 1:
+            return found
+        for label, goal in self._labels(work).items():
+            keeping = [trial for trial in _trials(work, goal, label) if trial.keeps_all]
+            share = TRIAL_SHARE if len(keeping) > 1 else 1.0
+            found += [Repair(t.structure, share, self.name) for t in keeping if t.is_worth_training]
+        return found
+
+    def _labels(self, work: Work) -> dict[str, Budget]:
+        several = len(work.goals) > 1
+        return {f"{self.name}-{g.speedup:g}x" if several else self.name: g for g in work.goals}
+
+    def plan(self, work: Work, goal: Budget, label: str) -> Outcome:
+        """The best plan for a goal, tried out, fine-tuned.
+
+        Args:
+            label: of its files and in the report.
+        """
+        if work.job.request.steps > 1 and work.start is None and work.trainer.images:
+            return self._in_steps(work, goal, label)
+        trials = _trials(work, goal, label)
+        keeping = [t for t in trials if t.keeps_all]
+        if not keeping:
+            return work.fine_tuned(label, min(trials, key=lambda t: t.speed.latency_us))
+        scores: dict[str, float] = {}
+        best = _best(work, keeping, scores)
+        plain = _without_pairs(work, goal, label, best) if best.structure.ranks else None
+        if plain is not None and plain.keeps_all:
+            keeping.append(plain)
+            best = _best(work, [best, plain], scores)
+        said = [f"{_words(t)}: {scores[t.structure.key()]:.4f}" for t in keeping if scores]
+        note = f"Plans that keep the budgets, by validation accuracy after a short repair: {', '.join(said)}."
+        return work.fine_tuned(label, best, (note,) if said else ())
+
+    def _in_steps(self, work: Work, goal: Budget, label: str) -> Outcome:
+        """A plan for a network that went most of the way before; its images are counted in."""
+        steps = work.job.request.steps
+        planner = in_steps(work.job, work.planner_for(goal), work.trainer, steps, label)
+        stepped = planner.graph is not work.planner.graph  # not without a budget of time
+        trainer = Trainer(work.job, left_share(steps)) if stepped else work.trainer
+        outcome = self.plan(work.going_on(planner, trainer), goal, label)
+        said = (
+            f"The budget was gone to in {steps} steps."
+            if stepped
+            else "There was no budget to go to in steps."
+        )
+        return replace(outcome, notes=(*outcome.notes, said))
+
+
+def _trials(work: Work, goal: Budget, label: str) -> list[Trial]:
+    return work.plans(work.planner_for(goal), Space.whole(work.regimes), label, first_that_keeps=False)
+
+
+def _best(work: Work, trials: Sequence[Trial], scores: dict[str, float]) -> Trial:
+    """The most accurate after a short repair, of those as accurate the fastest; adds to the scores.
+
+    Args:
+        scores: validation accuracies known so far, by structure.
+    """
+    if len(trials) == 1:
+        return trials[0]
+    for trial in trials:
+        if trial.structure.key() not in scores:
+            scores[trial.structure.key()] = _tried_out(work, trial)
+    return max(trials, key=lambda t: (scores[t.structure.key()], -t.speed.latency_us))
+
+
+def _tried_out(work: Work, trial: Trial) -> float:
+    """Validation accuracy of a structure after a short repair."""
+    name = f"{trial.file.stem}-tried"
+    return work.score(work.trained(trial.structure, name, TRIAL_SHARE), trial.file.with_name(name))
+
+
+def _without_pairs(work: Work, goal: Budget, label: str, best: Trial) -> Trial:
+    """What the best plan would be without low-rank pairs.
+
+    The loss that a pair adds is known before training only, and training gives removed channels back more
+    than it gives removed ranks: a short repair has to say which is better.
+    """
+    space = replace(Space.whole(work.regimes), low_rank=False)
+    structure = best.structure
+    return plan_for(
+        work.planner_for(goal), space, structure.regime, f"{label}-no-pairs", regions=bool(structure.floats)
+    )
+
+
+def _words(trial: Trial) -> str:
+    """What sets a plan apart from the others tried out."""
+    pairs = len(trial.structure.ranks)
+    said = f", {pairs} low-rank pair{'s' if pairs > 1 else ''}" if pairs else ""
+    return trial.structure.words + said
+
+
+def _follow(work: Work, structure: Structure) -> Outcome:
+    """A plan from a file, in place of one that is made."""
+    planner = work.planner
+    raw = planner.predict(structure)
+    whole = planner.plan_whole(structure.regime, "given-whole")
+    trial = planner.measure(structure, raw * whole.factor, raw, "given")
+    return work.fine_tuned(Joint.name, trial, ("The plan was given, not made.",))
+
+
+STRATEGY = Joint()

@@ -1,0 +1,40 @@
+"""Sparse weights in 1x1 convolutions, and nothing else."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mcc.compress.planning import Planner
+from mcc.compress.strategy_api import PlannedStrategy
+from mcc.compress.work import Work
+from mcc.ir.notes import SparseNote
+from mcc.runtime.facts import TargetFacts
+from mcc.search.space import SPARSITIES, Regime, Space
+
+
+class Sparse1x1(PlannedStrategy):
+    """Zeros alone, in float."""
+
+    name: ClassVar[str] = "sparse-1x1"
+    order: ClassVar[int] = 50
+
+    def space(self, regimes: tuple[Regime, ...]) -> Space:
+        """The sparse regimes; where there is none, one share of zeros shows that they save nothing."""
+        useless = (Regime("float", SparseNote(1, SPARSITIES[1])),)
+        return Space(mixed=True, regimes=tuple(r for r in regimes if r.sparse) or useless)
+
+    def notes(self, work: Work) -> tuple[str, ...]:
+        """Why zeros save no time; nothing where they can."""
+        said = why_not_sparse(work.planner, work.job.target.facts())
+        return (said,) if said else ()
+
+
+def why_not_sparse(planner: Planner, facts: TargetFacts) -> str:
+    """Why zeros save no time; nothing where they can."""
+    if not facts.sparse_1x1:
+        return f"Zeros save no time on this target: {facts.sparse_why}."
+    cluster = planner.setting.cluster
+    return "" if cluster.nodes else f"The sparse kernels do not switch on: {cluster.reason}."
+
+
+STRATEGY = Sparse1x1()

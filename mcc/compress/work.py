@@ -1,0 +1,191 @@
+"""What strategies compute with: plans, fine-tuned candidates, files and their figures, each made once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from mcc.budget import Budget
+from mcc.compress.bench import Bench
+from mcc.compress.candidate import Structure, deployment_form, quantise, restructure, write_file
+from mcc.compress.job import Job
+from mcc.compress.outcome import Outcome, reach
+from mcc.compress.plan_loop import plan_for
+from mcc.compress.planning import Planner, Trial
+from mcc.compress.training import Trainer
+from mcc.compress.workers import Repair, Repaired, candidate_graph, repair_all
+from mcc.errors import NotFiniteError, TargetError
+from mcc.ir.graph import Graph
+from mcc.search.crew import Crew
+from mcc.search.space import Regime, Space
+
+log = logging.getLogger(__name__)
+
+GOALS = (1.5, 2.0, 3.0)  # speed-ups to plan for where no budget on cost was asked for
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job with its planner and trainer, and what strategies have made so far.
+
+    Attributes:
+        job: what is compressed.
+        bench: measures.
+        planner: plans under the job's budgets.
+        regimes: that the target and the network allow.
+        trainer: fine-tunes.
+        crew: fine-tunes several candidates at a time; None: one after the other, here.
+        given: a plan to follow in place of the joint one.
+        start: the network that structures are made from, where steps before have changed it.
+    """
+
+    job: Job
+    bench: Bench
+    planner: Planner
+    regimes: tuple[Regime, ...]
+    trainer: Trainer
+    crew: Crew | None = None
+    given: Structure | None = None
+    start: Graph | None = None
+    _planned: dict[str, list[Trial]] = field(default_factory=lambda: {}, repr=False)
+    _trained: dict[str, Graph] = field(default_factory=lambda: {}, repr=False)
+
+    def going_on(self, planner: Planner, trainer: Trainer) -> Work:
+        """The same for the network that the planner's steps have made; nothing made before counts for it."""
+        return Work(self.job, self.bench, planner, self.regimes, trainer, start=planner.graph)
+
+    @cached_property
+    def goals(self) -> list[Budget]:
+        """The budgets to plan for: those asked for, or a ladder of speed-ups where none is on cost."""
+        budget = self.job.cost_budget
+        return [budget] if budget.of_cost.asked else [Budget(speedup=goal) for goal in GOALS]
+
+    @cached_property
+    def kept(self) -> Repaired:
+        """Fine-tuned graphs on disk."""
+        return Repaired(self.job.state / ("repaired" if self.start is None else "repaired-in-steps"))
+
+    @cached_property
+    def original(self) -> Graph:
+        """The original in deployment form."""
+        return deployment_form(self.job.graph)
+
+    # -- plans ---------------------------------------------------------------------------------------------
+
+    def planner_for(self, goal: Budget) -> Planner:
+        """The planner under another budget."""
+        return replace(self.planner, budget=goal)
+
+    def plans(self, planner: Planner, space: Space, label: str, *, first_that_keeps: bool) -> list[Trial]:
+        """A plan for each regime of a space, measured untrained; made once for each label.
+
+        Args:
+            label: of the files; it stands for the planner's budget, too.
+            first_that_keeps: whether the first plan that keeps the budgets is enough.
+        """
+        if label in self._planned:
+            return self._planned[label]
+        found = self._planned[label] = []
+        for index, regime in enumerate(space.regimes):
+            self.job.progress("plan", index, len(space.regimes), f"{label}: {regime}")
+            try:
+                found.append(plan_for(planner, space, regime, f"{label}-{index}"))
+            except TargetError as error:  # LiteRT's sparse path refuses some networks on ARM64
+                if regime.sparse is None:
+                    raise
+                log.warning("%s: %s is left out, since the runtime fails on it: %s", label, regime, error)
+                continue
+            if first_that_keeps and found[-1].keeps_all:
+                break
+            if space.mixed and regime.precision != "float":
+                in_part = plan_for(planner, space, regime, f"{label}-{index}-in-part", regions=True)
+                if in_part.structure.floats:  # else it is the one before, or the float one
+                    found.append(in_part)
+        if not found:
+            found.append(planner.plan_whole(Regime(), f"{label}-plain"))
+        self.job.progress("plan", len(space.regimes), len(space.regimes), label)
+        return found
+
+    # -- from a structure to an outcome --------------------------------------------------------------------
+
+    def fine_tuned(self, name: str, trial: Trial, notes: Sequence[str] = ()) -> Outcome:
+        """The outcome of a plan: trained where it keeps the budgets, else as it is, with the reason."""
+        said = [*notes, *reach(trial)]
+        if trial.structure.is_original:
+            return self.finished(name, trial.structure, self.original, trial, said)
+        if not trial.keeps_all:
+            return self.finished(name, trial.structure, self.untrained(trial.structure), trial, said)
+        graph = self.trained(trial.structure, name)
+        if trial.structure.removes_nothing and self.trainer.images:
+            graph, more = self._unless_better_before(name, trial.structure, graph)
+            said += more
+        return self.finished(name, trial.structure, graph, trial, said)
+
+    def finished(
+        self,
+        name: str,
+        structure: Structure,
+        graph: Graph,
+        plan: Trial | None = None,
+        notes: Sequence[str] = (),
+    ) -> Outcome:
+        """An outcome of a graph in deployment form, lowered into the strategy's folder."""
+        job = self.job
+        path = write_file(graph, job.target, job.state / name / "model", job.data, job.task.output)
+        predicted = plan.predicted_us if plan else None
+        return Outcome(name, structure, graph, path, predicted, plan, tuple(notes))
+
+    def untrained(self, structure: Structure) -> Graph:
+        """A structure built, its batch norms settled on data, quantised; nothing trained."""
+        known = self.planner.sensitivities
+        built = self.start or self.job.graph
+        if structure != Structure(structure.regime) or structure.regime.sparse is not None:
+            built = restructure(built, structure, known, self.planner.calibration[:1], verify=True)
+        if not structure.removes_nothing:
+            built = self.trainer.settle(built)
+        return quantise(deployment_form(built), structure.regime, self.planner.calibration)
+
+    def trained(self, structure: Structure, label: str, share: float = 1.0) -> Graph:
+        """A structure built and fine-tuned, once for each structure and share of the job's images."""
+        share = share if self.trainer.images else 1.0  # without training a trial is the whole
+        repair = Repair(structure, share, label)
+        if repair.key not in self._trained:
+            self._trained[repair.key] = self.kept.get(repair.key) or self._train(repair)
+        return self._trained[repair.key]
+
+    def score(self, graph: Graph, path: Path) -> float:
+        """Validation accuracy of a graph, lowered into that file; 0 where its outputs are not finite."""
+        file = write_file(graph, self.job.target, path, self.job.data, self.job.task.output)
+        try:
+            return self.bench.metric(file, self.job.data, "validation")
+        except NotFiniteError as error:  # the worst that can be; what is kept of it says so
+            log.warning("%s: %s", path.name, error)
+            return 0.0
+
+    def _train(self, repair: Repair) -> Graph:
+        known = self.planner.sensitivities
+        if self.crew is not None:
+            repair_all(self.job, known, [repair], self.kept, self.crew)
+            found = self.kept.get(repair.key)
+            assert found is not None
+            return found
+        built = candidate_graph(self.job, repair.structure, known, self.trainer, repair.share, self.start)
+        return self.trainer.train(built, repair.structure, repair.label, repair.share)
+
+    def _unless_better_before(
+        self, name: str, structure: Structure, trained: Graph
+    ) -> tuple[Graph, tuple[str, ...]]:
+        """The trained network, or what it was made from where validation says that training cost accuracy.
+
+        Quantising alone often loses nothing; training can then only lose what the network had learnt.
+        """
+        before = self.untrained(structure)
+        folder = self.job.state / name
+        score, after = self.score(before, folder / "before"), self.score(trained, folder / "repaired")
+        if score <= after:
+            return trained, ()
+        said = f"Repair took the validation accuracy from {score:.4f} to {after:.4f}, so it was left out."
+        return before, (said,)
