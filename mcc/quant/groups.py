@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, fx
 
 from mcc.ir import table
+from mcc.ir.dataflow import dataflow, descendants
 from mcc.ir.graph import Graph, is_constant, op_name, operands
 from mcc.quant.fidelity import Grid
 from mcc.quant.placement import Kept, Placement, activation_operands, place
@@ -288,15 +289,8 @@ def path(
 
 def _meets_weights(node: fx.Node) -> bool:
     """Whether an operator with weights computes from a value; without, integers save next to no time."""
-    seen: set[fx.Node] = set()
-    front = [node]
-    while front:
-        users = [user for user in front.pop().users if user not in seen]
-        if any(user.op != "output" and op_name(user) in WEIGHTED for user in users):
-            return True
-        seen.update(users)
-        front.extend(users)
-    return False
+    behind = descendants(dataflow(node.graph.nodes), node)
+    return any(user.op != "output" and op_name(user) in WEIGHTED for user in behind)
 
 
 def _shown(node: fx.Node) -> bool:
