@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from mcc.analysis.channel_groups import ChannelAnalysis, Mask, kept
 from mcc.errors import Refusal
 from mcc.ir import table
-from mcc.ir.graph import Graph, clean, constant, constants, infer, op_name, operand, set_constant
+from mcc.ir.graph import Graph, clean, constant, constants, infer, operand, set_constant
 from mcc.ir.labels import produced_axis
 from mcc.ir.notes import annotate, note, shape_of, type_of
 
@@ -71,26 +71,24 @@ def _shrink_constant(graph: Graph, name: str, analysis: ChannelAnalysis, gone: M
 
 
 def _attributes(node: fx.Node, analysis: ChannelAnalysis, gone: Mask) -> dict[str, Any]:
-    """Attributes that count channels, after removal."""
-    name = op_name(node)
+    """Attributes that count channels, after removal: those in the `counts` of the op table."""
     given = node.kwargs
-    if name in ("conv2d", "conv_transpose2d"):
-        depthwise = cast(int, given["groups"]) == shape_of(operand(node, 0))[1] > 1
-        return {"groups": int(_along(operand(node, 0), 1, analysis, gone).sum())} if depthwise else {}
-    if name == "group_norm":
-        stays = _along(operand(node, 0), 1, analysis, gone).reshape(cast(int, given["groups"]), -1)
-        return {"groups": int(stays.any(1).sum())}
-    if name == "reshape":
-        axes = range(1, len(shape_of(node)))
-        return {"shape": tuple(int(_along(node, axis, analysis, gone).sum()) for axis in axes)}
-    if name == "slice":
-        axis, start, stop = (cast(int, given[key]) for key in ("axis", "start", "stop"))
-        stays = _along(operand(node, 0), axis, analysis, gone)
-        low = int(stays[:start].sum())
-        return {"start": low, "stop": low + int(stays[start:stop].sum())} if given["step"] == 1 else {}
-    if name == "pad":
-        return {"padding": _padding(node, analysis, gone)}
-    return {}
+    match table.row_of(node).counts:
+        case ("groups",):
+            stays = _along(operand(node, 0), 1, analysis, gone).reshape(cast(int, given["groups"]), -1)
+            return {"groups": int(stays.any(1).sum())}
+        case ("shape",):
+            axes = range(1, len(shape_of(node)))
+            return {"shape": tuple(int(_along(node, axis, analysis, gone).sum()) for axis in axes)}
+        case ("start", "stop") if given["step"] == 1:
+            axis, start, stop = (cast(int, given[key]) for key in ("axis", "start", "stop"))
+            stays = _along(operand(node, 0), axis, analysis, gone)
+            low = int(stays[:start].sum())
+            return {"start": low, "stop": low + int(stays[start:stop].sum())}
+        case ("padding",):
+            return {"padding": _padding(node, analysis, gone)}
+        case _:
+            return {}
 
 
 def _padding(node: fx.Node, analysis: ChannelAnalysis, gone: Mask) -> tuple[tuple[int, int], ...]:

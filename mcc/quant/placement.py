@@ -15,8 +15,9 @@ from torch import fx
 from mcc.ir import table
 from mcc.ir.graph import Graph, is_constant, op_name, operands, optional_operand
 from mcc.ir.notes import note, type_of
+from mcc.ir.table import MOVING, WEIGHTED
 from mcc.quant.decoding import DECODES, decoding
-from mcc.quant.regions import INTEGER_KERNELS, MOVING, WEIGHTED
+from mcc.quant.regions import INTEGER_KERNELS
 
 
 @dataclass(frozen=True)

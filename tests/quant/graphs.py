@@ -9,7 +9,8 @@ from torch import Tensor, fx
 
 from mcc.ir.graph import Graph, GraphBuilder, clean, constant, inputs, op_name, outputs
 from mcc.ir.notes import shape_of
-from mcc.quant.regions import FIXED_OUTPUTS, MOVING, WEIGHTED
+from mcc.ir.table import MOVING, WEIGHTED
+from mcc.quant.regions import FIXED_OUTPUTS
 
 Make = Callable[[GraphBuilder, fx.Node], fx.Node]
 PAD1 = (1, 1, 1, 1)
