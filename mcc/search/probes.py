@@ -27,8 +27,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mcc.analysis.channel_groups import analyse_channels
+from mcc.analysis.low_rank import factors
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.shrink import zero_readers
+from mcc.analysis.thinning import thin
 from mcc.files import write_text
 from mcc.ir.graph import Graph, calls, constant, copy_graph, operand, run, set_constant
 from mcc.ir.notes import SparseNote, annotate
@@ -39,8 +41,6 @@ from mcc.pipeline import Pipeline, RunOptions
 from mcc.search.crew import Crew
 from mcc.search.regions import Region, precision_regions
 from mcc.search.sensitivity import REFERENCE_SHARE, kept
-from passes.factorize_1x1 import factors
-from passes.sparsify_1x1 import thin
 
 log = logging.getLogger(__name__)
 
