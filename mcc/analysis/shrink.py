@@ -11,9 +11,20 @@ from torch import Tensor, fx
 from mcc.analysis.channel_groups import ChannelAnalysis, Mask, kept
 from mcc.errors import Refusal
 from mcc.ir import table
-from mcc.ir.graph import Graph, clean, constant, constants, infer, operand, set_constant
+from mcc.ir.graph import (
+    Graph,
+    add_call,
+    add_constant,
+    calls,
+    clean,
+    constant,
+    constants,
+    infer,
+    operand,
+    set_constant,
+)
 from mcc.ir.labels import produced_axis
-from mcc.ir.notes import annotate, note, shape_of, type_of
+from mcc.ir.notes import DTYPES, annotate, note, shape_of, type_of
 
 
 def shrink(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:
@@ -105,8 +116,31 @@ def _along(node: fx.Node, axis: int, analysis: ChannelAnalysis, gone: Mask) -> M
     return np.broadcast_to(kept(analysis.labels[node.name], gone)[axis], shape_of(node)[axis])
 
 
+def mask_out(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:
+    """Let nothing depend on classes any more, in place: the exact twin of removing them.
+
+    The weights through which they are read are set to zero. A mean over channels becomes one over the others:
+    with all but m of C channels zero, a global response norm of weight w and eps e computes for these m what
+    one of m channels does, if its weight is w m / C and its eps is e m / C.
+    """
+    zero_readers(graph, analysis, removed)
+    gone = analysis.mask(removed)
+    for node in calls(graph, "global_response_norm"):
+        axis = cast(int, node.kwargs["axis"]) % len(shape_of(node))
+        stays = torch.from_numpy(_along(node, axis, analysis, gone).copy())
+        if not bool(stays.all()):
+            dtype, share = DTYPES[type_of(node).dtype], float(stays.double().mean())
+            shape = [-1 if other == axis else 1 for other in range(len(shape_of(node)))]
+            mask = add_constant(graph, node, "mask", stays.to(dtype).reshape(shape), trains=False)
+            scale = add_constant(graph, node, "share", torch.tensor(share, dtype=dtype), trains=False)
+            kept_alone = add_call(graph, node, "mul", operand(node, 0), mask, activation="none")
+            weight = add_call(graph, node, "mul", operand(node, 1), scale, activation="none")
+            node.args = (kept_alone, weight, *node.args[2:])
+            node.kwargs = {**node.kwargs, "eps": cast(float, node.kwargs["eps"]) * share}
+
+
 def zero_readers(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:
-    """Set the weights through which classes are read to zero, in place: the exact twin of removing them."""
+    """Set the weights through which classes are read to zero, in place."""
     gone = analysis.mask(removed)
     for binding in analysis.bindings:
         if binding.role == "reads":

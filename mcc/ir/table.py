@@ -203,6 +203,10 @@ _row(
     groups=_REQUIRED, eps=1e-5,
 )
 _row(
+    ops.global_response_norm, channels.global_response_norm, "float", 3, parameters=True,
+    axis=_REQUIRED, eps=1e-6,
+)
+_row(
     ops.identity, channels.carries, "tied",
     unary=True, integral=True, moves=True, sign="kept", bfloat16=True,
 )
