@@ -28,6 +28,7 @@ from mcc.errors import DataError
 from mcc.ir.graph import Graph, calls, is_constant, op_name, operand
 from mcc.ir.json_file import read_json
 from mcc.ir.notes import shape_of
+from mcc.ir.table import WEIGHTED
 
 STORED = Path(__file__).with_name("memory.json")
 LARGEST_WEIGHT = 1e9  # bytes for each byte or operator: a gigabyte
@@ -35,7 +36,6 @@ POINTER_BYTES = 8
 FLOAT_BYTES = 4
 TOLERANCE, TOLERANCE_BYTES = 0.1, 500_000  # what an error weighs against: a share, and no less than that
 ONCE = ("file", "floats", "integers", "arena", "indirection")  # facts that should count once, see above
-WEIGHTED = ("conv2d", "conv_transpose2d", "linear")
 
 
 @dataclass(frozen=True)

@@ -199,15 +199,18 @@ def _attributes_at(
     old, new = kernel.operands[0], operands[0]
     if old is None or new is None:
         return given
-    if "groups" in given and given["groups"] == old.shape[1] > 1:
-        given["groups"] = new[1]
-    elif kernel.op == "reshape":
-        given["shape"] = output[1:]
-    elif kernel.op == "slice" and given["step"] == 1:
-        given.update(start=0, stop=output[given["axis"]])
-    elif kernel.op == "pad":
-        added = (o - n for o, n in zip(output, new, strict=True))
-        given["padding"] = tuple((amount // 2, amount - amount // 2) for amount in added)
+    match table.row(kernel.op).counts:
+        case ("groups",) if given["groups"] == old.shape[1] > 1:
+            given["groups"] = new[1]
+        case ("shape",):
+            given["shape"] = output[1:]
+        case ("start", "stop") if given["step"] == 1:
+            given.update(start=0, stop=output[given["axis"]])
+        case ("padding",):
+            added = (o - n for o, n in zip(output, new, strict=True))
+            given["padding"] = tuple((amount // 2, amount - amount // 2) for amount in added)
+        case _:
+            pass
     return given
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 import logging
 import pkgutil
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,10 +21,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx
 
-from mcc.errors import MccError, UsageError, VerificationError
-from mcc.files import readable_file
+from mcc.errors import UsageError, VerificationError
 from mcc.ir.graph import Graph, calls, clean, copy_graph, infer
 from mcc.ir.notes import note
+from mcc.user_code import import_module
 
 log = logging.getLogger(__name__)
 
@@ -270,21 +268,9 @@ def pass_in(module: ModuleType, stem: str) -> type[Pass]:
 
 def load_pass(path: Path) -> type[Pass]:
     """A user's own pass from a Python file, which is run. Raises UsageError when it cannot be loaded."""
-    name = f"user_pass_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    readable_file(path, raising=UsageError)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise UsageError("is no Python file with a pass", where=str(path))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look there for the names in annotations
-    try:
-        spec.loader.exec_module(module)
-        return pass_in(module, path.stem)
-    except MccError:
-        raise
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise UsageError(f"cannot be loaded: {type(error).__name__}: {reason}", where=str(path)) from error
+    return pass_in(import_module(str(path), "a Python file with a pass"), path.stem)
 
 
 def load_passes(paths: Iterable[Path]) -> dict[str, type[Pass]]:

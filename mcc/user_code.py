@@ -53,14 +53,21 @@ def load_object(spec: str, forms: str) -> Any:
     source, _, name = spec.rpartition(":")
     if not source or not name:
         raise UsageError(f"{spec!r} names nothing", hint=f"give {forms}")
-    module = _import(source, forms)
+    module = import_module(source, forms)
     if not hasattr(module, name):
         raise UsageError(f"has no {name}", where=source, hint=f"give {forms}")
     return getattr(module, name)
 
 
-def _import(source: str, forms: str) -> ModuleType:
-    """A module by dotted name or by path."""
+def import_module(source: str, forms: str) -> ModuleType:
+    """The module with a dotted name, or the Python file at a path ending in `.py`.
+
+    Args:
+        forms: what can be named, for the hint.
+
+    Raises:
+        UsageError: there is no such file or module, or importing it fails.
+    """
     try:
         if source.endswith(".py"):
             return _import_file(Path(source).expanduser())

@@ -15,7 +15,7 @@ from mcc.pass_api import NodeRewrite, PassContext
 SETS: dict[str, tuple[str, ...]] = {
     # Integer kernels exist for what these are made of, and none for themselves (mcc/quant/regions.py).
     "int8": ("silu", "hardsigmoid", "prelu", "batch_norm", "abs", "neg"),
-    "norms": ("batch_norm", "layer_norm", "group_norm"),
+    "norms": ("batch_norm", "layer_norm", "group_norm", "global_response_norm"),
     "all": tuple(RECIPES),
 }
 
@@ -39,6 +39,7 @@ class Decompose(NodeRewrite):
     | abs, neg | relu(x) + relu(-x), x (-1) |
     | batch_norm | x f + (shift - mean f) with f = gain / sqrt(var + eps) |
     | layer_norm, group_norm | (x - mean) / sqrt(mean((x - mean)^2) + eps), times weight, plus bias |
+    | global_response_norm | x + weight x g / (mean(g) + eps) + bias, with g = sqrt(sum(x^2)) |
     | softmax | exp(x - max) over its sum |
     | pixel_shuffle | reshape, transpose, reshape |
     | conv2d with groups, not depthwise | a slice and a convolution for each group, concatenated |

@@ -26,13 +26,14 @@ from mcc.ir.graph import (
     optional_operand,
 )
 from mcc.ir.notes import note
+from mcc.ir.table import WEIGHTED
 from mcc.pass_api import Pass, PassContext
 from mcc.quant.detectors import deviations, last_layers, reads
 from mcc.quant.groups import ScaleGroups, decide
 from mcc.quant.params import INT8_MAX, INT8_MIN, is_fake_quantize, quant_params
 from mcc.quant.placement import Placement, activation_operands, place
 from mcc.quant.ranges import OBSERVERS, Observed, Observer, bias_floor, observe_values, weight_scales
-from mcc.quant.regions import WEIGHTED, integer_nodes
+from mcc.quant.regions import integer_nodes
 
 WEIGHT_LIMITS = {"int8": 127, "int7": 63}
 WORTH_FLOAT = 0.8

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from mcc.analysis.channel_groups import ChannelAnalysis, ChannelGroup, analyse_channels
-from mcc.analysis.shrink import refill_producers, shrink, zero_readers
+from mcc.analysis.shrink import mask_out, refill_producers, shrink, zero_readers
 from mcc.errors import Refusal
 from mcc.ir.graph import Graph, constant, copy_graph, op_name
 from mcc.ir.notes import annotate, note, shape_of
@@ -32,7 +32,8 @@ class PruneChannels(Pass):
     channels (Li 2017, "Pruning Filters for Efficient ConvNets"). Where notes disagree about coupled channels,
     those that any note keeps stay.
 
-    Exact twin: the same graph with the weights through which removed channels are read set to zero.
+    Exact twin: the same graph with the weights through which removed channels are read set to zero, and means
+    over channels taken over those that stay.
 
     Skips groups that reach an input, an output, a frozen node or an operator that mixes channels without
     weights; groups pruned before are left alone unless a note asks. Raises Refusal where a note names a
@@ -71,9 +72,9 @@ class PruneChannels(Pass):
                 annotate(node, pruned_from=widths[node.name])
 
     def reference(self, before: Graph, ctx: PassContext) -> Graph:
-        """The graph with the reading weights of removed channels zero."""
+        """The graph in which nothing depends on the removed channels."""
         analysis = analyse_channels(before)
-        zero_readers(before, analysis, self._removed(before, analysis))
+        mask_out(before, analysis, self._removed(before, analysis))
         return before
 
     def variants(self, twin: Graph, before: Graph, ctx: PassContext) -> Iterator[Graph]:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from mcc.analysis.pointwise import is_pointwise
+from mcc.analysis.thinning import thin, zero_count
 from mcc.errors import VerificationError
 from mcc.ir.graph import Graph, calls, constant, is_constant, operand, operands, set_constant
 from mcc.ir.notes import SparseNote, annotate, note
-from mcc.moments import input_moments, refit
+from mcc.moments import input_moments
 from mcc.pass_api import Pass, PassContext
 
 
@@ -26,7 +27,8 @@ class Sparsify1x1(Pass):
 
     With calibration data, each square is weighed with the energy of the input that the weight reads (Sun
     2023, "A Simple and Effective Pruning Approach for Large Language Models"), and the weights that stay are
-    fitted so that the layer's outputs on the data change as little as they can (`mcc.moments.refit`).
+    fitted so that the layer's outputs on the data change as little as they can (`refit` in
+    `mcc.analysis.thinning`).
 
     Takes each node's sparsity and block from its note, or from the options where `sparsity` is given. The
     note stays on the node: the lowering stores its weight sparse, and the repair keeps its zeros.
@@ -108,42 +110,3 @@ def constant_shape(graph: Graph, node: fx.Node) -> torch.Size:
     """Shape of the weight of a convolution."""
     weight = operand(node, 1)
     return constant(graph, weight).shape if weight.op == "get_attr" else torch.Size((0, 0, 0, 0))
-
-
-def zero_count(weight: Tensor, wanted: SparseNote) -> int:
-    """Number of zeros that a weight gets at least: whole blocks, rounded to the nearest below."""
-    blocks = -(-weight.shape[0] // wanted.block) * weight.shape[1]
-    per_block = min(wanted.block, weight.shape[0] % wanted.block or wanted.block)
-    return int(blocks * wanted.sparsity) * per_block
-
-
-def thin(weight: Tensor, wanted: SparseNote, moment: Tensor | None = None) -> Tensor:
-    """Zero the blocks with the smallest energy; ties go to the later block, so that the result is one.
-
-    Args:
-        weight: [O, I, 1, 1].
-        moment: second moment [I, I] of the inputs: its energies weigh the squares, and the weights that stay
-            are fitted to it. Without one, all inputs count alike and the others stay as they are.
-
-    Returns:
-        The thinned weight, same shape.
-    """
-    out, width = weight.shape[0], weight.shape[1]
-    rows = -(-out // wanted.block)
-    energy = torch.zeros(rows * wanted.block, width, dtype=torch.float64)
-    energy[:out] = weight.reshape(out, width).double().square()
-    score = energy.reshape(rows, wanted.block, width).sum(1)
-    if moment is not None:
-        score = score * moment.diagonal().clamp_min(1e-12 * float(moment.diagonal().max()) + 1e-30)
-    score = score.reshape(-1)
-    count = int(score.numel() * wanted.sparsity)
-    # A stable ascending sort of the flipped scores puts later blocks first among equals.
-    order = torch.argsort(score.flip(0), stable=True)[:count]
-    keep = torch.ones(score.numel(), dtype=torch.bool)
-    keep[score.numel() - 1 - order] = False
-    mask = keep.reshape(rows, 1, width).expand(rows, wanted.block, width).reshape(-1, width)[:out]
-    mask = mask.reshape(weight.shape)
-    thinned = weight * mask.to(weight.dtype)
-    if moment is None or torch.equal(thinned, weight):
-        return thinned
-    return refit(weight, mask & (weight != 0), moment)

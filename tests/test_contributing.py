@@ -25,7 +25,9 @@ def files() -> dict[str, str]:
 
 def goldens(desk: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command of the page, in a copy of the checkout."""
-    env = {key: value for key, value in os.environ.items() if key != "CI"} | {"PYTHONPATH": str(desk)}
+    env = {key: value for key, value in os.environ.items() if key != "CI"} | {
+        "PYTHONPATH": f"{desk}{os.pathsep}{ROOT}"
+    }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_goldens.py"]
     return subprocess.run(
         [*command, "-k", NAME, *arguments], cwd=desk, env=env, capture_output=True, text=True, check=False

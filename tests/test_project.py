@@ -50,6 +50,35 @@ def test_every_dependency_is_a_range() -> None:
     assert loose == []
 
 
+MODULES = {
+    "scikit-learn": "sklearn",
+    "pytorch-ignite": "ignite",
+    "pillow": "PIL",
+    "ai-edge-litert": "ai_edge_litert",
+}
+"""Dependencies whose module has another name."""
+
+
+def not_imported(dependencies: list[str], texts: list[str]) -> list[str]:
+    """The dependencies that no Python text imports."""
+    found = {name.partition(".")[0] for text in texts for name in imports(text)}
+    names = [re.split(r"[>\[]", entry)[0] for entry in dependencies]
+    return [name for name in names if MODULES.get(name, name) not in found]
+
+
+def imports(text: str) -> list[str]:
+    return re.findall(r"^\s*(?:import|from) ([\w.]+)", text, re.MULTILINE)
+
+
+def test_every_dependency_is_imported() -> None:
+    texts = [
+        file.read_text() for room in ("mcc", "passes", "cost_models") for file in (ROOT / room).rglob("*.py")
+    ]
+    listed: list[str] = PROJECT["project"]["dependencies"]
+    assert not_imported(listed, texts) == []
+    assert not_imported([*listed, "onnxscript>=0.7,<0.8"], texts) == ["onnxscript"]  # it bites
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["compress", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy = [

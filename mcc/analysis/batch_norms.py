@@ -8,8 +8,7 @@ from torch import fx
 
 from mcc.ir.graph import is_constant, op_name, operand
 from mcc.ir.notes import note, shape_of
-
-WEIGHTED = ("conv2d", "conv_transpose2d", "linear")
+from mcc.ir.table import WEIGHTED
 
 
 def cannot_be_folded(norm: fx.Node) -> str | None:

@@ -125,6 +125,17 @@ def _group_norm(r: Recipe, x: fx.Node) -> fx.Node:
     return _affine(r, together, r.along_channels)
 
 
+def _global_response_norm(r: Recipe, x: fx.Node) -> fx.Node:
+    rank, axis = len(shape_of(x)), r.attribute("axis") % len(shape_of(x))
+    others = tuple(other for other in range(1, rank) if other != axis)
+    shape = [-1 if other == axis else 1 for other in range(rank)]
+    norms = r.call("sqrt", r.call("sum", r.call("mul", x, x), axes=others, keepdim=True))
+    mean = r.call("mean", norms, axes=(axis,), keepdim=True)
+    response = r.call("div", norms, r.call("add", mean, r.held(r.attribute("eps"))))
+    scaled = _affine(r, r.call("mul", x, response), lambda value: r.held(value.reshape(shape)))
+    return r.call("add", x, scaled)
+
+
 def _affine(r: Recipe, x: fx.Node, hold: Callable[[Tensor], fx.Node]) -> fx.Node:
     if optional_operand(r.node, 1) is not None:
         x = r.call("mul", x, hold(r.weight(1)))
@@ -177,6 +188,7 @@ RECIPES: dict[str, Callable[[Recipe, fx.Node], fx.Node]] = {
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
+    "global_response_norm": _global_response_norm,
     "softmax": _softmax,
     "pixel_shuffle": _pixel_shuffle,
     "conv2d": _conv2d,

@@ -11,8 +11,8 @@ from torch import Tensor, fx
 
 from mcc.ir.graph import Graph, calls, is_constant, op_name, operand, optional_operand, outputs
 from mcc.ir.notes import note, shape_of
+from mcc.ir.table import WEIGHTED
 
-WEIGHTED = ("conv2d", "conv_transpose2d", "linear")
 Side = Literal["written", "read"]
 
 

@@ -11,9 +11,20 @@ from torch import Tensor, fx
 from mcc.analysis.channel_groups import ChannelAnalysis, Mask, kept
 from mcc.errors import Refusal
 from mcc.ir import table
-from mcc.ir.graph import Graph, clean, constant, constants, infer, op_name, operand, set_constant
+from mcc.ir.graph import (
+    Graph,
+    add_call,
+    add_constant,
+    calls,
+    clean,
+    constant,
+    constants,
+    infer,
+    operand,
+    set_constant,
+)
 from mcc.ir.labels import produced_axis
-from mcc.ir.notes import annotate, note, shape_of, type_of
+from mcc.ir.notes import DTYPES, annotate, note, shape_of, type_of
 
 
 def shrink(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:
@@ -71,26 +82,24 @@ def _shrink_constant(graph: Graph, name: str, analysis: ChannelAnalysis, gone: M
 
 
 def _attributes(node: fx.Node, analysis: ChannelAnalysis, gone: Mask) -> dict[str, Any]:
-    """Attributes that count channels, after removal."""
-    name = op_name(node)
+    """Attributes that count channels, after removal: those in the `counts` of the op table."""
     given = node.kwargs
-    if name in ("conv2d", "conv_transpose2d"):
-        depthwise = cast(int, given["groups"]) == shape_of(operand(node, 0))[1] > 1
-        return {"groups": int(_along(operand(node, 0), 1, analysis, gone).sum())} if depthwise else {}
-    if name == "group_norm":
-        stays = _along(operand(node, 0), 1, analysis, gone).reshape(cast(int, given["groups"]), -1)
-        return {"groups": int(stays.any(1).sum())}
-    if name == "reshape":
-        axes = range(1, len(shape_of(node)))
-        return {"shape": tuple(int(_along(node, axis, analysis, gone).sum()) for axis in axes)}
-    if name == "slice":
-        axis, start, stop = (cast(int, given[key]) for key in ("axis", "start", "stop"))
-        stays = _along(operand(node, 0), axis, analysis, gone)
-        low = int(stays[:start].sum())
-        return {"start": low, "stop": low + int(stays[start:stop].sum())} if given["step"] == 1 else {}
-    if name == "pad":
-        return {"padding": _padding(node, analysis, gone)}
-    return {}
+    match table.row_of(node).counts:
+        case ("groups",):
+            stays = _along(operand(node, 0), 1, analysis, gone).reshape(cast(int, given["groups"]), -1)
+            return {"groups": int(stays.any(1).sum())}
+        case ("shape",):
+            axes = range(1, len(shape_of(node)))
+            return {"shape": tuple(int(_along(node, axis, analysis, gone).sum()) for axis in axes)}
+        case ("start", "stop") if given["step"] == 1:
+            axis, start, stop = (cast(int, given[key]) for key in ("axis", "start", "stop"))
+            stays = _along(operand(node, 0), axis, analysis, gone)
+            low = int(stays[:start].sum())
+            return {"start": low, "stop": low + int(stays[start:stop].sum())}
+        case ("padding",):
+            return {"padding": _padding(node, analysis, gone)}
+        case _:
+            return {}
 
 
 def _padding(node: fx.Node, analysis: ChannelAnalysis, gone: Mask) -> tuple[tuple[int, int], ...]:
@@ -107,8 +116,31 @@ def _along(node: fx.Node, axis: int, analysis: ChannelAnalysis, gone: Mask) -> M
     return np.broadcast_to(kept(analysis.labels[node.name], gone)[axis], shape_of(node)[axis])
 
 
+def mask_out(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:
+    """Let nothing depend on classes any more, in place: the exact twin of removing them.
+
+    The weights through which they are read are set to zero. A mean over channels becomes one over the others:
+    with all but m of C channels zero, a global response norm of weight w and eps e computes for these m what
+    one of m channels does, if its weight is w m / C and its eps is e m / C.
+    """
+    zero_readers(graph, analysis, removed)
+    gone = analysis.mask(removed)
+    for node in calls(graph, "global_response_norm"):
+        axis = cast(int, node.kwargs["axis"]) % len(shape_of(node))
+        stays = torch.from_numpy(_along(node, axis, analysis, gone).copy())
+        if not bool(stays.all()):
+            dtype, share = DTYPES[type_of(node).dtype], float(stays.double().mean())
+            shape = [-1 if other == axis else 1 for other in range(len(shape_of(node)))]
+            mask = add_constant(graph, node, "mask", stays.to(dtype).reshape(shape), trains=False)
+            scale = add_constant(graph, node, "share", torch.tensor(share, dtype=dtype), trains=False)
+            kept_alone = add_call(graph, node, "mul", operand(node, 0), mask, activation="none")
+            weight = add_call(graph, node, "mul", operand(node, 1), scale, activation="none")
+            node.args = (kept_alone, weight, *node.args[2:])
+            node.kwargs = {**node.kwargs, "eps": cast(float, node.kwargs["eps"]) * share}
+
+
 def zero_readers(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:
-    """Set the weights through which classes are read to zero, in place: the exact twin of removing them."""
+    """Set the weights through which classes are read to zero, in place."""
     gone = analysis.mask(removed)
     for binding in analysis.bindings:
         if binding.role == "reads":

@@ -22,8 +22,9 @@ from mcc.errors import UnsupportedError
 from mcc.ir import table
 from mcc.ir.channels import channel_axis
 from mcc.ir.graph import Graph, GraphBuilder, op_name
+from mcc.ir.table import WEIGHTED
 from mcc.quant.params import INT8_MAX, INT8_MIN
-from mcc.quant.regions import FIXED_OUTPUTS, WEIGHTED, integer_nodes
+from mcc.quant.regions import FIXED_OUTPUTS, integer_nodes
 
 SCALE = 1 / 64  # of all int8 values: what counts is that operands and results share it where kernels insist
 CLAMPED_AT_ZERO = -128  # zero point behind a ReLU, which then costs nothing; 255 / 64 is below 6, too

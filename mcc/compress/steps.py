@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mcc.analysis.channel_groups import ChannelAnalysis, analyse_channels
-from mcc.analysis.shrink import zero_readers
+from mcc.analysis.shrink import mask_out
 from mcc.compress.candidate import Structure, deployment_form, restructure
 from mcc.compress.job import Job
 from mcc.compress.planning import MARGIN, Planner
@@ -123,7 +123,7 @@ def measured_again(job: Job, graph: Graph, widths: Mapping[str, int], known: Sen
     """
     analysis = analyse_channels(graph)
     narrowed = copy_graph(graph)
-    zero_readers(narrowed, analysis, removed_classes(analysis, widths, known))
+    mask_out(narrowed, analysis, removed_classes(analysis, widths, known))
     batches = job.labelled()
     scores = taylor_scores(narrowed, analysis, batches, lambda out, target: job.task.loss(out, target))
     order: dict[str, tuple[int, ...]] = {}

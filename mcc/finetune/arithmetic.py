@@ -16,18 +16,8 @@ from torch import Tensor, fx
 from mcc.errors import UsageError
 from mcc.finetune.fake_quantize import quantise
 from mcc.finetune.settings import Arithmetic
-from mcc.ir import ops
+from mcc.ir import ops, table
 from mcc.ir.graph import Graph, calls, copy_graph, op_name, operand
-
-BEARS_BFLOAT16 = frozenset(
-    {
-        "conv2d", "linear", "batch_norm", "identity", "relu", "relu6", "clamp", "hardswish", "hardsigmoid",
-        "sigmoid", "tanh", "silu", "leaky_relu", "prelu", "max_pool2d", "avg_pool2d", "mean", "amax", "add",
-        "sub", "mul", "concat", "slice", "pad", "reshape", "transpose", "pixel_shuffle", "fake_quantize",
-    }
-)  # fmt: skip
-"""Operators whose rounding to 8 bits of mantissa training bears; exponentials, divisions and other norms are
-left out."""
 
 
 def has_bfloat16() -> bool:
@@ -45,7 +35,7 @@ def choose_arithmetic(wanted: Arithmetic, graph: Graph) -> str:
         raise UsageError(f"arithmetic must be auto, float32 or bfloat16, not {wanted!r}")
     if wanted != "auto":
         return wanted
-    bears = all(op_name(node) in BEARS_BFLOAT16 for node in calls(graph))
+    bears = all(table.row_of(node).bfloat16 for node in calls(graph))
     return "bfloat16" if bears and has_bfloat16() else "float32"
 
 

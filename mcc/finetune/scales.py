@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from mcc.ir.graph import Graph, calls, constant, inputs, is_constant, op_name, operand, optional_operand
+from mcc.ir.table import WEIGHTED
 from mcc.quant.params import is_fake_quantize
 from mcc.quant.ranges import bias_floor, floor_scales
-from mcc.quant.regions import FIXED_OUTPUTS, WEIGHTED
+from mcc.quant.regions import FIXED_OUTPUTS
 
 LEAST_LEARNED = 0.1
 """A learned scale stays above this share of the calibrated one: at zero it would never come back."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from mcc.analysis.thinning import thin
 from mcc.finetune.settings import SparsityRamp
 from mcc.ir.graph import Graph, calls, constant, is_constant, operand
 from mcc.ir.notes import SparseNote, note
 from mcc.quant.params import is_fake_quantize
-from passes.sparsify_1x1 import thin
 
 
 class SparseWeights:

@@ -15,6 +15,7 @@ from typing import Any
 from torch import fx, nn
 
 from mcc.errors import UsageError
+from mcc.ir.dataflow import ancestors, dataflow
 from mcc.ir.graph import Graph, clean, copy_graph, infer, inputs, live_nodes, output_node
 
 SUGGESTIONS = 3
@@ -108,18 +109,7 @@ def cut_graph(graph: Graph, cut: Sequence[str]) -> Graph:
     output_node(result).args = (tuple(nodes[name] for name in cut),)
     fed = set(inputs(result))
     for name in cut:
-        if not fed & _ancestors(nodes[name]):
+        if not fed & ancestors(dataflow(result.graph.nodes), nodes[name]):
             raise UsageError("does not depend on the input", where=f"--cut {name}")
     assert live_nodes(result)
     return infer(clean(result))
-
-
-def _ancestors(node: fx.Node) -> set[fx.Node]:
-    found: set[fx.Node] = set()
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        if current not in found:
-            found.add(current)
-            stack.extend(current.all_input_nodes)
-    return found

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import GraphError, UnsupportedError
+from mcc.frontend.response_norm import restore_response_norms
 from mcc.frontend.values import AnyValue, Const, Expanded, Turned, Value
 from mcc.ir.graph import Graph, GraphBuilder, clean
 from mcc.ir.limits import check_graph
@@ -306,4 +307,6 @@ class Emitter:
                 self.place = f"output {index}"
                 self.refuse("does not depend on the input", "return values computed from the input")
             nodes.append(self.node(value))
-        return check_graph(clean(self.builder.finish(*nodes)))
+        graph = self.builder.finish(*nodes)
+        restore_response_norms(graph)
+        return check_graph(clean(graph))

@@ -25,6 +25,7 @@ from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
 from mcc.frontend.operators import draws, is_aten, is_pure, operator_of, result_bytes, written
 from mcc.frontend.program import Program, state_changes
 from mcc.frontend.values import AnyValue, Const, Expanded, Turned, canonical_name
+from mcc.ir.dataflow import ancestors, dataflow
 from mcc.ir.graph import Graph
 
 __all__ = ["aten_arithmetic", "aten_reduce", "aten_shape", "aten_weights", "import_program"]
@@ -108,21 +109,14 @@ class _Importer:
 
     def _needed(self) -> set[fx.Node]:
         """Nodes that outputs depend on, through operands or through writing into an operand."""
-        writers: dict[fx.Node, list[fx.Node]] = {}
+        flow = dataflow(self.program.graph.nodes)
         for node in self.program.graph.nodes:
             target = written(node)
             if target is not None and target.name in self.program.stored:
                 raise state_changes(self.program.stored[target.name].name)
             if target is not None:
-                writers.setdefault(target, []).append(node)
-        needed: set[fx.Node] = set()
-        stack = [self.nodes[name] for name in self.program.outputs]
-        while stack:
-            node = stack.pop()
-            if node not in needed:
-                needed.add(node)
-                stack += [*node.all_input_nodes, *writers.get(node, ())]
-        return needed
+                flow.add_edge(node, target)
+        return ancestors(flow, *(self.nodes[name] for name in self.program.outputs))
 
     # -- inputs and constants ------------------------------------------------------------------------------
 

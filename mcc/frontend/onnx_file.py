@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import networkx
 import numpy as np
 import onnx
 import torch
@@ -38,6 +39,7 @@ from mcc.frontend.onnx_patterns import restore_gelu
 from mcc.frontend.onnx_quantised import Quantised
 from mcc.frontend.onnx_table import RULES, Site
 from mcc.frontend.values import Const, Expanded, canonical_name
+from mcc.ir.dataflow import ancestors
 from mcc.ir.graph import Graph, calls, run
 from mcc.ir.limits import TooLargeError, check_count
 
@@ -155,15 +157,11 @@ def _cut(model: onnx.ModelProto, cut: Sequence[str]) -> onnx.ModelProto:
 
 def _needed(graph: onnx.GraphProto) -> set[int]:
     """Positions of the nodes that outputs depend on."""
-    makers = {name: index for index, node in enumerate(graph.node) for name in node.output}
-    needed: set[int] = set()
-    stack = [makers[value.name] for value in graph.output if value.name in makers]
-    while stack:
-        index = stack.pop()
-        if index not in needed:
-            needed.add(index)
-            stack += [makers[name] for name in graph.node[index].input if name in makers]
-    return needed
+    flow = networkx.DiGraph()
+    for index, node in enumerate(graph.node):
+        flow.add_edges_from((name, index) for name in node.input)
+        flow.add_edges_from((index, name) for name in node.output)
+    return {found for found in ancestors(flow, *(v.name for v in graph.output)) if isinstance(found, int)}
 
 
 class _Importer:

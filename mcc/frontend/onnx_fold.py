@@ -2,6 +2,7 @@
 
 A file of a few kB can double a constant thirty times. So the size of each result is asked of ONNX's shape
 inference first, and a node whose result is not known to be small, or whose work is not, is not evaluated.
+(The folding of onnxscript 0.7 asks for the size of a result once it has been computed.)
 """
 
 from __future__ import annotations

@@ -39,10 +39,10 @@ def spatial(site: Site, space: Labels) -> LabelArray:
     return frozen_labels(space, site.shape, reason)
 
 
-def per_channel(site: Site, space: Labels) -> LabelArray:
+def per_channel(site: Site, space: Labels, axis: int = 1) -> LabelArray:
     """batch_norm, prelu: constants of one entry per channel (or of a single one) go with axis 1."""
     labels = site.input(0, space)
-    vector = along(labels, site.shape, 1, space)
+    vector = along(labels, site.shape, axis, space)
     for operand in site.operands[1:]:
         if operand is not None and operand.constant is not None and operand.shape != (1,):
             site.bind(operand, 0, "carries", vector, space)
@@ -61,6 +61,14 @@ def group_norm(site: Site, space: Labels) -> LabelArray:
     rows = along(labels, site.shape, 1, space).reshape(groups, -1)
     space.union(rows[:, :1], rows)
     return labels
+
+
+def global_response_norm(site: Site, space: Labels) -> LabelArray:
+    """Channels on the axis of the mean can go: it is then taken over those that stay (`shrink.mask_out`)."""
+    axis = int(site.attributes["axis"]) % len(site.shape)
+    if set(varying(site.input(0, space))) <= {axis}:
+        return per_channel(site, space, axis)
+    return mixes(site, space)
 
 
 def fake_quantize(site: Site, space: Labels) -> LabelArray:

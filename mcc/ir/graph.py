@@ -19,6 +19,7 @@ from torch.fx._lazy_graph_module import _LazyGraphModule  # pyright: ignore[repo
 
 from mcc.errors import GraphError
 from mcc.ir import table
+from mcc.ir.dataflow import ancestors, dataflow
 from mcc.ir.notes import DTYPE_NAMES, META_KEY, TensorType, annotate, note, type_of
 
 Graph = fx.GraphModule
@@ -110,13 +111,7 @@ def calls(graph: Graph, *names: str) -> list[fx.Node]:
 
 def live_nodes(graph: Graph) -> list[fx.Node]:
     """The nodes that an output depends on, in order."""
-    needed: set[fx.Node] = set()
-    stack = outputs(graph)
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            stack.extend(node.all_input_nodes)
+    needed = ancestors(dataflow(graph.graph.nodes), *outputs(graph))
     return [node for node in graph.graph.nodes if node in needed]
 
 

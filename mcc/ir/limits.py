@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from mcc.errors import UnsupportedError
+from mcc.ir import table
 from mcc.ir.graph import Graph, calls, constants, is_constant, op_name, outputs
 from mcc.ir.notes import type_of
 
@@ -19,13 +20,6 @@ MAX_NODES = 8_000
 # Of values that live at the same time, for one sample. A U-Net of 64 channels on 1024 x 1024 pixels holds
 # 0.5 GiB; proofs run two samples at once.
 MAX_LIVE_BYTES = 640 << 20
-
-# Operators whose constants are weights, statistics or scales: no network holds an infinite one. Elsewhere an
-# infinity may be meant (a mask that is added before a softmax, the neutral element of a maximum).
-WEIGHTED = frozenset({
-    "conv2d", "conv_transpose2d", "linear", "matmul", "batch_norm", "layer_norm", "group_norm", "prelu",
-    "fake_quantize",
-})  # fmt: skip
 
 
 class TooLargeError(UnsupportedError):
@@ -76,9 +70,10 @@ def _check_memory(graph: Graph) -> None:
 def _check_finite(graph: Graph) -> None:
     weights = {
         str(arg.target)
-        for node in calls(graph, *WEIGHTED)
+        for node in calls(graph)
         for arg in node.args
-        if isinstance(arg, fx.Node) and is_constant(arg)
+        # Elsewhere an infinity may be meant: a mask added before a softmax, the neutral element of a maximum.
+        if table.row_of(node).parameters and isinstance(arg, fx.Node) and is_constant(arg)
     }
     trained = {name for name, _ in graph.named_parameters(recurse=False)}
     for name, value in constants(graph).items():

@@ -173,6 +173,20 @@ def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, groups:
     return F.group_norm(x, groups, weight, bias, eps)
 
 
+def global_response_norm(x: Tensor, weight: Tensor, bias: Tensor, *, axis: int, eps: float) -> Tensor:
+    """x + weight * x * g / (mean(g) + eps) + bias along `axis`, g the L2 norm over all other axes (Woo 2023).
+
+    The mean is over `axis`, of which weight and bias have the length; the batch axis is left alone.
+    """
+    others = [other for other in range(1, x.dim()) if other != axis % x.dim()]
+    if not others or axis % x.dim() == 0 or {tuple(weight.shape), tuple(bias.shape)} != {(x.shape[axis],)}:
+        raise ValueError(f"a weight and a bias of the length of axis {axis}, and other axes, are needed")
+    shape = [x.shape[axis] if other == axis % x.dim() else 1 for other in range(x.dim())]
+    norms = torch.linalg.vector_norm(x, 2, others, keepdim=True)
+    response = norms / (norms.mean(axis, keepdim=True) + eps)
+    return x + weight.reshape(shape) * (x * response) + bias.reshape(shape)
+
+
 # -- element-wise, one operand -----------------------------------------------------------------------------
 
 

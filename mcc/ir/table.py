@@ -8,7 +8,7 @@ switches on operator names, except the lowerings, which have one emit function p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -27,6 +27,9 @@ Scales = Literal["weighted", "own", "tied", "fixed", "float"]
 output scale; `tied`: output scale equals the input's; `fixed`: the runtime dictates the output scale;
 `float`: no integer kernel, runs in float between dequantise and quantise.
 """
+
+Sign = Literal["any", "kept", "positive"]
+"""What is known of a result: nothing; that it is not negative where no operand is; that it never is."""
 
 MacsRule = Callable[[Sequence[TensorType | None], Mapping[str, Any], TensorType], int]
 _REQUIRED = object()
@@ -48,6 +51,13 @@ class OpRow:
         operands: least and most number of tensor operands.
         unary: whether it works element by element on one operand.
         integral: whether it makes integers of integers, by sums, products and choices alone.
+        moves: whether its integer kernel only moves or clamps codes: a requantise can stand behind it.
+        clamps: whether it limits numbers and leaves the others as they are.
+        sign: what is known of the sign of its result.
+        parameters: whether its constants are weights, statistics or scales, of which none is infinite.
+        counts: attributes that count channels, or say where some lie.
+        bfloat16: whether training bears that its result has 8 bits of mantissa; exponentials, divisions and
+            most norms do not.
     """
 
     function: Callable[..., Tensor]
@@ -58,6 +68,12 @@ class OpRow:
     operands: tuple[int, int]
     unary: bool = False
     integral: bool = False
+    moves: bool = False
+    clamps: bool = False
+    sign: Sign = "any"
+    parameters: bool = False
+    counts: tuple[str, ...] = ()
+    bfloat16: bool = False
 
     @property
     def name(self) -> str:
@@ -154,75 +170,126 @@ def _row(
     scales: Scales,
     operands: int | tuple[int, int] = 1,
     macs: MacsRule = _no_macs,
-    unary: bool = False,
-    integral: bool = False,
-    **attributes: Any,
+    **columns: Any,
 ) -> None:
+    """Add a row; what is no column is an attribute of the operator."""
     span = operands if isinstance(operands, tuple) else (operands, operands)
-    TABLE[function.__name__] = OpRow(function, attributes, rule, macs, scales, span, unary, integral)
+    given = {key: columns.pop(key) for key in _OPTIONAL & columns.keys()}
+    TABLE[function.__name__] = OpRow(function, columns, rule, macs, scales, span, **given)
 
 
+_OPTIONAL = {field.name for field in fields(OpRow) if field.default is not MISSING}
 _NONE4 = (0, 0, 0, 0)
+# fmt: off
 _row(
-    ops.conv2d, channels.conv2d, "weighted", 3, _conv_macs, integral=True,
+    ops.conv2d, channels.conv2d, "weighted", 3, _conv_macs, integral=True, parameters=True, bfloat16=True,
+    counts=("groups",),
     stride=(1, 1), padding=_NONE4, dilation=(1, 1), groups=1, activation="none",
-)  # fmt: skip
-_row(
-    ops.conv_transpose2d, channels.conv_transpose2d, "weighted", 3, _transposed_macs, integral=True,
-    stride=(1, 1), padding=_NONE4, output_padding=(0, 0), dilation=(1, 1), groups=1, activation="none",
-)  # fmt: skip
-_row(ops.linear, channels.linear, "weighted", 3, _inner_macs, integral=True, activation="none")
-_row(ops.matmul, channels.mixes, "float", 2, _inner_macs, integral=True)
-_row(ops.batch_norm, channels.per_channel, "float", 5, eps=1e-5)
-_row(ops.layer_norm, channels.layer_norm, "float", 3, axes=_REQUIRED, eps=1e-5)
-_row(ops.group_norm, channels.group_norm, "float", 3, groups=_REQUIRED, eps=1e-5)
-for _function in (ops.identity, ops.relu, ops.relu6):
-    _row(_function, channels.carries, "tied", unary=True, integral=True)
-for _function in (ops.hardswish, ops.hardsigmoid, ops.silu, ops.mish, ops.softplus):
-    _row(_function, channels.carries, "own" if _function is ops.hardswish else "float", unary=True)
-for _function in (ops.sigmoid, ops.tanh):
-    _row(_function, channels.carries, "fixed", unary=True)
-for _function in (ops.exp, ops.log, ops.sqrt):
-    _row(_function, channels.carries, "float", unary=True)
-for _function in (ops.abs, ops.neg):
-    _row(_function, channels.carries, "float", unary=True, integral=True)
-_row(ops.gelu, channels.carries, "float", unary=True, approximate="none")
-_row(ops.leaky_relu, channels.carries, "own", unary=True, slope=0.01)
-_row(ops.elu, channels.carries, "float", unary=True, alpha=1.0)
-_row(ops.clamp, channels.carries, "tied", unary=True, integral=True, min=float("-inf"), max=float("inf"))
-_row(ops.prelu, channels.per_channel, "float", 2)
-_row(
-    ops.max_pool2d,
-    channels.spatial,
-    "tied",
-    integral=True,
-    kernel=_REQUIRED,
-    stride=_REQUIRED,
-    padding=_NONE4,
-    dilation=(1, 1),
 )
 _row(
-    ops.avg_pool2d, channels.spatial, "tied",
-    kernel=_REQUIRED, stride=_REQUIRED, padding=_NONE4, count_include_pad=True,
-)  # fmt: skip
-_row(ops.mean, channels.reduces, "own", axes=_REQUIRED, keepdim=False)
-_row(ops.sum, channels.reduces, "float", integral=True, axes=_REQUIRED, keepdim=False)
-_row(ops.amax, channels.reduces, "float", integral=True, axes=_REQUIRED, keepdim=False)
-for _function in (ops.add, ops.sub, ops.mul):
-    _row(_function, channels.broadcasts, "own", 2, integral=True, activation="none")
-_row(ops.div, channels.broadcasts, "float", 2, activation="none")
-_row(ops.concat, channels.concat, "tied", (1, 1024), integral=True, axis=_REQUIRED)
+    ops.conv_transpose2d, channels.conv_transpose2d, "weighted", 3, _transposed_macs,
+    integral=True, parameters=True, counts=("groups",),
+    stride=(1, 1), padding=_NONE4, output_padding=(0, 0), dilation=(1, 1), groups=1, activation="none",
+)
 _row(
-    ops.slice, channels.slice_, "tied",
-    integral=True, axis=_REQUIRED, start=_REQUIRED, stop=_REQUIRED, step=1,
-)  # fmt: skip
-_row(ops.pad, channels.pad, "tied", integral=True, padding=_REQUIRED, mode="constant", value=0.0)
-_row(ops.resize, channels.spatial, "tied", size=_REQUIRED, mode="nearest", align_corners=False)
-_row(ops.reshape, channels.reshape, "tied", integral=True, shape=_REQUIRED)
-_row(ops.transpose, channels.transpose, "tied", integral=True, perm=_REQUIRED)
-_row(ops.pixel_shuffle, channels.pixel_shuffle, "tied", integral=True, factor=_REQUIRED)
-_row(ops.softmax, channels.softmax, "fixed", axis=_REQUIRED)
-_row(ops.fake_quantize, channels.fake_quantize, "tied", 3, qmin=-128, qmax=127, axis=None)
+    ops.linear, channels.linear, "weighted", 3, _inner_macs, integral=True, parameters=True, bfloat16=True,
+    activation="none",
+)
+_row(ops.matmul, channels.mixes, "float", 2, _inner_macs, integral=True, parameters=True)
+_row(ops.batch_norm, channels.per_channel, "float", 5, parameters=True, bfloat16=True, eps=1e-5)
+_row(ops.layer_norm, channels.layer_norm, "float", 3, parameters=True, axes=_REQUIRED, eps=1e-5)
+_row(
+    ops.group_norm, channels.group_norm, "float", 3, parameters=True, counts=("groups",),
+    groups=_REQUIRED, eps=1e-5,
+)
+_row(
+    ops.global_response_norm, channels.global_response_norm, "float", 3, parameters=True,
+    axis=_REQUIRED, eps=1e-6,
+)
+_row(
+    ops.identity, channels.carries, "tied",
+    unary=True, integral=True, moves=True, sign="kept", bfloat16=True,
+)
+for _function in (ops.relu, ops.relu6):
+    _row(
+        _function, channels.carries, "tied",
+        unary=True, integral=True, moves=True, clamps=True, sign="positive", bfloat16=True,
+    )
+_row(ops.hardswish, channels.carries, "own", unary=True, bfloat16=True)
+_row(ops.hardsigmoid, channels.carries, "float", unary=True, sign="positive", bfloat16=True)
+_row(ops.silu, channels.carries, "float", unary=True, bfloat16=True)
+_row(ops.mish, channels.carries, "float", unary=True)
+_row(ops.softplus, channels.carries, "float", unary=True, sign="positive")
+_row(ops.sigmoid, channels.carries, "fixed", unary=True, sign="positive", bfloat16=True)
+_row(ops.tanh, channels.carries, "fixed", unary=True, bfloat16=True)
+_row(ops.exp, channels.carries, "float", unary=True, sign="positive")
+for _function in (ops.log, ops.sqrt):
+    _row(_function, channels.carries, "float", unary=True)
+_row(ops.abs, channels.carries, "float", unary=True, integral=True, sign="positive")
+_row(ops.neg, channels.carries, "float", unary=True, integral=True)
+_row(ops.gelu, channels.carries, "float", unary=True, approximate="none")
+_row(ops.leaky_relu, channels.carries, "own", unary=True, bfloat16=True, slope=0.01)
+_row(ops.elu, channels.carries, "float", unary=True, alpha=1.0)
+_row(
+    ops.clamp, channels.carries, "tied", unary=True, integral=True, moves=True, clamps=True, bfloat16=True,
+    min=float("-inf"), max=float("inf"),
+)
+_row(ops.prelu, channels.per_channel, "float", 2, parameters=True, bfloat16=True)
+_row(
+    ops.max_pool2d, channels.spatial, "tied", integral=True, moves=True, sign="kept", bfloat16=True,
+    kernel=_REQUIRED, stride=_REQUIRED, padding=_NONE4, dilation=(1, 1),
+)
+_row(
+    ops.avg_pool2d, channels.spatial, "tied", sign="kept", bfloat16=True,
+    kernel=_REQUIRED, stride=_REQUIRED, padding=_NONE4, count_include_pad=True,
+)
+_row(ops.mean, channels.reduces, "own", bfloat16=True, axes=_REQUIRED, keepdim=False)
+_row(ops.sum, channels.reduces, "float", integral=True, axes=_REQUIRED, keepdim=False)
+_row(ops.amax, channels.reduces, "float", integral=True, bfloat16=True, axes=_REQUIRED, keepdim=False)
+for _function in (ops.add, ops.sub, ops.mul):
+    _row(_function, channels.broadcasts, "own", 2, integral=True, bfloat16=True, activation="none")
+_row(ops.div, channels.broadcasts, "float", 2, activation="none")
+_row(
+    ops.concat, channels.concat, "tied", (1, 1024), integral=True, moves=True, sign="kept", bfloat16=True,
+    axis=_REQUIRED,
+)
+_row(
+    ops.slice, channels.slice_, "tied", integral=True, moves=True, sign="kept", bfloat16=True,
+    counts=("start", "stop"),
+    axis=_REQUIRED, start=_REQUIRED, stop=_REQUIRED, step=1,
+)
+_row(
+    ops.pad, channels.pad, "tied", integral=True, moves=True, bfloat16=True, counts=("padding",),
+    padding=_REQUIRED, mode="constant", value=0.0,
+)
+_row(
+    ops.resize, channels.spatial, "tied", moves=True, sign="kept",
+    size=_REQUIRED, mode="nearest", align_corners=False,
+)
+_row(
+    ops.reshape, channels.reshape, "tied", integral=True, moves=True, sign="kept", bfloat16=True,
+    counts=("shape",), shape=_REQUIRED,
+)
+_row(
+    ops.transpose, channels.transpose, "tied", integral=True, moves=True, sign="kept", bfloat16=True,
+    perm=_REQUIRED,
+)
+_row(
+    ops.pixel_shuffle, channels.pixel_shuffle, "tied", integral=True, moves=True, sign="kept", bfloat16=True,
+    factor=_REQUIRED,
+)
+_row(ops.softmax, channels.softmax, "fixed", sign="positive", axis=_REQUIRED)
+_row(
+    ops.fake_quantize, channels.fake_quantize, "tied", 3, sign="kept", parameters=True, bfloat16=True,
+    qmin=-128, qmax=127, axis=None,
+)
+# fmt: on
+
+WEIGHTED = frozenset(name for name, row in TABLE.items() if row.scales == "weighted")
+"""Operators with a weight as operand 1 and a bias as operand 2; the integer kernel's bias is int32."""
+
+MOVING = frozenset(name for name, row in TABLE.items() if row.moves)
+"""Operators whose integer kernel moves or clamps codes: their result has the scale of their operands."""
 
 
 def row(name: str) -> OpRow:

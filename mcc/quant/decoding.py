@@ -17,7 +17,8 @@ from torch import fx
 
 from mcc.ir.graph import Graph, calls, is_constant, op_name, operands, optional_operand
 from mcc.ir.notes import shape_of
-from mcc.quant.regions import FIXED_OUTPUTS, MOVING, WEIGHTED
+from mcc.ir.table import MOVING, WEIGHTED
+from mcc.quant.regions import FIXED_OUTPUTS
 
 ARITHMETIC = frozenset({"add", "sub", "mul"})
 

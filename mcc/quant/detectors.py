@@ -22,9 +22,9 @@ from torch import Tensor, fx
 
 from mcc.interpret import values_of
 from mcc.ir.graph import Graph, calls, op_name, operands, outputs
+from mcc.ir.table import MOVING, WEIGHTED
 from mcc.quant.decoding import followed_by_weights
 from mcc.quant.params import is_fake_quantize
-from mcc.quant.regions import MOVING, WEIGHTED
 from mcc.quant.simulator import Flavour, Simulator
 
 BOX_SHARE = 0.01

@@ -20,11 +20,13 @@ from dataclasses import dataclass, field
 from torch import Tensor, fx
 
 from mcc.ir import table
+from mcc.ir.dataflow import dataflow, descendants
 from mcc.ir.graph import Graph, is_constant, op_name, operands
+from mcc.ir.table import MOVING, WEIGHTED
 from mcc.quant.fidelity import Grid
 from mcc.quant.placement import Kept, Placement, activation_operands, place
 from mcc.quant.ranges import GREATEST, Observed, Range
-from mcc.quant.regions import FIXED_OUTPUTS, MOVING, REQUANTISE_LIMITS, WEIGHTED
+from mcc.quant.regions import FIXED_OUTPUTS, REQUANTISE_LIMITS
 
 JOIN_DB = 20.0
 """Least signal to noise of what a join hands on: noise of a tenth of the signal, in amplitude."""
@@ -34,7 +36,6 @@ whatever their scale."""
 WIDEN_LIMIT = 2.0
 """Tying scales may widen no value's range beyond this; a requantise costs less than a lost bit."""
 
-CLAMPS = frozenset({"relu", "relu6", "clamp"})
 _EDGE = 1.01  # share of a dictated range by which a value tied to it may overhang
 _SUM_LEAST_RATIO = 2.0**-9
 """Least scale of a term over that of the sum: XNNPACK's kernel takes 2**-10, and a scale may be rounded."""
@@ -191,7 +192,7 @@ def _clamp(value: fx.Node, placement: Placement) -> fx.Node | None:
     reader = next(iter(value.users), None)
     if reader is None or len(value.users) != 1 or reader not in placement.precision or is_constant(value):
         return None
-    return reader if op_name(reader) in CLAMPS else None
+    return reader if table.row_of(reader).clamps else None
 
 
 def _moves(node: fx.Node) -> bool:
@@ -288,15 +289,8 @@ def path(
 
 def _meets_weights(node: fx.Node) -> bool:
     """Whether an operator with weights computes from a value; without, integers save next to no time."""
-    seen: set[fx.Node] = set()
-    front = [node]
-    while front:
-        users = [user for user in front.pop().users if user not in seen]
-        if any(user.op != "output" and op_name(user) in WEIGHTED for user in users):
-            return True
-        seen.update(users)
-        front.extend(users)
-    return False
+    behind = descendants(dataflow(node.graph.nodes), node)
+    return any(user.op != "output" and op_name(user) in WEIGHTED for user in behind)
 
 
 def _shown(node: fx.Node) -> bool:

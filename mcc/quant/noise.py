@@ -39,10 +39,10 @@ from mcc.ir.graph import (
     outputs,
 )
 from mcc.ir.notes import shape_of
+from mcc.ir.table import WEIGHTED
 from mcc.quant.detectors import Deviation, deviations, in_words
 from mcc.quant.fidelity import PERFECT_DB, Sample, Sampler, decibels
 from mcc.quant.params import QuantParams, is_fake_quantize, quant_params
-from mcc.quant.regions import WEIGHTED
 from mcc.quant.simulator import Flavour, Simulator
 
 OUTPUT_DB = 3.0

@@ -15,8 +15,9 @@ from torch import fx
 from mcc.ir import table
 from mcc.ir.graph import Graph, is_constant, op_name, operands, optional_operand
 from mcc.ir.notes import note, type_of
+from mcc.ir.table import MOVING, WEIGHTED
 from mcc.quant.decoding import DECODES, decoding
-from mcc.quant.regions import INTEGER_KERNELS, MOVING, WEIGHTED
+from mcc.quant.regions import INTEGER_KERNELS
 
 
 @dataclass(frozen=True)
@@ -136,21 +137,17 @@ def _quad(node: fx.Node) -> tuple[int, ...]:
 
 def _with_purpose(wanted: Mapping[fx.Node, str]) -> set[fx.Node]:
     """The operators in connected parts that hold a weighted one, or one whose note asks for integers."""
-    kept: set[fx.Node] = set()
-    seen: set[fx.Node] = set()
-    for start in wanted:
-        if start in seen:
-            continue
-        part, front = {start}, [start]
-        while front:
-            node = front.pop()
-            near = [n for n in (*activation_operands(node), *node.users) if n in wanted and n not in part]
-            part.update(near)
-            front.extend(near)
-        seen |= part
-        if any(op_name(n) in WEIGHTED or note(n).precision in ("int8", "int7") for n in part):
-            kept |= part
-    return kept
+    import networkx
+
+    flow = networkx.Graph(
+        [(value, node) for node in wanted for value in (node, *activation_operands(node)) if value in wanted]
+    )
+    return {
+        node
+        for part in networkx.connected_components(flow)
+        if any(op_name(n) in WEIGHTED or note(n).precision in ("int8", "int7") for n in part)
+        for node in part
+    }
 
 
 def _values(graph: Graph, precision: Mapping[fx.Node, str]) -> tuple[fx.Node, ...]:

@@ -22,9 +22,10 @@ from mcc.errors import DataError
 from mcc.interpret import observe
 from mcc.ir.graph import Graph, calls, constant, is_constant, op_name, operands, outputs
 from mcc.ir.notes import shape_of
+from mcc.ir.table import MOVING, WEIGHTED
 from mcc.quant.fidelity import Grid, Sample, Sampler, grid_over
 from mcc.quant.params import INT8_MAX, INT8_MIN
-from mcc.quant.regions import FIXED_OUTPUTS, MOVING, WEIGHTED
+from mcc.quant.regions import FIXED_OUTPUTS
 
 Observer = Literal["mse", "minmax", "percentile"]
 OBSERVERS: tuple[Observer, ...] = ("mse", "minmax", "percentile")

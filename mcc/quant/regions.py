@@ -33,20 +33,10 @@ import numpy as np
 from torch import fx
 
 from mcc.ir.graph import is_constant, op_name, operands, optional_operand
+from mcc.ir.table import MOVING, WEIGHTED
 from mcc.quant.params import QuantParams, is_fake_quantize, quant_params
 
 Requantise = Literal["none", "inputs", "output"]
-
-WEIGHTED = frozenset({"conv2d", "conv_transpose2d", "linear"})
-"""Kernels with a quantised weight as operand 1 and an int32 bias as operand 2."""
-
-MOVING = frozenset(
-    {
-        "identity", "relu", "relu6", "clamp", "max_pool2d", "concat", "slice", "pad", "resize", "reshape",
-        "transpose", "pixel_shuffle",
-    }
-)  # fmt: skip
-"""Kernels that move or clamp codes: their result has the scale of their operands."""
 
 FIXED_OUTPUTS = {"sigmoid": (2.0**-8, -128), "softmax": (2.0**-8, -128), "tanh": (2.0**-7, 0)}
 """Scale and zero point of the result that these kernels insist on (TFLite's quantisation specification)."""

@@ -24,11 +24,12 @@ from torch import Tensor, fx
 
 from mcc.errors import GraphError
 from mcc.ir.graph import constant, inputs, op_name, operand, operands, outputs
+from mcc.ir.table import WEIGHTED
 from mcc.quant import arithmetic, onnxruntime_kernels
 from mcc.quant.float_kernels import evaluate
 from mcc.quant.kernels import Call, run_kernel
 from mcc.quant.params import QuantParams, is_fake_quantize, quant_params
-from mcc.quant.regions import REQUANTISE_LIMITS, WEIGHTED, IntegerNode, integer_nodes
+from mcc.quant.regions import REQUANTISE_LIMITS, IntegerNode, integer_nodes
 from mcc.quant.scales import IntegerWeights, integer_weights
 
 

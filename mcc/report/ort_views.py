@@ -9,6 +9,7 @@ import numpy as np
 
 from mcc.ir.diff import ConstantView, NodeView
 from mcc.ir.notes import DTYPES
+from mcc.ir.table import WEIGHTED
 from mcc.lower.onnx.ort_reader import OrtModel, OrtNode, read_ort
 
 OPERATORS = {
@@ -26,7 +27,6 @@ OPERATORS = {
 
 FLOAT_ROLES = ("x", "weight", "bias")
 INTEGER_ROLES = {3: "weight", 8: "bias"}  # of QLinearConv and QGemm: the rest are scales and zero points
-WEIGHTED = frozenset({"conv2d", "linear", "conv_transpose2d"})
 NAMES = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
 
 

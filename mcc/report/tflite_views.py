@@ -26,7 +26,8 @@ OPERATORS = {
 """Names of the canonical form, where an operator of TFLite is one; the others keep TFLite's."""
 
 ROLES = ("x", "weight", "bias")
-WEIGHTED = frozenset({"conv2d", "linear"})
+IN_ORDER = frozenset({"conv2d", "linear"})
+"""Operators whose operands stand as in `ROLES`; TRANSPOSE_CONV begins with the shape of its result."""
 NAMES = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
 
 
@@ -62,7 +63,7 @@ def _view(model: TfliteModel, operator: TfliteOperator, skipped: dict[int, int])
         if model.tensors[index].is_constant or index in skipped:
             if _no_bias(model, index, position, name):
                 continue
-            role = ROLES[position] if name in WEIGHTED and position < len(ROLES) else f"constant {position}"
+            role = ROLES[position] if name in IN_ORDER and position < len(ROLES) else f"constant {position}"
             constants.append(_constant(model, index, role, operator.code))
         else:
             operands.append(model.tensors[index].name)
@@ -96,7 +97,7 @@ def _type(model: TfliteModel, index: int) -> str:
 def _no_bias(model: TfliteModel, index: int, position: int, name: str) -> bool:
     """Whether an operand is a bias of zeros, which the format demands and a graph leaves out."""
     data: Any = model.constant(index)
-    return name in WEIGHTED and position == 2 and data is not None and not data.any()
+    return name in IN_ORDER and position == 2 and data is not None and not data.any()
 
 
 def _constant(model: TfliteModel, index: int, role: str, code: str) -> ConstantView:

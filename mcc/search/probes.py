@@ -27,8 +27,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mcc.analysis.channel_groups import analyse_channels
+from mcc.analysis.low_rank import factors
 from mcc.analysis.pointwise import pointwise
-from mcc.analysis.shrink import zero_readers
+from mcc.analysis.shrink import mask_out
+from mcc.analysis.thinning import thin
 from mcc.files import write_text
 from mcc.ir.graph import Graph, calls, constant, copy_graph, operand, run, set_constant
 from mcc.ir.notes import SparseNote, annotate
@@ -39,8 +41,6 @@ from mcc.pipeline import Pipeline, RunOptions
 from mcc.search.crew import Crew
 from mcc.search.regions import Region, precision_regions
 from mcc.search.sensitivity import REFERENCE_SHARE, kept
-from passes.factorize_1x1 import factors
-from passes.sparsify_1x1 import thin
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class Subject:
     def _changed(self, probe: Probe) -> Graph:
         private = copy_graph(self.graph)
         if probe.kind in ("width", "pair"):
-            zero_readers(private, self._analysis, self._removed(probe))
+            mask_out(private, self._analysis, self._removed(probe))
             return private
         (name,) = probe.names
         layer = operand(next(node for node in calls(private) if node.name == name), 1)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from torch import fx
 
 from mcc.ir import table
-from mcc.ir.graph import Graph, calls, is_constant, outputs
+from mcc.ir.dataflow import dataflow
+from mcc.ir.graph import Graph, calls, inputs, is_constant, output_node, outputs
 
 MOST_REGIONS = 8
 """Each costs a measurement and a variable; with 8, one of MobileNetV2's holds two blocks."""
@@ -75,23 +76,23 @@ def _first_value(node: fx.Node) -> fx.Node:
 
 
 def _stretches(graph: Graph) -> list[list[fx.Node]]:
-    """The operators of a graph with one input, cut behind every value that alone is still to be read."""
-    live: dict[fx.Node, int] = {}
-    returned = set(outputs(graph))
-    found: list[list[fx.Node]] = [[]]
-    for node in graph.graph.nodes:
-        if node.op == "placeholder":
-            live[node] = len(node.users)
-        elif node.op == "call_function" and not all(is_constant(value) for value in node.all_input_nodes):
-            found[-1].append(node)
-            for value in node.all_input_nodes:
-                if value in live:
-                    live[value] -= 1
-                    if not live[value]:
-                        del live[value]
-            live[node] = len(node.users)
-            if len(live) == 1 and node not in returned:
-                found.append([])
-    if sum(node.op == "placeholder" for node in graph.graph.nodes) != 1:
+    """The operators of a graph with one input, cut behind every value through which everything flows.
+
+    Those are the dominators of the output, in the sense of control flow graphs.
+    """
+    import networkx
+
+    if len(inputs(graph)) != 1:
         return []
+    before = networkx.immediate_dominators(dataflow(graph.graph.nodes), inputs(graph)[0])
+    value, cuts = output_node(graph), set[fx.Node]()
+    while (value := before.get(value)) is not None and value not in cuts:
+        cuts.add(value)
+    cuts.difference_update(outputs(graph))
+    found: list[list[fx.Node]] = [[]]
+    for node in calls(graph):
+        if not all(is_constant(value) for value in node.all_input_nodes):
+            found[-1].append(node)
+            if node in cuts:
+                found.append([])
     return [stretch for stretch in found if stretch]

@@ -12,10 +12,10 @@ from __future__ import annotations
 from math import prod
 
 from mcc.cost_api import Kernel
+from mcc.ir.table import WEIGHTED
 from mcc.lower.formats import Storage
 
 OPERATOR_BYTES = 300  # of one more convolution: its operator, tensors and their names, in files of mcc
-WEIGHTED = ("conv2d", "conv_transpose2d", "linear")
 
 
 def constant_bytes(kernel: Kernel, storage: Storage) -> float:

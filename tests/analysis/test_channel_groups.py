@@ -32,6 +32,11 @@ class Net(GraphBuilder):
         return self.conv2d(x, weight, self.constant(f"{name}_b", torch.randn(out)), name=name, **attributes)
 
 
+def response_norm(b: Net, x: fx.Node, axis: int) -> fx.Node:
+    held = [b.constant(name, torch.randn(shape_of(x)[axis])) for name in ("gain", "shift")]
+    return b.global_response_norm(x, *held, axis=axis)
+
+
 def between(middle: Build, channels: int = 8) -> Graph:
     """stem (1x1, `channels` wide) -> middle -> last (1x1)."""
     b = Net()
@@ -85,6 +90,14 @@ def test_a_chain_is_one_group_per_width() -> None:
         (lambda b, x: b.transpose(b.transpose(x, perm=(0, 2, 3, 1)), perm=(0, 3, 1, 2)), 8, ("stem",)),
         (lambda b, x: b.group_norm(x, b.constant("g", torch.randn(8)), None, groups=4), 4, ("stem",)),
         (lambda b, x: b.group_norm(x, None, None, groups=8), 8, ("stem",)),
+        (lambda b, x: response_norm(b, x, 1), 8, ("stem",)),
+        (
+            lambda b, x: b.transpose(
+                response_norm(b, b.transpose(x, perm=(0, 2, 3, 1)), 3), perm=(0, 3, 1, 2)
+            ),
+            8,
+            ("stem",),
+        ),
         (lambda b, x: b.layer_norm(x, b.constant("g", torch.randn(4, 4)), None, axes=(2, 3)), 8, ("stem",)),
         (
             lambda b, x: b.conv_transpose2d(
@@ -115,6 +128,7 @@ def test_what_is_coupled(middle: Build, width: int, producers: tuple[str, ...]) 
         (lambda b, x: b.softmax(x, axis=1), "softmax.*mixes channels without weights"),
         (lambda b, x: b.layer_norm(x, None, None, axes=(1, 2, 3)), "layer_norm.*mixes channels"),
         (lambda b, x: b.group_norm(x, None, None, groups=1), "group_norm.*mixes channels"),
+        (lambda b, x: response_norm(b, x, 2), "global_response_norm.*mixes channels"),
         (lambda b, x: b.mul(x, b.mean(x, axes=(1,), keepdim=True)), "mean.*mixes channels"),
         (lambda b, x: b.matmul(x, b.transpose(x, perm=(0, 1, 3, 2))), "matmul.*mixes channels"),
         (lambda b, x: b.slice(x, axis=1, start=0, stop=8, step=2), "takes channels at a step"),

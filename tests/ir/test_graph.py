@@ -217,6 +217,23 @@ def test_unknown_fields_of_a_note_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(table.TABLE))
+def test_columns_agree_with_one_another(name: str) -> None:
+    row = table.TABLE[name]
+    assert set(row.counts) <= set(row.attributes)
+    assert row.scales == "tied" or not row.moves
+    assert (row.moves and row.unary) or not row.clamps
+    assert row.parameters or row.scales != "weighted"
+    assert row.sign != "kept" or row.scales == "tied"
+
+
+@pytest.mark.parametrize("name", [name for name, row in table.TABLE.items() if row.sign == "positive"])
+def test_results_that_are_said_to_be_positive_are(name: str) -> None:
+    attributes = {"axis": 1} if name == "softmax" else {}
+    x = torch.linspace(-9, 9, 64).reshape(1, 4, 4, 4)
+    assert bool((table.TABLE[name].function(x, **table.TABLE[name].complete(attributes)) >= 0).all())
+
+
+@pytest.mark.parametrize("name", sorted(table.TABLE))
 def test_a_row_and_its_function_agree(name: str) -> None:
     row = table.TABLE[name]
     parameters = inspect.signature(row.function).parameters.values()

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from mcc.analysis.low_rank import factors
 from mcc.interpret import values_of
 from mcc.ir.graph import Graph, GraphBuilder, calls, constant, constants, run
 from mcc.ir.notes import annotate, note
+from mcc.moments import input_moments
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, PipelineResult
-from passes.factorize_1x1 import Factorize1x1, factors, input_moments
+from passes.factorize_1x1 import Factorize1x1
 
 
 def network(out: int = 12, width: int = 16) -> Graph:

@@ -7,12 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcc.analysis.thinning import thin, zero_count
 from mcc.errors import VerificationError
 from mcc.ir.graph import Graph, GraphBuilder, calls, constant, set_constant
 from mcc.ir.notes import SparseNote, annotate, note
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, PipelineResult
-from passes.sparsify_1x1 import Sparsify1x1, thin, zero_count
+from passes.sparsify_1x1 import Sparsify1x1
 
 
 def network(out: int = 8, **attributes: object) -> Graph:

@@ -227,6 +227,14 @@ def _group_norm(m: Maker) -> None:
     m.call("group_norm", x, weight, m.constant((width,)) if m.chance(2) else None, groups=groups, eps=1e-2)
 
 
+def _global_response_norm(m: Maker) -> None:
+    x = m.value((3, 4))
+    if x is not None:
+        axis = m.number(1, len(shape_of(x)) - 1)
+        held = (shape_of(x)[axis],)
+        m.call("global_response_norm", x, m.constant(held), m.constant(held), axis=axis, eps=1e-2)
+
+
 def _unary(op: str, **attributes: Any) -> Callable[[Maker], None]:
     def make(m: Maker) -> None:
         x = m.value()
@@ -440,6 +448,7 @@ RECIPES: dict[str, Callable[[Maker], None]] = {
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
+    "global_response_norm": _global_response_norm,
     **{
         name: _unary(name)
         for name in (

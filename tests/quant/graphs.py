@@ -9,7 +9,8 @@ from torch import Tensor, fx
 
 from mcc.ir.graph import Graph, GraphBuilder, clean, constant, inputs, op_name, outputs
 from mcc.ir.notes import shape_of
-from mcc.quant.regions import FIXED_OUTPUTS, MOVING, WEIGHTED
+from mcc.ir.table import MOVING, WEIGHTED
+from mcc.quant.regions import FIXED_OUTPUTS
 
 Make = Callable[[GraphBuilder, fx.Node], fx.Node]
 PAD1 = (1, 1, 1, 1)
@@ -113,6 +114,12 @@ CASES: dict[str, tuple[str, tuple[int, ...], Make]] = {
     ),
     "layer_norm_maps": ("layer_norm", _IMAGE, lambda b, x: b.layer_norm(x, None, None, axes=(1, 2, 3))),
     "group_norm": ("group_norm", _IMAGE, _op("group_norm", ("w", _C + 2), ("b", _C), groups=4)),
+    "response_norm": (
+        "global_response_norm", _IMAGE, _op("global_response_norm", ("w", _C + 2), ("b", _C), axis=1),
+    ),
+    "response_norm_last": (
+        "global_response_norm", (1, 5, 6, 8), _op("global_response_norm", ("w", _C), ("b", _C), axis=3),
+    ),
     "identity": ("identity", _IMAGE, _op("identity")),
     "relu": ("relu", _IMAGE, _op("relu")),
     "relu6": ("relu6", _IMAGE, _op("relu6")),

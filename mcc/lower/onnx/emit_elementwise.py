@@ -209,3 +209,19 @@ def group_norm(low: Lowering, node: fx.Node) -> str:
     normal = low.add(node, "InstanceNormalization", [grouped, ones, zeros], "normalised", epsilon=eps)
     back = low.add(node, "Reshape", [normal, low.model.integers(shape)], "ungrouped")
     return affine(low, node, back, [shape[1], *[1] * (len(shape) - 2)])
+
+
+@emits("global_response_norm")
+def global_response_norm(low: Lowering, node: fx.Node) -> str:
+    """ReduceL2, its mean, and arithmetic."""
+    at, shape, x = attributes(node), low.shape(node), low.value(operand(node, 0))
+    axis = int(at["axis"]) % len(shape)
+    others = [other for other in range(1, len(shape)) if other != axis]
+    newer = low.model.opset >= 18
+    norms = reduction(low, node, "ReduceL2", x, others, "norms", keepdim=True, axes_input=newer)
+    mean = mean_over(low, node, norms, [axis], "mean")
+    guarded = low.add(node, "Add", [mean, low.model.number(float(at["eps"]), "eps")], "guarded")
+    response = low.add(node, "Div", [norms, guarded], "response")
+    product = low.add(node, "Mul", [x, response], "responding")
+    scaled = affine(low, node, product, [n if other == axis else 1 for other, n in enumerate(shape)])
+    return low.add(node, "Add", [x, scaled])

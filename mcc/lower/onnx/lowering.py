@@ -21,10 +21,11 @@ from torch import fx
 from mcc.errors import UnsupportedError
 from mcc.ir.graph import constant, is_constant, op_name, operand, operands
 from mcc.ir.notes import shape_of
+from mcc.ir.table import WEIGHTED
 from mcc.lower.onnx.builder import Array, OnnxGraph
 from mcc.quant.arithmetic import clamp_bounds
 from mcc.quant.params import INT8_MAX, INT8_MIN, QuantParams, is_fake_quantize, quant_params
-from mcc.quant.regions import WEIGHTED, IntegerNode, integer_nodes
+from mcc.quant.regions import IntegerNode, integer_nodes
 from mcc.quant.scales import integer_weights, quantized_constant
 
 UINT8_SHIFT = 128

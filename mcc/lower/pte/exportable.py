@@ -24,8 +24,9 @@ from torch import Tensor, fx, nn
 from mcc.errors import UnsupportedError
 from mcc.ir import ops
 from mcc.ir.graph import constant, inputs, is_constant, live_nodes, op_name, operand, outputs
+from mcc.ir.table import WEIGHTED
 from mcc.quant.params import INT8_MAX, INT8_MIN, QuantParams, is_fake_quantize, quant_params
-from mcc.quant.regions import WEIGHTED, integer_nodes
+from mcc.quant.regions import integer_nodes
 from mcc.quant.scales import integer_weights, quantized_constant
 
 Arguments = dict[str, Any]

@@ -242,12 +242,19 @@ def _reductions(tf: Any) -> dict[str, Function]:
         y = y if w is None else y * _per_channel(tf, w, len(x.shape))
         return y if b is None else y + _per_channel(tf, b, len(x.shape))
 
+    def global_response_norm(x: Value, w: Value, b: Value, axis: int, eps: float) -> Value:
+        others = tuple(other for other in range(1, len(x.shape)) if other != axis % len(x.shape))
+        shape = [length if other == axis % len(x.shape) else 1 for other, length in enumerate(x.shape)]
+        norms = tf.sqrt(tf.reduce_sum(tf.square(x), others, keepdims=True))
+        response = norms / (tf.reduce_mean(norms, axis, keepdims=True) + eps)
+        return x + x * response * tf.reshape(w, shape) + tf.reshape(b, shape)
+
     return {
         "mean": lambda x, axes, keepdim: tf.reduce_mean(x, axes, keepdims=keepdim),
         "sum": lambda x, axes, keepdim: tf.reduce_sum(x, axes, keepdims=keepdim),
         "amax": lambda x, axes, keepdim: tf.reduce_max(x, axes, keepdims=keepdim),
         "softmax": lambda x, axis: tf.nn.softmax(x, axis), "layer_norm": layer_norm,
-        "group_norm": group_norm,
+        "group_norm": group_norm, "global_response_norm": global_response_norm,
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from torch import fx
 
 from mcc.errors import UnsupportedError
 from mcc.ir.graph import Graph, calls, op_name, operand
+from mcc.ir.table import WEIGHTED
 from mcc.quant.params import INT8_MAX, INT8_MIN, QuantParams, is_fake_quantize, quant_params
 
 Value = Any  # a tf.Tensor: TensorFlow has no types that pyright could read
@@ -46,7 +47,7 @@ def weight_grids(graph: Graph) -> dict[fx.Node, fx.Node]:
     """The fake quantisations of weights with a scale per channel, by the operator that reads them."""
     found: dict[fx.Node, fx.Node] = {}
     for node in calls(graph):
-        if op_name(node) not in ("conv2d", "conv_transpose2d", "linear"):
+        if op_name(node) not in WEIGHTED:
             continue
         grid = operand(node, 1)
         if is_fake_quantize(grid) and quant_params(graph, grid).axis is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from mcc.ir import table
 from mcc.ir.graph import is_constant, op_name, operand, operands
 from mcc.ir.notes import shape_of
 from mcc.lower.layout import IMAGE
@@ -16,33 +17,16 @@ from mcc.lower.tflite.emit_elementwise import MUL
 from mcc.lower.tflite.lowering import Lowering, Value, emits
 from mcc.lower.tflite.windows import SAME, VALID, fits_same, pad_image
 
-_KEEPS_SIGN = frozenset(
-    [
-        "fake_quantize",
-        "identity",
-        "reshape",
-        "transpose",
-        "slice",
-        "max_pool2d",
-        "avg_pool2d",
-        "resize",
-        "concat",
-        "dropout",
-        "pixel_shuffle",
-    ]
-)
-_NOT_NEGATIVE = frozenset(["relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "exp", "abs", "softplus"])
-
 
 def is_not_negative(node: fx.Node) -> bool:
     """Whether the value can be shown to have no negative element, from the operators that compute it."""
     if node.op != "call_function":
         return False
-    name = op_name(node)
-    if name in _NOT_NEGATIVE or node.kwargs.get("activation") in ("relu", "relu6"):
+    sign = table.row_of(node).sign
+    if sign == "positive" or node.kwargs.get("activation") in ("relu", "relu6"):
         return True
-    sources = [operand(node, 0)] if name == "fake_quantize" else operands(node)
-    return name in _KEEPS_SIGN and all(is_not_negative(source) for source in sources)
+    sources = [operand(node, 0)] if op_name(node) == "fake_quantize" else operands(node)
+    return sign == "kept" and all(is_not_negative(source) for source in sources)
 
 
 def _pool_options(at: Any, padding: int) -> Options:

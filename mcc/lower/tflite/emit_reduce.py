@@ -1,4 +1,4 @@
-"""Emit functions: reductions, softmax, layer and group norm."""
+"""Emit functions: reductions, softmax, layer, group and global response norm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mcc.ir.graph import optional_operand
 from mcc.lower.layout import Layout, Shape, plain, reshaped, settle, stored
 from mcc.lower.tflite.builder import Options
 from mcc.lower.tflite.emit_conv import attributes
-from mcc.lower.tflite.emit_elementwise import ADD, MUL, SUB, step
+from mcc.lower.tflite.emit_elementwise import ADD, DIV, MUL, SUB, step
 from mcc.lower.tflite.lowering import Lowering, Value, emits
 from mcc.lower.tflite.quantisation import Quantisation
 
@@ -134,3 +134,23 @@ def group_norm(low: Lowering, node: fx.Node) -> None:
     normalised = _normalise(low, node, parted, tuple(range(2, len(split))), at["eps"])
     joined = low.reshape(node, normalised, x.shape, x.layout, "joined")
     low.bind(node, _affine(low, node, joined, (1, channels, *(1 for _ in x.shape[2:]))))
+
+
+@emits("global_response_norm")
+def global_response_norm(low: Lowering, node: fx.Node) -> None:
+    """Global response normalisation, composed of sums, a mean and arithmetic."""
+    at = attributes(node)
+    x = low.operand(node, 0)
+    if x.layout.flat is not None:
+        x = low.operand(node, 0, plain(len(x.shape)))
+    axis = at["axis"] % len(x.shape)
+    others = tuple(other for other in range(1, len(x.shape)) if other != axis)
+    shape = tuple(length if other == axis else 1 for other, length in enumerate(x.shape))
+    squares = step(low, node, "MUL", [x, x], MUL, "squares")
+    energy = reduce(low, node, "SUM", squares, others, suffix="energy")
+    norms = step(low, node, "SQRT", [energy], suffix="norms")
+    mean = reduce(low, node, "MEAN", norms, (axis,), suffix="mean")
+    guarded = step(low, node, "ADD", [mean, low.number(at["eps"], "eps")], ADD, "guarded")
+    response = step(low, node, "DIV", [norms, guarded], DIV, "response")
+    scaled = _affine(low, node, step(low, node, "MUL", [x, response], MUL, "responding"), shape)
+    low.bind(node, step(low, node, "ADD", [x, scaled], ADD))

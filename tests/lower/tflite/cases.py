@@ -210,6 +210,9 @@ REDUCTIONS = [
     Case("group_norm", (1, 6, 4, 5), {"groups": 3}, ((6,), (6,))),
     Case("group_norm", (1, 6, 4), {"groups": 2}, ((6,), None)),
     Case("group_norm", (1, 6), {"groups": 2}, (None, None)),
+    Case("global_response_norm", (1, 6, 4, 5), {"axis": 1}, ((6,), (6,))),
+    Case("global_response_norm", (1, 4, 5, 6), {"axis": -1}, ((6,), (6,))),
+    Case("global_response_norm", (1, 4, 6), {"axis": 2}, ((6,), (6,))),
 ]
 
 SHAPES = [

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcc.moments import refit
+from mcc.analysis.thinning import refit
 
 
 def _case(seed: int, out: int, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
