@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -202,23 +203,40 @@ def compare(before: Path, after: Path) -> None:
             continue
         a, b = json.loads(path.read_text()), json.loads(other.read_text())
         files = sum(a["files"].get(file) == mark for file, mark in b["files"].items())
-        wrong = sorted(differences(a["report"], b["report"]))
+        wrong = differences(a["report"], b["report"])
         same = a["plan"] == b["plan"]
         unlike += not same or files != len(a["files"]) or bool(wrong)
-        figures = "same" if not wrong else f"{len(wrong)} differ: {', '.join(wrong[:4])}"
-        print(f"| {name} | {'same' if same else 'another'} | {files} of {len(a['files'])} same | {figures} |")
+        words = f"{'same' if same else 'another'} | {files} of {len(a['files'])} same | {in_words(wrong)}"
+        print(f"| {name} | {words} |")
     sys.exit(bool(unlike))
 
 
-def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Places of the first report that the second has otherwise; what the second has besides is left out."""
+def differences(a: Any, b: Any, where: str = "") -> dict[str, float]:
+    """Places of the first report that the second has otherwise, and by which share numbers are off.
+
+    What the second has besides is left out. Other things than numbers are off by infinity.
+    """
     if isinstance(a, dict) and isinstance(b, dict):
-        return [d for key in a for d in differences(a[key], b.get(key), f"{where}.{key}".lstrip("."))]
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [
-            d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{where}[{i}]")
-        ]
-    return [] if a == b else [where]
+        found = [differences(a[key], b.get(key), f"{where}.{key}".lstrip(".")) for key in a]
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        found = [differences(x, y, f"{where}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))]
+    elif a == b:
+        found = []
+    elif isinstance(a, float | int) and isinstance(b, float | int) and a:
+        found = [{where: abs(b - a) / abs(a)}]
+    else:
+        found = [{where: math.inf}]
+    return {place: share for one in found for place, share in one.items()}
+
+
+def in_words(unlike: dict[str, float]) -> str:
+    """The largest deviation of each figure, whatever the strategy."""
+    largest: dict[str, float] = {}
+    for place, share in unlike.items():
+        name = re.sub(r"\[\d+\]", "", place).rpartition(".")[2]
+        largest[name] = max(share, largest.get(name, 0.0))
+    said = [n if math.isinf(share) else f"{n} by up to {share:.2g}" for n, share in sorted(largest.items())]
+    return "same" if not said else f"unlike: {', '.join(said)}"
 
 
 if __name__ == "__main__":
