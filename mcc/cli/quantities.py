@@ -87,15 +87,18 @@ def parse_duration(text: str) -> float:
     return _scaled(text, DURATIONS, "a duration", "5min")
 
 
-def parse_points(text: str) -> float:
-    """Points of accuracy, `1.0` or `0.5`; zero allowed. Raises UsageError."""
-    hint = "write points of accuracy as for example 1.0"
+def parse_loss(text: str) -> float:
+    """What may be lost of a metric, `1.0` or `0.5`; zero allowed. Raises UsageError.
+
+    Points of a fraction end at 100; whether the metric is one is known when the task is (`mcc.budget`).
+    """
+    hint = "write points of accuracy as for example 1.0, or so much of another metric, in its unit"
     try:
         value = float(text)
     except ValueError:
         raise UsageError(f"{text!r} is no number", hint=hint) from None
-    if not 0 <= value <= 100:
-        raise UsageError(f"{text!r} is not between 0 and 100", hint=hint)
+    if not 0 <= value < math.inf:
+        raise UsageError(f"{text!r} is not between 0 and 100, nor a loss in a metric's unit", hint=hint)
     return value
 
 
@@ -163,6 +166,6 @@ LATENCY = Quantity("latency", parse_latency)
 RATIO = Quantity("ratio", parse_ratio)
 SIZE = Quantity("size", parse_size)
 DURATION = Quantity("duration", parse_duration)
-POINTS = Quantity("points", parse_points)
+LOSS = Quantity("loss", parse_loss)
 ROOFLINE = Quantity("roofline", parse_roofline)
 SHAPE = Quantity("shape", parse_shape)

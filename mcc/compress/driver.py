@@ -40,8 +40,9 @@ from mcc.files import write_beside
 from mcc.ir.diff import diff_graphs
 from mcc.ir.storage import save_graph
 from mcc.lower.formats import get_format
+from mcc.metric import ACCURACY
 from mcc.quant.regions import integer_nodes
-from mcc.report.choose import accuracy_reference, check_budget, choose, mark, nearest
+from mcc.report.choose import check_budget, choose, mark, metric_reference, nearest
 from mcc.report.doubt import chance_sentence
 from mcc.report.html import write_html
 from mcc.report.pairs import Pairs, memorised_words
@@ -88,6 +89,7 @@ def compress(
     steps: int = 1,
     strategies: Sequence[str] = (),
     preprocessing: Preprocessing | Asked | None = None,
+    task: str | None = None,
     judge: str | int | None = None,
     ignore_labels: bool = False,
     allow_noise: bool = False,
@@ -103,7 +105,8 @@ def compress(
         model_cycles: of one inference, on a simulated core, in place of a latency.
         speedup: over the original float model, lowered the same way and measured in turns with it.
         size_bytes, memory_bytes: of the file, and of the peak memory of a fresh runner.
-        max_drop: points of validation accuracy that may be lost.
+        max_drop: of the validation metric that may be lost: points of a fraction (an accuracy), else in its
+            unit.
         epochs: passes over the training data for each strategy's repair.
         threads: of one inference.
         weights: loaded into a factory's module (safetensors, or a weights-only state dict).
@@ -120,6 +123,7 @@ def compress(
         ray: address of a Ray cluster for them instead; `local` starts one here.
         strategies: to compare with the original, names of `mcc.compress.request.STRATEGY_NAMES`; empty: all.
         preprocessing: of the pictures; None: what the model states, else what is customary for the data.
+        task: what the network is for, see `mcc.data.load_task`; None: as the data says.
         judge: name or place of the output that the metric is read from; None: chosen by shape and name.
         ignore_labels: whether class names that the model's file states may be other than the data's.
         allow_noise: only warn where an integer result loses the signal of its weights in float.
@@ -142,7 +146,8 @@ def compress(
         weights=Path(weights) if weights else None, input_shape=input_shape,
         plan="" if given is None else given.key(), cut=tuple(cut), workers=workers, ray=ray, steps=steps,
         strategies=known_strategies(strategies), pictures=asked_for(preprocessing),
-        judge=None if judge is None else str(judge), ignore_labels=ignore_labels, allow_noise=allow_noise,
+        task=task, judge=None if judge is None else str(judge), ignore_labels=ignore_labels,
+        allow_noise=allow_noise,
     )  # fmt: skip
     job = open_job(
         request, Path(out), resume=resume, progress=progress, force=force, plan_file=plan,
@@ -183,10 +188,11 @@ class Run:
     def _doubt_original(self) -> bool:
         """Whether the original is no better than guessing; that is said at once, before the long work."""
         job = self.job
-        with job.stage("validation accuracy of the original"):
-            job.progress("validation accuracy of the original", 0, 1)
+        stage = f"validation {job.task.metric.name} of the original"
+        with job.stage(stage):
+            job.progress(stage, 0, 1)
             chance = self.bench.chance(self.baseline, job.data, "validation")
-            job.progress("validation accuracy of the original", 1, 1)
+            job.progress(stage, 1, 1)
         if chance is not None:
             job.warn(chance_sentence("The original", chance, job.circumstances()))
         for sentence in job.warnings:
@@ -282,7 +288,7 @@ class Run:
     def _conclude(self, outcomes: Sequence[Outcome], results: Sequence[StrategyResult]) -> Report:
         job, budget = self.job, self.job.request.budget
         original = results[0]
-        reference = accuracy_reference(results, ORIGINALS)
+        reference = metric_reference(results, ORIGINALS)
         marked = mark(results, budget, baseline=original.result, reference=reference)
         pairs = self._pairs(outcomes)
         failure: ConstraintError | None = None
@@ -298,7 +304,7 @@ class Run:
         outcome = next(o for o in outcomes if o.name == chosen.name)
         with job.stage("check the delivered file"):
             checks = check_file(job, outcome, allow_noise=job.request.allow_noise)
-        with job.stage("test accuracy"):
+        with job.stage(f"test {job.task.metric.name}"):
             files = {o.name: o.file for o in outcomes}
             marked = tuple(tested(m, self.bench, job, files[m.name]) for m in marked)
             marked = pairs.filled_in(marked, ORIGINALS, chosen.name)
@@ -309,7 +315,7 @@ class Run:
         report = Report(
             model=job.name,
             data=job.data.name,
-            metric=job.task.metric,
+            metric=job.task.metric.name,
             target=_target_info(job),
             baseline=baseline,
             compressed=compressed,
@@ -319,7 +325,8 @@ class Run:
             predicted_model_cycles=chosen.predicted_model_cycles,
             budget=budget,
             met=check_budget(chosen, budget, baseline=original.result, reference=reference),
-            accuracy_reference=reference,
+            accuracy_reference=reference if job.task.metric == ACCURACY else None,
+            metric_reference=reference,
             validation_images=len(job.data.validation),
             test_images=len(job.data.test),
             chosen_on=job.data.chosen_on,

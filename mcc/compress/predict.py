@@ -150,6 +150,7 @@ def plan(
     seed: int = 0,
     progress: Progress = silent,
     preprocessing: Preprocessing | Asked | None = None,
+    task: str | None = None,
     judge: str | int | None = None,
     ignore_labels: bool = False,
     measure: bool = True,
@@ -174,7 +175,7 @@ def plan(
     request = Request(
         model=model, data=data, target=target, budget=budget, epochs=0.0, threads=threads, seed=seed,
         weights=Path(weights) if weights else None, input_shape=input_shape, cut=tuple(cut),
-        pictures=asked_for(preprocessing), judge=None if judge is None else str(judge),
+        pictures=asked_for(preprocessing), task=task, judge=None if judge is None else str(judge),
         ignore_labels=ignore_labels,
     )  # fmt: skip
     if out is not None:

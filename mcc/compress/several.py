@@ -160,6 +160,7 @@ def plan_several(
     ray: str | None = None,
     progress: Progress = silent,
     preprocessing: Preprocessing | Asked | None = None,
+    task: str | None = None,
     judge: str | int | None = None,
     ignore_labels: bool = False,
     force: bool = False,
@@ -168,7 +169,7 @@ def plan_several(
 
     Args:
         folder: for the state of each target, under its name.
-        budget: what every target must keep; of accuracy lost, nothing is known without training.
+        budget: what every target must keep; of a metric lost, nothing is known without training.
 
     Raises:
         MccError: as `mcc.compress.compress`.
@@ -178,7 +179,7 @@ def plan_several(
             model=model, data=data, target=target, budget=budget, epochs=0.0, threads=threads, seed=seed,
             weights=Path(weights) if weights else None, input_shape=input_shape, cut=tuple(cut),
             workers=workers, ray=ray, pictures=asked_for(preprocessing),
-            judge=None if judge is None else str(judge), ignore_labels=ignore_labels,
+            task=task, judge=None if judge is None else str(judge), ignore_labels=ignore_labels,
         )
         for target in checked_targets(targets, budget)
     ]  # fmt: skip
@@ -263,7 +264,7 @@ def compress_several(
 
 _PLANNING = (
     "seed", "threads", "weights", "input_shape", "cut", "workers", "ray", "progress", "force",
-    "preprocessing", "judge", "ignore_labels",
+    "preprocessing", "task", "judge", "ignore_labels",
 )  # fmt: skip
 
 

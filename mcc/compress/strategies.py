@@ -209,21 +209,23 @@ class Strategies:
             keeping.append(plain)
             best = self._best([best, plain], scores)
         said = [f"{_words(t)}: {scores[t.structure.key()]:.4f}" for t in keeping if scores]
-        note = f"Plans that keep the budgets, by validation accuracy after a short repair: {', '.join(said)}."
+        judged = f"validation {self.job.task.metric.name}"
+        note = f"Plans that keep the budgets, by {judged} after a short repair: {', '.join(said)}."
         return self._repaired(name, best, (note,) if said else ())
 
     def _best(self, trials: Sequence[Trial], scores: dict[str, float]) -> Trial:
-        """The most accurate after a short repair, of those as accurate the fastest; adds to the scores.
+        """The best after a short repair, of those as good the fastest; adds to the scores.
 
         Args:
-            scores: validation accuracies known so far, by structure.
+            scores: validation metrics known so far, by structure.
         """
         if len(trials) == 1:
             return trials[0]
         for trial in trials:
             if trial.structure.key() not in scores:
                 scores[trial.structure.key()] = self._try_out(trial)
-        return max(trials, key=lambda t: (scores[t.structure.key()], -t.speed.latency_us))
+        merit = self.job.task.metric.merit
+        return max(trials, key=lambda t: (merit(scores[t.structure.key()]), -t.speed.latency_us))
 
     def _without_pairs(self, name: str, goal: Budget, best: Trial) -> Trial:
         """What the best plan would be without low-rank pairs.
@@ -294,18 +296,18 @@ class Strategies:
         return found
 
     def _try_out(self, trial: Trial) -> float:
-        """Validation accuracy of a structure after a short repair."""
+        """Validation metric of a structure after a short repair."""
         graph = self._trained(trial.structure, f"{trial.file.stem}-tried", share=TRIAL_SHARE)
         return self._score(graph, trial.file.with_name(f"{trial.file.stem}-tried"))
 
     def _score(self, graph: Graph, path: Path) -> float:
-        """Validation accuracy of a graph, lowered into that file; 0 where its outputs are not finite."""
+        """Validation metric of a graph, lowered into that file; the worst where outputs are not finite."""
         file = write_file(graph, self.job.target, path, self.job.data, self.job.task.output)
         try:
             return self.bench.metric(file, self.job.data, "validation")
         except NotFiniteError as error:  # the worst that can be; what is kept of it says so
             log.warning("%s: %s", path.name, error)
-            return 0.0
+            return self.job.task.metric.worst
 
     # -- from a structure to an outcome --------------------------------------------------------------------
 
@@ -324,16 +326,19 @@ class Strategies:
     def _unless_better_before(
         self, name: str, structure: Structure, repaired: Graph
     ) -> tuple[Graph, tuple[str, ...]]:
-        """The repaired network, or what it was made from where validation says that the repair cost accuracy.
+        """The repaired network, or what it was made from where validation says that the repair made it worse.
 
         Quantising alone often loses nothing; training can then only lose what the network had learnt.
         """
         before = self._untrained(structure)
         folder = self.job.state / name
         score, after = self._score(before, folder / "before"), self._score(repaired, folder / "repaired")
-        if score <= after:
+        metric = self.job.task.metric
+        if metric.merit(score) <= metric.merit(after):
             return repaired, ()
-        said = f"Repair took the validation accuracy from {score:.4f} to {after:.4f}, so it was left out."
+        said = (
+            f"Repair took the validation {metric.name} from {score:.4f} to {after:.4f}, so it was left out."
+        )
         return before, (said,)
 
     def _untrained(self, structure: Structure) -> Graph:
