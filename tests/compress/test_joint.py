@@ -15,11 +15,15 @@ from mcc.compress.candidate import Structure
 from mcc.compress.strategies import joint as strategy
 from mcc.compress.work import Work
 from mcc.ir.notes import SparseNote
+from mcc.metric import ACCURACY
 from mcc.search.space import Regime, Space
 
 FLOAT = Structure(Regime(), {"group": 8})
 PAIRS = Structure(Regime("int8"), {"group": 8}, {"conv": 4})
 NARROW = Structure(Regime("int8"), {"group": 4})
+
+
+JUDGED: Any = SimpleNamespace(metric=ACCURACY)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Tried(Work):
     """Work whose plans and validation accuracies are given; what is fine-tuned whole is handed back."""
 
     def __init__(self, trials: Sequence[Any], plain: Any, accuracies: Mapping[str, float]) -> None:
-        job: Any = SimpleNamespace(request=SimpleNamespace(steps=1), cost_budget=Budget(speedup=2.0))
+        job: Any = SimpleNamespace(
+            request=SimpleNamespace(steps=1), cost_budget=Budget(speedup=2.0), task=JUDGED
+        )
         planner: Any = Plans(Budget(speedup=2.0), plain)
         unused: Any = None
         super().__init__(job, unused, planner, (Regime(), Regime("int8")), unused)
@@ -126,7 +132,7 @@ class Repairing(Work):
     """Work whose graphs are words and whose validation accuracies are given."""
 
     def __init__(self, accuracies: Mapping[str, float], images: int = 100) -> None:
-        job: Any = SimpleNamespace(state=Path("state"))
+        job: Any = SimpleNamespace(state=Path("state"), task=JUDGED)
         trainer: Any = SimpleNamespace(images=images)
         unused: Any = None
         super().__init__(job, unused, unused, (), trainer)

@@ -66,7 +66,7 @@ WORDS: dict[str, list[str]] = {
     "input_shape": ["--input-shape", "1,3,8,8"], "weights": ["--weights", "w.safetensors"],
     "cut": ["--cut", "head"], "allow_noise": ["--allow-noise"], "mean": ["--mean", "0.5"],
     "std": ["--std", "0.25"], "scale": ["--scale", "1"], "image_size": ["--image-size", "32"],
-    "crop": ["--crop", "0.5"], "channels": ["--channels", "bgr"], "judge": ["--judge", "1"],
+    "crop": ["--crop", "0.5"], "channels": ["--channels", "bgr"], "judge": ["--judge", "1"], "task": ["--task", "classification"],
     "preprocessing": ["--preprocessing", "pictures.json"], "ignore_labels": ["--ignore-labels"],
     "preprocessing_of": ["--preprocessing-of", "x.mcc"],
 }  # fmt: skip
@@ -153,7 +153,7 @@ VALUES: dict[str, Any] = {
     "threads": 3, "weights": "w.safetensors", "input_shape": (1, 3, 8, 8), "cut": ("head",),
     "out": "elsewhere", "resume": True, "plan": Path("plan.json"), "seed": 9,
     "progress": lambda *_, **__: None, "command": "as typed", "workers": 2, "ray": "local", "steps": 2,
-    "strategies": ("joint",), "force": True, "allow_noise": True, "judge": 1, "ignore_labels": True,
+    "strategies": ("joint",), "force": True, "allow_noise": True, "judge": 1, "task": "classification", "ignore_labels": True,
     "preprocessing": Preprocessing(scale=1.0),
 }  # fmt: skip
 IN_WORDS: dict[str, dict[str, Any]] = {
@@ -283,7 +283,7 @@ LINES = [
     *[f"--speedup {value}" for value in ("nan", "0", "-2x", "infx", "''")],
     *[f"--size {value}" for value in ("0", "0MB", "-1MB", "nanMB", "1e400MB", "0.1B")],
     *[f"--memory {value}" for value in ("0", "infMB")],
-    *[f"--max-drop {value}" for value in ("nan", "-1", "inf", "101", "''")],
+    *[f"--max-drop {value}" for value in ("nan", "-1", "inf", "''")],
     *[f"--target {value}" for value in ("''", ",", "litert-host,", "litert-host,nowhere")],
     "--ray ''",
     "--ray local --workers 2",
