@@ -10,10 +10,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcc.errors import UsageError
+from mcc.metric import POINTS, Metric
 from mcc.runtime.target import Target
 from mcc.runtime.units import Unit
 
-ROUNDING_POINTS = 1e-9  # a loss of exactly the limit, in points, is kept whatever the floating-point rounding
+ROUNDING = 1e-11  # of the whole: a loss of exactly the limit is kept whatever the floating-point rounding
 
 Limit = Annotated[float, Field(gt=0.0)]
 
@@ -55,7 +56,7 @@ class Figures:
         latency_us, model_cycles: of one inference; the upper bound of its interval where it has one.
         speedup: over the original; the lower bound of its interval where it has one.
         size_bytes, memory_bytes: of the file, and at its peak.
-        max_drop: points of the metric lost.
+        max_drop: lost of the metric, in points of a fraction or in the metric's unit.
     """
 
     latency_us: float | None = None
@@ -75,7 +76,8 @@ class Budget(BaseModel):
         speedup: over the original float model, lowered the same way.
         size_bytes: of the file.
         memory_bytes: peak memory, see `mcc.report.schema.Result.peak_memory_bytes`.
-        max_drop: points (hundredths) of validation accuracy that may be lost.
+        max_drop: of the validation metric, what may be lost: points (hundredths) of a fraction, as an
+            accuracy; of any other, in its unit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -160,32 +162,39 @@ class Budget(BaseModel):
 
     # -- figures against it --------------------------------------------------------------------------------
 
-    def kept(self, figures: Figures) -> dict[str, bool]:
-        """Each constraint asked for, and whether the figures keep it. A figure not taken keeps nothing."""
-        return {name: self._kept(name, getattr(figures, name)) for name in self.asked}
+    def kept(self, figures: Figures, *, whole: float = POINTS) -> dict[str, bool]:
+        """Each constraint asked for, and whether the figures keep it. A figure not taken keeps nothing.
 
-    def _kept(self, name: str, value: float | None) -> bool:
+        Args:
+            whole: what a loss of the metric is a share of, see `mcc.metric.Metric.whole`.
+        """
+        return {name: self._kept(name, getattr(figures, name), whole) for name in self.asked}
+
+    def _kept(self, name: str, value: float | None, whole: float) -> bool:
         limit = getattr(self, name)
         if value is None:
             return False
         if CONSTRAINTS[name].at_least:
             return value >= limit
-        return value <= limit + (ROUNDING_POINTS if name == "max_drop" else 0)
+        return value <= limit + (ROUNDING * whole if name == "max_drop" else 0)
 
-    def excess(self, figures: Figures) -> float:
+    def excess(self, figures: Figures, *, whole: float = POINTS) -> float:
         """The factor by which figures miss what they miss most; at most 1 where they keep all.
 
-        Infinite where a figure lacks; 0 without constraints. A loss of accuracy counts in shares: two points
-        more than allowed are 1.02.
-        """
-        return max((self._excess(name, getattr(figures, name)) for name in self.asked), default=0.0)
+        Infinite where a figure lacks; 0 without constraints. A loss of the metric counts in shares of the
+        whole: two points more than allowed are 1.02.
 
-    def _excess(self, name: str, value: float | None) -> float:
+        Args:
+            whole: as in `kept`.
+        """
+        return max((self._excess(name, getattr(figures, name), whole) for name in self.asked), default=0.0)
+
+    def _excess(self, name: str, value: float | None, whole: float) -> float:
         limit = getattr(self, name)
         if value is None:
             return math.inf
         if name == "max_drop":
-            return 1 + (value - limit) / 100
+            return 1 + (value - limit) / whole
         return limit / value if CONSTRAINTS[name].at_least else value / limit
 
     def over(self, name: str, value: float) -> float:
@@ -236,6 +245,15 @@ def check_units(budget: Budget, targets: Sequence[Target]) -> None:
             where="--latency",
             hint=f"write for example {wrong[0].unit.example}, or --speedup 2x",
         )
+
+
+def check_drop(budget: Budget, metric: Metric) -> None:
+    """Refuse a loss that no metric of this kind can have. Raises UsageError."""
+    if metric.is_fraction and budget.max_drop is not None and budget.max_drop > POINTS:
+        raise UsageError(
+            f"{budget.max_drop:g} is not between 0 and 100", where=CONSTRAINTS["max_drop"].option,
+            hint=f"write points of the {metric.name} as for example 1.0",
+        )  # fmt: skip
 
 
 def refuse_unplanned(budget: Budget, names: Sequence[str]) -> None:

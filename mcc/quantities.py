@@ -83,15 +83,18 @@ def parse_duration(text: str) -> float:
     return _scaled(text, DURATIONS, "a duration", "5min")
 
 
-def parse_points(text: str) -> float:
-    """Points of accuracy, `1.0` or `0.5`; zero allowed. Raises UsageError."""
-    hint = "write points of accuracy as for example 1.0"
+def parse_loss(text: str) -> float:
+    """What may be lost of a metric, `1.0` or `0.5`; zero allowed. Raises UsageError.
+
+    Points of a fraction end at 100; whether the metric is one is known when the task is (`mcc.budget`).
+    """
+    hint = "write points of accuracy as for example 1.0, or so much of another metric, in its unit"
     try:
         value = float(text)
     except ValueError:
         raise UsageError(f"{text!r} is no number", hint=hint) from None
-    if not 0 <= value <= 100:
-        raise UsageError(f"{text!r} is not between 0 and 100", hint=hint)
+    if not 0 <= value < math.inf:
+        raise UsageError(f"{text!r} is not between 0 and 100, nor a loss in a metric's unit", hint=hint)
     return value
 
 

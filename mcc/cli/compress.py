@@ -14,9 +14,9 @@ from mcc.cli.failures import Interrupted, fail_after_result
 from mcc.cli.models import current_cut, model_options
 from mcc.cli.noise_check import noise_option
 from mcc.cli.output import print_json, print_table
-from mcc.cli.pictures import asked_pictures, job_picture_options, judged_output, labels_ignored
+from mcc.cli.pictures import asked_pictures, job_picture_options, judged_output, labels_ignored, task_option
 from mcc.cli.progress import progress_for
-from mcc.cli.quantities import EPOCHS, LATENCY, NAMES, POINTS, RATIO, SIZE
+from mcc.cli.quantities import EPOCHS, LATENCY, LOSS, NAMES, RATIO, SIZE
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import ConstraintError, UsageError
 from mcc.ir.first_look import check_model, check_specs
@@ -38,6 +38,7 @@ def job_options(callback: Callback) -> Callback:
         click.argument("model"),
         click.option("--data", required=True, metavar="DATA",
                      help="digits, cifar10:DIR, imagefolder:DIR or package.module:factory."),
+        task_option,
         click.option("--target", required=True, metavar="T",
                      help="Where it is to run, see mcc targets; T,T,...: on all of these, by one plan."),
         click.option("--latency", type=LATENCY, metavar="TIME",
@@ -45,8 +46,9 @@ def job_options(callback: Callback) -> Callback:
         click.option("--speedup", type=RATIO, metavar="RATIO", help="At least this much faster, as 2x."),
         click.option("--size", type=SIZE, metavar="SIZE", help="A file of at most this size, as 1.5MB."),
         click.option("--memory", type=SIZE, metavar="SIZE", help="At most this peak memory, as 6MB."),
-        click.option("--max-drop", type=POINTS, metavar="POINTS",
-                     help="At most this much accuracy lost, in points (hundredths)."),
+        click.option("--max-drop", type=LOSS, metavar="LOSS",
+                     help="At most this much accuracy lost, in points (hundredths); of another metric, in "
+                     "its unit."),
         click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N",
                      help="Threads of an inference."),
     ]  # fmt: skip
@@ -192,7 +194,7 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of the Python API from the options of the command line."""
     limit: LatencyLimit = given["latency"] or LatencyLimit()
     check_model(given["model"], given["weights"])  # all before the seconds that importing torch takes
-    check_specs(given["data"])
+    check_specs(given["data"], given["task"])
     if given.get("plan_file") is not None:
         read_json(given["plan_file"], what="plan", hint=PLAN_HINT)
     found: dict[str, Any] = {
@@ -210,6 +212,7 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
         "max_drop": given["max_drop"],
         "threads": given["threads"],
         "preprocessing": asked_pictures(),
+        "task": given["task"],
         "judge": judged_output(),
         "ignore_labels": labels_ignored(),
     }

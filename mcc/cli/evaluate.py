@@ -20,6 +20,7 @@ from mcc.cli.pictures import (
     say,
     say_output,
     say_pictures,
+    task_option,
 )
 from mcc.cli.progress import progress_for
 from mcc.cli.settings import Settings, common_options
@@ -29,15 +30,17 @@ if TYPE_CHECKING:
     from mcc.data import DataModule
     from mcc.data.stated import Stated
     from mcc.frontend.load import LoadedModel
+    from mcc.metric import Metric
     from mcc.report.judge import Judged
     from mcc.report.stored import Description
     from mcc.runtime.target import Target
 
 
-@click.command(short_help="Measure the accuracy of lowered files on a target.")
+@click.command(short_help="Measure the accuracy, or another metric, of lowered files on a target.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--data", required=True, metavar="DATA",
               help="digits, cifar10:DIR, imagefolder:DIR or package.module:factory.")  # fmt: skip
+@task_option
 @click.option("--target", metavar="T", help="Where to run; the host runtime of the file's kind if left out.")
 @click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N images.")
@@ -46,8 +49,9 @@ if TYPE_CHECKING:
 @picture_options
 @common_options
 def evaluate(
-    files: tuple[str, ...], data: str, target: str | None, split: Any, limit: int | None, threads: int,
-    input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+    files: tuple[str, ...], data: str, task: str | None, target: str | None, split: Any,
+    limit: int | None, threads: int, input_shape: tuple[int, ...] | None, weights: Path | None,
+    settings: Settings,
 ) -> None:  # fmt: skip
     """Measure the task's metric of lowered files, run in the target's runtime.
 
@@ -56,7 +60,7 @@ def evaluate(
     """
     for name in files:
         check_model(name, weights)
-    check_specs(data)
+    check_specs(data, task)
     asked_pictures()  # what cannot be is refused before any work
     entries: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="mcc-evaluate-") as folder, progress_for(settings) as progress:
@@ -64,24 +68,40 @@ def evaluate(
             found = get_target(target or default_target(Path(name)))
             path, loaded = lowered_model(name, found, Path(folder), input_shape=input_shape, weights=weights)
             fresh = loaded is not None and loaded.module is not None and weights is None
-            judging = _Judging(name, path, loaded, found, data, split, threads, limit, fresh, settings)
+            judging = _Judging(name, path, loaded, found, data, task, split, threads, limit, fresh, settings)
             entries.append(
                 judging.entry(lambda done, total, name=name: progress(name, done, total, f"{split} images"))
             )
     if settings.json:
         return print_json(entries)
-    metric = str(entries[0]["metric"])
+    from mcc.metric import Metric
+
+    first = entries[0]
+    metric = Metric(first["metric"], first["unit"], first["higher_is_better"])
+    title = _title(metric)
     rows = [
         [
             e["file"],
             e["target"],
-            f"{e[e['metric']]:.4f}",
-            f"{e['ci95'][0]:.4f} to {e['ci95'][1]:.4f}",
+            _number(metric, e["value"]),
+            f"{_number(metric, e['ci95'][0])} to {_number(metric, e['ci95'][1])}",
             e["images"],
         ]
         for e in entries
     ]
-    return print_table(["file", "target", metric, "95 % interval", "images"], rows, right=[metric, "images"])
+    return print_table(["file", "target", title, "95 % interval", "images"], rows, right=[title, "images"])
+
+
+def _title(metric: Metric) -> str:
+    """The heading of the column of a metric."""
+    unit = "" if metric.is_fraction or not metric.unit else f", {metric.unit}"
+    return f"{metric.name}{unit}{'' if metric.higher_is_better else f' ({metric.direction})'}"
+
+
+def _number(metric: Metric, value: float) -> str:
+    from mcc.report.words import number_words
+
+    return f"{value:.4f}" if metric.is_fraction else number_words(value)
 
 
 @dataclass(frozen=True)
@@ -98,6 +118,7 @@ class _Judging:
     loaded: LoadedModel | None
     target: Target
     data: str
+    task: str | None
     split: Any
     threads: int
     limit: int | None
@@ -120,13 +141,13 @@ class _Judging:
         if doubt is not None:
             warnings.append(doubt)
         judged = judge_file(
-            self.target, self.path, module, self.split, threads=self.threads, limit=self.limit,
-            outputs=None if self.loaded is None else outputs_of(self.loaded),
+            self.target, self.path, module, self.split, task=self.task, threads=self.threads,
+            limit=self.limit, outputs=None if self.loaded is None else outputs_of(self.loaded),
             asked=judged_output() or described.output, progress=progress,
         )  # fmt: skip
         say_output(judged.output, len(judged.outputs))
         if judged.chance is not None:
-            warnings.append(self._chance(judged, stated))
+            warnings.append(self._chance(judged, stated, bool(module.class_names)))
         for sentence in warnings:
             say(f"Warning: {sentence}")
         score = judged.score
@@ -136,6 +157,9 @@ class _Judging:
             "data": module.name,
             "split": self.split,
             "metric": score.metric,
+            "unit": judged.metric.unit,
+            "higher_is_better": judged.metric.higher_is_better,
+            "value": score.value,
             score.metric: score.value,
             "ci95": [score.low, score.high],
             "images": score.count,
@@ -168,10 +192,10 @@ class _Judging:
             self.data, seed=self.settings.seed, input_shape=shape, stated=stated, asked=asked_pictures()
         )
 
-    def _chance(self, judged: Judged, stated: Stated) -> str:
+    def _chance(self, judged: Judged, stated: Stated, classes: bool) -> str:
         from mcc.ir.graph import weights_of
         from mcc.report.doubt import Circumstances, chance_sentence, zero_weights
 
         zeros, count = ((), 0) if self.loaded is None else zero_weights(weights_of(self.loaded.graph))
-        known = Circumstances(stated, judged.outputs, judged.output, self.fresh, zeros, count)
+        known = Circumstances(stated, judged.outputs, judged.output, self.fresh, zeros, count, classes)
         return chance_sentence(Path(self.name).name, str(judged.chance), known)

@@ -32,7 +32,9 @@ COMMANDS = {
     "diff": Entry("mcc.cli.diff:diff", "Compare two graphs: added, removed, reshaped, requantised."),
     "lower": Entry("mcc.cli.lower:lower", "Write a model in a mobile format."),
     "bench": Entry("mcc.cli.bench:bench", "Measure lowered models on a target, interleaved."),
-    "evaluate": Entry("mcc.cli.evaluate:evaluate", "Measure the accuracy of lowered files on a target."),
+    "evaluate": Entry(
+        "mcc.cli.evaluate:evaluate", "Measure the accuracy, or another metric, of lowered files on a target."
+    ),
     "verify": Entry("mcc.cli.verify:verify", "Compare a lowered file's numbers with its model's."),
     "calibrate": Entry("mcc.cli.calibrate:calibrate", "Measure the operators that the cost model rests on."),
     "passes": Entry("mcc.cli.passes:passes", "List the passes, or explain one."),

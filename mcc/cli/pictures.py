@@ -54,6 +54,14 @@ FRACTION = Quantity("fraction", parse_fraction)
 IMAGE_SIZE = Quantity("image size", parse_image_size)
 
 
+def task_option(callback: Callback) -> Callback:
+    """`--task`, what the network is for."""
+    return click.option(
+        "--task", metavar="TASK",
+        help="classification, package.module:TASK or path/file.py:TASK; if left out, as the data says.",
+    )(callback)  # fmt: skip
+
+
 def picture_options(callback: Callback) -> Callback:
     """Options that say how pictures are prepared and which output is judged; see `asked_pictures`."""
     return _options(callback, "--size", "--image-size")

@@ -12,8 +12,8 @@ from mcc.quantities import (
     parse_duration,
     parse_epochs,
     parse_latency,
+    parse_loss,
     parse_names,
-    parse_points,
     parse_ratio,
     parse_roofline,
     parse_shape,
@@ -44,6 +44,6 @@ LATENCY = Quantity("latency", parse_latency)
 RATIO = Quantity("ratio", parse_ratio)
 SIZE = Quantity("size", parse_size)
 DURATION = Quantity("duration", parse_duration)
-POINTS = Quantity("points", parse_points)
+LOSS = Quantity("loss", parse_loss)
 ROOFLINE = Quantity("roofline", parse_roofline)
 SHAPE = Quantity("shape", parse_shape)

@@ -56,6 +56,7 @@ def compress(
     steps: int = 1,
     strategies: Sequence[str] = (),
     preprocessing: Preprocessing | Asked | None = None,
+    task: str | None = None,
     judge: str | int | None = None,
     ignore_labels: bool = False,
     allow_noise: bool = False,
@@ -78,7 +79,8 @@ def compress(
             `"2x"`.
         size: of the file, as `"1.5MB"`; `size_bytes` says the same as a number.
         memory: peak memory of a fresh runner, as `"6MB"`; `memory_bytes` says the same as a number.
-        max_drop: points of validation accuracy that may be lost.
+        max_drop: of the validation metric that may be lost: points of a fraction (an accuracy), else in its
+            unit.
         epochs: passes over the training data for each strategy's fine-tuning; 0: none.
         threads: of one inference.
         weights: loaded into a factory's module (safetensors, or a weights-only state dict).
@@ -95,6 +97,7 @@ def compress(
         steps: in which the joint plan goes to its budget of time, with a little fine-tuning after each.
         strategies: to compare with the original, names of files in `mcc/compress/strategies/`; empty: all.
         preprocessing: of the pictures; None: what the model states, else what is customary for the data.
+        task: what the network is for, see `mcc.data.load_task`; None: as the data says.
         judge: name or place of the output that the metric is read from; None: chosen by shape and name.
         ignore_labels: whether class names that the model's file states may be other than the data's.
         allow_noise: only warn where an integer result loses the signal of its weights in float.
@@ -154,6 +157,7 @@ def plan(
     seed: int = 0,
     progress: Progress = silent,
     preprocessing: Preprocessing | Asked | None = None,
+    task: str | None = None,
     judge: str | int | None = None,
     ignore_labels: bool = False,
     measure: bool = True,

@@ -25,10 +25,13 @@ from mcc.calibrate.calm import calm_times
 from mcc.compress.final import FinalFigures
 from mcc.compress.measured import MeasuredFiles
 from mcc.compress.speed import Speed
-from mcc.data import DataModule, Task, load_task
+from mcc.data import BoundTask, DataModule
+from mcc.data.bound import task_of
 from mcc.data.module import SplitName
 from mcc.data.outputs import Output
+from mcc.data.parts import handed_on
 from mcc.files import write_beside, write_text
+from mcc.report.figures import MetricFigure
 from mcc.report.judge import judge_file
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Target
@@ -83,7 +86,7 @@ class Bench:
         store: Path,
         shared: MeasuredFiles | None = None,
         *,
-        task: Task | None = None,
+        task: BoundTask | None = None,
         outputs: Sequence[Output] | None = None,
     ) -> None:
         self.task, self.outputs = task, outputs
@@ -177,16 +180,22 @@ class Bench:
         Raises:
             NotFiniteError: the output that is judged is not a number, or infinite.
         """
-        return float(self._task(data).summarise(self.statistics(path, data, split)).value)
+        return self._task(data).figure(self.statistics(path, data, split))
+
+    def figure(self, path: Path, data: DataModule, split: SplitName) -> MetricFigure:
+        """The same with its interval. Raises NotFiniteError as `metric` does."""
+        task = self._task(data)
+        score = task.summarise(self.statistics(path, data, split))
+        return MetricFigure.of(task.metric, score.value, score.low, score.high)
 
     def chance(self, path: Path, data: DataModule, split: SplitName) -> str | None:
         """Why that metric is no better than guessing; None where it is better."""
-        targets = data.split(split).targets
+        targets = handed_on(data.split(split).targets)
         found = self.statistics(path, data, split)
         return self._task(data).chance(found, targets, data.class_names, targets)
 
-    def _task(self, data: DataModule) -> Task:
-        return self.task or load_task(data.task)
+    def _task(self, data: DataModule) -> BoundTask:
+        return self.task or BoundTask(task_of(data), ())
 
     def statistics(self, path: Path, data: DataModule, split: SplitName) -> Statistics:
         """What the task measures of each image of a split, [images, ...] in a fixed order; kept in the run's

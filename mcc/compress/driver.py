@@ -22,7 +22,7 @@ from mcc.compress.summary import check_file, result_of, tested
 from mcc.compress.training import Trainer
 from mcc.compress.work import Work
 from mcc.errors import ConstraintError
-from mcc.report.choose import accuracy_reference, choose, mark, nearest
+from mcc.report.choose import choose, mark, metric_reference, nearest
 from mcc.report.pairs import Pairs, memorised_words
 from mcc.report.schema import Report, StrategyResult
 from mcc.report.verdict import missed_words
@@ -122,7 +122,7 @@ def _delivered(
     job, bench, budget = session.job, session.bench, session.job.request.budget
     references = tuple(name for name, strategy in strategies().items() if strategy.is_reference)
     limits: dict[str, Any] = {
-        "baseline": results[0].result, "reference": accuracy_reference(results, references)
+        "baseline": results[0].result, "reference": metric_reference(results, references)
     }  # fmt: skip
     marked = mark(results, budget, **limits)
     statistics = {o.name: bench.statistics(o.file, job.data, "validation") for o in outcomes}
@@ -137,7 +137,7 @@ def _delivered(
     outcome = next(o for o in outcomes if o.name == chosen.name)
     with job.stage("check the delivered file"):
         checks = check_file(job, outcome, allow_noise=job.request.allow_noise)
-    with job.stage("test accuracy"):
+    with job.stage(f"test {job.task.metric.name}"):
         files = {o.name: o.file for o in outcomes}
         marked = tuple(tested(m, bench, job, files[m.name]) for m in marked)
         marked = pairs.filled_in(marked, references, chosen.name)

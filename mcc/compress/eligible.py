@@ -1,7 +1,7 @@
 """Networks that the sparse path does not take as they are: what brings them there, and what it costs.
 
 Passes that change no number become a part of sparse plans. Those that change the function a little are the
-user's to decide: the report names them, with the accuracy that the network has behind them, untrained.
+user's to decide: the report names them, with the metric that the network has behind them, untrained.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mcc.ir.graph import Graph, run
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions
 from mcc.report.sparse_path import EXACT, SparsePath, sparse_path
-from mcc.report.words import percent_words
+from mcc.report.words import value_words
 from mcc.runtime.facts import TargetFacts
 
 JUDGED_IMAGES = 500  # of the validation split, on which a remedy that changes the function is judged
@@ -69,17 +69,17 @@ def sparse_words(job: Job, passes: str) -> tuple[str, ...]:
 
 
 def _judged(job: Job, deployed: Graph, found: SparsePath) -> str:
-    """Accuracy with the function changed, before any training, beside what it was."""
+    """The metric with the function changed, before any training, beside what it was."""
     assert found.pipeline is not None
     changed = Pipeline.parse(found.pipeline).run(deployed, PassContext(), RunOptions(verify=False)).graph
     stage = "judge passes towards the sparse path"
     job.progress(stage, 0, 2)
     now, then = _metric(job, deployed), _metric(job, changed)
     job.progress(stage, 2, 2)
-    images = min(JUDGED_IMAGES, len(job.data.validation))
+    images, metric = min(JUDGED_IMAGES, len(job.data.validation)), job.task.metric
     return (
-        f"Untrained, these passes take the {job.task.metric} on {images:,} validation images from "
-        f"{percent_words(now)} to {percent_words(then)}."
+        f"Untrained, these passes take the {metric.name} on {images:,} validation images from "
+        f"{value_words(metric, now)} to {value_words(metric, then)}."
     )
 
 
@@ -89,4 +89,4 @@ def _metric(job: Job, graph: Graph) -> float:
     for batch in job.data.batches("validation", BATCH, augment=False, limit=JUDGED_IMAGES):
         made = [value.detach().numpy() for value in run(graph, torch.from_numpy(batch.inputs))]
         parts.append(job.task.measure(made, batch.targets))
-    return job.task.summarise(np.concatenate(parts)).value
+    return job.task.figure(np.concatenate(parts))

@@ -15,10 +15,10 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from mcc.budget import Budget, check_units
+from mcc.budget import Budget, check_drop, check_units
 from mcc.compress.folder import LOCK, Folder, names_left
 from mcc.compress.request import Request
-from mcc.data import DataModule, Task, load_task
+from mcc.data import BoundTask, DataModule, bind_task
 from mcc.data.outputs import Output
 from mcc.data.stated import Stated, load_stated
 from mcc.errors import UsageError
@@ -93,7 +93,7 @@ class Job:
     graph: Graph
     name: str
     data: DataModule
-    task: Task
+    task: BoundTask
     target: Target
     progress: Progress
     lock: FileLock
@@ -122,7 +122,8 @@ class Job:
         """What may be why the original is at chance level."""
         zeros, count = zero_weights(weights_of(self.graph))
         fresh = ":" in self.request.model and self.request.weights is None
-        return Circumstances(self.stated, self.outputs, self.judged, fresh, zeros, count)
+        classes = bool(self.data.class_names)
+        return Circumstances(self.stated, self.outputs, self.judged, fresh, zeros, count, classes)
 
     def release(self) -> None:
         """Leave the folder to other processes."""
@@ -183,6 +184,7 @@ class Job:
             "plan": self.request.plan,
             "steps": self.request.steps,
             "judged": self.task.output,
+            **({"task": self.task.identity} if self.task.identity else {}),
         }
         found = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
         for name, value in sorted(constants(self.graph).items()):
@@ -220,7 +222,7 @@ def open_job(
     job = load_job(request, folder, progress)
     if check is not None:
         check(job)
-    reads = files_in(request.model, request.data, request.weights, plan_file)
+    reads = files_in(request.model, request.data, request.task, request.weights, plan_file)
     try:
         Folder(folder, job.lock).take(
             job.digest(), names_left(target.format), reads=reads, resume=place.resume, force=place.force
@@ -253,7 +255,8 @@ def load_job(request: Request, folder: Path, progress: Progress = silent) -> Job
     asked = request.judge or (None if request.cut else described.output)
     nodes = zip(loaded.output_names, outputs(loaded.graph), strict=True)
     found = tuple(Output(name, shape_of(node)) for name, node in nodes)
-    task = load_task(data.task).bind(found, data, asked)
+    task = bind_task(data, found, task=request.task, judge=asked)
+    check_drop(request.budget, task.metric)
     target, lock = get_target(request.target), FileLock(folder / "state" / LOCK)
     job = Job(request, folder, loaded.graph, loaded.name, data, task, target, progress, lock, stated, found)
     for sentence in data.warnings:

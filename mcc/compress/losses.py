@@ -11,6 +11,7 @@ from torch import Tensor
 from mcc.calibrate.store import default_path
 from mcc.compress.candidate import sparse_layers
 from mcc.compress.job import Job
+from mcc.data import BoundTask
 from mcc.ir.graph import Graph, constants
 from mcc.ir.text import print_graph
 from mcc.search.crew import Crew
@@ -40,25 +41,25 @@ def measured_sensitivities(
         sparse=() if sparse is None else sparse_layers(job.graph, thinned.passes),
         block=1 if sparse is None else sparse.block,
         integer=tuple(sorted(integer)) if any(r.precision != "float" for r in regimes) else (),
-        judged=job.task.output,
     )
     batches = job.labelled()
     job.progress("sensitivities", 0.0, 1.0)
     return measure_sensitivities(
         job.graph,
         batches,
-        lambda outputs, targets: job.task.loss(outputs, targets),
+        job.task.loss,
+        job.task.divergence,
         wanted=wanted,
-        known=_file_of(job.graph, batches, wanted),
+        known=_file_of(job.graph, batches, wanted, job.task),
         runner=one_by_one if crew is None else by_crew(crew),
         progress=lambda stage, share: job.progress(stage, share, 1.0),
     )
 
 
-def _file_of(graph: Graph, batches: Sequence[tuple[Tensor, Tensor]], wanted: Wanted) -> Path:
-    """Where results for this very network and these images lie."""
-    judged = f" output {wanted.judged}" if wanted.judged else ""
-    found = hashlib.sha256(f"{FORMAT} {wanted.block}{judged} {print_graph(graph)}".encode())
+def _file_of(graph: Graph, batches: Sequence[tuple[Tensor, Tensor]], wanted: Wanted, task: BoundTask) -> Path:
+    """Where results for this very network, these images and this task lie."""
+    judged = f" output {task.output}" if task.output else ""
+    found = hashlib.sha256(f"{FORMAT} {wanted.block}{judged} {print_graph(graph)}{task.identity}".encode())
     for name, value in sorted(constants(graph).items()):
         found.update(name.encode() + value.detach().contiguous().numpy().tobytes())
     for x, target in batches:

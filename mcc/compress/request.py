@@ -38,6 +38,7 @@ class Request:
         steps: in which the joint plan goes to its budget, see `mcc.compress.steps`.
         strategies: to compare with the original; all where empty.
         pictures: what is said about how they are prepared.
+        task: that the network is for, see `mcc.data.load_task`; None: as the data says.
         judge: name or place of the output that the metric is read from; None: by shape and name.
         ignore_labels: whether class names that the model's file states are ignored.
         allow_noise: a signal that integers lose is a warning, not an error.
@@ -62,6 +63,7 @@ class Request:
     steps: int = 1
     strategies: tuple[str, ...] = ()
     pictures: Asked = NOTHING_SAID
+    task: str | None = None
     judge: str | None = None
     ignore_labels: bool = False
     allow_noise: bool = False

@@ -17,6 +17,7 @@ from mcc.compress.summary import decisions_of, predicted_figure, versions_of
 from mcc.files import write_beside
 from mcc.ir.diff import diff_graphs
 from mcc.ir.storage import save_graph
+from mcc.metric import ACCURACY
 from mcc.quant.regions import integer_nodes
 from mcc.report.choose import check_budget
 from mcc.report.html import write_html
@@ -32,7 +33,7 @@ class Delivered:
         outcome: what is delivered.
         chosen: its figures on the validation split.
         strategies: all figures, those on the test split among them, the original first.
-        reference: validation accuracy from which loss is counted.
+        reference: validation metric from which loss is counted.
         checks: of the delivered file, by name, in words.
     """
 
@@ -66,7 +67,7 @@ def _report(session: Session, delivered: Delivered, command: str) -> Report:
     return Report(
         model=job.name,
         data=job.data.name,
-        metric=job.task.metric,
+        metric=job.task.metric.name,
         target=_target_info(job),
         baseline=first.result,
         compressed=next(m for m in delivered.strategies if m.name == chosen.name).result,
@@ -76,7 +77,8 @@ def _report(session: Session, delivered: Delivered, command: str) -> Report:
         predicted_model_cycles=chosen.predicted_model_cycles,
         budget=budget,
         met=check_budget(chosen, budget, baseline=first.result, reference=delivered.reference),
-        accuracy_reference=delivered.reference,
+        accuracy_reference=delivered.reference if job.task.metric == ACCURACY else None,
+        metric_reference=delivered.reference,
         validation_images=len(job.data.validation),
         test_images=len(job.data.test),
         chosen_on=job.data.chosen_on,

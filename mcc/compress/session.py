@@ -126,10 +126,11 @@ class Session:
     def _doubt_original(self) -> bool:
         """Whether the original is no better than guessing; that is said at once, before the long work."""
         job = self.job
-        with job.stage("validation accuracy of the original"):
-            job.progress("validation accuracy of the original", 0, 1)
+        stage = f"validation {job.task.metric.name} of the original"
+        with job.stage(stage):
+            job.progress(stage, 0, 1)
             chance = self.bench.chance(self.baseline, job.data, "validation")
-            job.progress("validation accuracy of the original", 1, 1)
+            job.progress(stage, 1, 1)
         if chance is not None:
             job.warn(chance_sentence("The original", chance, job.circumstances()))
         for sentence in job.warnings:

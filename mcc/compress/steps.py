@@ -125,7 +125,7 @@ def measured_again(job: Job, graph: Graph, widths: Mapping[str, int], known: Sen
     narrowed = copy_graph(graph)
     mask_out(narrowed, analysis, removed_classes(analysis, widths, known))
     batches = job.labelled()
-    scores = taylor_scores(narrowed, analysis, batches, lambda out, target: job.task.loss(out, target))
+    scores = taylor_scores(narrowed, analysis, batches, job.task.loss)
     order: dict[str, tuple[int, ...]] = {}
     for group in analysis.prunable():
         gone = known.order[group.name][: group.width - widths.get(group.name, group.width)]
@@ -134,7 +134,7 @@ def measured_again(job: Job, graph: Graph, widths: Mapping[str, int], known: Sen
     x = torch.cat([batch for batch, _ in batches])
     x = x[: images_for(tuple(x.shape))]
     subject = Subject(
-        graph, x, order, base=dict(widths), teacher=tuple(run(job.graph, x)), judged=job.task.output
+        graph, x, order, job.task.divergence, base=dict(widths), teacher=tuple(run(job.graph, x))
     )
     points: dict[str, dict[int, float]] = {}
     for index, group in enumerate(analysis.prunable()):

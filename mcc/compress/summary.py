@@ -19,7 +19,6 @@ from mcc.compress.outcome import Outcome
 from mcc.compress.regimes import structure_kernels, target_cluster
 from mcc.compress.speed import Speed
 from mcc.cost_api import CostModel, Kernel, graph_kernels
-from mcc.data.module import SplitName
 from mcc.errors import NotFiniteError, VerificationError
 from mcc.ir import table
 from mcc.ir.graph import Graph, calls, constants, outputs, run
@@ -29,6 +28,7 @@ from mcc.quant.noise import IMAGES, NoiseReport, check_noise
 from mcc.quant.params import is_fake_quantize
 from mcc.quant.simulator import flavour_of, simulate
 from mcc.report.compare import Array, Comparison, compare_outputs
+from mcc.report.figures import metric_fields
 from mcc.report.kernels import against_reference, sparse_kernels
 from mcc.report.layers import kind_words
 from mcc.report.measure import Shape, run_file
@@ -77,21 +77,21 @@ def predicted_figure(target: Target, cost: float | None) -> dict[str, Any]:
 
 
 def result_of(job: Job, bench: Bench, outcome: Outcome, speed: Speed) -> StrategyResult:
-    """All figures of a strategy but the test accuracy, which is read once, after the choice.
+    """All figures of a strategy but the test metric, which is read once, after the choice.
 
-    A strategy whose outputs are not finite has no accuracy, says so, and cannot be chosen.
+    A strategy whose outputs are not finite has no metric, says so, and cannot be chosen.
     """
-    accuracy: float | None = None
+    found: dict[str, Any] = {}
     notes = outcome.notes
     try:
-        accuracy = bench.metric(outcome.file, job.data, "validation")
+        found = metric_fields("validation_metric", bench.figure(outcome.file, job.data, "validation"))
     except NotFiniteError as error:
         if outcome.name == "original":
             raise
-        notes = (*notes, f"It has no accuracy: {error.message}.")
+        notes = (*notes, f"It has no {job.task.metric.name}: {error.message}.")
     return StrategyResult(
         name=outcome.name,
-        validation_accuracy=accuracy,
+        **found,
         **speed_figure(job.target, speed),
         size_bytes=outcome.file.stat().st_size,
         peak_memory_bytes=bench.final_memory(outcome.file),
@@ -105,11 +105,10 @@ def result_of(job: Job, bench: Bench, outcome: Outcome, speed: Speed) -> Strateg
 
 
 def tested(result: StrategyResult, bench: Bench, job: Job, file: Path) -> StrategyResult:
-    """A result with its accuracy on the test split; read after every choice was made."""
-    split: SplitName = "test"
-    if result.validation_accuracy is None:  # its outputs are not finite
+    """A result with its metric on the test split; read after every choice was made."""
+    if result.validation is None:  # its outputs are not finite
         return result
-    return result.model_copy(update={"accuracy": bench.metric(file, job.data, split)})
+    return result.model_copy(update=metric_fields("metric", bench.figure(file, job.data, "test")))
 
 
 def decisions_of(
@@ -201,7 +200,7 @@ def check_file(job: Job, outcome: Outcome, *, allow_noise: bool = False) -> dict
 def _check_signal(job: Job, outcome: Outcome, allow_noise: bool) -> dict[str, str]:
     """Hold a result's quantised graph against the float network of its own weights, on calibration images.
 
-    Pruning and training change numbers by intent, and the accuracy judges them; what integers lose of the
+    Pruning and training change numbers by intent, and the metric judges them; what integers lose of the
     network that came out of them is judged here. With `allow_noise` the report carries a warning.
     """
     report = signal_of(job, outcome.graph)
@@ -234,7 +233,9 @@ def _compared(
     return (
         x,
         got,
-        compare_outputs(got, [value.numpy() for value in expected], integer=integer, judged=job.task.output),
+        compare_outputs(
+            got, [value.numpy() for value in expected], integer=integer, agree=job.task.agreement
+        ),
     )
 
 

@@ -157,13 +157,13 @@ class Work:
         return self._trained[repair.key]
 
     def score(self, graph: Graph, path: Path) -> float:
-        """Validation accuracy of a graph, lowered into that file; 0 where its outputs are not finite."""
+        """Validation metric of a graph, lowered into that file; the worst where outputs are not finite."""
         file = write_file(graph, self.job.target, path, self.job.data, self.job.task.output)
         try:
             return self.bench.metric(file, self.job.data, "validation")
         except NotFiniteError as error:  # the worst that can be; what is kept of it says so
             log.warning("%s: %s", path.name, error)
-            return 0.0
+            return self.job.task.metric.worst
 
     def _train(self, repair: Repair) -> Graph:
         known = self.planner.sensitivities
@@ -178,14 +178,17 @@ class Work:
     def _unless_better_before(
         self, name: str, structure: Structure, trained: Graph
     ) -> tuple[Graph, tuple[str, ...]]:
-        """The trained network, or what it was made from where validation says that training cost accuracy.
+        """The trained network, or what it was made from where validation says that training made it worse.
 
         Quantising alone often loses nothing; training can then only lose what the network had learnt.
         """
         before = self.untrained(structure)
         folder = self.job.state / name
         score, after = self.score(before, folder / "before"), self.score(trained, folder / "repaired")
-        if score <= after:
+        metric = self.job.task.metric
+        if metric.merit(score) <= metric.merit(after):
             return trained, ()
-        said = f"Repair took the validation accuracy from {score:.4f} to {after:.4f}, so it was left out."
+        said = (
+            f"Repair took the validation {metric.name} from {score:.4f} to {after:.4f}, so it was left out."
+        )
         return before, (said,)

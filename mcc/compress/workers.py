@@ -90,7 +90,10 @@ def repair_all(job: Job, known: Sensitivities, repairs: Sequence[Repair], kept: 
 
 def _written(request: Request) -> str:
     weights = None if request.weights is None else request.weights.absolute()
-    there = replace(request, model=_absolute(request.model), data=_absolute(request.data), weights=weights)
+    task = None if request.task is None else _absolute(request.task)
+    there = replace(
+        request, model=_absolute(request.model), data=_absolute(request.data), weights=weights, task=task
+    )
     return TypeAdapter(Request).dump_json(there).decode()
 
 

@@ -144,6 +144,26 @@ def labels_of(raw: object, count: int, classes: int, part: str, where: str) -> L
     return found.astype(np.int64)
 
 
+def targets_of(raw: object, count: int, part: str, where: str) -> NDArray[Any]:
+    """Targets [N, ...] that are no classes: whole numbers, floats or booleans, as they are.
+
+    Args:
+        count: images that they belong to.
+
+    Raises:
+        DataError: another kind or number of them, or values that are not finite.
+    """
+    found = _array(raw, f"{part} targets", where)
+    if found.dtype.kind not in "buif":
+        raise DataError(f"the {part} targets are of the kind {found.dtype}, not numbers", where=where)
+    if found.ndim < 1 or len(found) != count:
+        have = len(found) if found.ndim else 1
+        raise DataError(f"the {count} {part} images have {have} targets", where=where)
+    if not np.isfinite(found).all():
+        raise DataError(f"the {part} targets hold values that are not finite", where=where)
+    return found
+
+
 def class_names_of(raw: object, where: str) -> tuple[str, ...]:
     """Names of the classes, each another one. Raises DataError for anything else."""
     names = cast("tuple[object, ...]", tuple(raw)) if isinstance(raw, list | tuple) else None

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcc.data.interval import wilson
-from mcc.data.module import DataModule
+from mcc.data.interval import Interval, paired_proportions, wilson
 from mcc.data.outputs import Output, likely_output, listed, named_output
-from mcc.data.task import Outputs, Prediction, Score, Statistics
+from mcc.data.task import CLASSIFICATION, Outputs, Score, Statistics, Targets, Task
 from mcc.errors import DataError
+from mcc.metric import ACCURACY, Metric
+
+if TYPE_CHECKING:
+    from mcc.data.module import DataModule
 
 TELLING = 8
 """Images of one class, all right, and none of any other: fewer would happen to a network that guesses."""
@@ -25,7 +28,15 @@ Value = TypeVar("Value", Tensor, NDArray[np.float32])
 
 
 @dataclass(frozen=True)
-class Classification:
+class Prediction:
+    """What a network says of one example: names, best first, and how likely it holds each."""
+
+    labels: tuple[str, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Classification(Task):
     """Cross-entropy, accuracy, and distillation by softened logits (Hinton 2015).
 
         loss = (1 - w) CE(student, target) + w T² KL(softmax(teacher / T) || softmax(student / T))
@@ -41,8 +52,8 @@ class Classification:
     temperature: float = 4.0
     teacher_share: float = 0.9
     label_smoothing: float = 0.0
-    name: str = "classification"
-    metric: str = "accuracy"
+    name: str = CLASSIFICATION
+    metric: Metric = ACCURACY
     output: int = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +93,10 @@ class Classification:
             hint="use the data that the network was made for",
         )
 
+    def check_targets(self, targets: Targets, part: str, data: DataModule) -> None:
+        """One class for each input, [N], from 0 to the number of classes less one. Raises DataError."""
+        check_labels(targets, part, data.name, len(data.class_names))
+
     def _logits(self, outputs: Sequence[Value]) -> Value:
         """[N, classes] of the output that is judged."""
         value = outputs[self.output]
@@ -92,6 +107,11 @@ class Classification:
         return torch.nn.functional.cross_entropy(
             self._logits(outputs), targets, label_smoothing=self.label_smoothing
         )
+
+    def divergence(self, outputs: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
+        """Mean KL(softmax(reference) || softmax(outputs)), in nats."""
+        left, right = (torch.log_softmax(self._logits(values).double(), 1) for values in (outputs, reference))
+        return torch.nn.functional.kl_div(left, right, log_target=True, reduction="batchmean")
 
     def distillation_loss(
         self, outputs: Sequence[Tensor], teacher: Sequence[Tensor], targets: Tensor
@@ -106,7 +126,7 @@ class Classification:
         hard = torch.nn.functional.cross_entropy(self._logits(outputs), targets)
         return (1 - self.teacher_share) * hard + self.teacher_share * self.temperature**2 * soft
 
-    def measure(self, outputs: Outputs, targets: NDArray[np.int64]) -> Statistics:
+    def measure(self, outputs: Outputs, targets: Targets) -> Statistics:
         """[N] 1.0 where the greatest logit is the label's; where a logit is not a number, 0.0."""
         logits = self._logits(outputs)
         right = (logits.argmax(1) == targets) & np.isfinite(logits).all(1)
@@ -114,15 +134,18 @@ class Classification:
 
     def summarise(self, statistics: Statistics) -> Score:
         """Accuracy with Wilson's interval."""
-        interval = wilson(int(statistics.sum()), len(statistics))
-        return Score(self.metric, interval.value, interval.low, interval.high, len(statistics))
+        return self.score(wilson(int(statistics.sum()), len(statistics)), len(statistics))
+
+    def difference(self, first: Statistics, second: Statistics) -> Interval:
+        """Score interval of the difference of two accuracies in pairs (Newcombe 1998)."""
+        return paired_proportions(first, second)
 
     def chance(
         self,
         statistics: Statistics,
-        targets: NDArray[np.int64],
+        targets: Targets,
         class_names: Sequence[str],
-        population: NDArray[np.int64],
+        population: Targets,
     ) -> str | None:
         """Held against guessing among the classes, and against always answering the most frequent one.
 
@@ -134,7 +157,7 @@ class Classification:
         shares = np.bincount(population, minlength=classes) / len(population)
         frequent = int(shares.argmax())
         images = f"{len(statistics):,} images"
-        figure = f"its {self.metric} on {images} is {100 * found.value:.2f} %"
+        figure = f"its {self.metric.name} on {images} is {100 * found.value:.2f} %"
         always = _only_class(statistics, targets)
         if always is not None:
             return f"{figure}, for it answers {class_names[always]!r} for every image"
@@ -165,13 +188,41 @@ class Classification:
         return predictions
 
 
+def check_labels(targets: Targets, part: str, where: str, classes: int) -> None:
+    """Refuse targets that are not one class for each input.
+
+    Args:
+        part: Of the data, for the message.
+        classes: How many there are; 0 where nothing names them.
+
+    Raises:
+        DataError: Naming the part.
+    """
+    if targets.dtype.kind not in "iu":
+        raise DataError(
+            f"the targets of the {part} split are {targets.dtype}, not an array of int64", where=where
+        )
+    if targets.ndim != 1:
+        raise DataError(
+            f"the targets of the {part} split have the shape {list(targets.shape)}, not one class for each "
+            "input",
+            where=where,
+        )
+    if classes and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+        raise DataError(
+            f"the targets of the {part} split run from {targets.min()} to {targets.max()} and there are "
+            f"{classes} classes",
+            where=where,
+        )
+
+
 def _holds(shape: Sequence[int], scores: int) -> bool:
     """Whether an output of that shape, with batch, holds so many scores for each image."""
     inner = [length for length in shape[1:] if length != 1]
     return len(shape) > 1 and len(inner) <= 1 and prod(inner) == scores
 
 
-def _only_class(statistics: Statistics, targets: NDArray[np.int64]) -> int | None:
+def _only_class(statistics: Statistics, targets: Targets) -> int | None:
     """The class that is always answered: its images are right, and no others; None where it is not so."""
     right = targets[statistics > 0]
     if len(right) < TELLING or len(np.unique(targets)) == 1 or len(np.unique(right)) > 1:

@@ -1,8 +1,9 @@
-"""How sure a measured accuracy is: intervals for proportions and for paired differences."""
+"""How sure a measured metric is: intervals for proportions, for any figure, and for paired differences."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,12 @@ from numpy.typing import NDArray
 # Two-sided 95 %: the 97.5 % point of the normal distribution.
 Z_95 = 1.959963984540054
 RESAMPLES = 4000
+FIGURE_RESAMPLES = (
+    1000  # of figures that are no means, each of which is computed from the examples themselves
+)
+
+Figure = Callable[[NDArray[np.float64]], float]
+"""A metric from what each example contributes, [N, ...]."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,47 @@ def paired_proportions(first: NDArray[np.float64], second: NDArray[np.float64]) 
 
     low = difference - reach(p.value - p.low, q.high - q.value)
     return Interval(difference, low, difference + reach(p.high - p.value, q.value - q.low))
+
+
+def bootstrap(statistics: NDArray[np.float64], figure: Figure, *, seed: int = 0) -> Interval:
+    """A figure of examples with its 95 % percentile bootstrap interval (Efron, Tibshirani 1993, chapter 13).
+
+    Args:
+        statistics: [N, ...] of each example.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if not len(statistics):
+        raise ValueError("there are no examples")
+    found = [figure(statistics[places]) for places in _draws(len(statistics), seed)]
+    low, high = np.quantile(found, [0.025, 0.975])
+    value = float(figure(statistics))
+    return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+def paired_bootstrap(
+    first: NDArray[np.float64], second: NDArray[np.float64], figure: Figure, *, seed: int = 0
+) -> Interval:
+    """A figure of `first` less that of `second` on the same examples, with its 95 % bootstrap interval.
+
+    Args:
+        first, second: [N, ...] of each example, in the same order.
+
+    Raises:
+        ValueError: They differ in length or are empty.
+    """
+    if len(first) != len(second) or not len(first):
+        raise ValueError(f"statistics of {len(first)} and {len(second)} examples are not pairs")
+    found = [figure(first[places]) - figure(second[places]) for places in _draws(len(first), seed)]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Interval(float(figure(first)) - float(figure(second)), float(low), float(high))
+
+
+def _draws(count: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    generator = np.random.Generator(np.random.PCG64(seed))
+    for _ in range(FIGURE_RESAMPLES):
+        yield generator.integers(0, count, count)
 
 
 def deviations_apart(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

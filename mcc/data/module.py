@@ -11,18 +11,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mcc.data.arrays import class_names_of, labels_of, pair_of, pixels_of
+from mcc.data.arrays import class_names_of, labels_of, pair_of, pixels_of, targets_of
 from mcc.data.augment import Augmentation, IndexArray, epoch_order
 from mcc.data.held_out import TEST_SHARE, halves, hold_out, validation_count
-from mcc.data.parts import check_part, checked, inputs_of, shared_words
+from mcc.data.parts import check_part, checked, handed_on, inputs_of, shared_words
 from mcc.data.preprocessing import Preprocessing, image_shape
 from mcc.data.split import FloatImages, ImageSource, ImageSplit, MemoryImages, Split
 from mcc.errors import DataError
+
+if TYPE_CHECKING:
+    from mcc.data.task import Task
 
 SplitName = Literal["train", "calibration", "validation", "test"]
 PARTS: tuple[SplitName, ...] = ("train", "calibration", "validation", "test")
@@ -42,10 +45,10 @@ CHOSEN_ON = {
 
 
 class Batch(NamedTuple):
-    """Inputs float32 [N, C, H, W], targets int64 [N, ...], and the step in the epoch that gave them."""
+    """Inputs float32 [N, C, H, W], targets int64 or float32 [N, ...], and the step of the epoch."""
 
     inputs: FloatImages
-    targets: NDArray[np.int64]
+    targets: NDArray[Any]
     step: int
 
 
@@ -59,7 +62,9 @@ class DataModule:
         class_names: one name for each class, in the order of the labels; () where there are none.
         input_shape: (C, H, W) of every input.
         preprocessing: the network's own, already applied by the splits.
-        task: what the network is for: a name that `load_task` knows, or `package.module:factory`.
+        task: what the network is for: a name that `load_task` knows, `package.module:TASK`, or a `Task`. Left
+            out, it is classification where there are class names; without them it is for the user to say
+            (`--task`).
         train_unseen: the network has not been trained on `train`.
         chosen_on: where the images of `validation` come from, in words.
 
@@ -78,17 +83,21 @@ class DataModule:
     class_names: tuple[str, ...]
     input_shape: tuple[int, ...]
     preprocessing: Preprocessing
-    task: str = CLASSIFICATION
+    task: str | Task | None = None
     train_unseen: bool = False
     chosen_on: str = ""
     warnings: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", class_names_of(self.class_names, self.name))
-        shape, classes = self.input_shape, len(self.class_names)
+        if self.task is None and self.class_names:
+            object.__setattr__(self, "task", CLASSIFICATION)
         for name in PARTS:
-            labels = self.task == CLASSIFICATION
-            check_part(name, self.split(name), self.name, shape, classes, labels=labels)
+            check_part(name, self.split(name), self.name, self.input_shape)
+            if self.task == CLASSIFICATION:  # other tasks look at targets once they are loaded
+                from mcc.data.classification import check_labels
+
+                check_labels(self.split(name).targets, name, self.name, len(self.class_names))
         both = shared_words(("test", self.test), ("validation", self.validation))
         if both:
             raise DataError(
@@ -99,7 +108,8 @@ class DataModule:
             shared_words((name, self.split(name)), ("training", self.train))
             for name in ("test", "validation")
         ]
-        said = [f"{words[0].upper()}{words[1:]}: accuracy on them says little." for words in seen if words]
+        figure = "accuracy" if self.task == CLASSIFICATION else "the metric"
+        said = [f"{words[0].upper()}{words[1:]}: {figure} on them says little." for words in seen if words]
         object.__setattr__(self, "warnings", tuple(said))
 
     def split(self, name: SplitName) -> Split:
@@ -154,7 +164,7 @@ class DataModule:
                 inputs = checked(inputs, len(index), split, self.name, self.input_shape)
             else:
                 inputs = inputs_of(split, part, index, self.name, self.input_shape)
-            yield Batch(inputs, part.targets[index].astype(np.int64), step)
+            yield Batch(inputs, handed_on(part.targets[index]), step)
 
     def training(
         self, batch_size: int, *, seed: int, steps: int, step0: int = 0, augment: bool = True
@@ -177,7 +187,8 @@ class DataModule:
 
     def digest(self) -> str:
         """A short hash of labels, their order and the preprocessing: the same data gives the same hash."""
-        text = repr((self.name, self.task, self.input_shape, self.class_names, self.preprocessing.to_json()))
+        task = self.task if isinstance(self.task, str | None) else self.task.name
+        text = repr((self.name, task, self.input_shape, self.class_names, self.preprocessing.to_json()))
         state = hashlib.sha256(text.encode())
         for part in (self.train, self.calibration, self.validation, self.test):
             state.update(part.digest().encode() if isinstance(part, ImageSplit) else part.targets.tobytes())
@@ -189,7 +200,7 @@ def assemble(
     train: tuple[ImageSource, object],
     test: tuple[ImageSource, object] | None,
     *,
-    class_names: Sequence[str],
+    class_names: Sequence[str] = (),
     input_shape: tuple[int, int, int],
     preprocessing: Preprocessing,
     seed: int,
@@ -197,8 +208,9 @@ def assemble(
     validation: tuple[ImageSource, object] | None = None,
     train_unseen: bool = False,
     calibration_images: int = CALIBRATION_IMAGES,
+    task: str | Task | None = CLASSIFICATION,
 ) -> DataModule:
-    """Make the four parts from training and test images with their labels [N].
+    """Make the four parts from training and test images with their labels [N], or the targets of a task.
 
     Images for choices are `validation`, where it is given; else one half of the test images, of which the
     other half is the test; of the training images only where the network has not been trained on them.
@@ -209,21 +221,24 @@ def assemble(
         validation: images of its own for validation.
         train_unseen: the network has not been trained on these training images.
         seed: chooses the calibration images; what is held out does not depend on it.
+        task: see `DataModule`; of any but classification, targets are taken as they are, [N, ...].
 
     Raises:
         DataError: too few images or classes, or labels outside the classes.
     """
     names = class_names_of(class_names, name)
-    if len(names) < 2:
+    if task == CLASSIFICATION and len(names) < 2:
         raise DataError(f"there must be at least two classes, not {len(names)}", where=name)
     preprocessing = preprocessing.for_channels(input_shape[0])
     given = {"train": train, "test": test, "validation": validation}
-    labels = {
+    labels: dict[str, NDArray[Any]] = {
         part: labels_of(pair[1], len(pair[0]), len(names), part, name)
+        if task == CLASSIFICATION
+        else targets_of(pair[1], len(pair[0]), part, name)
         for part, pair in given.items()
         if pair is not None
     }
-    parts = _divided(labels, train_unseen, name)
+    parts = _divided({part: _strata(found, task) for part, found in labels.items()}, train_unseen, name)
 
     def split(part: str, vary: bool = False) -> ImageSplit:
         source, members = parts[part]
@@ -245,9 +260,15 @@ def assemble(
         class_names=names,
         input_shape=input_shape,
         preprocessing=preprocessing,
+        task=task,
         train_unseen=train_unseen,
         chosen_on=CHOSEN_ON[parts["validation"][0]],
     )
+
+
+def _strata(targets: NDArray[Any], task: str | Task | None) -> NDArray[np.int64]:
+    """What every part has in equal shares: the classes, where targets are classes."""
+    return targets if task == CLASSIFICATION else np.zeros(len(targets), np.int64)
 
 
 def _divided(
@@ -284,7 +305,7 @@ def from_arrays(
     train: tuple[ArrayLike, ArrayLike],
     test: tuple[ArrayLike, ArrayLike] | None,
     *,
-    class_names: Sequence[str],
+    class_names: Sequence[str] | None = None,
     validation: tuple[ArrayLike, ArrayLike] | None = None,
     train_unseen: bool = False,
     name: str = "arrays",
@@ -292,17 +313,21 @@ def from_arrays(
     preprocessing: Preprocessing | None = None,
     augmentation: Augmentation | None = None,
     seed: int = 0,
+    task: str | Task | None = None,
 ) -> DataModule:
     """A data module of your own images and labels, for training and for test.
 
     Images are [N, C, H, W]: bytes, or floats from 0 to 1. Labels are the places of the classes in
-    `class_names`, [N], or one-hot. For the rest see `assemble`.
+    `class_names`, [N], or one-hot. With another `task`, or without class names, they are the targets of that
+    task, [N, ...], as they are. For the rest see `assemble`.
 
     Raises:
         DataError: arrays that are neither, or that do not belong together.
     """
     preprocessing = preprocessing or Preprocessing()
     channels = input_shape[0] if input_shape else None
+    if task is None and class_names is not None:
+        task = CLASSIFICATION
 
     def read(pair: object, part: str) -> tuple[ImageSource, object]:
         images, labels = pair_of(pair, part, name)
@@ -313,11 +338,12 @@ def from_arrays(
         name,
         source,
         None if test is None else read(test, "test"),
-        class_names=class_names,
+        class_names=() if class_names is None else class_names,
         input_shape=input_shape or image_shape(source[0].shape, preprocessing.size),
         preprocessing=preprocessing,
         seed=seed,
         augmentation=augmentation,
         validation=None if validation is None else read(validation, "validation"),
         train_unseen=train_unseen,
+        task=task,
     )

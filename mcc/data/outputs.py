@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcc.errors import NotFiniteError, UsageError
+from mcc.errors import DataError, NotFiniteError, UsageError
+
+Value = TypeVar("Value", covariant=True)
 
 MAIN = re.compile(
     r"(^|[^a-z])(logits?|outputs?|out|main|head|pred(iction)?s?|prob(abilitie)?s?|scores?)([^a-z]|$)"
@@ -36,6 +39,45 @@ class Output:
 
     def __str__(self) -> str:
         return f"{self.name} {list(self.shape)}"
+
+
+class Named(Sequence[Value], Generic[Value]):
+    """Values of all of a network's outputs, in the order and the axes of its graph, by name or by place.
+
+    Args:
+        values: One for each output.
+        outputs: Of the network, in the same order.
+    """
+
+    def __init__(self, values: Sequence[Value], outputs: Sequence[Output]) -> None:
+        if len(values) != len(outputs):
+            raise ValueError(f"{len(values)} values for {len(outputs)} outputs")
+        self._values, self._outputs = tuple(values), tuple(outputs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the outputs, in their order."""
+        return tuple(output.name for output in self._outputs)
+
+    @overload
+    def __getitem__(self, index: int | str) -> Value: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Value]: ...
+
+    def __getitem__(self, index: int | str | slice) -> Value | Sequence[Value]:
+        """The output of that name or place. Raises DataError for a name that no output, or several, have."""
+        if not isinstance(index, str):
+            return self._values[index]
+        if self.names.count(index) != 1:
+            found = "several outputs" if index in self.names else "no output"
+            raise DataError(
+                f"the network has {found} called {index!r}", hint=f"there is {listed(self._outputs)}"
+            )
+        return self._values[self.names.index(index)]
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 def named_output(outputs: Sequence[Output], asked: str) -> int:

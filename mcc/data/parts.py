@@ -23,13 +23,13 @@ SHARED = 0.01  # of the smaller part: pictures that two parts have in common by 
 COMPARED = 32  # inputs of splits of a user's own that tell whether two are the same
 
 
-def check_part(name: str, part: Split, where: str, shape: Shape, classes: int, *, labels: bool) -> None:
+def check_part(name: str, part: Split, where: str, shape: Shape) -> None:
     """Refuse a part that is no `Split`, is empty, or whose targets or inputs are not what they should be.
+
+    Which numbers targets may be, and of which shape, is their task's to say.
 
     Args:
         shape: of one input.
-        classes: how many there are; 0 where targets are no classes.
-        labels: whether targets are one class for each input.
 
     Raises:
         DataError: naming the part.
@@ -43,25 +43,18 @@ def check_part(name: str, part: Split, where: str, shape: Shape, classes: int, *
     count, targets = len(part), part.targets
     if not count:
         raise DataError(f"there are no images for the {name} split", where=where)
-    if not isinstance(targets, np.ndarray) or targets.dtype.kind not in "iu":  # pyright: ignore
+    if not isinstance(targets, np.ndarray) or targets.dtype.kind not in "biuf":  # pyright: ignore
         kind = getattr(targets, "dtype", type(targets).__name__)
-        raise DataError(f"the targets of the {name} split are {kind}, not an array of int64", where=where)
+        raise DataError(f"the targets of the {name} split are {kind}, not an array of numbers", where=where)
     if targets.ndim < 1 or len(targets) != count:
         have = len(targets) if targets.ndim else 1
         raise DataError(f"the {name} split has {count} inputs and {have} targets", where=where)
-    if labels and targets.ndim != 1:
-        raise DataError(
-            f"the targets of the {name} split have the shape {list(targets.shape)}, not one class for each "
-            "input",
-            where=where,
-        )
-    if classes and targets.ndim == 1 and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-        raise DataError(
-            f"the targets of the {name} split run from {targets.min()} to {targets.max()} and there are "
-            f"{classes} classes",
-            where=where,
-        )
     inputs_of(name, part, np.array([0, count - 1], np.int64), where, shape)
+
+
+def handed_on(targets: NDArray[Any]) -> NDArray[Any]:
+    """Targets of a batch as tasks get them: whole numbers as int64, others as float32."""
+    return targets.astype(np.float32 if targets.dtype.kind == "f" else np.int64)
 
 
 def inputs_of(name: str, part: Split, index: IndexArray, where: str, shape: Shape) -> FloatImages:

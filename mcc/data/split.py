@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,13 +70,14 @@ class Split(Protocol):
     """What the rest of mcc asks of a split; write your own for data that is not images in bytes."""
 
     @property
-    def targets(self) -> NDArray[np.int64]:
-        """[N, ...] what the network should give; the labels, for classification."""
+    def targets(self) -> NDArray[Any]:
+        """[N, ...] what the network should give: numbers of any kind and shape that the task takes; the
+        labels, for classification."""
         ...
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[FloatImages, NDArray[np.int64]]:
+    def __getitem__(self, index: int) -> tuple[FloatImages, NDArray[Any]]:
         """One input [C, H, W] and its target."""
         ...
 
@@ -96,7 +97,7 @@ class ImageSplit:
     Args:
         source: all images of the data set's part.
         members: [N] which images of `source` belong to this split.
-        targets: [N] their labels.
+        targets: [N, ...] their labels, or what else the network should give.
         preprocessing: the network's own, one mean and deviation per channel.
         input_shape: (C, H, W) that the network takes; one grey channel is repeated to C.
         augmentation: how training images are varied; None leaves them as they are.
@@ -104,7 +105,7 @@ class ImageSplit:
 
     source: ImageSource
     members: IndexArray
-    targets: NDArray[np.int64]
+    targets: NDArray[Any]
     preprocessing: Preprocessing
     input_shape: tuple[int, int, int]
     augmentation: Augmentation | None = None
@@ -130,7 +131,7 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.members)
 
-    def __getitem__(self, index: int) -> tuple[FloatImages, NDArray[np.int64]]:
+    def __getitem__(self, index: int) -> tuple[FloatImages, NDArray[Any]]:
         """Image [C, H, W] and label [] at `index`; a negative one counts from the end."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")

@@ -1,30 +1,45 @@
 """What a network is for: its loss, its metric, and how its numbers are read.
 
-A task is one small file: a class with the members of `Task`, and one instance of it called `TASK`. In
-`mcc/data/` it is found by its file's name (`classification`); elsewhere it is named as
-`package.module:TASK` or `path/to/file.py:TASK`. A `DataModule` says which task its data is for.
+A task is one small file: a class that inherits from `Task`, and one instance of it called `TASK`. In
+`mcc/data/` it is found by its file's name (`classification`); elsewhere it is named as `package.module:TASK`
+or `path/to/file.py:TASK`, where a function that returns a task will do as well. Which task counts where the
+user and the data both name one is decided in `mcc.data.bound`.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
+import inspect
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcc.data.module import DataModule
-from mcc.data.outputs import Output
-from mcc.errors import UsageError
-from mcc.user_code import load_object, neighbours_importable
+from mcc.data.interval import Interval, bootstrap, paired_bootstrap
+from mcc.data.outputs import Named, Output, likely_output, listed, named_output
+from mcc.errors import DataError, MccError, UsageError
+from mcc.metric import Metric
+from mcc.user_code import load_object, neighbours_importable, reason_of
 
-Outputs = Sequence[NDArray[np.float32]]
+if TYPE_CHECKING:
+    from mcc.data.module import DataModule
+
+Outputs = Named[NDArray[np.float32]]
 Statistics = NDArray[np.float64]
+Targets = NDArray[Any]
+
+CLASSIFICATION = "classification"
+FORMS = "the name of a task, package.module:TASK or path/file.py:TASK"
+SAME = 2 / 255
+"""Of an output's largest magnitude: a step of 8 bits on a range that reaches as far below zero as above.
+Runtimes round a requantisation differently, by one step in a few values."""
 
 
 @dataclass(frozen=True)
@@ -41,89 +56,132 @@ class Score:
         return f"{self.metric} {self.value:.4f} ({self.low:.4f} to {self.high:.4f}, n={self.count})"
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a network says of one example: names, best first, and how likely it holds each."""
+class Task(ABC):
+    """Everything that mcc must know of a task. Inherit from it: what is not abstract has a usual answer.
 
-    labels: tuple[str, ...]
-    shares: tuple[float, ...]
+    Outputs come all together, even one, as `Named`: in the order and the axes of the network's graph, by name
+    (`outputs["boxes"]`) or by place (`outputs[self.output]`). Targets come as the data has them, whole
+    numbers as int64 and others as float32. `bind` says which network it is; everything else is asked of what
+    that returned.
 
-
-@runtime_checkable
-class Task(Protocol):
-    """Everything that mcc must know of a task.
-
-    All of a network's outputs come as a sequence, even one, in the order and the axes of its graph. `bind`
-    says which of them a task reads; everything else is asked of what it returned.
+    Attributes:
+        name: What the task is called. Where the user and the data name tasks of one name, they agree.
+        metric: Name, unit and direction of the figure that networks are judged by.
+        output: Place of the output that is judged; the first of them, where the task reads several.
     """
 
-    @property
-    def name(self) -> str:
-        """As it is asked for, `classification`."""
-        ...
+    name: str
+    metric: Metric
+    output: int = 0
 
-    @property
-    def metric(self) -> str:
-        """The metric's name, `accuracy`; more is better."""
-        ...
-
-    @property
-    def output(self) -> int:
-        """The place of the output that the metric is read from."""
-        ...
-
-    def bind(self, outputs: Sequence[Output], data: DataModule, asked: str | None = None) -> Task:
-        """This task for a network with these outputs.
+    def bind(self, outputs: Sequence[Output], data: DataModule, asked: str | None = None) -> Self:
+        """This task for a network with these outputs; as it stands, the one output that `fits`.
 
         Args:
-            asked: name or place of the output to judge; None: chosen by shape and name.
+            asked: Name or place of the output to judge; None: chosen by shape and name.
 
         Raises:
-            DataError: the outputs cannot be those of `data`.
-            UsageError: there is no such output, or several could be meant.
+            DataError: The outputs cannot be those of `data`.
+            UsageError: There is no such output, or several could be meant.
         """
-        ...
+        fits = [place for place, output in enumerate(outputs) if self.fits(output, data)]
+        place = named_output(outputs, asked) if asked is not None else None
+        if not fits or (place is not None and place not in fits):
+            found = listed(outputs) if place is None else listed(outputs, [place])
+            raise DataError(
+                f"no output of the network can be that of the task {self.name} ({found})", where=data.name,
+                hint="use the data and the task that the network was made for",
+            )  # fmt: skip
+        if place is None:
+            place = fits[0] if len(fits) == 1 else likely_output(outputs, fits)
+        bound = copy.copy(self)
+        object.__setattr__(bound, "output", place)  # frozen dataclasses are tasks, too
+        return bound
 
-    def loss(self, outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
+    def fits(self, output: Output, data: DataModule) -> bool:
+        """Whether an output may be the one that is judged, by its shape (with batch); as it stands, any."""
+        return True
+
+    def reads(self) -> tuple[int, ...]:
+        """Places of the outputs that the metric is made of; as it stands, `output` alone."""
+        return (self.output,)
+
+    def check_targets(self, targets: Targets, part: str, data: DataModule) -> None:
+        """Refuse targets that cannot be those of this task; as it stands, numbers that are not finite.
+
+        Args:
+            targets: [N, ...] of a part of the data.
+            part: `train`, `calibration`, `validation` or `test`.
+
+        Raises:
+            DataError: Naming the part.
+        """
+        if not np.isfinite(targets).all():
+            raise DataError(f"targets of the {part} split hold values that are not finite", where=data.name)
+
+    @abstractmethod
+    def loss(self, outputs: Named[Tensor], targets: Tensor) -> Tensor:
         """Training loss, a scalar, differentiable."""
         ...
 
-    def distillation_loss(
-        self, outputs: Sequence[Tensor], teacher: Sequence[Tensor], targets: Tensor
-    ) -> Tensor:
-        """Training loss of a network that also has a teacher's outputs to follow."""
+    @abstractmethod
+    def divergence(self, outputs: Named[Tensor], reference: Named[Tensor]) -> Tensor:
+        """How far outputs are from those of another network for the same inputs, a scalar, 0 where equal.
+
+        What single decisions cost is measured by it, and distillation follows its gradient. It has no unit:
+        about 1 where little of the reference is left. Means over the examples of a batch.
+        """
         ...
 
-    def measure(self, outputs: Outputs, targets: NDArray[np.int64]) -> Statistics:
+    def distillation_loss(self, outputs: Named[Tensor], teacher: Named[Tensor], targets: Tensor) -> Tensor:
+        """Training loss of a network that has a teacher to follow; as it stands, loss + divergence."""
+        return self.loss(outputs, targets) + self.divergence(outputs, teacher)
+
+    @abstractmethod
+    def measure(self, outputs: Outputs, targets: Targets) -> Statistics:
         """[N, ...] of each example what the metric is made of; for an accuracy 1.0 right or 0.0 wrong."""
         ...
 
-    def summarise(self, statistics: Statistics) -> Score:
-        """The metric of all examples from what `measure` gave of each (batches concatenated)."""
-        ...
+    def figure(self, statistics: Statistics) -> float:
+        """The metric of some examples from what `measure` gave of each; as it stands, their mean."""
+        return float(statistics.mean())
 
+    def summarise(self, statistics: Statistics) -> Score:
+        """The metric with its 95 % interval; as it stands, from resampling the examples (bootstrap)."""
+        return self.score(bootstrap(statistics, self.figure), len(statistics))
+
+    def score(self, found: Interval, count: int) -> Score:
+        """An interval of the metric over so many examples."""
+        return Score(self.metric.name, found.value, found.low, found.high, count)
+
+    def difference(self, first: Statistics, second: Statistics) -> Interval:
+        """Metric of one network less that of another on the same examples, with its 95 % interval.
+
+        As it stands, from resampling examples in pairs: both networks mostly fail on the same ones.
+        """
+        return paired_bootstrap(first, second, self.figure)
+
+    @abstractmethod
     def chance(
-        self,
-        statistics: Statistics,
-        targets: NDArray[np.int64],
-        class_names: Sequence[str],
-        population: NDArray[np.int64],
+        self, statistics: Statistics, targets: Targets, class_names: Sequence[str], population: Targets
     ) -> str | None:
         """Why the metric is no better than guessing, as a sentence without its end; None where it is better.
 
         Args:
-            statistics: what `measure` gave of each example, for the targets.
-            population: targets of the whole split, of which the examples may be the first part.
+            statistics: What `measure` gave of each example, for the targets.
+            population: Targets of the whole split, of which the examples may be the first part.
         """
         ...
 
     def agreement(self, outputs: Outputs, reference: Outputs) -> Statistics:
-        """[N] how far two networks say the same of each example, 0 to 1."""
-        ...
-
-    def postprocess(self, outputs: Outputs, class_names: Sequence[str], top: int = 1) -> list[Prediction]:
-        """The outputs in words, for each example."""
-        ...
+        """[N] how far two networks say the same of each example, 0 to 1; as it stands, 1 where every value
+        of what is read is within a step of 8 bits."""
+        same = np.ones(len(outputs[self.output]), bool)
+        for place in self.reads():
+            one, other = outputs[place].astype(np.float64), reference[place].astype(np.float64)
+            step = SAME * float(np.abs(other).max(initial=0.0))
+            same &= (np.abs(one - other) <= step).reshape(len(one), -1).all(1)
+        return same.astype(np.float64)
 
 
 def task_names() -> tuple[str, ...]:
@@ -133,27 +191,58 @@ def task_names() -> tuple[str, ...]:
     )
 
 
-def load_task(spec: str = "classification") -> Task:
-    """The task that `spec` names: a file in `mcc/data`, or `package.module:TASK`.
+def load_task(spec: str = CLASSIFICATION) -> Task:
+    """The task that `spec` names: a file in `mcc/data`, `package.module:TASK` or `path/file.py:TASK`.
+
+    A function of that name is called, without arguments, and has to return a task.
 
     Raises:
-        UsageError: there is no such task, or it lacks a member of `Task`.
+        UsageError: There is no such task, or it lacks a member of `Task`.
     """
     if ":" in spec:
         with neighbours_importable(spec):
-            task = load_object(spec, "the name of a task, or package.module:TASK")
+            found = _made(load_object(spec, FORMS), spec)
     else:
-        task = _own_task(spec)
-    if task is None:
+        found = _own_task(spec)
+    if found is None:
         raise UsageError(f"there is no task called {spec!r}", hint=f"there is {', '.join(task_names())}")
-    if not isinstance(task, Task):
-        missing = sorted(name for name in _members() if not hasattr(task, name))
-        raise UsageError(f"lacks {', '.join(missing)}", where=f"task {spec}", hint="see mcc.data.task.Task")
-    return task
+    return check_task(found, f"task {spec}")
 
 
-def _members() -> list[str]:
-    return [name for name in vars(Task) if not name.startswith("_")]
+def check_task(found: object, where: str) -> Task:
+    """A task that has all it needs. Raises UsageError for anything else, and names what it lacks."""
+    if isinstance(found, Task) and isinstance(getattr(found, "metric", None), Metric) and _named(found):
+        return found
+    missing = sorted(name for name in _needed() if not hasattr(found, name))
+    if missing:
+        said = f"lacks {', '.join(missing)}"
+    elif not isinstance(found, Task):
+        said = f"is {type(found).__name__}, which does not inherit from mcc.data.Task"
+    else:
+        said = "has a name or a metric that is none" if _named(found) else "has no name"
+    raise UsageError(
+        said, where=where, hint="inherit from mcc.data.Task; CONTRIBUTING.md shows a task in full"
+    )
+
+
+def _named(task: Task) -> bool:
+    return isinstance(getattr(task, "name", None), str) and bool(task.name)
+
+
+def _needed() -> tuple[str, ...]:
+    return ("name", "metric", *Task.__abstractmethods__)
+
+
+def _made(found: object, spec: str) -> object:
+    """The task itself, or what a factory of tasks returns."""
+    if isinstance(found, Task) or not (inspect.isfunction(found) or inspect.isclass(found)):
+        return found
+    try:
+        return found()
+    except MccError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's factory may raise anything
+        raise UsageError(f"cannot be made ({reason_of(error)})", where=f"task {spec}") from error
 
 
 def _own_task(name: str) -> object | None:

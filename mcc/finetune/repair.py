@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mcc.data.bound import BoundTask
 from mcc.data.module import DataModule
-from mcc.data.task import Task
 from mcc.finetune.batch_norm import reestimate_batch_norm
 from mcc.finetune.settings import Progress, RepairResult, RepairSettings
 from mcc.finetune.trainer import Trainer
@@ -38,7 +38,7 @@ def repair(
     graph: Graph,
     teacher: Graph | None,
     data: DataModule,
-    task: Task,
+    task: BoundTask,
     settings: RepairSettings,
     *,
     state_dir: Path | None = None,
@@ -121,7 +121,7 @@ def repair_candidate(
     graph: Graph,
     teacher: Graph | None,
     data: DataModule,
-    task: Task,
+    task: BoundTask,
     settings: RepairSettings,
     *,
     quantise: bool,

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mcc.data.bound import BoundTask
 from mcc.data.module import Batch, DataModule
-from mcc.data.task import Task
 from mcc.errors import NotFiniteError
 from mcc.finetune import checkpoint
 from mcc.finetune.arithmetic import choose_arithmetic, evaluate, training_copy
@@ -76,7 +76,7 @@ class Trainer:
         graph: Graph,
         teacher: Graph | None,
         data: DataModule,
-        task: Task,
+        task: BoundTask,
         settings: RepairSettings,
         phase: str,
     ) -> None:

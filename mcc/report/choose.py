@@ -1,8 +1,9 @@
 """Which strategy is delivered: the rule, as pure functions on figures.
 
-Picked is the highest validation accuracy among those that keep every budget; of those that the same images,
-taken in pairs, cannot tell from it at 95 %, the fastest, then the smallest. With a limit on the loss of
-accuracy alone: the fastest that keeps it. Accuracy on the test split plays no part.
+Picked is the best validation metric (the highest accuracy, the lowest error) among those that keep every
+budget; of those that the same images, taken in pairs, cannot tell from it at 95 %, the fastest, then the
+smallest. With a limit on the loss of the metric alone: the fastest that keeps it. The test split plays no
+part.
 """
 
 from __future__ import annotations
@@ -13,20 +14,17 @@ from collections.abc import Callable, Sequence
 from mcc.budget import Budget, Figures, better
 from mcc.data.interval import Interval
 from mcc.errors import ConstraintError
+from mcc.metric import POINTS
 from mcc.report.schema import Result, StrategyResult
 from mcc.report.words import budget_words, feasible_words
 
 Difference = Callable[[str, str], Interval]
 
 
-def accuracy_reference(strategies: Sequence[StrategyResult], originals: Sequence[str]) -> float | None:
-    """Validation accuracy that loss is counted from: the best of the strategies named `originals`."""
-    found = [
-        strategy.validation_accuracy
-        for strategy in strategies
-        if strategy.name in originals and strategy.validation_accuracy is not None
-    ]
-    return max(found, default=None)
+def metric_reference(strategies: Sequence[StrategyResult], originals: Sequence[str]) -> float | None:
+    """Validation metric that loss is counted from: the best of the strategies named `originals`."""
+    found = [s.validation for s in strategies if s.name in originals and s.validation is not None]
+    return found[0].metric.best(figure.value for figure in found) if found else None
 
 
 def figures_of(strategy: StrategyResult, *, baseline: Result, reference: float | None) -> Figures:
@@ -34,16 +32,17 @@ def figures_of(strategy: StrategyResult, *, baseline: Result, reference: float |
 
     Args:
         baseline: the original float model, lowered and measured the same way.
-        reference: validation accuracy that loss is counted from, see `accuracy_reference`.
+        reference: validation metric that loss is counted from, see `metric_reference`.
     """
-    accuracy = strategy.validation_accuracy
+    found = strategy.validation
+    lost = None if found is None or reference is None else found.metric.lost(reference, found.value)
     return Figures(
         latency_us=strategy.latency_us.upper if strategy.latency_us else None,
         model_cycles=strategy.model_cycles,
         speedup=_surest_speedup(strategy, baseline),
         size_bytes=strategy.size_bytes,
         memory_bytes=strategy.peak_memory_bytes,
-        max_drop=None if accuracy is None or reference is None else 100 * (reference - accuracy),
+        max_drop=lost,
     )
 
 
@@ -51,7 +50,14 @@ def check_budget(
     strategy: StrategyResult, budget: Budget, *, baseline: Result, reference: float | None
 ) -> dict[str, bool]:
     """Each constraint asked for, and whether the strategy keeps it, see `figures_of`."""
-    return budget.kept(figures_of(strategy, baseline=baseline, reference=reference))
+    figures = figures_of(strategy, baseline=baseline, reference=reference)
+    return budget.kept(figures, whole=_whole(strategy, reference))
+
+
+def _whole(strategy: StrategyResult, reference: float | None) -> float:
+    """What a loss of the metric is a share of."""
+    found = strategy.validation
+    return POINTS if found is None or reference is None else found.metric.whole(reference)
 
 
 def _surest_speedup(strategy: StrategyResult, baseline: Result) -> float | None:
@@ -63,24 +69,24 @@ def _surest_speedup(strategy: StrategyResult, baseline: Result) -> float | None:
 
 
 def pareto_front(strategies: Sequence[StrategyResult]) -> set[str]:
-    """Names of the strategies that no other one beats in speed and validation accuracy together.
+    """Names of the strategies that no other one beats in speed and validation metric together.
 
-    One beats another when it is no slower and no less accurate, and better in one of the two. Strategies
+    One beats another when it is no slower and its metric no worse, and better in one of the two. Strategies
     without both figures are not compared.
     """
     points = [
-        (strategy.name, strategy.cost, strategy.validation_accuracy)
+        (strategy.name, strategy.cost, strategy.validation.merit)
         for strategy in strategies
-        if strategy.cost is not None and strategy.validation_accuracy is not None
+        if strategy.cost is not None and strategy.validation is not None
     ]
 
-    def beaten(cost: float, accuracy: float) -> bool:
+    def beaten(cost: float, merit: float) -> bool:
         return any(
-            other_cost <= cost and other >= accuracy and (other_cost < cost or other > accuracy)
+            other_cost <= cost and other >= merit and (other_cost < cost or other > merit)
             for _, other_cost, other in points
         )
 
-    return {name for name, cost, accuracy in points if not beaten(cost, accuracy)}
+    return {name for name, cost, merit in points if not beaten(cost, merit)}
 
 
 def mark(
@@ -113,15 +119,15 @@ def choose(
         strategies: all that were tried, the original among them.
         budget: what was asked for.
         baseline: the original float model, lowered and measured the same way.
-        reference: validation accuracy that loss is counted from, see `accuracy_reference`.
-        difference: of the validation accuracies of two strategies, first less second, by their names, with
-            its 95 % interval on the same images; see `mcc.report.pairs`.
+        reference: validation metric that loss is counted from, see `metric_reference`.
+        difference: by how much the first of two strategies is better on the validation images, by their
+            names, with its 95 % interval on the same images; see `mcc.report.pairs`.
 
     Raises:
         ConstraintError: none keeps every budget; the hint names the nearest feasible ones.
     """
     marked = mark(strategies, budget, baseline=baseline, reference=reference)
-    keeping = [s for s in marked if s.keeps_all and s.cost is not None and s.validation_accuracy is not None]
+    keeping = [s for s in marked if s.keeps_all and s.cost is not None and s.validation is not None]
     if not keeping:
         raise ConstraintError(
             f"no strategy keeps {budget_words(budget)}",
@@ -130,7 +136,7 @@ def choose(
         )
     if budget.asked == ("max_drop",):
         return min(keeping, key=_fast_then_small)
-    best = min(keeping, key=lambda s: (-_accuracy(s), *_fast_then_small(s)))
+    best = min(keeping, key=lambda s: (-_merit(s), *_fast_then_small(s)))
     as_good = [s for s in keeping if s is best or difference(best.name, s.name).low <= 0]
     return min(as_good, key=_fast_then_small)
 
@@ -140,7 +146,7 @@ def nearest(
 ) -> StrategyResult:
     """The strategy to show where none keeps every budget.
 
-    It is the one that misses by the smallest factor what it misses most; of several, the most accurate on the
+    It is the one that misses by the smallest factor what it misses most; of several, the best on the
     validation images, then the fastest. One without a figure that a budget is about comes last.
 
     Args:
@@ -148,25 +154,25 @@ def nearest(
     """
 
     def order(strategy: StrategyResult) -> tuple[float, float, float]:
-        accuracy = strategy.validation_accuracy
+        found = strategy.validation
         return (
             _missed(strategy, budget, baseline, reference),
-            -1.0 if accuracy is None else -accuracy,
+            math.inf if found is None else -found.merit,
             math.inf if strategy.cost is None else strategy.cost,
         )
 
     return min(strategies, key=order)
 
 
-def _accuracy(strategy: StrategyResult) -> float:
-    assert strategy.validation_accuracy is not None
-    return strategy.validation_accuracy
+def _merit(strategy: StrategyResult) -> float:
+    assert strategy.validation is not None
+    return strategy.validation.merit
 
 
 def _fast_then_small(strategy: StrategyResult) -> tuple[float, int, float, str]:
     assert strategy.cost is not None
-    # Accuracy and name decide exact ties only, so that the choice does not hang on the order of trial.
-    return strategy.cost, strategy.size_bytes, -_accuracy(strategy), strategy.name
+    # Metric and name decide exact ties only, so that the choice does not hang on the order of trial.
+    return strategy.cost, strategy.size_bytes, -_merit(strategy), strategy.name
 
 
 def _nearest(
@@ -203,4 +209,5 @@ def _nearest(
 
 def _missed(strategy: StrategyResult, budget: Budget, baseline: Result, reference: float | None) -> float:
     """The factor by which a strategy misses the constraint it misses most; 1 where it keeps all."""
-    return max(1.0, budget.excess(figures_of(strategy, baseline=baseline, reference=reference)))
+    figures = figures_of(strategy, baseline=baseline, reference=reference)
+    return max(1.0, budget.excess(figures, whole=_whole(strategy, reference)))

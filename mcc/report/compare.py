@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ class Comparison(Frozen):
         worst: largest difference as a share of the reference's range; None where a value is not finite.
         sqnr_db: signal to noise of the file against the reference in decibels; None where they are equal.
         equal: share of output values that are the same.
-        agreement: share of inputs with the same greatest value in the judged output, [N, classes]; else None.
+        agreement: share of inputs of which both say the same, as the task has it; without a task, whose
+            greatest value in the judged output [N, classes] is the same; else None.
         passed: the verdict.
         rule: what it was held against, in words.
     """
@@ -53,13 +54,15 @@ def compare_outputs(
     integer: bool,
     tolerance: float | None = None,
     judged: int = 0,
+    agree: Callable[[Sequence[Array], Sequence[Array]], Array] | None = None,
 ) -> Comparison:
     """Compare a file's outputs with the reference's, [N, ...] each.
 
     Args:
         integer: the reference is the integer simulator: held against the share of equal classes.
         tolerance: of the output range, instead of the rule for the kind of reference.
-        judged: place of the output whose greatest value is compared.
+        judged: place of the output whose greatest value is compared, where there is no task.
+        agree: how far each input's outputs say the same, [N] from 0 to 1, see `mcc.data.Task.agreement`.
     """
     worst, equal, total, noise, signal = 0.0, 0, 0, 0.0, 0.0
     finite = True
@@ -75,8 +78,13 @@ def compare_outputs(
         total += difference.size
         noise += float((difference**2).sum())
         signal += float((b**2).sum())
-    agreement = _agreement(outputs[judged], reference[judged]) if finite else None
-    passed, rule = _verdict(worst, equal == total, agreement, integer, tolerance)
+    agreement: float | None = None
+    if finite and agree is not None:
+        agreement = float(agree(outputs, reference).mean())
+    elif finite:
+        agreement = _agreement(outputs[judged], reference[judged])
+    same = "same class" if agree is None else "the same, by the task,"
+    passed, rule = _verdict(worst, equal == total, agreement, integer, tolerance, same)
     return Comparison(
         inputs=len(reference[0]),
         worst=worst if finite else None,
@@ -95,10 +103,15 @@ def _agreement(value: Array, wanted: Array) -> float | None:
 
 
 def _verdict(
-    worst: float, all_equal: bool, agreement: float | None, integer: bool, tolerance: float | None
+    worst: float,
+    all_equal: bool,
+    agreement: float | None,
+    integer: bool,
+    tolerance: float | None,
+    says: str,
 ) -> tuple[bool, str]:
     if integer and tolerance is None and agreement is not None:
         same = all_equal or agreement >= AGREEMENT
-        return same, f"same class as the integer simulator on at least {100 * AGREEMENT:.1f} % of the inputs"
+        return same, f"{says} as the integer simulator on at least {100 * AGREEMENT:.1f} % of the inputs"
     limit = tolerance if tolerance is not None else FLOAT_TOLERANCE
     return worst <= limit, f"largest difference at most {limit:g} of the output range"

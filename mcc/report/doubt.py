@@ -30,6 +30,7 @@ class Circumstances:
         fresh: whether its factory made the weights and the user gave none.
         zeros: names of weights that are all zero.
         weights: how many tensors of weights there are; 0 where nobody looked.
+        classes: whether the data has any.
     """
 
     stated: Stated
@@ -38,6 +39,7 @@ class Circumstances:
     fresh: bool = False
     zeros: Sequence[str] = ()
     weights: int = 0
+    classes: bool = True
 
 
 def chance_sentence(subject: str, chance: str, known: Circumstances) -> str:
@@ -47,8 +49,11 @@ def chance_sentence(subject: str, chance: str, known: Circumstances) -> str:
         subject: `The original`, or the name of a file.
         chance: what `Task.chance` said.
     """
-    causes = [*_causes(known), "classes in another order than the data's"]
-    return f"{subject} is not above chance: {chance}. Likely: {'; '.join(causes)}."
+    causes = _causes(known)
+    if known.classes:
+        causes.append("classes in another order than the data's")
+    level = "above" if known.classes else "better than"
+    return f"{subject} is not {level} chance: {chance}. Likely: {'; '.join(causes)}."
 
 
 def saturation_warning(target: Target, file: Path | str) -> str | None:

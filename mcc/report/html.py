@@ -8,6 +8,7 @@ from typing import Any
 from mcc.data.preprocessing import Preprocessing
 from mcc.files import write_text
 from mcc.ir.diff import GraphDiff
+from mcc.metric import ACCURACY, Metric
 from mcc.report.page import render
 from mcc.report.plot import pareto_svg
 from mcc.report.schema import Cost, Decision, Report, Result
@@ -18,15 +19,12 @@ from mcc.report.words import (
     constraint_words,
     count_words,
     cycles_words,
+    figure_words,
     latency_words,
-    percent_words,
     time_words,
 )
 
 DEFINITIONS = {
-    "validation accuracy": "of the lowered file run in the target's runtime, on images that the "
-    "network was not trained on. Every choice rests on it.",
-    "test accuracy": "the same on the test images, read once, after every choice was made.",
     "latency": "median time of one inference in a fresh process, in this run, after warm-up, files taking "
     "turns so that drifts of the machine meet all alike; outliers are kept. A budget is kept when the upper "
     "95 % bound of the median keeps it; files for which noise could decide that are timed again.",
@@ -35,10 +33,24 @@ DEFINITIONS = {
     "peak memory": "growth of the peak resident memory (in a browser, of the used WebAssembly memory) of a "
     "fresh runner, from before loading the file to after the tenth inference.",
     "MACs, parameters": "multiply-accumulates of one inference, zeros included; weights that are not zero.",
-    "Pareto": "no other strategy is at least as fast and at least as accurate, and better in one of the two.",
     "cost, measured": "the operator was timed alone in this runtime on this device, on the day named.",
     "cost, fitted": "read off a model fitted between operators that were timed.",
 }
+
+
+def _definitions(metric: Metric) -> dict[str, str]:
+    """What the figures mean, those of the metric first."""
+    way = "" if metric.higher_is_better else " Lower is better."
+    good = "accurate" if metric == ACCURACY else f"good in {metric.name}"
+    return {
+        f"validation {metric.name}": "of the lowered file run in the target's runtime, on images that the "
+        f"network was not trained on. Every choice rests on it.{way}",
+        f"test {metric.name}": "the same on the test images, read once, after every choice was made.",
+        **DEFINITIONS,
+        "Pareto": f"no other strategy is at least as fast and at least as {good}, and better in one of the "
+        "two.",
+    }
+
 
 SIMULATED = {
     "model cycles": "a model's estimate for one processor core, from counted instructions, without caches or "
@@ -74,7 +86,11 @@ def render_html(report: Report, diff: GraphDiff | None = None) -> str:
         "remembered": ", ".join(f"{name} of {days}" for name, days in report.remembered.items()),
         "kept": all(report.met.values()),
         "stages": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.stages.items()),
-        "definitions": {**DEFINITIONS, **(SIMULATED if report.simulated else {})},
+        "definitions": {**_definitions(report.kind), **(SIMULATED if report.simulated else {})},
+        "metric": report.kind,
+        "most_accurate": "the most accurate"
+        if report.kind == ACCURACY
+        else f"the best in {report.kind.name}",
     }
     return render("report.html.j2", values)
 
@@ -105,16 +121,14 @@ def _figures(report: Report) -> list[dict[str, str]]:
 
     def row(label: str, result: Result) -> dict[str, str | None]:
         memory = result.peak_memory_bytes
-        accuracy = result.accuracy if result.accuracy is not None else result.validation_accuracy
+        split = "validation" if result.test is None else "test"
         return {
             "model cycles" if report.simulated else "latency": latency_words(
                 result.latency_us, result.model_cycles
             ),
             "file size": bytes_words(result.size_bytes),
             "peak memory": None if memory is None else bytes_words(memory),
-            "test accuracy" if result.accuracy is not None else "validation accuracy": percent_words(
-                accuracy
-            ),
+            f"{split} {report.kind.name}": figure_words(result.test or result.validation),
             "MACs": count_words(result.macs),
             "parameters": count_words(result.params),
         }
@@ -136,8 +150,8 @@ def _strategies(report: Report) -> list[dict[str, Any]]:
                 "name": strategy.name,
                 "chosen": strategy.chosen,
                 "front": strategy.on_pareto_front,
-                "validation": percent_words(strategy.validation_accuracy),
-                "test": percent_words(strategy.accuracy),
+                "validation": figure_words(strategy.validation),
+                "test": figure_words(strategy.test),
                 "latency": latency_words(strategy.latency_us, strategy.model_cycles),
                 "speedup": "–" if speedup is None else f"{speedup:.2f}x",
                 "size": bytes_words(strategy.size_bytes),

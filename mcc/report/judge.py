@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mcc.data.bound import BoundTask, bind_task
 from mcc.data.module import DataModule, SplitName
 from mcc.data.outputs import Output, check_finite
+from mcc.data.parts import handed_on
 from mcc.data.preprocessing import WHITE, Preprocessing
 from mcc.data.stated import Stated
-from mcc.data.task import Score, Task, load_task
+from mcc.data.task import Score
 from mcc.errors import UsageError
-from mcc.report.measure import Array, as_graph, as_stored, channels_last
+from mcc.metric import Metric
+from mcc.report.measure import Array, as_graph, as_stored, channels_first, channels_last
 from mcc.runtime.session import Session
 from mcc.runtime.target import Target
 
@@ -36,12 +39,13 @@ class Judged:
 
     Attributes:
         statistics: what the task measured of each image.
-        score: the task's metric.
+        metric, score: the task's metric, and what it came to.
         chance: why that is no better than guessing; None where it is better.
         outputs, output: of the file, and which of them was judged.
     """
 
     statistics: Statistics
+    metric: Metric
     score: Score
     chance: str | None
     outputs: tuple[Output, ...]
@@ -68,7 +72,7 @@ def judge_file(
     data: DataModule,
     split: SplitName = "test",
     *,
-    task: Task | None = None,
+    task: BoundTask | str | None = None,
     outputs: Sequence[Output] | None = None,
     asked: str | None = None,
     threads: int = 1,
@@ -83,7 +87,7 @@ def judge_file(
     Args:
         file: a lowered file that the target runs.
         split: `validation` for choices, `test` for the final figure.
-        task: bound to `outputs`; None binds the data's task.
+        task: bound to `outputs`; a name as `--task` takes it, or None for the data's, is bound here.
         outputs: of the graph that the file was lowered from, whose order it has and whose axes the task
             wants; None: those of the file.
         asked: without `task`, the name or place of the output to judge.
@@ -109,14 +113,16 @@ def judge_file(
         done = 0
         for batch in data.batches(split, IMAGES_AT_ONCE, augment=False, limit=limit):
             values = judge.values(session, batch.inputs)
-            check_finite(values[bound.output], known[bound.output].name, str(file))
+            for place in bound.reads:
+                check_finite(values[place], known[place].name, str(file))
             found.append(bound.measure(values, batch.targets))
             done += len(batch.inputs)
             if progress is not None:
                 progress(done, total)
     statistics = np.concatenate(found)
-    chance = bound.chance(statistics, part.targets[: len(statistics)], data.class_names, part.targets)
-    return Judged(statistics, bound.summarise(statistics), chance, known, known[bound.output])
+    targets = handed_on(part.targets)
+    chance = bound.chance(statistics, targets[: len(statistics)], data.class_names, targets)
+    return Judged(statistics, bound.metric, bound.summarise(statistics), chance, known, known[bound.output])
 
 
 @dataclass(frozen=True)
@@ -125,13 +131,15 @@ class _Judge:
 
     file: Path | str
     data: DataModule
-    task: Task | None = None
+    task: BoundTask | str | None = None
     outputs: Sequence[Output] | None = None
     asked: str | None = None
 
     def outputs_of(self, session: Session) -> tuple[Output, ...]:
-        """The graph's outputs where they are known, else the file's."""
+        """The graph's outputs where they are known, else the file's in the axes of a graph."""
         found = tuple(Output(info.name, info.shape) for info in session.outputs)
+        if self.outputs is None and channels_last(self.file):
+            return tuple(Output(one.name, channels_first(one.shape)) for one in found)
         if self.outputs is None:
             return found
         if len(self.outputs) != len(found):
@@ -140,27 +148,27 @@ class _Judge:
             )
         return tuple(self.outputs)
 
-    def task_for(self, session: Session) -> Task:
+    def task_for(self, session: Session) -> BoundTask:
         """The task that reads the right one of them."""
-        if self.task is not None:
+        if isinstance(self.task, BoundTask):
             return self.task
-        return load_task(self.data.task).bind(self.outputs_of(session), self.data, self.asked)
+        return bind_task(self.data, self.outputs_of(session), task=self.task, judge=self.asked)
 
     def values(self, session: Session, images: Array) -> list[Array]:
-        """All outputs for images [N, C, H, W], in the axes of the graph where these are known."""
+        """All outputs for images [N, C, H, W], in the axes of the graph: maps have their channels first."""
         info, last = session.inputs[0], channels_last(self.file)
         if np.dtype(info.dtype).kind in "iu" and info.scale is None and takes_pixels(self.data):
             images = np.round(images)  # resizing leaves pixels between two steps
         values = session.run_all(as_stored(images, info, last=last))
         if self.outputs is None:
-            return values
+            return [np.moveaxis(v, -1, 1) if last and v.ndim == 4 else v for v in values]
         return [as_graph(v, one.shape, last=last) for v, one in zip(values, self.outputs, strict=True)]
 
     def agree(self, target: Target, other: Target, split: SplitName, threads: int) -> bool:
         """Whether two targets give the same for the first images of a split.
 
-        That is: the task's statistics are the same for every image, and outputs differ by at most
-        `OUTPUTS_APART` of their range.
+        That is: the task's statistics are the same for every image, or differ by at most `OUTPUTS_APART` of
+        their range as the outputs may.
         """
         (batch,) = self.data.batches(split, COMPARED, augment=False, limit=COMPARED)
         made: list[list[Array]] = []
@@ -169,16 +177,19 @@ class _Judge:
             with each.session(self.file, threads) as session:
                 made.append(self.values(session, batch.inputs))
                 measured.append(self.task_for(session).measure(made[-1], batch.targets))
-        apart = max(
-            float(np.abs(one - two).max(initial=0.0)) / max(float(np.ptp(one)), 1e-30)
-            for one, two in zip(*made, strict=True)
-        )
-        same = np.array_equal(measured[0], measured[1])
+        apart = max(_apart(one, two) for one, two in zip(*made, strict=True))
+        same = _apart(*measured) <= OUTPUTS_APART  # of right and wrong that is: equal
         log.info(
             "%s and %s: outputs of %d images differ by at most %.2g of their range%s",
             target.spec, other.spec, len(batch.inputs), apart, "" if same else ", images fare unlike",
         )  # fmt: skip
         return same and apart <= OUTPUTS_APART
+
+
+def _apart(one: Array, two: Array) -> float:
+    """The largest difference of two arrays, as a share of the range of both."""
+    span = max(float(np.max((one, two))) - float(np.min((one, two))), 1e-30)
+    return float(np.abs(one - two).max(initial=0.0)) / span
 
 
 def whole_range(session: Session) -> Stated | None:

@@ -61,6 +61,11 @@ def as_graph(value: Array, shape: Shape, *, last: bool = True) -> Array:
     raise UsageError(f"the file returns {list(value.shape)} where the model returns {list(shape)}")
 
 
+def channels_first(shape: Shape) -> Shape:
+    """Shape in the axes of a graph of an output that a file holds channels last."""
+    return (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else shape
+
+
 def image_shape(session: Session) -> tuple[int, int, int]:
     """(C, H, W) of a session's one image input. Raises UsageError where it takes something else."""
     if len(session.inputs) != 1 or len(session.inputs[0].shape) != 4:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from mcc.data.interval import Interval, deviations_apart, paired_difference, paired_proportions
-from mcc.data.task import Statistics, Task
+from mcc.data.bound import BoundTask
+from mcc.data.interval import Z_95, Interval, deviations_apart
+from mcc.data.task import Score, Statistics
 from mcc.report.schema import StrategyResult
-from mcc.report.words import percent_words
+from mcc.report.words import value_words
 
-RESAMPLES = 1000  # of images, for metrics that are no mean of their images' scores
 SURPRISE = 3.0
 """Standard deviations by which the original scores better on the images for choices than on those of the
 test before that is called suspicious: by chance alone, one job in 700 sees it."""
@@ -24,44 +23,31 @@ class Pairs:
 
     Attributes:
         statistics: by the strategy's name, [images, ...] as the task measures them.
-        task: summarises them.
+        task: compares them.
     """
 
     statistics: Mapping[str, Statistics]
-    task: Task
+    task: BoundTask
 
     def difference(self, first: str, second: str) -> Interval:
-        """Metric of the strategy `first` less that of `second`, with its 95 % interval."""
-        one, other = self.statistics[first], self.statistics[second]
-        if self._is_mean(one) and self._is_mean(other):
-            shares = bool(np.isin(one, (0, 1)).all() and np.isin(other, (0, 1)).all())
-            return paired_proportions(one, other) if shares else paired_difference(one, other)
-        generator = np.random.Generator(np.random.PCG64(0))
-        drawn = [generator.integers(0, len(one), len(one)) for _ in range(RESAMPLES)]
-        found = [self._value(one[places]) - self._value(other[places]) for places in drawn]
-        low, high = np.quantile(found, [0.025, 0.975])
-        return Interval(self._value(one) - self._value(other), float(low), float(high))
-
-    def _value(self, statistics: Statistics) -> float:
-        return self.task.summarise(statistics).value
-
-    def _is_mean(self, statistics: Statistics) -> bool:
-        return statistics.ndim == 1 and abs(self._value(statistics) - float(statistics.mean())) < 1e-9
+        """By how much the strategy `first` is better than `second`, in the metric, with its 95 % interval."""
+        found = self.task.difference(self.statistics[first], self.statistics[second])
+        return found if self.task.metric.higher_is_better else Interval(-found.value, -found.high, -found.low)
 
     def filled_in(
         self, strategies: Sequence[StrategyResult], originals: Sequence[str], chosen: str
     ) -> tuple[StrategyResult, ...]:
-        """The strategies with `lost_points` from the better original and `behind_points` the chosen one."""
+        """The strategies with what they lost from the better original, and behind the chosen one."""
         best = max(
-            (s for s in strategies if s.name in originals and s.name in self.statistics),
-            key=lambda s: s.validation_accuracy or 0.0,
+            (s for s in strategies if s.name in originals and s.name in self.statistics and s.validation),
+            key=lambda s: s.validation.merit if s.validation else -math.inf,
             default=None,
         )
         return tuple(
             strategy.model_copy(
                 update={
-                    **({} if best is None else _points("lost", self.difference(best.name, strategy.name))),
-                    **_points("behind", self.difference(chosen, strategy.name)),
+                    **({} if best is None else self._lost("lost", best.name, strategy.name)),
+                    **self._lost("behind", chosen, strategy.name),
                 }
             )
             if strategy.name in self.statistics
@@ -69,12 +55,14 @@ class Pairs:
             for strategy in strategies
         )
 
+    def _lost(self, name: str, first: str, second: str) -> dict[str, object]:
+        found, metric = self.difference(first, second), self.task.metric
+        key = f"{name}_points" if metric.is_fraction else name
+        scale = metric.scale
+        return {key: scale * found.value, f"{name}_ci95": (scale * found.low, scale * found.high)}
 
-def _points(name: str, found: Interval) -> dict[str, object]:
-    return {f"{name}_points": 100 * found.value, f"{name}_ci95": (100 * found.low, 100 * found.high)}
 
-
-def memorised_words(validation: Statistics, test: Statistics, task: Task) -> str:
+def memorised_words(validation: Statistics, test: Statistics, task: BoundTask) -> str:
     """Why an original that scores far better on the validation images than on the test images is suspicious.
 
     Args:
@@ -83,11 +71,24 @@ def memorised_words(validation: Statistics, test: Statistics, task: Task) -> str
     Returns:
         A warning; empty where the two are not further apart than chance puts them.
     """
-    if validation.ndim != 1 or test.ndim != 1 or deviations_apart(validation, test) < SURPRISE:
+    on_validation, on_test = task.summarise(validation), task.summarise(test)
+    if _apart(validation, test, on_validation, on_test, task) < SURPRISE:
         return ""
-    before, after = (percent_words(task.summarise(found).value) for found in (validation, test))
+    metric = task.metric
+    before, after = (value_words(metric, score.value) for score in (on_validation, on_test))
+    scores = "scores" if metric.is_fraction else f"has a {metric.name} of"
     return (
-        f"The original scores {before} on the {len(validation):,} validation images and {after} on the "
+        f"The original {scores} {before} on the {len(validation):,} validation images and {after} on the "
         f"{len(test):,} test images: it was probably trained on the validation images, so that choices and "
         "losses here rest on what it has memorised. Give images it has not seen (val/) for them."
     )
+
+
+def _apart(validation: Statistics, test: Statistics, before: Score, after: Score, task: BoundTask) -> float:
+    """By how many standard deviations the metric is better on the validation images."""
+    sign = task.metric.merit(1.0)
+    if validation.ndim == test.ndim == 1 and math.isclose(float(validation.mean()), before.value):
+        return sign * deviations_apart(validation, test)
+    halves = [(score.high - score.low) / 2 / Z_95 for score in (before, after)]  # of any other metric
+    spread = math.hypot(*halves)
+    return sign * (before.value - after.value) / spread if spread else 0.0

@@ -7,8 +7,9 @@ import io
 import re
 from typing import Any
 
+from mcc.metric import Metric
 from mcc.report.schema import Report, StrategyResult
-from mcc.report.words import latency_words, percent_words
+from mcc.report.words import figure_words, latency_words
 
 LABEL_SHARE = 0.035  # of the plot's width and height: about the size of a two-digit label
 INCHES = (5.4, 3.7)  # 389 points wide: text of 12 points stays readable on a phone 390 pixels wide
@@ -25,11 +26,11 @@ TEXT, LINE, ACCENT, MUTED, BAD = COLOURS
 
 
 def pareto_svg(report: Report) -> str:
-    """Speed against validation accuracy of all strategies, numbered as in the table; "" without figures."""
+    """Speed against the validation metric of all strategies, numbered as in the table; "" without figures."""
     points = [
         (number, strategy)
         for number, strategy in enumerate(report.strategies, 1)
-        if strategy.cost is not None and strategy.validation_accuracy is not None
+        if strategy.cost is not None and strategy.validation is not None
     ]
     if not points:
         return ""
@@ -45,20 +46,18 @@ def pareto_svg(report: Report) -> str:
         figure = _draw(report, points)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(buffer.getvalue(), describe(report))
+    return _inline(buffer.getvalue(), f"Speed against {report.kind.name}", describe(report))
 
 
 def describe(report: Report) -> str:
     """The plot in words."""
     words: list[str] = []
     for number, strategy in enumerate(report.strategies, 1):
-        if strategy.cost is None or strategy.validation_accuracy is None:
+        if strategy.cost is None or strategy.validation is None:
             continue
         speed = latency_words(strategy.latency_us, strategy.model_cycles)
         marks = ", chosen" if strategy.chosen else ", on the front" if strategy.on_pareto_front else ""
-        words.append(
-            f"{number} {strategy.name}: {speed}, {percent_words(strategy.validation_accuracy)}{marks}"
-        )
+        words.append(f"{number} {strategy.name}: {speed}, {figure_words(strategy.validation)}{marks}")
     return "; ".join(words)
 
 
@@ -84,11 +83,11 @@ def _draw(report: Report, points: list[tuple[int, StrategyResult]]) -> Any:
     axes.grid(color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel(label, color=TEXT)
-    axes.set_ylabel("validation accuracy, %", color=TEXT)
+    axes.set_ylabel(_metric_label(report.kind), color=TEXT)
     axes.margins(0.12)
-    front = sorted((s.cost or 0.0, s.validation_accuracy or 0.0) for _, s in points if s.on_pareto_front)
+    front = sorted(_place(s, divisor) for _, s in points if s.on_pareto_front)
     if front:
-        axes.step([c / divisor for c, _ in front], [100 * a for _, a in front], where="post",
+        axes.step([cost for cost, _ in front], [value for _, value in front], where="post",
                   color=ACCENT, linewidth=1.4, alpha=0.7)  # fmt: skip
     limit = report.budget.time_limit(report.baseline.cost)
     if limit is not None:
@@ -102,8 +101,21 @@ def _draw(report: Report, points: list[tuple[int, StrategyResult]]) -> Any:
     return figure
 
 
+def _metric_label(metric: Metric) -> str:
+    """What stands beside the axis of the metric."""
+    unit = "%" if metric.is_fraction else metric.unit
+    way = "" if metric.higher_is_better else f" ({metric.direction})"
+    return f"validation {metric.name}{f', {unit}' if unit else ''}{way}"
+
+
+def _height(strategy: StrategyResult) -> float:
+    """The validation metric as it is drawn: fractions in percent."""
+    found = strategy.validation
+    return 0.0 if found is None else found.metric.scale * found.value
+
+
 def _place(strategy: StrategyResult, divisor: float) -> tuple[float, float]:
-    return (strategy.cost or 0.0) / divisor, 100 * (strategy.validation_accuracy or 0.0)
+    return (strategy.cost or 0.0) / divisor, _height(strategy)
 
 
 def _point(axes: Any, strategy: StrategyResult, divisor: float) -> None:
@@ -115,7 +127,7 @@ def _point(axes: Any, strategy: StrategyResult, divisor: float) -> None:
 def _together(points: list[tuple[int, StrategyResult]]) -> list[tuple[list[int], list[StrategyResult]]]:
     """Points whose labels would cover one another, so that they get one label."""
     costs = [s.cost or 0.0 for _, s in points]
-    scores = [s.validation_accuracy or 0.0 for _, s in points]
+    scores = [_height(s) for _, s in points]
     wide = (max(costs) - min(costs)) or 1.0
     high = (max(scores) - min(scores)) or 1.0
     groups: list[tuple[list[int], list[StrategyResult]]] = []
@@ -123,7 +135,7 @@ def _together(points: list[tuple[int, StrategyResult]]) -> list[tuple[list[int],
         for numbers, strategies in groups:
             first = strategies[0]
             across = abs((first.cost or 0.0) - (strategy.cost or 0.0)) / wide
-            up = abs((first.validation_accuracy or 0.0) - (strategy.validation_accuracy or 0.0)) / high
+            up = abs(_height(first) - _height(strategy)) / high
             if across < LABEL_SHARE and up < LABEL_SHARE:
                 numbers.append(number)
                 strategies.append(strategy)
@@ -140,7 +152,7 @@ def _label(axes: Any, numbers: list[int], strategies: list[StrategyResult], divi
                   textcoords="offset points", fontweight="bold" if chosen else "normal")  # fmt: skip
 
 
-def _inline(svg: str, description: str) -> str:
+def _inline(svg: str, title: str, description: str) -> str:
     """The bare `<svg>` element: no prologue, no metadata, page colours, a title and a description."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -151,6 +163,7 @@ def _inline(svg: str, description: str) -> str:
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r"font-family: [^;\"]+", "font-family: inherit", svg)
-    titles = f"<title>Speed against accuracy</title><desc>{html.escape(description)}</desc>"
+    title = html.escape(title)
+    titles = f"<title>{title}</title><desc>{html.escape(description)}</desc>"
     head, rest = svg.split(">", 1)
-    return f'{head} role="img" aria-label="Speed against accuracy of the strategies">{titles}{rest}'.strip()
+    return f'{head} role="img" aria-label="{title} of the strategies">{titles}{rest}'.strip()

@@ -15,6 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from mcc.budget import Budget
 from mcc.files import write_text
 from mcc.ir.json_file import read_model
+from mcc.metric import ACCURACY, Metric
+from mcc.report.figures import MetricFigure, as_figure
 
 SCHEMA = 1
 """Raised when a field changes its meaning; a reader refuses files of another number."""
@@ -98,8 +100,10 @@ class Result(Frozen):
     """Figures of one lowered file, run in the target's runtime.
 
     Attributes:
-        accuracy: the task's metric on the test split, 0 to 1; read once, after every choice was made.
+        accuracy: of classification, the metric on the test split, 0 to 1; read once, after every choice was
+            made.
         validation_accuracy: the same on the images for choices, which the network was not trained on.
+        metric, validation_metric: of every task, the same two with name, unit, direction and interval.
         latency_us: measured time; absent on simulators.
         model_cycles, instructions: modelled cycles and counted instructions of one inference, on simulators.
         size_bytes: of the file.
@@ -112,6 +116,8 @@ class Result(Frozen):
 
     accuracy: Share | None = None
     validation_accuracy: Share | None = None
+    metric: MetricFigure | None = None
+    validation_metric: MetricFigure | None = None
     latency_us: Latency | None = None
     model_cycles: Positive | None = None
     instructions: Count | None = None
@@ -126,6 +132,26 @@ class Result(Frozen):
         if self.latency_us is not None and self.model_cycles is not None:
             raise ValueError("a result is measured (latency_us) or simulated (model_cycles), not both")
         return self
+
+    @model_validator(mode="after")
+    def _one_metric(self) -> Self:
+        for share, figure in (
+            (self.accuracy, self.metric),
+            (self.validation_accuracy, self.validation_metric),
+        ):
+            if share is not None and figure is not None and share != figure.value:
+                raise ValueError(f"the accuracy {share:g} is not the {figure.name} {figure.value:g}")
+        return self
+
+    @property
+    def test(self) -> MetricFigure | None:
+        """The metric on the test split, whatever the task."""
+        return self.metric or as_figure(self.accuracy)
+
+    @property
+    def validation(self) -> MetricFigure | None:
+        """The metric on the images for choices, whatever the task."""
+        return self.validation_metric or as_figure(self.validation_accuracy)
 
     @property
     def cost(self) -> float | None:
@@ -148,9 +174,10 @@ class StrategyResult(Result):
         on_pareto_front: no other strategy is both as fast and as accurate and better in one of the two.
         keeps_budgets: each constraint asked for, and whether this strategy keeps it.
         chosen: whether this is the one that was delivered.
-        lost_points, lost_ci95: points of validation accuracy below the better of the originals, and the 95 %
-            interval of that on the same images, in pairs.
-        behind_points, behind_ci95: the same, below the one that was delivered.
+        lost_points, lost_ci95: points by which the validation metric is worse than the better original's, and
+            the 95 % interval of that on the same images, in pairs.
+        behind_points, behind_ci95: the same, than the one that was delivered.
+        lost, behind: in place of points, in the metric's unit where it is no fraction; so are the intervals.
         notes: sentences on what helped, what did not, and why.
     """
 
@@ -163,8 +190,10 @@ class StrategyResult(Result):
     keeps_budgets: dict[str, bool] = {}
     chosen: bool = False
     lost_points: float | None = None
+    lost: float | None = None
     lost_ci95: Interval | None = None
     behind_points: float | None = None
+    behind: float | None = None
     behind_ci95: Interval | None = None
     notes: tuple[str, ...] = ()
 
@@ -259,13 +288,14 @@ class Report(Frozen):
 
     Attributes:
         model, data: what was compressed, on what data (without paths, so that a report can be shared).
-        metric: the task's metric that `accuracy` holds, e.g. `top-1 accuracy`.
+        metric: name of the task's metric, e.g. `top-1 accuracy`.
         target, baseline, compressed: where, the model as it came, and what was delivered.
         speedup, speedup_ci95: ratio of medians of interleaved runs, and its 95 % interval.
         predicted_latency_us, predicted_model_cycles: of the delivered model, before it was first timed.
         budget, met: as asked, and whether each constraint is kept.
         accuracy_reference: validation accuracy from which loss is counted: the better of the original and
             the original given the same extra training.
+        metric_reference: the same of every task, in the metric's unit.
         validation_images, test_images: sizes of the splits.
         chosen_on: where the validation images come from, in words.
         strategies: everything tried.
@@ -297,6 +327,7 @@ class Report(Frozen):
     budget: Budget = Budget()
     met: dict[str, bool] = {}
     accuracy_reference: Share | None = None
+    metric_reference: float | None = None
     validation_images: Count = 0
     test_images: Count = 0
     chosen_on: str = ""
@@ -329,6 +360,18 @@ class Report(Frozen):
     def simulated(self) -> bool:
         """Whether speed is a model's figure and not a measured time."""
         return self.baseline.latency_us is None
+
+    @property
+    def kind(self) -> Metric:
+        """Name, unit and direction of the metric that the results hold."""
+        found = (figure for s in self.strategies for figure in (s.validation, s.test) if figure is not None)
+        first = next(found, None)
+        return ACCURACY if first is None else first.metric
+
+    @property
+    def reference(self) -> float | None:
+        """Validation metric from which loss is counted."""
+        return self.accuracy_reference if self.metric_reference is None else self.metric_reference
 
     @property
     def chosen(self) -> StrategyResult | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mcc.budget import CONSTRAINTS
+from mcc.metric import ACCURACY
 from mcc.report.schema import Result, StrategyResult
-from mcc.report.words import bytes_words, latency_words, percent_words
+from mcc.report.words import bytes_words, constraint_label, figure_words, latency_words
 
 STRATEGY_HEADERS = (
     "strategy", "validation", "test", "latency", "speed-up", "size", "memory", "Pareto", "budgets", "chosen",
@@ -25,7 +25,8 @@ def speedup_of(baseline: Result, strategy: StrategyResult) -> float | None:
 
 def budget_marks(strategy: StrategyResult) -> str:
     """`kept`, or the constraints that are not."""
-    missed = [CONSTRAINTS[name].label for name, held in strategy.keeps_budgets.items() if not held]
+    metric = strategy.validation.metric if strategy.validation else ACCURACY
+    missed = [constraint_label(name, metric) for name, held in strategy.keeps_budgets.items() if not held]
     if not strategy.keeps_budgets:
         return "–"
     return "kept" if not missed else f"not {', '.join(missed)}"
@@ -40,8 +41,8 @@ def strategy_rows(strategies: Sequence[StrategyResult], baseline: Result) -> lis
         rows.append(
             [
                 strategy.name,
-                percent_words(strategy.validation_accuracy),
-                percent_words(strategy.accuracy),
+                figure_words(strategy.validation),
+                figure_words(strategy.test),
                 latency_words(strategy.latency_us, strategy.model_cycles),
                 "–" if speedup is None else f"{speedup:.2f}x",
                 bytes_words(strategy.size_bytes),

@@ -5,17 +5,22 @@ Every sentence is derived from the figures of the report, so that the words cann
 
 from __future__ import annotations
 
-from mcc.budget import CONSTRAINTS, Budget
+from mcc.budget import Budget
+from mcc.report.figures import MetricFigure
 from mcc.report.schema import Report, StrategyResult
 from mcc.report.tables import speedup_of
 from mcc.report.words import (
     bytes_words,
+    constraint_label,
     constraint_words,
     cycles_words,
+    figure_words,
+    is_nothing,
     latency_words,
-    percent_words,
-    points_words,
+    loss_words,
+    number_words,
     time_words,
+    value_words,
 )
 
 EVEN = "uniform-width"
@@ -24,10 +29,6 @@ EVEN = "uniform-width"
 
 NOTHING = 0.05
 """A speed-up within 5 % of one is called none: below that, a user notices nothing."""
-
-
-TWO_DIGITS = 0.005
-"""Points below which two digits show 0.00."""
 
 
 def headline(report: Report) -> str:
@@ -51,26 +52,37 @@ def _share_gain(report: Report) -> str:
 
 
 def _price(report: Report) -> str:
+    metric = report.kind
     if report.at_chance:
-        return "and what that costs in accuracy is not known, for the original is not above chance"
-    before, after = report.baseline.accuracy, report.compressed.accuracy
-    where = "test"
+        level = "above" if metric.higher_is_better else "better than"
+        return f"and what that costs in {metric.name} is not known, for the original is not {level} chance"
+    before, after, where = report.baseline.test, report.compressed.test, "test"
     if before is None or after is None:
-        before, after = report.baseline.validation_accuracy, report.compressed.validation_accuracy
-        where = "validation"
+        before, after, where = report.baseline.validation, report.compressed.validation, "validation"
     if before is None or after is None:
-        return "at a cost in accuracy that was not measured"
-    points = 100 * (before - after)
-    if abs(points) < TWO_DIGITS:
-        return f"at no loss of {where} accuracy"
-    if points < 0:
-        return f"and {points_words(-points)} of {where} accuracy gained"
-    return f"for {points_words(points)} of {where} accuracy"
+        return f"at a cost in {metric.name} that was not measured"
+    lost = metric.lost(before.value, after.value)
+    if is_nothing(metric, lost, before.value):
+        return (
+            f"at no loss of {where} {metric.name}" if metric.higher_is_better else _same(where, metric.name)
+        )
+    amount = loss_words(metric, abs(lost))
+    if not metric.higher_is_better:
+        return f"and its {where} {metric.name} is {amount} {'higher' if lost > 0 else 'lower'}"
+    return (
+        f"and {amount} of {where} {metric.name} gained"
+        if lost < 0
+        else f"for {amount} of {where} {metric.name}"
+    )
+
+
+def _same(where: str, name: str) -> str:
+    return f"and its {where} {name} is no higher"
 
 
 def verdicts(report: Report) -> tuple[str, ...]:
-    """The verdict in sentences: headline, speed, size and memory, accuracy, budgets, prediction, the rest."""
-    sentences = [headline(report), _speed(report), _size(report), _accuracy(report), _budgets(report)]
+    """The verdict in sentences: headline, speed, size and memory, metric, budgets, prediction, the rest."""
+    sentences = [headline(report), _speed(report), _size(report), _metric(report), _budgets(report)]
     sentences += [_prediction(report), _family(report)]
     sentences += [_unhelpful(report, strategy) for strategy in report.strategies]
     return tuple(sentence for sentence in sentences if sentence)
@@ -103,34 +115,52 @@ def _size(report: Report) -> str:
     return text + "."
 
 
-def _accuracy(report: Report) -> str:
-    before, after = report.baseline.accuracy, report.compressed.accuracy
+def _metric(report: Report) -> str:
+    """What the metric was and is, on the test images and against the reference on the validation images."""
+    before, after, metric = report.baseline.test, report.compressed.test, report.kind
     if before is None or after is None:
         return ""
     images = f" on {report.test_images:,} test images" if report.test_images else ""
-    text = f"The {report.metric}{images} is {percent_words(after)}{_sure(report, after)} instead of "
-    text += percent_words(before)
-    valid, reference = report.compressed.validation_accuracy, report.accuracy_reference
+    text = f"The {report.metric}{images} is {figure_words(after)}{_sure(report, after)} instead of "
+    text += figure_words(before)
+    valid, reference = report.compressed.validation, report.reference
     if valid is not None and reference is not None:
-        lost = 100 * (reference - valid)
-        word = f"{points_words(abs(lost))} {'lost' if lost > 0 else 'gained'}"
-        word = word if abs(lost) >= TWO_DIGITS else "nothing lost"
+        lost = metric.lost(reference, valid.value)
+        word = f"{loss_words(metric, abs(lost))} {_lost_word(report, lost)}"
+        word = "nothing lost" if is_nothing(metric, lost, reference) else word
         text += f"; on the validation images, {word} against the best the original reaches, trained on or not"
         chosen = report.chosen
         if chosen is not None and chosen.lost_ci95 is not None:
             low, high = chosen.lost_ci95
-            text += f" (lost in pairs on the same images: 95 % interval {low:+.2f} to {high:+.2f} points)"
-    return text + "."
+            text += f" (lost in pairs on the same images: 95 % interval {_ends(report, low, high)})"
+    return text + (". Lower is better." if not metric.higher_is_better else ".")
 
 
-def _sure(report: Report, accuracy: float) -> str:
-    """The 95 % interval of a test accuracy in words; nothing where the number of images is not known."""
-    if not report.test_images:
+def _lost_word(report: Report, lost: float) -> str:
+    if report.kind.higher_is_better:
+        return "lost" if lost > 0 else "gained"
+    return "more" if lost > 0 else "less"
+
+
+def _ends(report: Report, low: float, high: float) -> str:
+    """Both ends of an interval of a loss, with signs and the unit."""
+    if report.kind.is_fraction:
+        return f"{low:+.2f} to {high:+.2f} points"
+    signed = [f"{'-' if end < 0 else '+'}{number_words(abs(end))}" for end in (low, high)]
+    return f"{signed[0]} to {signed[1]} {report.kind.unit}".strip()
+
+
+def _sure(report: Report, figure: MetricFigure) -> str:
+    """The 95 % interval of a test metric in words; nothing where it is not known."""
+    low, high = figure.low, figure.high
+    if (low is None or high is None) and figure.name == "accuracy" and report.test_images:
+        from mcc.data.interval import wilson
+
+        found = wilson(round(figure.value * report.test_images), report.test_images)
+        low, high = found.low, found.high
+    if low is None or high is None:
         return ""
-    from mcc.data.interval import wilson
-
-    found = wilson(round(accuracy * report.test_images), report.test_images)
-    return f" (95 % interval {percent_words(found.low)} to {percent_words(found.high)})"
+    return f" (95 % interval {value_words(figure.metric, low)} to {value_words(figure.metric, high)})"
 
 
 def _budgets(report: Report) -> str:
@@ -170,13 +200,13 @@ def _family(report: Report) -> str:
         return ""
     if not even.keeps_all:
         return "No network narrowed evenly that was tried keeps the budgets." if even.keeps_budgets else ""
-    theirs, ours = even.validation_accuracy, chosen.validation_accuracy
+    theirs, ours, name = even.validation, chosen.validation, report.kind.name
     if theirs is None or ours is None or even.behind_ci95 is None:
         return ""
-    figures = f"narrowed evenly and trained alike, it keeps the budgets at {percent_words(theirs)}"
+    figures = f"narrowed evenly and trained alike, it keeps the budgets at {figure_words(theirs)}"
     if even.behind_ci95[0] <= 0:  # the same images do not tell them apart
-        return f"A narrower network of the same family would do as well: {figures} validation accuracy."
-    instead = f"validation accuracy, not {percent_words(ours)}"
+        return f"A narrower network of the same family would do as well: {figures} validation {name}."
+    instead = f"validation {name}, not {figure_words(ours)}"
     return f"A narrower network of the same family does less well: {figures} {instead}."
 
 
@@ -190,7 +220,8 @@ def _unhelpful(report: Report, strategy: StrategyResult) -> str:
         return f"{strategy.name}: slower than the original here, {speedup:.2f}x. {notes}".strip()
     if speedup < 1 + NOTHING:
         return f"{strategy.name}: no faster than the original here, {speedup:.2f}x. {notes}".strip()
-    missed = [CONSTRAINTS[name].label for name, held in strategy.keeps_budgets.items() if not held]
+    kept = strategy.keeps_budgets
+    missed = [constraint_label(name, report.kind) for name, held in kept.items() if not held]
     if not missed:
         return f"{strategy.name}: {notes}" if notes else ""
     return (

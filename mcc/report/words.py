@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 
 from mcc.budget import CONSTRAINTS, Budget
+from mcc.metric import Metric
+from mcc.report.figures import MetricFigure
 from mcc.report.schema import Latency
+
+DIGITS = 4  # of a metric that is no fraction
+TWO_DIGITS = 0.005
+"""Points below which two digits show 0.00."""
 
 
 def _scaled(value: float, steps: tuple[tuple[float, str], ...], digits: int) -> str:
@@ -62,6 +68,42 @@ def percent_words(share: float | None, places: int = 2) -> str:
 def points_words(points: float) -> str:
     """`0.40 points`."""
     return f"{points:.2f} point{'' if abs(points) == 1 else 's'}"
+
+
+def number_words(value: float) -> str:
+    """`3.142`, `0.0002718`, `1.200e+07`: four significant digits."""
+    return f"{value:.{DIGITS}g}" if value else "0"
+
+
+def value_words(metric: Metric, value: float | None) -> str:
+    """A metric's value: `91.25 %`, `3.142 px`; a dash where there is no figure."""
+    if value is None or metric.is_fraction:
+        return percent_words(value)
+    return f"{number_words(value)} {metric.unit}".strip()
+
+
+def figure_words(figure: MetricFigure | None) -> str:
+    """The value of a metric; a dash where there is none."""
+    return "–" if figure is None else value_words(figure.metric, figure.value)
+
+
+def loss_words(metric: Metric, amount: float) -> str:
+    """A difference of two values: `0.40 points`, `0.12 px`."""
+    if metric.is_fraction:
+        return points_words(amount)
+    return f"{number_words(amount)} {metric.unit}".strip()
+
+
+def is_nothing(metric: Metric, lost: float, reference: float) -> bool:
+    """Whether a loss is too small to be told: it would be shown as 0.00 points."""
+    return abs(lost) < TWO_DIGITS * metric.whole(reference) / 100
+
+
+def constraint_label(name: str, metric: Metric) -> str:
+    """What a limit is about, in a sentence."""
+    if name != "max_drop":
+        return CONSTRAINTS[name].label
+    return f"{metric.name} lost" if metric.higher_is_better else f"{metric.name} added"
 
 
 def latency_words(latency: Latency | None, model_cycles: float | None = None) -> str:

@@ -15,7 +15,7 @@ from mcc.analysis.pointwise import pointwise
 from mcc.ir.graph import Graph, operand
 from mcc.ir.notes import shape_of
 from mcc.search.importance import LossFunction, taylor_scores
-from mcc.search.probes import Probe, ProbeFile, Runner, Subject, one_by_one
+from mcc.search.probes import Divergence, Probe, ProbeFile, Runner, Subject, one_by_one
 from mcc.search.sensitivity import NARROW_SHARE, REFERENCE_SHARE, Sensitivities, kept
 from mcc.search.space import SPARSITIES, rank_levels
 
@@ -36,7 +36,6 @@ class Wanted:
         block: output channels that share a pattern of zeros.
         integer: nodes of the deployment form that can run on integers; none: precision is not in question.
         pairs: groups that meet in a layer, two at a time.
-        judged: place of the output whose divergence counts.
     """
 
     low_rank: bool = True
@@ -44,7 +43,6 @@ class Wanted:
     block: int = 1
     integer: tuple[str, ...] = ()
     pairs: bool = True
-    judged: int = 0
 
 
 def images_for(shape: tuple[int, ...]) -> int:
@@ -56,6 +54,7 @@ def measure_sensitivities(
     graph: Graph,
     batches: Sequence[tuple[Tensor, Tensor]],
     loss: LossFunction,
+    divergence: Divergence,
     *,
     images: int | None = None,
     wanted: Wanted | None = None,
@@ -69,6 +68,7 @@ def measure_sensitivities(
         graph: the network as captured (batch norm in it or folded).
         batches: inputs and targets from training data, for the Taylor scores.
         loss: of outputs and targets.
+        divergence: of outputs from those of the network as it is.
         images: number of images on which decisions are measured; by the size of an image if None.
         known: file of what was measured of this very network on these images; it grows as this goes on.
         runner: makes the probes.
@@ -81,7 +81,7 @@ def measure_sensitivities(
     groups = analysis.prunable()
     order = {g.name: _order(g, scores) for g in groups}
     few = x[: images or images_for(tuple(x.shape))]
-    subject = Subject(graph, few, order, wanted.block, wanted.integer, judged=wanted.judged)
+    subject = Subject(graph, few, order, divergence, wanted.block, wanted.integer)
     probes = probes_for(subject, analysis, wanted)
     file = ProbeFile(known)
     fresh = [probe for probe in probes if str(probe) not in file.known]

@@ -7,11 +7,13 @@
     pair    two groups that meet in a layer, both at half of their channels
 
 Each changes a copy of the network and compares its outputs with the original's, on images of the training
-data, before any repair: the mean Kullback-Leibler divergence in nats.
+data, before any repair, by the divergence of the network's task: of classes, the mean Kullback-Leibler
+divergence in nats. Workers know no tasks: they give the outputs, and these are compared here.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import math
@@ -22,8 +24,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
 from mcc.analysis.channel_groups import analyse_channels
@@ -31,6 +32,7 @@ from mcc.analysis.low_rank import factors
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.shrink import mask_out
 from mcc.analysis.thinning import thin
+from mcc.errors import NotFiniteError
 from mcc.files import write_text
 from mcc.ir.graph import Graph, calls, constant, copy_graph, operand, run, set_constant
 from mcc.ir.notes import SparseNote, annotate
@@ -44,8 +46,11 @@ from mcc.search.sensitivity import REFERENCE_SHARE, kept
 
 log = logging.getLogger(__name__)
 
+Divergence = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+"""How far outputs are from a reference, a scalar; see `mcc.data.Task.divergence`."""
+
 Kind = Literal["width", "rank", "sparse", "noise", "pair"]
-LEAST = 1e-9  # nats: what a probe that changes nothing costs, so that nothing is free
+LEAST = 1e-9  # of the divergence: what a probe that changes nothing costs, so that nothing is free
 RANGE_BATCH = 32
 
 
@@ -67,12 +72,6 @@ class Probe:
         return f"{self.kind} {' '.join(self.names)} {self.level:g}"
 
 
-def divergence(outputs: Sequence[Tensor], reference: Sequence[Tensor], judged: int = 0) -> float:
-    """Mean KL(reference || outputs) of the softmax over axis 1, in nats, of the output that is judged."""
-    left, right = (F.log_softmax(values[judged].double(), 1) for values in (outputs, reference))
-    return float(F.kl_div(left, right, log_target=True, reduction="batchmean"))
-
-
 @dataclass(frozen=True)
 class Subject:
     """The network under test, and the images it is tested on.
@@ -81,21 +80,21 @@ class Subject:
         graph: as captured.
         x: inputs [N, ...].
         order: for each group, its channels from the least to the most important, as places in its classes.
+        divergence: of outputs from a reference, as the task has it.
         block: output channels that share a pattern of zeros.
         integer: nodes of the deployment form that can run on integers, where that is asked.
         base: channels that stay in groups that are narrowed already, in `width` probes of other groups.
         teacher: outputs that divergence is counted from; those of `graph` if None.
-        judged: place of the output whose divergence counts.
     """
 
     graph: Graph
     x: Tensor
     order: dict[str, tuple[int, ...]]
+    divergence: Divergence
     block: int = 1
     integer: tuple[str, ...] = ()
     base: dict[str, int] = field(default_factory=lambda: {})
     teacher: tuple[Tensor, ...] | None = None
-    judged: int = 0
 
     @cached_property
     def _analysis(self) -> Any:
@@ -119,9 +118,20 @@ class Subject:
         return precision_regions(self._deployed, self.integer)
 
     def measure(self, probe: Probe) -> float:
-        """Divergence of the network with that one decision taken, in nats; at least `LEAST`."""
+        """Divergence of the network with that one decision taken; at least `LEAST`."""
+        return self.loss_of(probe, self.outputs(probe))
+
+    def outputs(self, probe: Probe) -> tuple[Tensor, ...]:
+        """What the network with that one decision taken makes of the images."""
         changed = self._quantised(probe) if probe.kind == "noise" else self._changed(probe)
-        return max(divergence(run(changed, self.x), self._reference, self.judged), LEAST)
+        return run(changed, self.x)
+
+    def loss_of(self, probe: Probe, outputs: Sequence[Tensor]) -> float:
+        """Divergence of these outputs of a probe. Raises NotFiniteError where it is no number."""
+        found = float(self.divergence(outputs, self._reference))
+        if math.isnan(found):
+            raise NotFiniteError("the divergence is not a number", where=f"probe {probe}")
+        return max(found, LEAST)
 
     def _changed(self, probe: Probe) -> Graph:
         private = copy_graph(self.graph)
@@ -166,19 +176,21 @@ class Subject:
         folder.mkdir(parents=True, exist_ok=True)
         save_graph(self.graph, folder / "graph.mcc")
         save_file({"x": self.x.contiguous()}, folder / "images.safetensors")
-        content = {
-            "order": self.order, "block": self.block, "integer": self.integer, "judged": self.judged,
-        }  # fmt: skip
+        content = {"order": self.order, "block": self.block, "integer": self.integer, "base": self.base}
         write_text(folder / "subject.json", json.dumps(content))
 
     @staticmethod
     def load(folder: Path) -> Subject:
-        """Read what `save` wrote."""
+        """Read what `save` wrote, to make outputs with it: divergence and teacher stay where they were."""
         raw: dict[str, Any] = json.loads((folder / "subject.json").read_text(encoding="utf-8"))
         order = {name: tuple(places) for name, places in raw["order"].items()}
         x = load_file(folder / "images.safetensors")["x"]
         graph, integer = load_graph(folder / "graph.mcc"), tuple(raw["integer"])
-        return Subject(graph, x, order, raw["block"], integer, judged=raw["judged"])
+        return Subject(graph, x, order, _elsewhere, raw["block"], integer, dict(raw["base"]))
+
+
+def _elsewhere(outputs: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
+    raise NotImplementedError("outputs are compared by the process that asks for them")
 
 
 @cache
@@ -187,8 +199,16 @@ def _subject_in(folder: Path) -> Subject:
 
 
 def measure_there(folder: Path, piece: dict[str, Any]) -> dict[str, Any]:
-    """One probe in a worker: `piece` holds the fields of a `Probe`; the result is under `loss`."""
-    return {"loss": _subject_in(folder).measure(Probe(piece["kind"], tuple(piece["names"]), piece["level"]))}
+    """One probe in a worker: `piece` holds the fields of a `Probe`; the result is under `outputs`."""
+    made = _subject_in(folder).outputs(Probe(piece["kind"], tuple(piece["names"]), piece["level"]))
+    tensors = {str(place): value.detach().contiguous() for place, value in enumerate(made)}
+    return {"outputs": base64.b64encode(save(tensors)).decode("ascii")}
+
+
+def outputs_in(result: dict[str, Any]) -> tuple[Tensor, ...]:
+    """The outputs that `measure_there` gave."""
+    tensors = load(base64.b64decode(result["outputs"]))
+    return tuple(tensors[str(place)] for place in range(len(tensors)))
 
 
 class ProbeFile:
@@ -257,6 +277,6 @@ def by_crew(crew: Crew) -> Runner:
         with tempfile.TemporaryDirectory(prefix="mcc-probes-") as folder:
             subject.save(Path(folder))
             for index, result in crew.run(f"{__name__}:measure_there", Path(folder), pieces):
-                done(probes[index], float(result["loss"]))
+                done(probes[index], subject.loss_of(probes[index], outputs_in(result)))
 
     return measure

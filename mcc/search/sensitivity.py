@@ -1,4 +1,4 @@
-"""What each single decision costs, in nats of distillation loss; measured by `mcc.search.probes`."""
+"""What each single decision costs, in divergence of the outputs; measured by `mcc.search.probes`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mcc.search.importance import removal_costs
 
 REFERENCE_SHARE = 0.5  # of a group's width at which its cost is measured
 NARROW_SHARE = 0.25  # where it is measured again: there the scores alone are 1.5 to 4 times too low
-LEAST = 1e-9  # nats: what a narrower group costs more at the very least
+LEAST = 1e-9  # of the divergence: what a narrower group costs more at the very least
 LEAST_STEP = 1e-3  # by which a narrower group costs more, at least, whatever was measured
 
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """Costs of single decisions, in nats of distillation loss.
+    """Costs of single decisions, in the divergence that the network's task defines (of classes, nats).
 
     Attributes:
         order: for each group, its channels from the least to the most important, as (producer, index) places.

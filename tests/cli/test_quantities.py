@@ -13,7 +13,7 @@ from mcc.quantities import (
     LatencyLimit,
     parse_duration,
     parse_latency,
-    parse_points,
+    parse_loss,
     parse_ratio,
     parse_shape,
     parse_size,
@@ -60,8 +60,8 @@ def test_ratios_durations_points_and_shapes() -> None:
     assert parse_ratio("2x") == parse_ratio("2") == parse_ratio("2.0 ×") == 2.0
     assert parse_duration("5min") == 300
     assert parse_duration("90s") == 90
-    assert parse_points("0") == 0
-    assert parse_points("1.0") == 1.0
+    assert parse_loss("0") == 0
+    assert parse_loss("1.0") == 1.0
     assert parse_shape("1,3,224,224") == parse_shape("1x3x224x224") == (1, 3, 224, 224)
 
 
@@ -80,9 +80,9 @@ def test_ratios_durations_points_and_shapes() -> None:
         (parse_size, "0.1B", "less than one byte"),
         (parse_ratio, "2y", "unknown unit"),
         (parse_ratio, "nan", "is not a speed-up"),
-        (parse_points, "nan", "between 0 and 100"),
-        (parse_points, "-1", "between 0 and 100"),
-        (parse_points, "much", "is no number"),
+        (parse_loss, "nan", "between 0 and 100"),
+        (parse_loss, "-1", "between 0 and 100"),
+        (parse_loss, "much", "is no number"),
         (parse_duration, "5", "has no unit"),
         (parse_shape, "1,3,0,224", "is no shape"),
         (parse_shape, "1,,3", "is no shape"),
@@ -98,7 +98,7 @@ def test_nonsense_is_refused_with_an_example(parse: Callable[[str], Any], text: 
 
 @given(st.text(max_size=12))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    for parse in (parse_latency, parse_size, parse_ratio, parse_duration, parse_points, parse_shape):
+    for parse in (parse_latency, parse_size, parse_ratio, parse_duration, parse_loss, parse_shape):
         try:
             parse(text)
         except UsageError:

@@ -25,7 +25,7 @@ from mcc.compress.outcome import Outcome, reach
 from mcc.compress.planning import Planner
 from mcc.compress.speed import Speed
 from mcc.compress.work import Work
-from mcc.data import load_data
+from mcc.data import load_data, load_task
 from mcc.errors import DataError, UsageError, VerificationError
 from mcc.frontend import load
 from mcc.ir.graph import inputs
@@ -424,7 +424,7 @@ def test_one_image_of_another_class_is_held_against_more_images(
     graph = quantise(float_graph, Regime("int8"), (torch.from_numpy(images),))
     outcome = Outcome("joint", Structure(), graph, write_tflite(graph, tmp_path / "model.tflite"))
     target = get_target("litert-host")
-    request, task = SimpleNamespace(threads=1), SimpleNamespace(output=0)
+    request, task = SimpleNamespace(threads=1), load_task()
     job: Any = SimpleNamespace(data=load_data("digits"), target=target, request=request, task=task)
     if delivered:
         assert "287 images" in summary.check_file(job, outcome)["integer simulator"]

@@ -99,27 +99,35 @@ def test_tasks_are_found_by_their_file() -> None:
 NEWCOMER = '''
 """Brightness: whether the mean of an output is near its target."""
 from dataclasses import dataclass
-import torch
-from mcc.data.task import Score
+from mcc.data import Metric, Task
 
 @dataclass(frozen=True)
-class Brightness:
+class Brightness(Task):
     name: str = "brightness"
-    metric: str = "closeness"
-    output: int = 0
+    metric: Metric = Metric("closeness")
 
-    def bind(self, outputs, data, asked=None): return self
-    def chance(self, statistics, targets, class_names, population): return None
     def loss(self, outputs, targets): return ((outputs[0].mean(1) - targets) ** 2).mean()
-    def distillation_loss(self, outputs, teacher, targets): return self.loss(outputs, targets)
+    def divergence(self, outputs, reference): return ((outputs[0] - reference[0]) ** 2).mean()
     def measure(self, outputs, targets): return 1 / (1 + abs(outputs[0].mean(1) - targets))
-    def summarise(self, statistics):
-        return Score(self.metric, statistics.mean(), statistics.min(), statistics.max(), len(statistics))
-    def agreement(self, outputs, reference): return outputs[0].mean(1) == reference[0].mean(1)
-    def postprocess(self, outputs, class_names, top=1): return []
+    def chance(self, statistics, targets, class_names, population): return None
+
+class Nameless(Brightness):
+    name: str = ""
 
 TASK = Brightness()
+NAMELESS = Nameless(name="")
 LAME = object()
+
+class Unlike:
+    name, metric, loss, divergence, measure, chance = "unlike", 1, 1, 1, 1, 1
+
+UNLIKE = Unlike()
+
+def factory():
+    return Brightness(metric=Metric("nearness"))
+
+def broken():
+    raise KeyError("no such thing")
 '''
 
 
@@ -127,8 +135,23 @@ def test_a_newcomer_adds_a_task_in_one_file(tmp_path: Path) -> None:
     file = tmp_path / "brightness.py"
     file.write_text(NEWCOMER)
     task = load_task(f"{file}:TASK")
-    assert task.summarise(task.measure([LOGITS], LABELS)).count == 4
-    with pytest.raises(
-        UsageError, match="lacks agreement, bind, chance, distillation_loss, loss, measure, metric, name"
-    ):
-        load_task(f"{file}:LAME")
+    score = task.summarise(task.measure([LOGITS], LABELS))
+    assert (score.metric, score.count) == ("closeness", 4)
+    assert score.low < score.value < score.high
+    assert load_task(f"{file}:factory").metric.name == "nearness"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("LAME", "lacks chance, divergence, loss, measure, metric, name"),
+        ("UNLIKE", "is Unlike, which does not inherit from mcc.data.Task"),
+        ("NAMELESS", "has no name"),
+        ("broken", r"cannot be made \(KeyError: 'no such thing' \(brightness.py:\d+\)\)"),
+    ],
+)
+def test_what_is_no_task_is_told_what_it_lacks(name: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "brightness.py"
+    file.write_text(NEWCOMER)
+    with pytest.raises(UsageError, match=said):
+        load_task(f"{file}:{name}")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mcc.budget import Budget
 from mcc.errors import ConstraintError
-from mcc.report.choose import accuracy_reference, check_budget, choose, mark, pareto_front
+from mcc.report.choose import check_budget, choose, mark, metric_reference, pareto_front
 from mcc.report.schema import StrategyResult
 from tests.report.examples import pairs, strategy
 
@@ -130,8 +130,8 @@ def test_size_and_memory_at_the_limit_are_kept() -> None:
 
 def test_loss_is_counted_from_the_better_original() -> None:
     trained = strategy("original-trained", accuracy=0.93, us=1000.0)
-    assert accuracy_reference([ORIGINAL, trained], ["original", "original-trained"]) == 0.93
-    assert accuracy_reference([], ["original"]) is None
+    assert metric_reference([ORIGINAL, trained], ["original", "original-trained"]) == 0.93
+    assert metric_reference([], ["original"]) is None
     candidate = strategy("c", accuracy=0.915, us=400.0)
     assert not check_budget(candidate, Budget(max_drop=1.0), baseline=ORIGINAL, reference=0.93)["max_drop"]
     assert check_budget(candidate, Budget(max_drop=1.5), baseline=ORIGINAL, reference=0.93)["max_drop"]

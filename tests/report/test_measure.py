@@ -120,7 +120,7 @@ def test_a_file_whose_outputs_are_no_classes_is_not_evaluated(tmp_path: Path) ->
     """A detector of somebody else's, say."""
     b = GraphBuilder()
     path = lowered(b.finish(b.relu(b.input("x", (1, 3, 32, 32)))), tmp_path, "tflite")
-    said = r"has 10 classes, and no output .* has a score for each \(0: relu \[1, 32, 32, 3\]\)"
+    said = r"has 10 classes, and no output .* has a score for each \(0: relu \[1, 3, 32, 32\]\)"
     with pytest.raises(DataError, match=said):
         evaluate_file(LITERT, path, load_data("digits", input_shape=(1, 3, 32, 32)))
 

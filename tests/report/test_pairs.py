@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mcc.data import load_task
+from mcc.data import Task, load_task
+from mcc.data.classification import Classification
 from mcc.data.interval import deviations_apart, paired_proportions
 from mcc.report.pairs import Pairs, memorised_words
 from tests.report import examples
@@ -67,10 +68,11 @@ def test_losses_are_counted_in_pairs_from_the_better_original() -> None:
 
 
 def test_a_metric_that_is_no_mean_is_compared_by_resampling() -> None:
-    class Ratio:
-        def summarise(self, statistics: np.ndarray) -> Any:
-            value = statistics[:, 0].sum() / statistics[:, 1].sum()
-            return type("Score", (), {"value": value})
+    class Ratio(Classification):
+        def figure(self, statistics: np.ndarray) -> float:
+            return float(statistics[:, 0].sum() / statistics[:, 1].sum())
+
+        difference = Task.difference
 
     task: Any = Ratio()
     hits = (np.arange(200) % 10 > 0).astype(float)

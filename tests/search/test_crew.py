@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from mcc.analysis.channel_groups import analyse_channels
+from mcc.data.classification import TASK
 from mcc.errors import MccError, UsageError
 from mcc.search.crew import Crew, Piece, ProcessCrew, RayCrew, make_crew, perform
 from mcc.search.measuring import Wanted, measure_sensitivities
-from mcc.search.probes import Probe, Subject, by_crew, measure_there, one_by_one
+from mcc.search.probes import Probe, Subject, by_crew, measure_there, one_by_one, outputs_in
 from tests.search.test_probes import IMAGES, _loss, batches, images
 from tests.search.test_problem import network
 
@@ -69,12 +70,20 @@ def left_behind() -> set[Path]:
 def test_processes_and_ray_measure_what_serial_work_does(on_ray: RayCrew) -> None:
     wanted = Wanted(low_rank=False, pairs=False)
     found = [
-        measure_sensitivities(network("gated"), batches(), _loss, images=IMAGES, wanted=wanted, runner=runner)
+        measure_sensitivities(
+            network("gated"), batches(), _loss, TASK.divergence, images=IMAGES, wanted=wanted, runner=runner
+        )
         for runner in (one_by_one, by_crew(ProcessCrew(2)))
     ]
     before = left_behind()
     third = measure_sensitivities(
-        network("gated"), batches(), _loss, images=IMAGES, wanted=wanted, runner=by_crew(on_ray)
+        network("gated"),
+        batches(),
+        _loss,
+        TASK.divergence,
+        images=IMAGES,
+        wanted=wanted,
+        runner=by_crew(on_ray),
     )
     assert found[0] == found[1] == third
     assert left_behind() == before
@@ -107,9 +116,8 @@ def test_no_workers_is_no_crew_and_none_is_refused() -> None:
 def test_a_piece_is_a_probe(tmp_path: Path) -> None:
     graph = network("mobile")
     groups = analyse_channels(graph).prunable()
-    subject = Subject(graph, images(), {g.name: tuple(range(g.width)) for g in groups})
+    subject = Subject(graph, images(), {g.name: tuple(range(g.width)) for g in groups}, TASK.divergence)
     subject.save(tmp_path)
     probe = Probe("width", (groups[0].name,), 4)
-    assert measure_there(tmp_path, {"kind": "width", "names": [groups[0].name], "level": 4}) == {
-        "loss": subject.measure(probe)
-    }
+    there = measure_there(tmp_path, {"kind": "width", "names": [groups[0].name], "level": 4})
+    assert subject.loss_of(probe, outputs_in(there)) == subject.measure(probe)

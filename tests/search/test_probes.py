@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.compress.regimes import planned_integers
+from mcc.data.classification import TASK
 from mcc.ir.graph import calls, copy_graph, run
 from mcc.ir.notes import SparseNote, annotate
 from mcc.pass_api import PassContext
@@ -26,11 +27,11 @@ from mcc.search.measuring import (
     measure_sensitivities,
     meeting,
 )
-from mcc.search.probes import Probe, ProbeFile, Subject, divergence, measure_there
+from mcc.search.probes import Probe, ProbeFile, Subject, measure_there, outputs_in
 from mcc.search.regions import precision_regions
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.tables import interactions
-from tests.search.test_problem import deployed, network
+from tests.search.test_problem import deployed, divergence, network
 
 IMAGES = 6
 
@@ -54,7 +55,7 @@ def everything() -> Wanted:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sensitivities, Path]:
     file = tmp_path_factory.mktemp("probes") / "known.jsonl"
     found = measure_sensitivities(
-        network("mobile"), batches(), _loss, images=IMAGES, wanted=everything(), known=file
+        network("mobile"), batches(), _loss, TASK.divergence, images=IMAGES, wanted=everything(), known=file
     )
     return found, file
 
@@ -144,7 +145,14 @@ def test_nothing_is_measured_twice_and_a_cut_off_line_is_measured_again(
             done(probe, subject.measure(probe))
 
     second = measure_sensitivities(
-        network("mobile"), batches(), _loss, images=IMAGES, wanted=everything(), known=again, runner=runner
+        network("mobile"),
+        batches(),
+        _loss,
+        TASK.divergence,
+        images=IMAGES,
+        wanted=everything(),
+        known=again,
+        runner=runner,
     )
     assert second == found
     assert len(asked) == 1
@@ -159,11 +167,11 @@ def test_a_subject_reads_back_and_measures_the_same(tmp_path: Path) -> None:
         g.name: tuple(sorted(range(g.width), key=lambda i, g=g: scores[g.classes[i]]))
         for g in analysis.prunable()
     }
-    subject = Subject(graph, images(), order)
+    subject = Subject(graph, images(), order, TASK.divergence)
     subject.save(tmp_path / "subject")
     probe = Probe("width", (analysis.prunable()[0].name,), 4)
     there = measure_there(tmp_path / "subject", {"kind": "width", "names": list(probe.names), "level": 4})
-    assert there == {"loss": subject.measure(probe)}
+    assert subject.loss_of(probe, outputs_in(there)) == subject.measure(probe)
 
 
 def test_large_images_are_fewer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
@@ -17,6 +19,7 @@ from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
 from mcc.compress.candidate import Structure, deployment_form, restructure
 from mcc.compress.regimes import planned_integers, structure_kernels
 from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Precision, graph_kernels
+from mcc.data.classification import TASK
 from mcc.ir.graph import Graph, copy_graph, operand
 from mcc.ir.notes import SparseNote, shape_of
 from mcc.pass_api import PassContext
@@ -45,6 +48,11 @@ class MacsModel:
 
     def overhead(self, precision: Precision) -> Estimate:
         return Estimate(5.0, 0.0, "fitted")
+
+
+def divergence(outputs: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+    """Of a network for classes."""
+    return float(TASK.divergence(outputs, reference))
 
 
 @cache

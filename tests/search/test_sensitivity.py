@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.shrink import zero_readers
+from mcc.data.classification import TASK
 from mcc.errors import DataError
 from mcc.ir.graph import copy_graph, run
 from mcc.ir.notes import note
 from mcc.ir.text import print_graph
 from mcc.search.measuring import measure_sensitivities
-from mcc.search.probes import divergence
 from mcc.search.sensitivity import Sensitivities, note_widths
 from tests.search.networks import NETWORKS
-from tests.search.test_problem import network, pruned, sensitivities
+from tests.search.test_problem import divergence, network, pruned, sensitivities
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def measured() -> tuple[Sensitivities, torch.Tensor, list[str]]:
     batches = [(torch.randn(4, 3, 16, 16), torch.randint(0, 10, (4,))) for _ in range(2)]
     stages: list[str] = []
     found = measure_sensitivities(
-        network("mobile"), batches, lambda o, t: F.cross_entropy(o[0], t), images=6,
+        network("mobile"), batches, lambda o, t: F.cross_entropy(o[0], t), TASK.divergence, images=6,
         progress=lambda stage, share: stages.append(f"{stage} {share:.2f}"),
     )  # fmt: skip
     return found, torch.cat([x for x, _ in batches])[:6], stages

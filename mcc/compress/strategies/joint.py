@@ -75,7 +75,8 @@ class Joint(Strategy):
             keeping.append(plain)
             best = _best(work, [best, plain], scores)
         said = [f"{_words(t)}: {scores[t.structure.key()]:.4f}" for t in keeping if scores]
-        note = f"Plans that keep the budgets, by validation accuracy after a short repair: {', '.join(said)}."
+        judged = f"validation {work.job.task.metric.name}"
+        note = f"Plans that keep the budgets, by {judged} after a short repair: {', '.join(said)}."
         return work.fine_tuned(label, best, (note,) if said else ())
 
     def _in_steps(self, work: Work, goal: Budget, label: str) -> Outcome:
@@ -98,21 +99,22 @@ def _trials(work: Work, goal: Budget, label: str) -> list[Trial]:
 
 
 def _best(work: Work, trials: Sequence[Trial], scores: dict[str, float]) -> Trial:
-    """The most accurate after a short repair, of those as accurate the fastest; adds to the scores.
+    """The best after a short repair, of those as good the fastest; adds to the scores.
 
     Args:
-        scores: validation accuracies known so far, by structure.
+        scores: validation metrics known so far, by structure.
     """
     if len(trials) == 1:
         return trials[0]
     for trial in trials:
         if trial.structure.key() not in scores:
             scores[trial.structure.key()] = _tried_out(work, trial)
-    return max(trials, key=lambda t: (scores[t.structure.key()], -t.speed.latency_us))
+    merit = work.job.task.metric.merit
+    return max(trials, key=lambda t: (merit(scores[t.structure.key()]), -t.speed.latency_us))
 
 
 def _tried_out(work: Work, trial: Trial) -> float:
-    """Validation accuracy of a structure after a short repair."""
+    """Validation metric of a structure after a short repair."""
     name = f"{trial.file.stem}-tried"
     return work.score(work.trained(trial.structure, name, TRIAL_SHARE), trial.file.with_name(name))
 
