@@ -10,6 +10,7 @@ from mcc.report.figures import MetricFigure
 from mcc.report.schema import Latency
 
 DIGITS = 4  # of a metric that is no fraction
+PLAIN = (1e-4, 1e9)  # magnitudes that are written out
 TWO_DIGITS = 0.005
 """Points below which two digits show 0.00."""
 
@@ -71,8 +72,10 @@ def points_words(points: float) -> str:
 
 
 def number_words(value: float) -> str:
-    """`3.142`, `0.0002718`, `1.200e+07`: four significant digits."""
-    return f"{value:.{DIGITS}g}" if value else "0"
+    """`3.142`, `0.3930`, `1,234,567`, `2.718e-07`: four significant digits, whole numbers kept whole."""
+    if value and not PLAIN[0] <= abs(value) < PLAIN[1]:
+        return f"{value:.{DIGITS - 1}e}"
+    return _significant(value, DIGITS)
 
 
 def value_words(metric: Metric, value: float | None) -> str:
