@@ -222,7 +222,7 @@ def open_job(
     job = load_job(request, folder, progress)
     if check is not None:
         check(job)
-    reads = files_in(request.model, request.data, request.weights, plan_file)
+    reads = files_in(request.model, request.data, request.task, request.weights, plan_file)
     try:
         Folder(folder, job.lock).take(
             job.digest(), names_left(target.format), reads=reads, resume=place.resume, force=place.force
