@@ -66,7 +66,8 @@ WORDS: dict[str, list[str]] = {
     "input_shape": ["--input-shape", "1,3,8,8"], "weights": ["--weights", "w.safetensors"],
     "cut": ["--cut", "head"], "allow_noise": ["--allow-noise"], "mean": ["--mean", "0.5"],
     "std": ["--std", "0.25"], "scale": ["--scale", "1"], "image_size": ["--image-size", "32"],
-    "crop": ["--crop", "0.5"], "channels": ["--channels", "bgr"], "judge": ["--judge", "1"], "task": ["--task", "classification"],
+    "crop": ["--crop", "0.5"], "channels": ["--channels", "bgr"], "judge": ["--judge", "1"],
+    "task": ["--task", "classification"],
     "preprocessing": ["--preprocessing", "pictures.json"], "ignore_labels": ["--ignore-labels"],
     "preprocessing_of": ["--preprocessing-of", "x.mcc"],
 }  # fmt: skip
@@ -153,7 +154,8 @@ VALUES: dict[str, Any] = {
     "threads": 3, "weights": "w.safetensors", "input_shape": (1, 3, 8, 8), "cut": ("head",),
     "out": "elsewhere", "resume": True, "plan": Path("plan.json"), "seed": 9,
     "progress": lambda *_, **__: None, "command": "as typed", "workers": 2, "ray": "local", "steps": 2,
-    "strategies": ("joint",), "force": True, "allow_noise": True, "judge": 1, "task": "classification", "ignore_labels": True,
+    "strategies": ("joint",), "force": True, "allow_noise": True, "judge": 1, "ignore_labels": True,
+    "task": "classification",
     "preprocessing": Preprocessing(scale=1.0),
 }  # fmt: skip
 IN_WORDS: dict[str, dict[str, Any]] = {
