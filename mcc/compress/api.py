@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from mcc.budget import Budget, refuse_unplanned
 from mcc.compress.driver import compress_one
 from mcc.compress.front import PlanResult, decide
+from mcc.compress.given import Loaders, named
 from mcc.compress.job import Place, Progress, save_json, silent
 from mcc.compress.plan_loop import SharedTrial
 from mcc.compress.request import Request
 from mcc.compress.session import opened
 from mcc.compress.several import compress_several, plan_several, shared_plan_content
 from mcc.compress.strategies import known_strategies
-from mcc.data import Preprocessing
+from mcc.data import DataModule, Preprocessing
 from mcc.data.stated import Asked, asked_for
 from mcc.errors import UsageError
 from mcc.ir.outputs import files_in, refuse_inputs
@@ -27,10 +30,11 @@ from mcc.report.schema import Report
 
 
 def compress(
-    model: str | Path,
-    data: str,
+    model: str | Path | nn.Module,
+    data: str | DataModule | Loaders,
     target: str,
     *,
+    example: Tensor | Sequence[Tensor] | None = None,
     latency: str | None = None,
     latency_us: float | None = None,
     model_cycles: float | None = None,
@@ -69,9 +73,12 @@ def compress(
                               speedup="2x", size="1.5MB", max_drop=1.0, out="out")
 
     Args:
-        model: `package.module:factory`, a `.pt2`, `.onnx` or `.mcc` file, see `mcc.frontend.load.load_model`.
-        data: `digits`, `cifar10:DIR`, `imagefolder:DIR` or `package.module:factory`.
+        model: `package.module:factory`, a `.pt2`, `.onnx` or `.mcc` file, see `mcc.frontend.load.load_model`;
+            or a module, with an `example` of its input.
+        data: `digits`, `cifar10:DIR`, `imagefolder:DIR` or `package.module:factory`; or a `DataModule`, or
+            `{"train": loader, "test": loader}` of torch, see `mcc.data.from_loaders`.
         target: see `mcc targets`; for several, see `compress_for`.
+        example: a tensor [N, ...] as the module takes it; only its shape matters.
         latency: of one inference, as `"8ms"`, or on a simulated core `"20Mcycles"`; the upper 95 % bound of
             its median counts. `latency_us` and `model_cycles` say the same as a
             number.
@@ -109,11 +116,14 @@ def compress(
             feasible budgets.
         MccError: anything that cannot be used or failed a check.
     """
-    request, place = _asked(locals())
-    return compress_one(request, place, plan_file=None if plan is None else Path(plan))
+    with named(locals()) as given:
+        request, place = _asked(given)
+        return compress_one(request, place, plan_file=None if plan is None else Path(plan))
 
 
-def compress_for(model: str | Path, data: str, targets: Sequence[str], **options: Any) -> dict[str, Report]:
+def compress_for(
+    model: str | Path | nn.Module, data: str | DataModule | Loaders, targets: Sequence[str], **options: Any
+) -> dict[str, Report]:
     """Plan once for several targets and compress for each after that plan, into a folder of its name.
 
     Args:
@@ -132,14 +142,16 @@ def compress_for(model: str | Path, data: str, targets: Sequence[str], **options
     given.apply_defaults()
     if given.arguments["plan"] is not None:
         raise UsageError("follows one plan on one target", where="--plan", hint="name one --target")
-    return compress_several(*_asked(given.arguments), targets=names)
+    with named(given.arguments) as keywords:
+        return compress_several(*_asked(keywords), targets=names)
 
 
 def plan(
-    model: str | Path,
-    data: str,
+    model: str | Path | nn.Module,
+    data: str | DataModule | Loaders,
     target: str,
     *,
+    example: Tensor | Sequence[Tensor] | None = None,
     latency: str | None = None,
     latency_us: float | None = None,
     model_cycles: float | None = None,
@@ -177,11 +189,11 @@ def plan(
         MccError: as `mcc.compress`, and for a budget that nobody can tell without training or measuring: of
             memory, or of a metric lost.
     """
-    request, place = _asked({**locals(), "epochs": 0.0, "out": "out"})
-    refuse_unplanned(request.budget, ("memory_bytes", "max_drop"))
-    _check_output(out, request)
-    with tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
-        place = replace(place, folder=Path(folder))
+    keywords = {**locals(), "epochs": 0.0}
+    with named(keywords) as given, tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
+        request, place = _asked({**given, "out": folder})
+        refuse_unplanned(request.budget, ("memory_bytes", "max_drop"))
+        _check_output(out, request)
         with opened(request, place, measures=measure) as session:
             found = decide(session)
     if out is not None:
@@ -190,7 +202,12 @@ def plan(
 
 
 def plan_for(
-    model: str | Path, data: str, targets: Sequence[str], *, out: Path | str | None = None, **options: Any
+    model: str | Path | nn.Module,
+    data: str | DataModule | Loaders,
+    targets: Sequence[str],
+    *,
+    out: Path | str | None = None,
+    **options: Any,
 ) -> SharedTrial:
     """One decision for several targets, built without training and measured on each of them.
 
@@ -208,11 +225,12 @@ def plan_for(
     if not given.arguments.pop("measure"):
         raise UsageError("plans for several targets are tried on each", where="--no-measure",
                          hint="name one --target")  # fmt: skip
-    request, place = _asked({**given.arguments, "epochs": 0.0, "out": "out"})
-    refuse_unplanned(request.budget, ("max_drop",))
-    _check_output(out, request)
-    with tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
-        found = plan_several(request, replace(place, folder=Path(folder)), targets=names)
+    asked = {**given.arguments, "epochs": 0.0}
+    with named(asked) as keywords, tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
+        request, place = _asked({**keywords, "out": folder})
+        refuse_unplanned(request.budget, ("max_drop",))
+        _check_output(out, request)
+        found = plan_several(request, place, targets=names)
     if out is not None:
         save_json(Path(out), shared_plan_content(found))
     return found
@@ -239,7 +257,7 @@ def _asked(given: Mapping[str, Any]) -> tuple[Request, Place]:
         "strategies": known_strategies(given.get("strategies", ())),
     }  # fmt: skip
     place = {name: given[name] for name in _PLACE if name in given}
-    return Request(**asked), Place(Path(given["out"]), **place)
+    return Request(**asked), Place(Path(given["out"]), **place, data=given["data_module"])
 
 
 def _targets(names: Sequence[str]) -> tuple[str, ...]:
@@ -259,7 +277,12 @@ def _budget(given: Mapping[str, Any]) -> Budget:
         "size_bytes": _one_of("size", "size_bytes", given),
         "memory_bytes": _one_of("memory", "memory_bytes", given),
     }
-    limit = LatencyLimit() if given["latency"] is None else parse_latency(given["latency"])
+    latency = given["latency"]
+    if latency is not None and not isinstance(latency, str):
+        raise UsageError(
+            f"{latency!r} has no unit", where="latency", hint='write for example "8ms", or latency_us=8000'
+        )
+    limit = LatencyLimit() if latency is None else parse_latency(latency)
     for name in ("latency_us", "model_cycles"):
         asked[name] = _one_of("latency", name, {**given, "latency": getattr(limit, name)})
     return Budget.asked_for(**asked)

@@ -20,7 +20,7 @@ from mcc.compress.folder import LOCK, Folder, names_left
 from mcc.compress.request import Request
 from mcc.data import BoundTask, DataModule, bind_task
 from mcc.data.outputs import Output
-from mcc.data.stated import Stated, load_stated
+from mcc.data.stated import Stated, load_stated, stated_by_object
 from mcc.errors import UsageError
 from mcc.files import write_text
 from mcc.frontend.load import load_model
@@ -61,6 +61,7 @@ class Place:
         force: whether files in it that mcc did not make may be overwritten.
         progress: told how far the work is.
         command: for the report, how to repeat the run.
+        data: the data module, where it was handed over as an object and not named.
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class Place:
     force: bool = False
     progress: Progress = silent
     command: str = ""
+    data: DataModule | None = None
 
     def inside(self, name: str) -> Place:
         """The same in a folder within this one."""
@@ -219,7 +221,7 @@ def open_job(
     target.check_threads(request.threads)
     folder, progress = place.folder, place.progress
     progress("load model and data", 0, 1)
-    job = load_job(request, folder, progress)
+    job = load_job(request, folder, progress, place.data)
     if check is not None:
         check(job)
     reads = files_in(request.model, request.data, request.task, request.weights, plan_file)
@@ -234,8 +236,13 @@ def open_job(
     return job
 
 
-def load_job(request: Request, folder: Path, progress: Progress = silent) -> Job:
+def load_job(
+    request: Request, folder: Path, progress: Progress = silent, at_hand: DataModule | None = None
+) -> Job:
     """Load model and data; the folder is not looked at, and the target need not be usable here.
+
+    Args:
+        at_hand: data that need not be loaded.
 
     Raises:
         MccError: the model or data cannot be used, or they do not fit each other.
@@ -246,10 +253,14 @@ def load_job(request: Request, folder: Path, progress: Progress = silent) -> Job
     )
     if len(inputs(loaded.graph)) != 1:
         raise UsageError("has several inputs; mcc compress takes models with one", where=request.model)
-    data, stated = load_stated(
-        request.data, seed=request.seed, input_shape=shape_of(inputs(loaded.graph)[0]),
-        stated=stated_by_model(request.model, loaded.preprocessing), asked=request.pictures,
-    )  # fmt: skip
+    shape = shape_of(inputs(loaded.graph)[0])
+    if at_hand is not None:
+        data, stated = at_hand, stated_by_object(at_hand, shape, request.pictures)
+    else:
+        data, stated = load_stated(
+            request.data, seed=request.seed, input_shape=shape,
+            stated=stated_by_model(request.model, loaded.preprocessing), asked=request.pictures,
+        )  # fmt: skip
     file = Path(request.model)
     described = describe(file) if file.is_file() and ":" not in request.model else Description()
     asked = request.judge or (None if request.cut else described.output)

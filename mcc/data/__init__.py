@@ -5,6 +5,7 @@ from mcc.data.bound import BoundTask, bind_task
 from mcc.data.classification import Prediction
 from mcc.data.interval import Interval, paired_difference, wilson
 from mcc.data.load import load_data
+from mcc.data.loaders import from_loaders
 from mcc.data.module import Batch, DataModule, SplitName, assemble, from_arrays
 from mcc.data.outputs import Named, Output
 from mcc.data.preprocessing import Preprocessing
@@ -33,6 +34,7 @@ __all__ = [
     "assemble",
     "bind_task",
     "from_arrays",
+    "from_loaders",
     "load_data",
     "load_task",
     "paired_difference",

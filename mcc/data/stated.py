@@ -146,6 +146,24 @@ def load_stated(
     return data, _own(spec, data)
 
 
+def stated_by_object(data: DataModule, input_shape: tuple[int, ...], asked: Asked) -> Stated:
+    """The preprocessing of a data module that was handed over as it is.
+
+    Raises:
+        UsageError: the user asks for another one.
+        DataError: its inputs are not those that the network takes.
+    """
+    if asked.anything:
+        raise UsageError(
+            "prepares its inputs itself", where=data.name, hint="leave out what says how, or name a factory"
+        )
+    if tuple(data.input_shape) not in (input_shape, input_shape[1:]):
+        raise DataError(
+            f"gives inputs of {data.input_shape} and the network takes {input_shape[1:]}", where=data.name
+        )
+    return Stated(data.preprocessing, f"of the data {data.name}")
+
+
 def _own(spec: str, data: DataModule) -> Stated:
     """The preprocessing that data has where nobody states one."""
     if spec.partition(":")[0] in OWN:
