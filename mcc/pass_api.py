@@ -152,12 +152,18 @@ def apply_pass(step: Pass, graph: Graph, ctx: PassContext) -> Graph:
         Refusal: the graph does not have what the pass requires.
         GraphError: the rewritten graph does not fit together.
     """
-    private = copy_graph(graph)
-    if not step.sees_dead_code and len(clean(private).graph.nodes) < len(graph.graph.nodes):
-        private = copy_graph(private)  # where the names of what was dropped are free for new nodes
+    private = as_seen_by(step, graph)
     step.requires(private)
     step.run(private, ctx)
     return infer(clean(private))
+
+
+def as_seen_by(step: Pass, graph: Graph) -> Graph:
+    """A private copy of a graph without what the driver drops before this pass runs."""
+    private = copy_graph(graph)
+    if not step.sees_dead_code and len(clean(private).graph.nodes) < len(graph.graph.nodes):
+        private = copy_graph(private)  # where the names of what was dropped are free for new nodes
+    return private
 
 
 def print_options(of: Pass) -> str:

@@ -25,7 +25,7 @@ from mcc.ir.notes import annotate, note
 from mcc.ir.outputs import written_with
 from mcc.ir.storage import load_graph, save_graph
 from mcc.ir.text import print_graph
-from mcc.pass_api import PLAIN_VALUE, Pass, PassContext, all_passes, apply_pass, make_pass
+from mcc.pass_api import PLAIN_VALUE, Pass, PassContext, all_passes, apply_pass, as_seen_by, make_pass
 from mcc.verify import check_pass
 
 log = logging.getLogger(__name__)
@@ -136,8 +136,13 @@ class Pipeline:
             VerificationError: a check failed, or a pass did; a reproducer was written if asked for.
         """
         runner = _Runner(ctx or PassContext(), options or RunOptions())
-        result = runner.sequence(self.steps, graph)  # each pass works on a copy of what it is given
-        return PipelineResult(copy_graph(graph) if result is graph else result, tuple(runner.reports))
+        # Dead nodes and missing origins are the driver's work, and not a change by the first pass.
+        first = next(iter(self.steps), None)
+        while isinstance(first, Fix):
+            first = next(iter(first.steps), None)
+        given = copy_graph(graph) if first is None else as_seen_by(first, graph)
+        stamp_origins(given, given)
+        return PipelineResult(runner.sequence(self.steps, given), tuple(runner.reports))
 
 
 class _Parser:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mcc.errors import VerificationError
-from mcc.ir.graph import Graph, calls, operand
+from torch import fx
+
+from mcc.ir.graph import Graph, op_name, operand
 from mcc.ir.notes import note
-from mcc.pass_api import Pass, PassContext
+from mcc.pass_api import NodeRewrite, PassContext
 
 
 @dataclass(frozen=True)
-class StripQdq(Pass):
+class StripQdq(NodeRewrite):
     """Remove every `fake_quantize`; its readers read the float value.
 
     Before and after:
@@ -28,21 +29,20 @@ class StripQdq(Pass):
 
     name: ClassVar[str] = "strip-qdq"
 
-    def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Let each reader of a quantiser read what it quantises."""
-        for node in calls(graph, "fake_quantize"):
-            if note(node).frozen is not None or any(note(user).frozen is not None for user in node.users):
-                ctx.refuse(node, "it is frozen, or a frozen node reads it")
-                continue
-            node.replace_all_uses_with(operand(node, 0))
-            graph.graph.erase_node(node)
-            ctx.count("quantisers removed")
+    def matches(self, graph: Graph, node: fx.Node) -> bool:
+        """Quantisers."""
+        return op_name(node) == "fake_quantize"
 
-    def ensures(self, graph: Graph) -> None:
-        """Only quantisers that are frozen or read by a frozen node are left."""
-        for node in calls(graph, "fake_quantize"):
-            if note(node).frozen is None and all(note(user).frozen is None for user in node.users):
-                raise VerificationError("a quantiser is left", where=node.name)
+    def refusal(self, graph: Graph, node: fx.Node) -> str | None:
+        """Frozen nodes, and what they read."""
+        frozen = any(note(kept).frozen is not None for kept in (node, *node.users))
+        return "it is frozen, or a frozen node reads it" if frozen else None
+
+    def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
+        """Let each reader of a quantiser read what it quantises."""
+        node.replace_all_uses_with(operand(node, 0))
+        graph.graph.erase_node(node)
+        ctx.count("quantisers removed")
 
     def reference(self, before: Graph, ctx: PassContext) -> None:
         """None: the numbers change by intent."""

@@ -474,3 +474,17 @@ def test_notes_survive_a_pipeline(tmp_path: Path) -> None:
     assert note(calls(loaded)[0]).precision == "int7"
     assert note(calls(loaded)[0]).frozen == "by hand"
     assert print_graph(loaded) == print_graph(result)
+
+
+def test_what_the_driver_does_is_no_change_by_a_pass() -> None:
+    b = GraphBuilder()
+    y = b.conv2d(b.input("x", (1, 3, 4, 4)), b.constant("w", torch.randn(4, 3, 1, 1)), None)
+    b.neg(y)
+    graph = b.finish(b.relu(y))
+    for node in graph.graph.nodes:
+        annotate(node, origin=())
+    text = print_graph(graph)
+    result = Pipeline.parse("fold-pad,fuse-activation,fold-pad").run(graph)
+    assert [report.changed for report in result.reports] == [False, True, False]
+    assert print_graph(graph) == text
+    assert Pipeline.parse("drop-dead-code").run(graph).reports[0].changed

@@ -189,23 +189,23 @@ def _show(entries: list[dict[str, Any]], ops: bool) -> None:
     from mcc.report.words import bytes_words, name_words, time_words
 
     fastest = min(entry["latency_us"]["median"] for entry in entries)
-    rows: list[list[object]] = []
+    times: list[list[object]] = []
+    rest: list[list[object]] = []
     for entry in entries:
         latency = entry["latency_us"]
-        rows.append(
-            [
-                entry["file"],
-                time_words(latency["median"]),
-                f"{time_words(latency['ci95'][0])} to {time_words(latency['ci95'][1])}",
-                f"{time_words(latency['p10'])} to {time_words(latency['p90'])}",
-                latency["runs"],
-                f"{latency['median'] / fastest:.2f}",
-                bytes_words(entry["size_bytes"]),
-                bytes_words(entry["peak_memory_bytes"]),
-            ]
+        interval, spread = (
+            f"{time_words(low)} to {time_words(high)}"
+            for low, high in (latency["ci95"], (latency["p10"], latency["p90"]))
         )
-    headers = ["file", "median", "95 % interval", "p10 to p90", "runs", "x fastest", "size", "peak memory"]
-    print_table(headers, rows, right=["median", "runs", "x fastest", "size", "peak memory"])
+        slower = f"{latency['median'] / fastest:.2f}"
+        times.append([entry["file"], time_words(latency["median"]), interval, slower])
+        sizes = [bytes_words(entry["size_bytes"]), bytes_words(entry["peak_memory_bytes"])]
+        rest.append([entry["file"], spread, latency["runs"], *sizes])
+    # Two tables, so that each fits a terminal of 80 columns.
+    print_table(["file", "median", "95 % interval", "x fastest"], times, right=["median", "x fastest"])
+    click.echo("")
+    headers = ["file", "p10 to p90", "runs", "size", "peak memory"]
+    print_table(headers, rest, right=headers[2:])
     for entry in entries if ops else []:
         click.echo("")
         if "ops_missing" in entry:

@@ -31,6 +31,8 @@ def explain(
 ) -> None:  # fmt: skip
     """Show the alternatives for the layer NODE with their cost, the loss each adds, and why a plan took one.
 
+    NODE is a name of mcc inspect, or the layer's path in the PyTorch model (blocks.3.body.0).
+
     WHERE is the folder or the plan.json of mcc compress, the file of mcc plan, or a MODEL with --target: then
     the costs are those of the table that mcc calibrate fills, and no losses are known.
     """
@@ -67,11 +69,12 @@ def planned_choice(node: str, path: Path) -> Choice:
     hint = "give the plan.json of mcc compress, or the file of mcc plan"
     raw: Any = read_json(path, what="plan", hint=hint)
     from mcc.compress.alternatives import Choice, unknown
+    from mcc.frontend.values import canonical_name
 
     found: Any = raw.get("alternatives") if isinstance(raw, dict) else None  # pyright: ignore[reportUnknownMemberType]
     if not isinstance(found, dict):
         raise DataError("holds no alternatives", where=str(path), hint=hint)
-    entry: Any = found.get(node)  # pyright: ignore[reportUnknownMemberType]
+    entry: Any = found.get(canonical_name(node))  # pyright: ignore[reportUnknownMemberType]
     if entry is None:
         raise unknown(node, list(found))
     return Choice.from_dict(entry, str(path))
@@ -82,9 +85,10 @@ def model_choice(
 ) -> Choice:
     """What could be done to a layer of a model, by the table of measured kernels."""
     from mcc.compress.alternatives import explainer_of
+    from mcc.frontend.values import canonical_name
 
     graph = deployment_form(load_model(model, input_shape, weights).graph)
-    return explainer_of(graph, get_target(target)).choice(node)
+    return explainer_of(graph, get_target(target)).choice(canonical_name(node))
 
 
 def show(choice: Choice) -> None:
@@ -104,10 +108,13 @@ def show(choice: Choice) -> None:
 def _table(found: Sequence[Alternative]) -> None:
     from mcc.report.words import bytes_words
 
-    headers = ["", "alternative", "us", "+-", "source", "size", "loss added", "why"]
+    headers = ["", "alternative", "us", "+-", "source", "size", "loss added"]
     rows = [
         ["*" if one.taken else "", one.what, f"{one.latency_us:.1f}", f"{one.error_us:.1f}", one.source,
-         bytes_words(round(one.size_bytes)), "-" if one.loss is None else f"{one.loss:.4f}", one.why]
+         bytes_words(round(one.size_bytes)), "-" if one.loss is None else f"{one.loss:.4f}"]
         for one in found
     ]  # fmt: skip
     print_table(headers, rows, right=["us", "+-", "size", "loss added"])
+    for one in found:  # beside the table it would be wider than a terminal
+        if one.why:
+            click.echo(f"{one.what}: {one.why}")

@@ -354,6 +354,8 @@ def _show_file(file: str, views: list[NodeView], settings: Settings) -> None:
     ]  # fmt: skip
     print_table(["layer", "operator", "value", "precision", "constants"], rows)
     click.echo(f"\n{sum(_counts(file, operators).values())} operators, {bytes_words(size)}")
+    if file.endswith(TFLITE):
+        click.echo("Values of four axes are shown channels first, as in graphs; the file stores them last.")
     return None
 
 

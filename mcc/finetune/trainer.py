@@ -29,9 +29,6 @@ from mcc.ir import ops
 from mcc.ir.graph import Graph, calls, constant, constants, copy_graph
 from mcc.runtime.lock import wait_while_measuring
 
-log = logging.getLogger("mcc.finetune.engine")
-log.setLevel(logging.CRITICAL)
-
 NORM_MOMENTUM = 0.1  # of running statistics while training, torch's default; they are estimated anew after it
 
 MOST_WAIT_S = 300.0
@@ -153,7 +150,8 @@ class Trainer:
                 )
 
         engine = Engine(process)
-        engine.logger = log  # ignite's own would print an error on Ctrl-C, which is none
+        # Ignite's own logger would print an error on Ctrl-C, which is none.
+        engine.logger = logging.Logger("ignite", logging.CRITICAL)
         engine.add_event_handler(Events.ITERATION_COMPLETED, after)
         try:
             engine.run(self._batches(), max_epochs=1, epoch_length=steps - self.step)

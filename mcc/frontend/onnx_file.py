@@ -204,9 +204,11 @@ class _Importer:
                 raise UsageError(f"declares the shape {declared}, not {list(given)}", where=where)
             declared = [declared[0], *given[1:]]
         if not declared or any(length is None for length in declared[1:]):
-            raise UsageError(
-                "leaves lengths of its shape open", where=where, hint="give --input-shape 1,3,224,224"
-            )
+            known = ",".join("N" if length is None else str(length) for length in declared[1:])
+            hint = f"give --input-shape 1,{known}, with a number in the place of each N"
+            if not declared or len(self.inputs) > 1:
+                hint = "export the model with a static shape"
+            raise UsageError("leaves lengths of its shape open", where=where, hint=hint)
         shape = (declared[0] or self.open_batch, *(int(length or 0) for length in declared[1:]))
         if not 0 < math.prod(shape) <= MAX_ELEMENTS:
             raise UnsupportedError(f"of shape {shape} is not what mcc handles", where=where)

@@ -206,6 +206,7 @@ def test_inspect(mcc: Any) -> None:
     mcc("lower", model, "--to", "tflite", "-o", "net.tflite")
     assert json.loads(mcc("inspect", "net.tflite", "--json"))["operators"]["CONV_2D"] == 2
     assert "operators" in mcc("inspect", "net.tflite")
+    assert "shown channels first" in mcc("inspect", "net.tflite")
 
 
 def test_inspect_of_a_device_never_seen(mcc: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from mcc.cli import main
+from mcc.cli import bench, main
 from mcc.cli.output import harmless_streams, plain_table, print_json, print_table
 from mcc.cli.progress import Lines, Silent, progress_for, seconds_words
 from mcc.cli.settings import QUIET, OneLineFormatter, Settings
@@ -147,3 +147,15 @@ def test_a_logged_name_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> 
     )
     assert len(formatted.splitlines()) == 1
     assert "\x1b" not in formatted
+
+
+def test_the_tables_of_bench_fit_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    latency = {"median": 12345.6, "ci95": [12300.1, 12400.2], "p10": 12200.5, "p90": 12999.9, "runs": 12345}
+    entry = {
+        "file": "out/compressed/model.tflite",
+        "latency_us": latency,
+        "size_bytes": 12_345_678,
+        "peak_memory_bytes": 123_456_789,
+    }
+    bench._show([entry, entry], ops=False)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -137,6 +137,10 @@ def test_the_command_reads_a_folder_or_its_plan(tmp_path: Path, capsys: pytest.C
     assert "conv7, conv2d 1x1" in shown
     assert "* " in shown
     assert "sparse, 80% zeros" in shown
+    assert max(len(line) for line in shown.splitlines() if ": " not in line) <= 80
+    # A path in a PyTorch model is understood, too: dots become underscores, and those at the ends go.
+    assert main.run(["explain", ".conv7", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == shown
     assert main.run(["explain", "conv7", str(path), "--json"]) == 0
     raw = json.loads(capsys.readouterr().out)
     assert Choice.from_dict(raw, "here") == explainer(Structure(), price=0.001).choice("conv7")

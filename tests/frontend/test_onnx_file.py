@@ -282,7 +282,7 @@ def test_open_lengths_come_from_the_command_line(tmp_path: Path) -> None:
     open_ended = model([node("Relu", ["x"], ["y"])], shape=("n", 4, "h", "w"))
     graph = read(tmp_path, open_ended, input_shape=(1, 4, 6, 6))
     assert shape_of(inputs(graph)[0]) == (1, 4, 6, 6)
-    with pytest.raises(UsageError, match="--input-shape"):
+    with pytest.raises(UsageError, match="--input-shape 1,4,N,N, with a number"):
         read(tmp_path, open_ended)
     with pytest.raises(UsageError, match="declares the shape"):
         read(tmp_path, open_ended, input_shape=(1, 5, 6, 6))
