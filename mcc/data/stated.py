@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from mcc.data.load import load_data
+from mcc.data.load import UNSEEN, load_data
 from mcc.data.module import DataModule
 from mcc.data.preprocessing import Channels, Preprocessing
 from mcc.errors import DataError, UsageError
@@ -144,6 +144,11 @@ def load_stated(
             hint="give its factory a parameter `preprocessing` and hand that on, or leave the options out",
         )
     return data, _own(spec, data)
+
+
+def is_own(spec: str) -> bool:
+    """Whether data comes with mcc; all of it is for classification."""
+    return spec.removeprefix(UNSEEN).partition(":")[0] in OWN
 
 
 def _own(spec: str, data: DataModule) -> Stated:
