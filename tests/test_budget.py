@@ -96,6 +96,6 @@ def test_what_may_be_lost_is_points_of_a_fraction_and_any_number_of_another_unit
     assert pixels.lost(4.0, 6.5) == 2.5
     assert ACCURACY.lost(0.9, 0.85) == pytest.approx(5.0)
     assert (pixels.worst, ACCURACY.worst, pixels.best([3.0, 2.0, 4.0])) == (float("inf"), 0.0, 2.0)
-    for fields in ({"name": ""}, {"name": "x", "unit": None}, {"name": "x", "higher_is_better": "no"}):
+    for given in ({"name": ""}, {"name": "x", "unit": None}, {"name": "x", "higher_is_better": "no"}):
         with pytest.raises(ValueError, match="is no metric"):
-            Metric(**fields)
+            Metric(**given)
