@@ -200,6 +200,19 @@ def test_evaluate_says_the_metric_with_its_unit_and_its_direction(
     assert "mean absolute error, px (lower is better)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_verify_asks_the_task_whether_an_int8_file_says_the_same(
+    compressed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = compressed[0] / "out/spot/state/int8-ptq"
+    monkeypatch.chdir(compressed[0])
+    words = ["verify", str(folder / "model.mcc"), str(folder / "model.tflite"), "--data", "spot.py:data"]
+    assert main.run([*words, "--task", "regression.py:TASK"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"says the same +\d+\.\d+ %", said)
+    assert "the same, by the task, as the integer simulator" in said
+
+
 # -- which task counts, and what it takes --------------------------------------------------------------------
 
 
