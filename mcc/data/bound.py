@@ -57,6 +57,11 @@ class BoundTask:
         return self.task.output
 
     @property
+    def divergence_unit(self) -> str:
+        """What stands behind figures of the divergence."""
+        return self.task.divergence_unit
+
+    @property
     def reads(self) -> tuple[int, ...]:
         """Places of the outputs that the metric is made of."""
         with _saying(self.task, "reads"):

@@ -161,6 +161,9 @@ def test_a_report_speaks_of_a_metric_of_which_less_is_better(compressed: tuple[P
         assert "mean absolute error" in text
         assert "ower is better" in text
     assert " px" in printed
+    plan = (folder / "out/spot/plan.json").read_text()
+    assert "nats" not in plan
+    assert re.search(r"\d of divergence", plan)
 
 
 @pytest.mark.slow
