@@ -7,7 +7,9 @@ from dataclasses import fields
 
 import pytest
 
-from mcc.budget import CONSTRAINTS, Budget, Figures, better
+from mcc.budget import CONSTRAINTS, Budget, Figures, better, check_drop
+from mcc.errors import UsageError
+from mcc.metric import ACCURACY, Metric
 from mcc.runtime.units import CYCLES, MICROSECONDS
 
 EVERYTHING = Budget(
@@ -79,3 +81,21 @@ def test_noise_decides_near_the_limit_on_both_sides(bound: float, unsure: bool) 
     assert Budget(latency_us=100.0).unsure(Figures(bound), Figures(low)) is unsure
     ends = Figures(speedup=2.0 * 100 / bound), Figures(speedup=2.0 * 105 / bound)
     assert Budget(speedup=2.0).unsure(*ends) is unsure
+
+
+def test_what_may_be_lost_is_points_of_a_fraction_and_any_number_of_another_unit() -> None:
+    pixels = Metric("error", "px", higher_is_better=False)
+    check_drop(Budget(max_drop=100.0), ACCURACY)
+    check_drop(Budget(max_drop=250.0), pixels)
+    with pytest.raises(
+        UsageError, match=r"--max-drop: 101 is not between 0 and 100; write points of the accu"
+    ):
+        check_drop(Budget(max_drop=101.0), ACCURACY)
+    assert Budget(max_drop=1.0).excess(Figures(max_drop=2.0), whole=pixels.whole(4.0)) == pytest.approx(1.25)
+    assert pixels.whole(0.0) == 1.0, "of a faultless original"
+    assert pixels.lost(4.0, 6.5) == 2.5
+    assert ACCURACY.lost(0.9, 0.85) == pytest.approx(5.0)
+    assert (pixels.worst, ACCURACY.worst, pixels.best([3.0, 2.0, 4.0])) == (float("inf"), 0.0, 2.0)
+    for given in ({"name": ""}, {"name": "x", "unit": None}, {"name": "x", "higher_is_better": "no"}):
+        with pytest.raises(ValueError, match="is no metric"):
+            Metric(**given)

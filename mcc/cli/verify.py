@@ -10,7 +10,7 @@ import click
 from mcc.cli.models import default_target, deployment_form, get_target, load_model, model_options, outputs_of
 from mcc.cli.noise_check import check_integers, noise_option
 from mcc.cli.output import print_json
-from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say, say_pictures
+from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say, say_pictures, task_option
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError, VerificationError
 from mcc.ir.first_look import check_model, check_model_file, check_specs
@@ -29,6 +29,7 @@ INPUTS = 32
 @click.argument("file", type=click.Path(dir_okay=False, exists=True, path_type=Path))
 @click.option("--target", metavar="T", help="Where FILE runs; the host runtime of its kind if left out.")
 @click.option("--data", metavar="DATA", help="Compare on these images; random inputs if left out.")
+@task_option
 @click.option("--count", type=click.IntRange(1), default=INPUTS, show_default=True, metavar="N",
               help="How many inputs.")  # fmt: skip
 @click.option("--tolerance", type=click.FloatRange(0), metavar="SHARE",
@@ -38,16 +39,18 @@ INPUTS = 32
 @picture_options
 @common_options
 def verify(
-    model: str, file: Path, target: str | None, data: str | None, count: int, tolerance: float | None,
-    allow_noise: bool, input_shape: tuple[int, ...] | None, weights: Path | None, settings: Settings,
+    model: str, file: Path, target: str | None, data: str | None, task: str | None, count: int,
+    tolerance: float | None, allow_noise: bool, input_shape: tuple[int, ...] | None, weights: Path | None,
+    settings: Settings,
 ) -> int:  # fmt: skip
     """Run MODEL here and FILE on the target, on the same inputs, and compare their outputs.
 
     A float model must agree to 1e-4 of the output range; a quantised graph is run by the integer simulator,
-    whose class FILE must name on 99.5 % of the inputs. A float FILE is also held against MODEL as it came:
-    the module in PyTorch, the .onnx file in onnxruntime, given one input at a time as FILE is. Where the
-    target has reference kernels, a float FILE must agree with these, too; where it tells which kernels ran,
-    those for sparse weights must be as many as FILE has such weights. Exit status 1 where something differs.
+    whose class FILE must name on 99.5 % of the inputs, or say the same as TASK has it. A float FILE is also
+    held against MODEL as it came: the module in PyTorch, the .onnx file in onnxruntime, given one input at a
+    time as FILE is. Where the target has reference kernels, a float FILE must agree with these, too; where it
+    tells which kernels ran, those for sparse weights must be as many as FILE has such weights. Exit status 1
+    where something differs.
 
     That FILE computes what a quantised MODEL computes says nothing of the quantisation: MODEL is also held
     against the float network of its weights, as mcc opt and mcc lower do, on the images of DATA or else on
@@ -55,9 +58,10 @@ def verify(
     """
     check_model_file(file, raising=UsageError)
     check_model(model, weights)
-    check_specs(data)
+    check_specs(data, task)
     import torch
 
+    from mcc.data.bound import placed_task
     from mcc.ir.graph import calls, outputs
     from mcc.ir.notes import shape_of
     from mcc.quant.simulator import flavour_of
@@ -80,9 +84,9 @@ def verify(
     )  # fmt: skip
     reference = _reference(graph, values, integer, file)
     made = run_file(found, file, values, [shape_of(node) for node in outputs(graph)])
-    result = compare_outputs(
-        made, reference, integer=integer, tolerance=tolerance, judged=_judged(model, loaded)
-    )
+    place = _judged(model, loaded)
+    agree = None if task is None else placed_task(task, outputs_of(loaded), place).agreement
+    result = compare_outputs(made, reference, integer=integer, tolerance=tolerance, judged=place, agree=agree)
     shapes = [shape_of(node) for node in outputs(graph)]
     original = None if integer else _against_original(loaded, values, made, tolerance)
     slow = None if integer else against_reference(found, file, values, shapes, made)
@@ -101,7 +105,7 @@ def verify(
              "noise": noise, "passed": passed}
         )  # fmt: skip
     else:
-        _show(file, found.spec, result, passed)
+        _show(file, found.spec, result, passed, "same class" if task is None else "says the same")
         if original is not None:
             click.echo(f"  original model      {_verdict(original)}")
         if slow is not None:
@@ -203,7 +207,7 @@ def _verdict(found: Comparison) -> str:
     return f"{'agrees' if found.passed else 'DIFFERS'}, largest difference {worst}"
 
 
-def _show(file: Path, target: str, result: Comparison, passed: bool) -> None:
+def _show(file: Path, target: str, result: Comparison, passed: bool, agrees: str) -> None:
     worst = "not finite" if result.worst is None else f"{result.worst:.2e} of the output range"
     click.echo(f"{file} on {target}: {'agrees' if passed else 'DIFFERS'}")
     click.echo(f"  inputs              {result.inputs}")
@@ -212,5 +216,5 @@ def _show(file: Path, target: str, result: Comparison, passed: bool) -> None:
     if result.sqnr_db is not None:
         click.echo(f"  signal to noise     {result.sqnr_db:.1f} dB")
     if result.agreement is not None:
-        click.echo(f"  same class          {100 * result.agreement:.2f} %")
+        click.echo(f"  {agrees:<19} {100 * result.agreement:.2f} %")
     click.echo(f"  held against        {result.rule}")

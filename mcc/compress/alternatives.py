@@ -35,6 +35,7 @@ from mcc.search.space import SPARSITIES, Regime, rank_levels
 from mcc.search.tables import Setting, Tables
 
 STEP = 0.03  # of the latency, to both sides, between which the price of time is taken
+NATS = "nats"  # of the divergence of classes
 SAME_US = 0.05  # below which two latencies are called equal
 
 
@@ -48,7 +49,7 @@ class Alternative:
         error_us: one standard deviation of that.
         source: `measured` if all kernels were timed themselves.
         size_bytes: of the constants.
-        loss: nats that it adds; None where it was not measured.
+        loss: divergence that it adds (of classes, nats); None where it was not measured.
         taken: whether it is what the plan took.
         why: why not, or why.
     """
@@ -128,15 +129,17 @@ def price_of_time(tables: Tables, structure: Structure, latency_us: float) -> fl
     return max(0.0, (ends[0].loss - ends[1].loss) / (ends[1].latency_us - ends[0].latency_us))
 
 
-def explained(planner: Planner, structure: Structure, regimes: Sequence[Regime]) -> dict[str, Choice]:
-    """The alternatives of every layer around what was decided."""
+def explained(
+    planner: Planner, structure: Structure, regimes: Sequence[Regime], unit: str = NATS
+) -> dict[str, Choice]:
+    """The alternatives of every layer around what was decided; `unit` is that of losses."""
     setting, regime = planner.setting, structure.regime
     tables = Tables(setting, regime, widths=True, low_rank=regime.sparse is None, mixed=True)
     # Only where time was asked for: without a limit, it has no price.
     price = None
     if planner.latency_us is not None:
         price = price_of_time(tables, structure, planner.predict(structure))
-    return Explainer(setting, structure, regimes, price=price).all()
+    return Explainer(setting, structure, regimes, price=price, unit=unit).all()
 
 
 def explainer_of(deployed: Graph, target: Target, *, threads: int = 1) -> Explainer:
@@ -172,8 +175,9 @@ class Explainer:
         setting: costs and losses.
         structure: what was decided.
         regimes: that target and network allow.
-        price: nats for a microsecond, see `price_of_time`.
+        price: loss for a microsecond, see `price_of_time`.
         losses: whether the losses in the setting were measured.
+        unit: of losses, as the task's divergence has it.
     """
 
     def __init__(
@@ -184,7 +188,9 @@ class Explainer:
         *,
         price: float | None = None,
         losses: bool = True,
+        unit: str = NATS,
     ) -> None:
+        self.unit = unit
         self.setting = setting
         self.structure = structure
         self.price = price
@@ -273,10 +279,10 @@ class Explainer:
         taken = next((one for one in found if one.taken), None)
         if taken is None:
             return found
-        return tuple(replace(one, why=reason(one, taken, self.price)) for one in found)
+        return tuple(replace(one, why=reason(one, taken, self.price, self.unit)) for one in found)
 
 
-def reason(one: Alternative, taken: Alternative, price: float | None) -> str:
+def reason(one: Alternative, taken: Alternative, price: float | None, unit: str = NATS) -> str:
     """Why an alternative was not taken, from the figures of both."""
     if one.taken:
         return "taken"
@@ -293,8 +299,8 @@ def reason(one: Alternative, taken: Alternative, price: float | None) -> str:
     each = 1000 * abs(lost / saved)
     paid = "" if price is None else f"; the plan pays {1000 * price:.3g} for a ms at the margin"
     if saved > 0:
-        return f"saves {saved:.1f} us for {lost:.4f} nats, {each:.3g} for a ms{paid}"
-    return f"loses {-lost:.4f} nats less for {-saved:.1f} us, {each:.3g} for a ms{paid}"
+        return f"saves {saved:.1f} us for {lost:.4f} {unit}, {each:.3g} for a ms{paid}"
+    return f"loses {-lost:.4f} {unit} less for {-saved:.1f} us, {each:.3g} for a ms{paid}"
 
 
 def form_words(option: Option) -> str:

@@ -28,7 +28,7 @@ class FrontPoint:
 
     Attributes:
         cost: predicted, in the unit of the target.
-        loss: predicted distillation loss before repair, in nats.
+        loss: predicted divergence before repair (of classes, nats).
         size_bytes: predicted size of the constants.
         structure: what it stands for.
         chosen: whether it is the one that the budgets ask for.
@@ -159,7 +159,8 @@ def decide(session: Session) -> PlanResult:
     front = [p for p in (*points, *wanted) if not any(_beats(q, p) for q in (*points, *wanted))]
     unique = {p.structure.key(): p for p in sorted(front, key=lambda p: p.cost)}
     marked = tuple(dataclasses.replace(p, chosen=p is best) for p in unique.values())
-    choices = {} if best is None else explained(planner, best.structure, space.regimes)
+    unit = job.task.divergence_unit
+    choices = {} if best is None else explained(planner, best.structure, space.regimes, unit)
     return PlanResult(
         job.target.spec, marked, best.structure if best else None, choices, tuple(job.warnings),
         job.stated, job.judged.name,

@@ -35,7 +35,7 @@ class SharedTrial:
 
     Attributes:
         structure: what was decided.
-        loss: predicted distillation loss, in nats.
+        loss: predicted divergence (of classes, nats).
         trials: by target.
     """
 

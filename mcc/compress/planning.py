@@ -39,7 +39,7 @@ class Trial:
     Attributes:
         structure: what was decided.
         predicted_us: latency written down before the file was first timed.
-        loss: predicted distillation loss, in nats.
+        loss: predicted divergence (of classes, nats).
         gap: optimality gap of the solver.
         file: the untrained model, lowered.
         speed, size_bytes: measured.

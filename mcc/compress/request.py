@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcc.budget import Budget
+from mcc.budget import Budget, check_drop
 from mcc.compress.strategies import known_strategies
-from mcc.data.stated import NOTHING_SAID, Asked
+from mcc.data.stated import NOTHING_SAID, Asked, is_own
+from mcc.data.task import CLASSIFICATION
 from mcc.errors import UsageError
+from mcc.metric import ACCURACY
 from mcc.runtime.target import MOST_THREADS
 
 MOST_EPOCHS = 1e6  # beyond it the number of images is no number any more, and no run comes to its end
@@ -87,6 +89,8 @@ class Request:
         if self.ray == "":
             raise UsageError("names no cluster", where="--ray", hint="give its address, or local")
         known_strategies(self.strategies)
+        if self.task in (None, CLASSIFICATION) and is_own(self.data):
+            check_drop(self.budget, ACCURACY)
         if self.plan:
             self._check_given_plan()
 

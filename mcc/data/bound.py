@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 from collections.abc import Generator, Sequence
@@ -54,6 +55,11 @@ class BoundTask:
     def output(self) -> int:
         """Place of the output that is judged."""
         return self.task.output
+
+    @property
+    def divergence_unit(self) -> str:
+        """What stands behind figures of the divergence."""
+        return self.task.divergence_unit
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -204,6 +210,17 @@ def task_of(data: DataModule, asked: str | None = None) -> Task:
 
 def _loaded(said: str | Task, where: str) -> Task:
     return load_task(said) if isinstance(said, str) else check_task(said, where)
+
+
+def placed_task(spec: str, outputs: Sequence[Output], place: int) -> BoundTask:
+    """A task to compare outputs with where there is no data to bind it to. Raises UsageError.
+
+    Args:
+        place: of the output that is judged.
+    """
+    task = copy.copy(load_task(spec))
+    object.__setattr__(task, "output", place)  # frozen dataclasses are tasks, too
+    return BoundTask(task, tuple(outputs))
 
 
 def bind_task(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -55,6 +55,7 @@ class Classification(Task):
     name: str = CLASSIFICATION
     metric: Metric = ACCURACY
     output: int = 0
+    divergence_unit: ClassVar[str] = "nats"
 
     def __post_init__(self) -> None:
         if self.temperature <= 0 or not 0 <= self.teacher_share <= 1 or not 0 <= self.label_smoothing < 1:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from mcc.data.load import load_data
+from mcc.data.load import UNSEEN, load_data
 from mcc.data.module import DataModule
 from mcc.data.preprocessing import Channels, Preprocessing
 from mcc.errors import DataError, UsageError
@@ -162,6 +162,11 @@ def stated_by_object(data: DataModule, input_shape: tuple[int, ...], asked: Aske
             f"gives inputs of {data.input_shape} and the network takes {input_shape[1:]}", where=data.name
         )
     return Stated(data.preprocessing, f"of the data {data.name}")
+
+
+def is_own(spec: str) -> bool:
+    """Whether data comes with mcc; all of it is for classification."""
+    return spec.removeprefix(UNSEEN).partition(":")[0] in OWN
 
 
 def _own(spec: str, data: DataModule) -> Stated:

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,11 +68,13 @@ class Task(ABC):
         name: What the task is called. Where the user and the data name tasks of one name, they agree.
         metric: Name, unit and direction of the figure that networks are judged by.
         output: Place of the output that is judged; the first of them, where the task reads several.
+        divergence_unit: What stands behind figures of `divergence`.
     """
 
     name: str
     metric: Metric
     output: int = 0
+    divergence_unit: ClassVar[str] = "of divergence"
 
     def bind(self, outputs: Sequence[Output], data: DataModule, asked: str | None = None) -> Self:
         """This task for a network with these outputs; as it stands, the one output that `fits`.

@@ -28,7 +28,7 @@ class Option:
         rank: inner channels of a low-rank pair, None for the layer as it is.
         kernels: what the runtime runs; none of a conversion, or of what two groups lose together.
         latency_us, size_bytes: predicted.
-        loss: distillation loss that it adds, in nats.
+        loss: divergence that it adds (of classes, nats).
         more_us: latency on further targets, see `mcc.search.several`.
     """
 

@@ -161,6 +161,9 @@ def test_a_report_speaks_of_a_metric_of_which_less_is_better(compressed: tuple[P
         assert "mean absolute error" in text
         assert "ower is better" in text
     assert " px" in printed
+    plan = (folder / "out/spot/plan.json").read_text()
+    assert "nats" not in plan
+    assert re.search(r"\d of divergence", plan)
 
 
 @pytest.mark.slow
@@ -198,6 +201,19 @@ def test_evaluate_says_the_metric_with_its_unit_and_its_direction(
     assert (held["unit"], held["higher_is_better"]) == ("px", False)
     assert main.run(words) == 0
     assert "mean absolute error, px (lower is better)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_verify_asks_the_task_whether_an_int8_file_says_the_same(
+    compressed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = compressed[0] / "out/spot/state/int8-ptq"
+    monkeypatch.chdir(compressed[0])
+    words = ["verify", str(folder / "model.mcc"), str(folder / "model.tflite"), "--data", "spot.py:data"]
+    assert main.run([*words, "--task", "regression.py:TASK"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"says the same +\d+\.\d+ %", said)
+    assert "the same, by the task, as the integer simulator" in said
 
 
 # -- which task counts, and what it takes --------------------------------------------------------------------
