@@ -56,8 +56,10 @@ def verify(
     check_model_file(file, raising=UsageError)
     check_model(model, weights)
     check_specs(data)
+    import numpy as np
     import torch
 
+    from mcc.frontend.finite import not_finite
     from mcc.ir.graph import calls, outputs
     from mcc.ir.notes import shape_of
     from mcc.quant.simulator import flavour_of
@@ -79,6 +81,8 @@ def verify(
         allow_noise=allow_noise, settings=settings, flavour=flavour_of(file.suffix),
     )  # fmt: skip
     reference = _reference(graph, values, integer, file)
+    if not all(np.isfinite(value).all() for value in reference):
+        raise not_finite(graph, list(map(torch.from_numpy, values)), "these inputs")
     made = run_file(found, file, values, [shape_of(node) for node in outputs(graph)])
     result = compare_outputs(
         made, reference, integer=integer, tolerance=tolerance, judged=_judged(model, loaded)
@@ -129,7 +133,9 @@ def _inputs(
 ) -> list[Any]:
     """Inputs [count, ...] in the graph's axes: images of the validation split, or normal random numbers."""
     import numpy as np
+    import torch
 
+    from mcc.frontend.finite import in_domain
     from mcc.ir.graph import inputs
     from mcc.ir.notes import shape_of
 
@@ -144,7 +150,8 @@ def _inputs(
         batch = next(module.batches("validation", count))
         return [batch.inputs]
     generator = np.random.default_rng(settings.seed)
-    return [generator.standard_normal((count, *shape[1:])).astype(np.float32) for shape in shapes]
+    drawn = [generator.standard_normal((count, *shape[1:])).astype(np.float32) for shape in shapes]
+    return [value.numpy() for value in in_domain(graph, [torch.from_numpy(value) for value in drawn])]
 
 
 def _reference(graph: Graph, values: list[Any], integer: bool, file: Path) -> list[Any]:
