@@ -11,6 +11,7 @@ from mcc.cli.models import default_target, deployment_form, get_target, load_mod
 from mcc.cli.noise_check import check_integers, noise_option
 from mcc.cli.output import print_json
 from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say, say_pictures
+from mcc.cli.quantities import FiniteRange
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError, VerificationError
 from mcc.ir.first_look import check_model, check_model_file, check_specs
@@ -31,7 +32,7 @@ INPUTS = 32
 @click.option("--data", metavar="DATA", help="Compare on these images; random inputs if left out.")
 @click.option("--count", type=click.IntRange(1), default=INPUTS, show_default=True, metavar="N",
               help="How many inputs.")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(0), metavar="SHARE",
+@click.option("--tolerance", type=FiniteRange(0), metavar="SHARE",
               help="Largest difference allowed, as a share of the output range.")  # fmt: skip
 @noise_option
 @model_options
