@@ -14,6 +14,8 @@ from mcc.errors import UsageError
 
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\d\s].*?)?\s*$")
 
+_DIGITS = re.compile(r"\d{1,18}")  # 64 bits hold them; Python reads no integer of more than 4300
+
 TIMES = {"ns": 1e-3, "us": 1.0, "µs": 1.0, "μs": 1.0, "ms": 1e3, "s": 1e6}
 CYCLES = {"cycles": 1.0, "kcycles": 1e3, "mcycles": 1e6, "gcycles": 1e9}
 SIZES = {
@@ -51,7 +53,10 @@ def _scaled(text: str, units: dict[str, float] | dict[str, int], what: str, exam
         problem = f"has the unknown unit {unit!r}" if unit else "has no unit"
         known = ", ".join(unit for unit in units if unit.isascii())
         raise UsageError(f"{text!r} {problem}", hint=f"write {what} as for example {example} ({known})")
-    return value * units[unit]
+    scaled = value * units[unit]
+    if not math.isfinite(scaled):
+        raise UsageError(f"{text!r} is beyond any number", hint=f"write {what} as for example {example}")
+    return scaled
 
 
 def parse_latency(text: str) -> LatencyLimit:
@@ -120,9 +125,23 @@ def parse_names(text: str) -> tuple[str, ...]:
 def parse_shape(text: str) -> tuple[int, ...]:
     """`1,3,224,224` or `1x3x224x224`; batch first. Raises UsageError."""
     words = [word.strip() for word in re.split("[,x]", text)]
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
+    if not all(_DIGITS.fullmatch(word) and int(word) > 0 for word in words):
         raise UsageError(f"{text!r} is no shape", hint="write for example 1,3,224,224")
     return tuple(int(word) for word in words)
+
+
+def parse_sides(text: str) -> tuple[int, int]:
+    """`224`, or `240x320` for height and width. Raises UsageError."""
+    words = re.split("[x,]", text)
+    if len(words) > 2 or not all(_DIGITS.fullmatch(word) for word in words):
+        raise UsageError(f"{text!r} is no size of a picture", hint="write 224, or 240x320 (height x width)")
+    sides = int(words[0]), int(words[-1])
+    if not all(sides):
+        raise UsageError(
+            f"{text!r} is no size of a picture, which has at least one pixel",
+            hint="write 224, or 240x320 (height x width)",
+        )
+    return sides
 
 
 def parse_roofline(text: str) -> tuple[float, float]:

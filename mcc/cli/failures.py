@@ -19,6 +19,8 @@ from mcc.errors import MccError
 INTERNAL = 1
 WRONG_USE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+LONGEST_WORD = 300
+"""Characters of a word that are shown: more are no path or name that a person typed."""
 
 
 class Interrupted(Exception):
@@ -55,15 +57,22 @@ def fail_after_result(error: MccError, *, shown: bool) -> int:
     """
     if not shown:
         raise error
-    click.echo(f"mcc: error: {' '.join(str(error).split())}", err=True)
+    click.echo(f"mcc: error: {one_line(str(error))}", err=True)
     return error.exit_status
+
+
+def one_line(sentence: str) -> str:
+    """A sentence on one line, its overlong words cut in the middle."""
+    half = LONGEST_WORD // 2
+    words = (w if len(w) <= LONGEST_WORD else f"{w[:half]}...{w[-half:]}" for w in sentence.split())
+    return " ".join(words)
 
 
 def _say(sentence: str, status: int, machine: Mapping[str, object] | None = None) -> int:
     if current_settings().json:
         details = machine or {"code": "stopped", "message": sentence}
         click.echo(json.dumps({"error": details}, indent=2))
-    click.echo(f"mcc: {' '.join(sentence.split())}", err=True)
+    click.echo(f"mcc: {one_line(sentence)}", err=True)
     return status
 
 
@@ -78,7 +87,7 @@ def _usage(error: click.ClickException) -> int:
     if current_settings().json:
         click.echo(json.dumps({"error": machine}, indent=2))
     click.echo(
-        f"{place}: {' '.join(message.split())}" + (f" ({place} --help)" if "--help" not in message else ""),
+        f"{place}: {one_line(message)}" + (f" ({place} --help)" if "--help" not in message else ""),
         err=True,
     )
     return WRONG_USE
@@ -87,7 +96,7 @@ def _usage(error: click.ClickException) -> int:
 def _mcc(error: MccError) -> int:
     details = {"code": error.code, "message": error.message, "where": error.where, "hint": error.hint}
     machine = {key: value for key, value in details.items() if value is not None}
-    return _say(f"error: {' '.join(str(error).split())}", error.exit_status, machine)
+    return _say(f"error: {one_line(str(error))}", error.exit_status, machine)
 
 
 def _system(error: OSError) -> int:

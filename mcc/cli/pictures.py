@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.quantities import Quantity
+from mcc.cli.quantities import SIDES, FiniteRange, Quantity
 from mcc.cli.settings import current_settings
 from mcc.errors import UsageError
 from mcc.files import readable_file
@@ -27,31 +27,28 @@ _PICTURES = "mcc.pictures"
 def parse_numbers(text: str) -> tuple[float, ...]:
     """`0.485,0.456,0.406` or one number for all channels. Raises UsageError."""
     try:
-        return tuple(float(word) for word in text.split(","))
+        found = tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise UsageError(f"{text!r} is no number for each channel", hint="write 0.485,0.456,0.406") from None
+        found = (math.nan,)
+    if not all(map(math.isfinite, found)):
+        raise UsageError(f"{text!r} is no finite number for each channel", hint="write 0.485,0.456,0.406")
+    return found
 
 
 def parse_fraction(text: str) -> float:
     """`0.5`, or `1/255`. Raises UsageError."""
     above, slash, below = text.partition("/")
     try:
-        return float(above) / (float(below) if slash else 1.0)
+        found = float(above) / (float(below) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{text!r} is no number", hint="write 1, 0.5 or 1/255") from None
-
-
-def parse_image_size(text: str) -> tuple[int, int]:
-    """`224`, or `240x320` for height and width. Raises UsageError."""
-    if not re.fullmatch(r"\d+([x,]\d+)?", text):
-        raise UsageError(f"{text!r} is no size of a picture", hint="write 224, or 240x320 (height x width)")
-    sides = [int(word) for word in re.split("[x,]", text)]
-    return sides[0], sides[-1]
+        found = math.nan
+    if not math.isfinite(found):
+        raise UsageError(f"{text!r} is no number", hint="write 1, 0.5 or 1/255")
+    return found
 
 
 NUMBERS = Quantity("numbers", parse_numbers)
 FRACTION = Quantity("fraction", parse_fraction)
-IMAGE_SIZE = Quantity("image size", parse_image_size)
 
 
 def task_option(callback: Callback) -> Callback:
@@ -82,9 +79,9 @@ def _options(callback: Callback, *sizes: str) -> Callback:
         option("--std", type=NUMBERS, metavar="S,...", help="Deviation, in the same unit as --mean."),
         option("--scale", type=FRACTION, metavar="X",
                help="1: pixels of 0 to 255 as they are; 1/255 if only --mean or --std is given."),
-        option(*sizes, "image_size", type=IMAGE_SIZE, metavar="H[xW]",
+        option(*sizes, "image_size", type=SIDES, metavar="H[xW]",
                help="Size of the pictures that the network takes."),
-        option("--crop", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE",
+        option("--crop", type=FiniteRange(0, 1, min_open=True), metavar="SHARE",
                help="The centre of an image folder's pictures that is used, as 0.875."),
         option("--channels", type=click.Choice(["rgb", "bgr"]), help="Their order in the network."),
         option("--preprocessing", type=click.Path(dir_okay=False, exists=True, path_type=Path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,20 @@ from mcc.quantities import (
     parse_ratio,
     parse_roofline,
     parse_shape,
+    parse_sides,
     parse_size,
 )
+
+
+class FiniteRange(click.FloatRange):
+    """A float range without what is no number: comparisons with NaN let it pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a number, which must be finite and in the range."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 class Quantity(click.ParamType[Any]):
@@ -47,3 +60,4 @@ DURATION = Quantity("duration", parse_duration)
 LOSS = Quantity("loss", parse_loss)
 ROOFLINE = Quantity("roofline", parse_roofline)
 SHAPE = Quantity("shape", parse_shape)
+SIDES = Quantity("image size", parse_sides)

@@ -11,6 +11,7 @@ from mcc.cli.models import default_target, deployment_form, get_target, load_mod
 from mcc.cli.noise_check import check_integers, noise_option
 from mcc.cli.output import print_json
 from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say, say_pictures, task_option
+from mcc.cli.quantities import FiniteRange
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError, VerificationError
 from mcc.ir.first_look import check_model, check_model_file, check_specs
@@ -32,7 +33,7 @@ INPUTS = 32
 @task_option
 @click.option("--count", type=click.IntRange(1), default=INPUTS, show_default=True, metavar="N",
               help="How many inputs.")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(0), metavar="SHARE",
+@click.option("--tolerance", type=FiniteRange(0), metavar="SHARE",
               help="Largest difference allowed, as a share of the output range.")  # fmt: skip
 @noise_option
 @model_options
@@ -59,9 +60,11 @@ def verify(
     check_model_file(file, raising=UsageError)
     check_model(model, weights)
     check_specs(data, task)
+    import numpy as np
     import torch
 
     from mcc.data.bound import placed_task
+    from mcc.frontend.finite import not_finite
     from mcc.ir.graph import calls, outputs
     from mcc.ir.notes import shape_of
     from mcc.quant.simulator import flavour_of
@@ -83,6 +86,8 @@ def verify(
         allow_noise=allow_noise, settings=settings, flavour=flavour_of(file.suffix),
     )  # fmt: skip
     reference = _reference(graph, values, integer, file)
+    if not all(np.isfinite(value).all() for value in reference):
+        raise not_finite(graph, list(map(torch.from_numpy, values)), "these inputs")
     made = run_file(found, file, values, [shape_of(node) for node in outputs(graph)])
     place = _judged(model, loaded)
     agree = None if task is None else placed_task(task, outputs_of(loaded), place).agreement
@@ -133,7 +138,9 @@ def _inputs(
 ) -> list[Any]:
     """Inputs [count, ...] in the graph's axes: images of the validation split, or normal random numbers."""
     import numpy as np
+    import torch
 
+    from mcc.frontend.finite import in_domain
     from mcc.ir.graph import inputs
     from mcc.ir.notes import shape_of
 
@@ -148,7 +155,8 @@ def _inputs(
         batch = next(module.batches("validation", count))
         return [batch.inputs]
     generator = np.random.default_rng(settings.seed)
-    return [generator.standard_normal((count, *shape[1:])).astype(np.float32) for shape in shapes]
+    drawn = [generator.standard_normal((count, *shape[1:])).astype(np.float32) for shape in shapes]
+    return [value.numpy() for value in in_domain(graph, [torch.from_numpy(value) for value in drawn])]
 
 
 def _reference(graph: Graph, values: list[Any], integer: bool, file: Path) -> list[Any]:

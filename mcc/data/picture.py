@@ -1,9 +1,9 @@
 """One picture file as bytes: what is read of the many kinds there are, and what is refused.
 
 Read as torchvision's `ImageFolder` reads them: the first frame of an animation, opacity dropped where the
-network takes three channels, palettes and CMYK turned into RGB, and a camera's note on how the picture was
-held (EXIF orientation) left alone. Otherwise than there, 16 bits keep their upper eight: Pillow alone would
-turn them white.
+network takes three channels, palettes and CMYK turned into RGB. Otherwise than there, a picture is turned
+upright by the camera's note on how it was held (EXIF orientation), as apps show it; and 16 bits keep their
+upper eight: Pillow alone would turn them white.
 """
 
 from __future__ import annotations
@@ -31,6 +31,19 @@ LEAST_16 = FULL_16 // 8
 LONG = 16
 MAX_PICTURE_BYTES = 512 << 20  # Pillow's bound of 89 million pixels, in 16-bit RGB, plain
 
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF orientation (EXIF 2.32, tag 0x0112), what turns a picture upright; 1 is upright."""
+_SIDEWAYS = {turn for orientation, turn in _TURNS.items() if orientation >= 5}
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -53,7 +66,7 @@ class Fit:
             DataError: it cannot be decoded.
         """
         with opened_picture(path) as opened:
-            picture = _with_channels(opened, MODES[self.channels], path)
+            picture = _upright(_with_channels(opened, MODES[self.channels], path), _turn(opened))
         height, width = self.size
         if (picture.height, picture.width) != self.size or self.crop != 1:
             picture = self._resized(picture)
@@ -100,12 +113,26 @@ def _too_large(path: Path) -> DataError:
     )
 
 
+def _turn(opened: Image.Image) -> Image.Transpose | None:
+    """What turns a picture upright; None where it is, or where nothing readable says how it was held."""
+    if opened.format == "TIFF":  # Pillow turns these itself
+        return None
+    try:
+        return _TURNS.get(opened.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged notes may raise anything, and say nothing of the pixels
+        return None
+
+
+def _upright(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    return picture if turn is None else picture.transpose(turn)
+
+
 @dataclass(frozen=True)
 class Head:
     """What the first bytes of a picture file say.
 
     Attributes:
-        size: (height, width).
+        size: (height, width), upright.
         sixteen: whether it holds one channel of 16 bits.
     """
 
@@ -119,7 +146,9 @@ def read_head(path: Path) -> Head:
         # Pillow only warns up to twice its limit; such a picture takes half a gigabyte, in each thread.
         if Image.MAX_IMAGE_PIXELS and opened.width * opened.height > Image.MAX_IMAGE_PIXELS:
             raise _too_large(path)
-        return Head((opened.height, opened.width), _is_sixteen(opened))
+        height, width = opened.height, opened.width
+        sideways = _turn(opened) in _SIDEWAYS
+        return Head((width, height) if sideways else (height, width), _is_sixteen(opened))
 
 
 def greatest(path: Path) -> int:

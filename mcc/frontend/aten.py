@@ -105,7 +105,7 @@ def _plain(emitter: Emitter, value: Any, kinds: tuple[type, ...]) -> Any:
 
 _HINTS = (
     (("item.", "_local_scalar_dense", "sym_"), "compute with tensors, without reading numbers out of them"),
-    (("nonzero", "index.", "masked_select"), "indices that depend on values have no static shape"),
+    (("nonzero", "masked_select"), "indices that depend on values have no static shape"),
     (("conv3d", "lstm", "gru", "avg_pool1d", "max_pool1d", "adaptive_avg_pool1d", "max_pool3d"),
      "mcc reads two-dimensional convolutional networks; write a 1-D layer as a 2-D one of height 1"),
     (("nms", "topk", "sort", "argsort", "argmax"),

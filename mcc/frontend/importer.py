@@ -18,7 +18,7 @@ from torch import Tensor, fx
 
 # The tables of rules register themselves when they are imported.
 from mcc.errors import UnsupportedError
-from mcc.frontend import aten_arithmetic, aten_reduce, aten_shape, aten_weights
+from mcc.frontend import aten_arithmetic, aten_reduce, aten_shape, aten_weights, gather
 from mcc.frontend.allowance import Allowance
 from mcc.frontend.aten import Result, translate
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
@@ -28,7 +28,7 @@ from mcc.frontend.values import AnyValue, Const, Expanded, Turned, canonical_nam
 from mcc.ir.dataflow import ancestors, dataflow
 from mcc.ir.graph import Graph
 
-__all__ = ["aten_arithmetic", "aten_reduce", "aten_shape", "aten_weights", "import_program"]
+__all__ = ["aten_arithmetic", "aten_reduce", "aten_shape", "aten_weights", "gather", "import_program"]
 
 _ASSERTIONS = ("_assert", "sym_constrain")
 _CREATION = ("zeros_like", "ones_like", "full_like", "empty_like", "new_")

@@ -17,6 +17,7 @@ from mcc.errors import MccError, UsageError
 from mcc.frontend.batch import Original
 from mcc.frontend.cut import cut_graph, is_module_cut
 from mcc.frontend.emitter import MAX_ELEMENTS
+from mcc.frontend.finite import finite_inputs
 from mcc.frontend.torch_module import capture, capture_program, keys_of, run_original
 from mcc.frontend.weights import load_weights
 from mcc.ir.first_look import check_model_file
@@ -83,8 +84,14 @@ def load_model(
     Raises:
         UsageError: no such model or place to cut, or it does not say its input shape.
         DataError: weights that do not fit.
-        UnsupportedError: a model outside the canonical form.
+        UnsupportedError: a model outside the canonical form, or whose outputs are not finite.
     """
+    loaded = _load(spec, input_shape, weights, cut)
+    finite_inputs(loaded.graph)
+    return loaded
+
+
+def _load(spec: str, input_shape: Shape | None, weights: Path | None, cut: Sequence[str]) -> LoadedModel:
     path = Path(spec)
     if path.suffix in _READERS:
         if weights is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mcc.frontend import aten_shape as shapes
+from mcc.frontend.gather import take
 from mcc.frontend.onnx_table import Result, Site, onnx_op
 from mcc.frontend.values import AnyValue, Const
 
@@ -152,14 +153,8 @@ def gather(site: Site) -> Result:
     if not isinstance(index, Const):
         e.refuse("Gather with computed positions is not supported", "indices have no static meaning")
     axis = e.axis(x, site.get("axis", 0))
-    length = e.shape(x)[axis]
-    positions = [int(i) % length for i in index.tensor.reshape(-1).tolist()]
-    if index.tensor.dim() == 0:
-        return shapes.select(e, x, axis, positions[0])
-    if positions == list(range(positions[0], positions[0] + len(positions))):
-        return e.window(x, axis, positions[0], positions[-1] + 1)
-    singles = e.singles(x, axis)
-    return e.concat([singles[i] for i in positions], axis)
+    positions = [int(i) for i in index.tensor.reshape(-1).tolist()]
+    return shapes.select(e, x, axis, positions[0]) if index.tensor.dim() == 0 else take(e, x, axis, positions)
 
 
 @onnx_op("Pad")

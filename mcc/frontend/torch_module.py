@@ -77,8 +77,11 @@ def capture(module: nn.Module, example_inputs: Sequence[Tensor], cut: Sequence[s
                 raise
             try:
                 return _capture_at(module, shapes, DEPLOYED_BATCH, cut)
-            except MccError:
-                raise first from first.__cause__
+            except MccError as second:
+                told = first
+                if isinstance(first, UsageError) and isinstance(second, UsageError):
+                    told = _without_batch_axis(module, example_inputs, cut) or second
+                raise told from told.__cause__
         _check_one_sample(module, graph, shapes, cut)
     return graph
 
@@ -167,6 +170,22 @@ def _checked(index: int, value: object) -> tuple[int, ...]:
     if value.dim() < 2:
         raise UsageError(f"has the shape {tuple(value.shape)}, without a batch axis", where=where)
     return tuple(value.shape[1:])
+
+
+def _without_batch_axis(
+    module: nn.Module, example_inputs: Sequence[Tensor], cut: Sequence[str]
+) -> UsageError | None:
+    """The error of examples to which one axis has to be added before the module runs; None for others."""
+    try:
+        _run_module(module, [value[None] for value in example_inputs], cut)
+    except UsageError:
+        return None
+    shape = tuple(example_inputs[0].shape)
+    return UsageError(
+        f"has the shape {shape}, of which the first axis was taken for the batch: the model does not run so",
+        where="input 0",
+        hint=f"give it a batch axis: {(1, *shape)}",
+    )
 
 
 def _capture_at(

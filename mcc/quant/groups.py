@@ -181,7 +181,7 @@ def group_scales(placement: Placement, observed: Mapping[fx.Node, Observed]) -> 
         _tie_moving(groups, node, nodes)
     for node in placement.precision:
         if op_name(node) in ("add", "sub"):
-            _lift_small_terms(groups, node, placement)
+            _lift_small_terms(groups, node, nodes)
     for node in placement.precision:
         _judge(groups, node, placement, nodes, values)
     return groups
@@ -217,10 +217,10 @@ def _tie_moving(groups: ScaleGroups, node: fx.Node, nodes: dict[fx.Node, str]) -
         groups.requantised.append(node)
 
 
-def _lift_small_terms(groups: ScaleGroups, node: fx.Node, placement: Placement) -> None:
+def _lift_small_terms(groups: ScaleGroups, node: fx.Node, nodes: dict[fx.Node, str]) -> None:
     """Widen terms that are tiny beside the sum, which the integer kernel could not align.
 
-    A term that others read as well keeps its scale, and the sum runs in float.
+    Where a term, or what shares its scale, would be lost on the wider one, the sum runs in float.
     """
     least = groups.ranges[groups.root(node)].width * _SUM_LEAST_RATIO
     for value in operands(node):
@@ -229,8 +229,8 @@ def _lift_small_terms(groups: ScaleGroups, node: fx.Node, placement: Placement) 
             continue
         lifted = groups.ranges[root].join(Range(0.0, least))
         for member in groups.members.get(root, [root]):
-            others = [user for user in member.users if user is not node and user in placement.precision]
-            if others and groups.lost(member, lifted.grid()):
+            if found := groups.lost(member, lifted.grid()):
+                nodes[node] = f"{member.name} would keep {found} on the least scale that {node.name} takes"
                 return
         groups.ranges[root] = lifted
 

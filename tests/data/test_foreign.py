@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mcc.data import DataModule, MemoryImages, Preprocessing, from_arrays, load_data
-from mcc.data.picture import Fit, greatest
+from mcc.data.picture import Fit, greatest, read_head
 from mcc.errors import DataError, MccError, UsageError
 from tests.data.samples import labels, pixels, write_folder
 
@@ -380,14 +380,30 @@ def test_pictures_of_every_kind_are_read_as_pillow_reads_them(tmp_path: Path) ->
         warnings.simplefilter("error")
         found = read(tmp_path / "palette.png", 3)
     assert np.array_equal(found, np.asarray(rgb.quantize(200).convert("RGB")).transpose(2, 0, 1))
-    note = Image.Exif()
-    note[0x0112] = 6  # held upright: a viewer would turn it
-    rgb.save(tmp_path / "held.png", exif=note)
-    assert np.array_equal(read(tmp_path / "held.png", 3), COLOUR.transpose(2, 0, 1))
     rgb.save(tmp_path / "many.png", save_all=True, append_images=[Image.new("RGB", rgb.size)])
     assert np.array_equal(read(tmp_path / "many.png", 3), COLOUR.transpose(2, 0, 1))
     Image.fromarray(GREY > 128).save(tmp_path / "bits.png")
     assert set(np.unique(read(tmp_path / "bits.png", 1))) == {0, 255}
+
+
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_a_picture_is_turned_upright_as_apps_show_it(tmp_path: Path, orientation: int, suffix: str) -> None:
+    note = Image.Exif()
+    note[0x0112] = orientation  # 0 is none of the eight, and ignored
+    file = tmp_path / f"held{suffix}"
+    Image.fromarray(COLOUR).save(file, exif=note)
+    with Image.open(file) as stored:
+        shown = ImageOps.exif_transpose(stored).convert("RGB")
+    size = read_head(file).size
+    assert size == (shown.height, shown.width)
+    assert size == (COLOUR.shape[:2][::-1] if orientation > 4 else COLOUR.shape[:2])
+    assert np.array_equal(Fit(size, 1.0, 3).decode(file), np.asarray(shown).transpose(2, 0, 1))
+
+
+def test_a_damaged_note_of_a_camera_is_ignored(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR).save(tmp_path / "held.png", exif=b"Exif\0\0MM\0*\0\0\xff\xff\xff\xff")
+    assert np.array_equal(read(tmp_path / "held.png", 3), COLOUR.transpose(2, 0, 1))
 
 
 def test_a_picture_too_large_for_memory_is_refused_by_its_head(

@@ -425,6 +425,22 @@ ARITHMETIC: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
     "results in a dictionary": (of(lambda s, x: {"a": x + 1, "b": [x * 2, (x - 1, None)]}), MAP),
 }
 
+INDEXING: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
+    "positions in a list": (
+        of(
+            lambda s, x: (
+                x[:, [0, 2]],
+                x[:, [-1, 0, 0, 1]],
+                x[..., [5, 3, 1]],
+                x[:, [True, False, False, True]],
+                x[:, torch.tensor([3, 2, 1, 0])][:, :, torch.tensor([1, 2, 0])],
+                torch.index_select(x, 2, torch.tensor([1, 2, 3, 0])),
+            )
+        ),
+        MAP,
+    ),
+}
+
 ALL = {
     f"{group}: {name}": case
     for group, cases in (
@@ -434,6 +450,7 @@ ALL = {
         ("pool", POOLS),
         ("shape", SHAPES),
         ("arithmetic", ARITHMETIC),
+        ("indexing", INDEXING),
     )
     for name, case in cases.items()
 }

@@ -94,7 +94,7 @@ def test_a_factory_by_dotted_name(net: str, monkeypatch: pytest.MonkeyPatch) -> 
         ("number", {}, ("returns int, not a module",)),
         ("transform", {}, ("returns str as its third value", "mcc.data.Preprocessing(mean")),
         ("two_inputs", {"input_shape": (1, 3)}, ("2 inputs", "--input-shape")),
-        ("one", {"input_shape": (1, 5, 8, 8)}, ("does not run on inputs of shape (2, 5, 8, 8)",)),
+        ("one", {"input_shape": (1, 5, 8, 8)}, ("does not run on inputs of shape (1, 5, 8, 8)",)),
     ],
 )
 def test_wrong_use(net: str, factory: str, options: dict[str, Any], parts: tuple[str, ...]) -> None:
@@ -145,7 +145,8 @@ def state(net: str) -> dict[str, torch.Tensor]:
     loaded = load_model(f"{net}:one").module
     assert loaded is not None
     return {
-        name: torch.randn_like(v) if v.is_floating_point() else v for name, v in loaded.state_dict().items()
+        name: torch.randn_like(v).abs() if v.is_floating_point() else v
+        for name, v in loaded.state_dict().items()
     }
 
 

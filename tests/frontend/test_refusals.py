@@ -65,6 +65,15 @@ CASES: list[tuple[str, Callable[[], nn.Module], tuple[int, ...], tuple[str, ...]
         MAP,
         ("statistics of the batch",),
     ),
+    ("two lists", lambda: Of(lambda s, x: x[:, [0, 2], [1, 3]]), MAP, ("constructs.py:", "several axes")),
+    ("table of positions", lambda: Of(lambda s, x: x[:, [[0, 1], [1, 2]]]), MAP, ("shape (2, 2)",)),
+    ("batch picked", lambda: Of(lambda s, x: x[[0]]), MAP, ("batch axis",)),
+    (
+        "computed positions",
+        lambda: Of(lambda s, x: torch.index_select(x, 1, (x[0, 0, 0] > 9).long()[:2])),
+        MAP,
+        ("constructs.py:",),
+    ),
     ("batch reduced", lambda: Of(lambda s, x: x - x.mean()), MAP, ("batch axis", "name the axes")),
     ("batch moved", lambda: Of(lambda s, x: x.permute(1, 0, 2, 3)), MAP, ("moves the batch axis",)),
     ("batch folded", lambda: Of(lambda s, x: x.reshape(-1, 8) * 2), MAP, ("folds the batch axis",)),
@@ -80,7 +89,7 @@ CASES: list[tuple[str, Callable[[], nn.Module], tuple[int, ...], tuple[str, ...]
         "wrong shape",
         lambda: nn.Conv2d(3, 4, 3),
         MAP,
-        ("does not run on inputs of shape (2, 4, 8, 8)", "--input-shape"),
+        ("does not run on inputs of shape (1, 4, 8, 8)", "--input-shape"),
     ),
     ("no map", lambda: nn.Conv2d(4, 4, 3), (4, 8, 8), ("",)),
 ]
@@ -97,6 +106,14 @@ def test_refused(factory: Callable[[], nn.Module], shape: tuple[int, ...], parts
     assert "\n" not in sentence
     for part in parts:
         assert part in sentence, sentence
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_example_without_a_batch_axis_is_told_with_the_shape_that_was_given(channels: int) -> None:
+    network = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    with pytest.raises(UsageError, match=rf"has the shape \({channels}, 8, 8\)") as caught:
+        capture(network, (torch.zeros(channels, 8, 8),))
+    assert caught.value.hint == f"give it a batch axis: (1, {channels}, 8, 8)"
 
 
 @pytest.mark.parametrize(
