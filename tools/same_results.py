@@ -29,6 +29,9 @@ import torch
 from pydantic import TypeAdapter
 
 import mcc.compress
+import mcc.compress.costs as costs
+from mcc.calibrate.store import Store, Whole
+from mcc.cost_api import Measurement
 from mcc.errors import ConstraintError
 from mcc.runtime import get_target
 from mcc.runtime.samples import LatencySamples
@@ -39,6 +42,8 @@ SIMULATED, HOST = "litert-arm64-sim:a76", "litert-host"
 NETWORKS = "tools/baselines/networks.py"
 IGNORED = ("stages", "versions", "command", "timed_at", "remembered", "target")
 _SECONDS = re.compile(r"\d{4}-\d\d-\d\d(T[\d:+]+)?")
+FILLING = ("calibrate", "measure")  # of mcc.compress.costs: what fills the table of kernels
+TABLE: tuple[TypeAdapter[Any], ...] = (TypeAdapter(list[Measurement]), TypeAdapter(list[Whole]))
 KINDS: dict[str, TypeAdapter[Any]] = {
     "time": TypeAdapter(list[LatencySamples]),
     "profile": TypeAdapter(list[OpTime]),
@@ -104,6 +109,45 @@ class Tape:
 
         return unwrap
 
+    def wrap_table(self) -> Callable[[], None]:
+        """Fill the table of kernels from the tape, call by call; what is returned ends that."""
+        before = {name: getattr(costs, name) for name in FILLING}
+
+        def wrapped(name: str) -> Callable[..., Any]:
+            def fill(subject: Any, target: Target, store: Store, *args: Any, **kwargs: Any) -> Any:
+                key, print_ = f"table {name}", target.fingerprint(1).key()
+                turn, known = self.asked[key], self.known.get(key, [])
+                self.asked[key] += 1
+                if turn < len(known):
+                    rows, wholes = (kind.validate_python(known[turn][i]) for i, kind in enumerate(TABLE))
+                    store.add(print_, rows)
+                    for whole in wholes:
+                        store.set_whole(print_, whole)
+                    given = None
+                else:
+                    self.missing += bool(self.known)
+                    old = [str(row) for row in store.rows(print_)]
+                    given = before[name](subject, target, store, *args, **kwargs)
+                    rows = [row for row in store.rows(print_) if str(row) not in old]
+                    wholes = store.wholes(print_)
+                dumped = [
+                    kind.dump_python(x, mode="json") for kind, x in zip(TABLE, (rows, wholes), strict=True)
+                ]
+                self.kept.setdefault(key, []).append(dumped)
+                self.path.write_text(json.dumps(self.kept))
+                return given
+
+            return fill
+
+        for name in FILLING:
+            setattr(costs, name, wrapped(name))
+
+        def unwrap() -> None:
+            for name, function in before.items():
+                setattr(costs, name, function)
+
+        return unwrap
+
     def _figure(self, name: str, target: Target, files: Any, measure: Callable[[], Any]) -> Any:
         many = [files] if isinstance(files, Path | str) else files
         marks = ",".join(hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for file in many)
@@ -164,6 +208,7 @@ def run(output: Path, weights: Path, cifar: Path, tape: Path | None, only: str) 
         os.environ["MCC_CACHE_DIR"] = str(_fresh_cache(folder / "cache"))
         record = Tape(folder / "tape.json", tape / folder.name / "tape.json" if tape else None)
         unwrap = record.wrap(get_target(case.target)) if case.target == HOST else lambda: None
+        unwrap_table = record.wrap_table() if case.target == HOST else lambda: None
         try:
             mcc.compress.compress(
                 case.model, named(str(cifar)) if case.cifar else "digits", case.target, epochs=case.epochs,
@@ -174,6 +219,7 @@ def run(output: Path, weights: Path, cifar: Path, tape: Path | None, only: str) 
             click.echo(f"{case.name}: {error}")
         finally:
             unwrap()
+            unwrap_table()
         kept.write_text(json.dumps({**outcome(folder / "job"), "missing": record.missing}, indent=1))
         click.echo(f"{case.name}: done, {record.missing} measurements were not on the tape")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from mcc.compress.request import STRATEGY_NAMES
+from mcc.compress.strategies import strategies
 from tools.results.cells import (
     Cell,
     Figures,
@@ -42,7 +42,7 @@ MIDDLE = SPEEDUPS[1]
 SEEDS = 3  # at the middle budget; one elsewhere
 NEAR = 0.9  # of the budget: what its job measured to be slower misses it when measured again, too
 BEHIND = 0.01  # of validation accuracy: what is so far behind the best other is not trained with more seeds
-COMPARED = tuple(name for name in STRATEGY_NAMES if name not in ("original", "original-trained"))
+COMPARED = tuple(name for name, strategy in strategies().items() if not strategy.is_reference)
 
 
 @dataclass(frozen=True)
