@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.models import deployment_form, get_target, load_model, model_options
+from mcc.cli.models import (
+    calibration_images,
+    deployment_form,
+    get_target,
+    load_model,
+    model_options,
+    stated_preprocessing,
+)
 from mcc.cli.output import print_json, print_table
 from mcc.cli.progress import progress_for
 from mcc.cli.quantities import ROOFLINE
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UnsupportedError, UsageError
-from mcc.ir.first_look import check_model
+from mcc.ir.first_look import check_model, check_specs
 from mcc.ir.outputs import check_folder, files_in
 
 if TYPE_CHECKING:
@@ -47,12 +54,13 @@ TFLITE, ORT = ".tflite", ".ort"
               help="Also write the graph and its costs for Google's Model Explorer.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite files in that folder that mcc did not make.")
 @click.option("--why", is_flag=True, help="Why each layer cannot be pruned, sparse, low-rank or int8.")
+@click.option("--data", metavar="DATA", help="Calibration data, which decides what int8 can hold.")
 @model_options
 @common_options
 def inspect(
     model: str, target: str | None, roofline: tuple[float, float] | None, no_measure: bool,
-    folder: Path | None, force: bool, why: bool, input_shape: tuple[int, ...] | None, weights: Path | None,
-    settings: Settings,
+    folder: Path | None, force: bool, why: bool, data: str | None, input_shape: tuple[int, ...] | None,
+    weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Show a model's operators, shapes, multiply-accumulates and bytes, and what can be done to each layer.
 
@@ -69,15 +77,20 @@ def inspect(
             "is for graphs", where="--model-explorer", hint="Model Explorer opens .tflite files itself"
         )
     check_model(model, weights)
+    check_specs(data)
     views = views_of(model)
     if views is not None:
         return _show_file(model, views, settings)
     from mcc.report.layers import inspect_layers
     from mcc.report.sparse_path import sparse_path
 
-    graph = deployment_form(load_model(model, input_shape, weights).graph)
+    loaded = load_model(model, input_shape, weights)
+    graph = deployment_form(loaded.graph)
     found = None if target is None else get_target(target)
-    layers = inspect_layers(graph, None if found is None else found.facts())
+    calibration = (
+        () if data is None else calibration_images(graph, data, stated_preprocessing(model, loaded), settings)
+    )
+    layers = inspect_layers(graph, None if found is None else found.facts(), calibration)
     if roofline is not None and found is None:
         raise UsageError("--roofline needs a --target", hint="it says which forms a layer can take")
     costs = {} if found is None else predicted(graph, found, roofline, settings, measure=not no_measure)
@@ -195,7 +208,9 @@ def totals(layers: tuple[Layer, ...]) -> dict[str, int]:
 
 
 def _mark(move: Move | None) -> str:
-    return "" if move is None else "yes" if move.possible else "no"
+    if move is None or move.depends_on:
+        return "" if move is None else "data"
+    return "yes" if move.possible else "no"
 
 
 def _show(layers: tuple[Layer, ...], costs: dict[str, Any], why: bool) -> None:
@@ -304,6 +319,11 @@ def _reasons(layers: tuple[Layer, ...]) -> list[tuple[str, str, str | None]]:
         }
         rows += [
             (layer.node, name, move.why_not) for name, move in moves.items() if move and not move.possible
+        ]
+        rows += [
+            (layer.node, f"{name}, perhaps", f"depends on {move.depends_on} (--data)")
+            for name, move in moves.items()
+            if move and move.depends_on
         ]
     return rows
 

@@ -16,6 +16,9 @@ from mcc.ir.first_look import check_model, check_model_file
 from mcc.lower.formats import format_of, formats, get_format
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mcc.cli.settings import Settings
     from mcc.data.outputs import Output
     from mcc.data.preprocessing import Preprocessing
     from mcc.data.stated import Stated
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 Callback = Callable[..., Any]
 
 FEW_STEPS = 0.05
+CALIBRATION_BATCH = 32
 
 _CUT = "mcc.cut"
 
@@ -137,6 +141,28 @@ def stated_preprocessing(spec: str, loaded: LoadedModel) -> Stated | None:
     if found is not None and pictures:
         found.preprocessing.for_channels(pictures[0][1])
     return found
+
+
+def calibration_images(
+    graph: Graph, data: str, stated: Stated | None, settings: Settings
+) -> tuple[Tensor, ...]:
+    """Batches of calibration images of a data module, for a graph with one input; says what they are."""
+    import torch
+
+    from mcc.cli.pictures import asked_pictures, say_pictures
+    from mcc.data.stated import load_stated
+    from mcc.ir.graph import inputs
+    from mcc.ir.notes import shape_of
+
+    module, used = load_stated(
+        data,
+        seed=settings.seed,
+        input_shape=shape_of(inputs(graph)[0]),
+        stated=stated,
+        asked=asked_pictures(),
+    )
+    say_pictures(used)
+    return tuple(torch.from_numpy(b.inputs) for b in module.batches("calibration", CALIBRATION_BATCH))
 
 
 def outputs_of(loaded: LoadedModel) -> tuple[Output, ...]:

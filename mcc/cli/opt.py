@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.models import load_model, model_options, stated_preprocessing
+from mcc.cli.models import calibration_images, load_model, model_options, stated_preprocessing
 from mcc.cli.noise_check import check_integers, noise_option
 from mcc.cli.output import print_json, print_table
-from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say_pictures
+from mcc.cli.pictures import judged_output, picture_options
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
 from mcc.ir.first_look import check_model, check_specs
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from mcc.ir.graph import Graph
     from mcc.pass_api import PassContext
     from mcc.pipeline import StepReport
-
-CALIBRATION_BATCH = 32
 
 
 @click.command(short_help="Run passes on a graph, verified one by one.")
@@ -123,19 +121,7 @@ def _context(graph: Graph, data: str | None, stated: Stated | None, settings: Se
 
     if data is None:
         return PassContext(seed=settings.seed)
-    import torch
-
-    from mcc.data.stated import load_stated
-    from mcc.ir.graph import inputs
-    from mcc.ir.notes import shape_of
-
-    shape = shape_of(inputs(graph)[0])
-    module, used = load_stated(
-        data, seed=settings.seed, input_shape=shape, stated=stated, asked=asked_pictures()
-    )
-    say_pictures(used)
-    batches = [torch.from_numpy(b.inputs) for b in module.batches("calibration", CALIBRATION_BATCH)]
-    return PassContext(tuple(batches), settings.seed)
+    return PassContext(calibration_images(graph, data, stated, settings), settings.seed)
 
 
 def _step_json(report: StepReport) -> dict[str, Any]:

@@ -153,7 +153,8 @@ class Planner:
     def predict(self, structure: Structure) -> float:
         """Sum of the kernels of a structure and the overhead, without correction, in microseconds."""
         built = restructure(self.graph, structure, self.sensitivities, self.calibration[:1], verify=False)
-        kernels = structure_kernels(deployment_form(built), structure.regime, self.bench.target.facts())
+        facts, deployed = self.bench.target.facts(), deployment_form(built)
+        kernels = structure_kernels(deployed, structure.regime, facts, self.calibration[:1])
         self.ask(list(kernels.values()))
         return predict(self.setting.model, kernels, structure.regime.precision).latency_us
 

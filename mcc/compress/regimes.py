@@ -25,9 +25,15 @@ def target_cluster(graph: Graph, facts: TargetFacts) -> SparseCluster:
     return find_sparse_cluster(graph)
 
 
-def structure_kernels(deployed: Graph, regime: Regime, facts: TargetFacts) -> dict[str, Kernel]:
-    """Kernels of a float graph in deployment form, as they will be under a regime on a target."""
-    integer = planned_integers(deployed) if regime.precision != "float" else frozenset[str]()
+def structure_kernels(
+    deployed: Graph, regime: Regime, facts: TargetFacts, calibration: tuple[Tensor, ...] = ()
+) -> dict[str, Kernel]:
+    """Kernels of a float graph in deployment form, as they will be under a regime on a target.
+
+    Args:
+        calibration: as in `planned_integers`.
+    """
+    integer = planned_integers(deployed, calibration) if regime.precision != "float" else frozenset[str]()
     cluster = target_cluster(deployed, facts).nodes if regime.sparse else ()
     kernels = graph_kernels(deployed, integer, cluster)
     if regime.precision == "int7":

@@ -22,6 +22,7 @@ MAX_WEIGHTS_BYTES = 4 * MAX_MODEL_BYTES  # a checkpoint may hold the state of an
 MAX_SOURCE_BYTES = 16 << 20  # Python of a user: the largest file of torch itself has 1 MB
 
 GRAPH_HEADER = b"mcc 1"
+MAX_FIELDS = 100_000  # of a model itself, functions and metadata; a graph is one. More are no model.
 _TAG_GRAPH = 7  # field `graph` of ONNX's ModelProto
 
 
@@ -84,9 +85,11 @@ def _check_source(spec: str) -> None:
 def _is_protobuf(stream: BinaryIO, size: int) -> bool:
     """Whether the fields of an ONNX model fill the file, and its graph is among them; none is read."""
     tags: set[int] = set()
-    while stream.tell() < size:
+    for _ in range(MAX_FIELDS):
+        if stream.tell() >= size:
+            break
         key = _varint(stream)
-        if key is None:
+        if key is None or key >> 3 == 0:  # protobuf has no field 0: a file of zeros
             return False
         tags.add(key >> 3)
         kind = key & 7
@@ -97,7 +100,7 @@ def _is_protobuf(stream: BinaryIO, size: int) -> bool:
         if length is None or length > size - stream.tell():
             return False
         stream.seek(length, 1)
-    return _TAG_GRAPH in tags
+    return _TAG_GRAPH in tags and stream.tell() >= size
 
 
 def _varint(stream: BinaryIO) -> int | None:

@@ -152,6 +152,13 @@ def decide(
         kept = Kept({**groups.kept.nodes, **kept.nodes}, {**groups.kept.values, **kept.values})
 
 
+def depends_on_numbers(node: fx.Node) -> bool:
+    """Whether numbers may keep an operator in float that has a kernel: its own, or those that it reads."""
+    own = op_name(node) in (*FIXED_OUTPUTS, "add", "sub") or table.row_of(node).scales == "tied"
+    reads = any(op_name(v) == "concat" for v in activation_operands(node) if v.op == "call_function")
+    return own or reads or _shown(node)
+
+
 def group_scales(placement: Placement, observed: Mapping[fx.Node, Observed]) -> ScaleGroups:
     """Tie the scales of operands and results where the integer kernel cannot change the scale.
 

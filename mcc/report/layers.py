@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import fx
+from torch import Tensor, fx
 
 from mcc.analysis.channel_groups import ChannelGroup, analyse_channels
 from mcc.analysis.pointwise import is_pointwise
 from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
 from mcc.ir import table
-from mcc.ir.graph import Graph, constant, is_constant, op_name, operand
+from mcc.ir.graph import Graph, calls, constant, inputs, is_constant, op_name, operand
 from mcc.ir.notes import note, shape_of, type_of
+from mcc.quant.groups import decide, depends_on_numbers
+from mcc.quant.placement import place
+from mcc.quant.ranges import observe_values
 from mcc.report.schema import Count, Frozen
 from mcc.runtime.facts import TargetFacts
 
 FAKE_QUANTIZE = "fake_quantize"
+CALIBRATION = "calibration data"
 
 
 class Move(Frozen):
-    """Whether something can be done to a layer, and why not."""
+    """Whether something can be done to a layer, and why not.
+
+    Attributes:
+        possible: as far as is known.
+        why_not: the reason, where it is not.
+        depends_on: what decides it after all, where that was not given.
+    """
 
     possible: bool
     why_not: str | None = None
+    depends_on: str | None = None
 
 
 class Layer(Frozen):
@@ -70,17 +81,21 @@ class _SparseRules:
         return self.cluster.reason or "lies outside the cluster that runs sparse"
 
 
-def inspect_layers(graph: Graph, facts: TargetFacts | None = None) -> tuple[Layer, ...]:
+def inspect_layers(
+    graph: Graph, facts: TargetFacts | None = None, calibration: Sequence[Tensor] = ()
+) -> tuple[Layer, ...]:
     """The operators of a canonical graph in order, quantisers left out.
 
     Args:
         facts: of the target in question; None says only what the graph allows.
+        calibration: batches on which it is decided what int8 can hold; without, that is left open.
     """
+    integers = _integers(graph, calibration)
     groups = {producer: group for group in analyse_channels(graph).groups for producer in group.producers}
     seen: set[str] = set()
     sparse = None if facts is None else _SparseRules(facts, find_sparse_cluster(graph))
     return tuple(
-        _layer(graph, node, groups, sparse, seen)
+        _layer(graph, node, groups, sparse, seen, integers)
         for node in graph.graph.nodes
         if node.op == "call_function" and op_name(node) != FAKE_QUANTIZE
     )
@@ -105,6 +120,7 @@ def _layer(
     groups: Mapping[str, ChannelGroup],
     rules: _SparseRules | None,
     seen: set[str],
+    integers: Mapping[fx.Node, Move],
 ) -> Layer:
     row = table.row_of(node)
     types = [type_of(arg) if isinstance(arg, fx.Node) else None for arg in node.args]
@@ -122,7 +138,7 @@ def _layer(
         prune=_prune(node, group) if weighted else None,
         sparse=_sparse(node, rules) if weighted else None,
         low_rank=_low_rank(node) if weighted else None,
-        int8=_int8(node),
+        int8=integers.get(node) or _int8(node),
         group=None if group is None else group.name,
     )
 
@@ -180,6 +196,21 @@ def _not_pointwise(node: fx.Node) -> str | None:
     if node.kwargs["groups"] != 1:
         return "is grouped"
     return "has a stride" if node.kwargs["stride"] != (1, 1) else "is padded, or shares its weight"
+
+
+def _integers(graph: Graph, calibration: Sequence[Tensor]) -> dict[fx.Node, Move]:
+    """What `insert-qdq` would say of each operator that it decides on; nothing of a quantised graph."""
+    if calls(graph, FAKE_QUANTIZE) or len(inputs(graph)) != 1:
+        return {}
+    placement = place(graph, "int8")
+    if calibration and placement.values:
+        observed = observe_values(graph, placement.values, calibration, "mse")
+        placement, _ = decide(graph, "int8", observed)
+    found = {node: Move(possible=False, why_not=reason) for node, reason in placement.refused.items()}
+    if not calibration:
+        open_ = Move(possible=True, depends_on=CALIBRATION)
+        found |= {node: open_ for node in placement.precision if depends_on_numbers(node)}
+    return found
 
 
 def _int8(node: fx.Node) -> Move:

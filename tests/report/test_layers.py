@@ -4,8 +4,12 @@ import dataclasses
 
 from mcc.ir.graph import calls
 from mcc.ir.notes import annotate
-from mcc.report.layers import inspect_layers
+from mcc.pass_api import PassContext, apply_pass
+from mcc.quant.regions import integer_nodes
+from mcc.report.layers import Move, inspect_layers
 from mcc.runtime.litert_host import TARGET as LITERT
+from passes.insert_qdq import InsertQdq
+from tests.quant.detectors import images, pixels_and_scores
 from tests.report.networks import classifier
 
 
@@ -84,3 +88,24 @@ def test_quantisers_are_no_layers() -> None:
     sparse = layers[2].sparse
     assert sparse is not None
     assert sparse.why_not == "has a weight that is quantised already"
+
+
+def test_where_only_numbers_decide_nothing_is_claimed_of_int8_without_data() -> None:
+    graph = pixels_and_scores(300.0, ends_in_conv=True)
+    layers = {layer.node: layer for layer in inspect_layers(graph)}
+    assert layers["joined"].int8 == Move(possible=True, depends_on="calibration data")
+    assert layers["scores"].int8.depends_on
+    assert layers["last_map"].int8.depends_on
+    assert layers["second_map"].int8 == Move(possible=True)
+
+
+def test_with_data_each_layer_says_what_insert_qdq_decides() -> None:
+    graph, data = pixels_and_scores(300.0, ends_in_conv=True), (images(64, 1),)
+    layers = {layer.node: layer for layer in inspect_layers(graph, calibration=data)}
+    ctx = PassContext(data)
+    result = apply_pass(InsertQdq(), graph, ctx)
+    refused = dict(ctx.refusals)
+    assert {"joined", "last_map"} <= set(refused)
+    assert {name: layer.int8.why_not for name, layer in layers.items() if not layer.int8.possible} == refused
+    assert {node.name for node in integer_nodes(result)} <= {n for n, v in layers.items() if v.int8.possible}
+    assert not any(layer.int8.depends_on for layer in layers.values())
