@@ -15,6 +15,7 @@ from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
 from mcc.calibrate.entry import table_model
 from mcc.calibrate.store import Store
+from mcc.compress.bench import period_words
 from mcc.compress.candidate import Structure
 from mcc.compress.planning import Planner
 from mcc.compress.regimes import available_regimes, planned_integers, target_cluster
@@ -36,6 +37,7 @@ from mcc.search.tables import Setting, Tables
 
 STEP = 0.03  # of the latency, to both sides, between which the price of time is taken
 NATS = "nats"  # of the divergence of classes
+NO_DATES: Mapping[str, str] = {}
 SAME_US = 0.05  # below which two latencies are called equal
 
 
@@ -52,6 +54,7 @@ class Alternative:
         loss: divergence that it adds (of classes, nats); None where it was not measured.
         taken: whether it is what the plan took.
         why: why not, or why.
+        measured_on: the day or days on which its kernels were timed, as far as they were.
     """
 
     what: str
@@ -62,6 +65,7 @@ class Alternative:
     loss: float | None
     taken: bool
     why: str = ""
+    measured_on: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("latency_us", "error_us", "size_bytes"):
@@ -130,16 +134,20 @@ def price_of_time(tables: Tables, structure: Structure, latency_us: float) -> fl
 
 
 def explained(
-    planner: Planner, structure: Structure, regimes: Sequence[Regime], unit: str = NATS
+    planner: Planner,
+    structure: Structure,
+    regimes: Sequence[Regime],
+    unit: str = NATS,
+    dates: Mapping[str, str] = NO_DATES,
 ) -> dict[str, Choice]:
-    """The alternatives of every layer around what was decided; `unit` is that of losses."""
+    """The alternatives of every layer around what was decided; see `Explainer` for unit and dates."""
     setting, regime = planner.setting, structure.regime
     tables = Tables(setting, regime, widths=True, low_rank=regime.sparse is None, mixed=True)
     # Only where time was asked for: without a limit, it has no price.
     price = None
     if planner.latency_us is not None:
         price = price_of_time(tables, structure, planner.predict(structure))
-    return Explainer(setting, structure, regimes, price=price, unit=unit).all()
+    return Explainer(setting, structure, regimes, price=price, unit=unit, dates=dates).all()
 
 
 def explainer_of(deployed: Graph, target: Target, *, threads: int = 1) -> Explainer:
@@ -165,7 +173,8 @@ def explainer_of(deployed: Graph, target: Target, *, threads: int = 1) -> Explai
     form = get_format(target.format).storage
     setting = Setting(deployed, integer, cluster, model, known, facts.channel_multiple, form)
     open_ = available_regimes(cluster, integer, facts)
-    return Explainer(setting, Structure(), open_, losses=False)
+    dates = {str(row.kernel): row.date for row in model.rows}
+    return Explainer(setting, Structure(), open_, losses=False, dates=dates)
 
 
 class Explainer:
@@ -178,6 +187,7 @@ class Explainer:
         price: loss for a microsecond, see `price_of_time`.
         losses: whether the losses in the setting were measured.
         unit: of losses, as the task's divergence has it.
+        dates: when each kernel was timed, ISO 8601, by its name.
     """
 
     def __init__(
@@ -189,8 +199,10 @@ class Explainer:
         price: float | None = None,
         losses: bool = True,
         unit: str = NATS,
+        dates: Mapping[str, str] = NO_DATES,
     ) -> None:
         self.unit = unit
+        self.dates = dates
         self.setting = setting
         self.structure = structure
         self.price = price
@@ -239,9 +251,9 @@ class Explainer:
         loss = option.loss if self.known else None
         if option.kernels[0].precision != "float":
             loss = None  # measured for the region, not for the layer
-        return Alternative(
-            what, *cost, option.size_bytes, loss, what == form_words(self._taken(node, self.at))
-        )
+        taken = what == form_words(self._taken(node, self.at))
+        day = self._measured_on([option])
+        return Alternative(what, *cost, option.size_bytes, loss, taken, measured_on=day)
 
     def _taken(self, node: fx.Node, at: Mapping[str, int]) -> Option:
         """The option that the structure means, at given widths."""
@@ -257,6 +269,11 @@ class Explainer:
         found = summed((k, self.setting.model.kernel(k)) for option in options for k in option.kernels)
         return found.latency_us, found.error_us, found.source
 
+    def _measured_on(self, options: Sequence[Option]) -> str | None:
+        names = [str(kernel) for option in options for kernel in option.kernels]
+        dates = [self.dates[name] for name in names if name in self.dates]
+        return period_words(dates) if dates else None
+
     # -- widths --------------------------------------------------------------------------------------------
 
     def _group(self, node: fx.Node) -> str | None:
@@ -271,7 +288,9 @@ class Explainer:
         loss = tables.losses[group][self.levels[group].index(level)] if self.known else None
         size = sum(option.size_bytes for option in options)
         what = f"{level} of {self.levels[group][0]} channels"
-        return Alternative(what, *self._cost(options), size, loss, level == self.at[group])
+        day = self._measured_on(options)
+        cost = self._cost(options)
+        return Alternative(what, *cost, size, loss, level == self.at[group], measured_on=day)
 
     # -- reasons -------------------------------------------------------------------------------------------
 

@@ -160,7 +160,9 @@ def decide(session: Session) -> PlanResult:
     unique = {p.structure.key(): p for p in sorted(front, key=lambda p: p.cost)}
     marked = tuple(dataclasses.replace(p, chosen=p is best) for p in unique.values())
     unit = job.task.divergence_unit
-    choices = {} if best is None else explained(planner, best.structure, space.regimes, unit)
+    choices = (
+        {} if best is None else explained(planner, best.structure, space.regimes, unit, session.costs.dates())
+    )
     return PlanResult(
         job.target.spec, marked, best.structure if best else None, choices, tuple(job.warnings),
         job.stated, job.judged.name,

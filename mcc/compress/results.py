@@ -52,7 +52,9 @@ def write_results(session: Session, planner: Planner, delivered: Delivered, comm
     save_graph(outcome.graph, folder / "after.mcc", session.notes)
     model = folder / f"model{outcome.file.suffix}"
     write_beside(model, lambda p: shutil.copyfile(outcome.file, p))
-    choices = explained(planner, outcome.structure, session.regimes, job.task.divergence_unit)
+    choices = explained(
+        planner, outcome.structure, session.regimes, job.task.divergence_unit, session.costs.dates()
+    )
     save_json(folder / "plan.json", plan_content(job, outcome, report, choices))
     write_html(report, folder / "report.html", diff_graphs(job.graph, outcome.graph))
     report.save(folder / "report.json")

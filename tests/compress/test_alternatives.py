@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from mcc.analysis.sparse_cluster import find_sparse_cluster
 from mcc.cli import main
-from mcc.compress.alternatives import Alternative, Choice, Explainer, price_of_time, reason
+from mcc.cli.explain import show
+from mcc.compress.alternatives import NO_DATES, Alternative, Choice, Explainer, price_of_time, reason
 from mcc.compress.candidate import Structure
 from mcc.compress.regimes import planned_integers
 from mcc.errors import DataError, UsageError
@@ -29,7 +31,9 @@ TAKEN = Alternative("dense, float", 10.0, 0.1, "measured", 400.0, 0.010, taken=T
 CONV7 = shape_of(operand(next(n for n in calls(network("mobile")) if n.name == "conv7"), 1))[:2]
 
 
-def explainer(structure: Structure, price: float | None = None) -> Explainer:
+def explainer(
+    structure: Structure, price: float | None = None, dates: Mapping[str, str] = NO_DATES
+) -> Explainer:
     graph = network("mobile")
     whole = deployed(graph)
     cluster = find_sparse_cluster(whole)
@@ -39,7 +43,7 @@ def explainer(structure: Structure, price: float | None = None) -> Explainer:
         sparse={name: {0.7: 0.01, 0.8: 0.02, 0.9: 0.05} for name in cluster.pointwise},
     )
     setting = Setting(whole, planned_integers(whole), cluster, MacsModel(), known, multiple=4)
-    return Explainer(setting, structure, REGIMES, price=price)
+    return Explainer(setting, structure, REGIMES, price=price, dates=dates)
 
 
 def test_every_form_and_width_is_listed_and_one_of_each_is_taken() -> None:
@@ -58,6 +62,19 @@ def test_every_form_and_width_is_listed_and_one_of_each_is_taken() -> None:
         assert found.widths == () or found.widths[0].taken
     assert all(one.loss is None for one in choice.forms if "int8" in one.what)
     assert [one.loss for one in choice.forms if "sparse" in one.what] == [0.01, 0.02, 0.05]
+
+
+def test_measured_costs_have_the_days_on_which_they_were_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = explainer(Structure())
+    assert all(one.measured_on is None for one in plain.choice("conv7").forms)
+    kernels = [str(kernel) for tables in plain.tables.values() for kernel in tables.kernels.values()]
+    dates = dict.fromkeys(kernels, "2026-11-03T10:00:00+00:00")
+    choice = explainer(Structure(), dates=dates).choice("conv7")
+    assert choice.forms[0].measured_on == "2026-11-03"
+    show(choice)
+    assert "What was measured was timed on 2026-11-03." in capsys.readouterr().out
 
 
 def test_what_a_structure_decided_is_what_is_marked() -> None:
