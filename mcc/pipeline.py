@@ -145,6 +145,15 @@ class Pipeline:
         return PipelineResult(runner.sequence(self.steps, given), tuple(runner.reports))
 
 
+def deployment_form(graph: Graph, options: RunOptions | None = None) -> Graph:
+    """The graph as it is lowered: batch norms folded, activations fused, identities dropped (`-O2`).
+
+    Args:
+        options: None: the passes are not proved one by one, since `mcc opt` does that.
+    """
+    return Pipeline.parse("-O2").run(graph, options=options or RunOptions(verify=False)).graph
+
+
 class _Parser:
     _TOKEN = re.compile(rf'\s*("[^"]*"|[{{}}(),=]|{PLAIN_VALUE.pattern}|")')
 

@@ -21,14 +21,12 @@ from mcc.ir.json_file import first_problem
 from mcc.ir.notes import SparseNote, annotate
 from mcc.lower.formats import get_format
 from mcc.pass_api import PassContext
-from mcc.pipeline import Pipeline, RunOptions
+from mcc.pipeline import Pipeline, RunOptions, deployment_form
 from mcc.runtime.target import Target
 from mcc.search.problem import FLOAT, Problem
 from mcc.search.sensitivity import Sensitivities, note_widths
 from mcc.search.solver import Solution
 from mcc.search.space import Regime
-
-DEPLOYMENT = "-O2"
 
 
 class _StoredSparse(BaseModel):
@@ -209,11 +207,6 @@ def sparse_layers(graph: Graph, passes: str = "") -> tuple[str, ...]:
     known = {node.name for node in calls(graph)}
     names = cluster.pointwise or tuple(node.name for node in pointwise(deployed))
     return tuple(name for name in names if name in known)
-
-
-def deployment_form(graph: Graph) -> Graph:
-    """The network as runtimes like it: batch norms folded, activations fused, identities dropped."""
-    return Pipeline.parse(DEPLOYMENT).run(graph, PassContext(), RunOptions(verify=False)).graph
 
 
 def sparse_form(graph: Graph, passes: str) -> Graph:

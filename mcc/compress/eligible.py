@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from mcc.analysis.sparse_cluster import find_sparse_cluster
-from mcc.compress.candidate import deployment_form
 from mcc.compress.job import Job
 from mcc.ir.graph import Graph, run
 from mcc.pass_api import PassContext
-from mcc.pipeline import Pipeline, RunOptions
+from mcc.pipeline import Pipeline, RunOptions, deployment_form
 from mcc.report.sparse_path import EXACT, SparsePath, sparse_path
 from mcc.report.words import value_words
 from mcc.runtime.facts import TargetFacts

@@ -9,13 +9,14 @@ from typing import cast
 
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
-from mcc.compress.candidate import Structure, deployment_form, sparse_layers
+from mcc.compress.candidate import Structure, sparse_layers
 from mcc.compress.eligible import OPENING
 from mcc.compress.job import Job
 from mcc.errors import DataError
 from mcc.ir.graph import Graph, calls, operand
 from mcc.ir.json_file import read_json
 from mcc.ir.notes import shape_of
+from mcc.pipeline import deployment_form
 
 HINT = "use a plan.json that mcc wrote"
 LISTED = 6  # names in a sentence

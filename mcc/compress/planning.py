@@ -14,13 +14,14 @@ from torch import Tensor
 
 from mcc.budget import Budget, Figures
 from mcc.compress.bench import Bench
-from mcc.compress.candidate import Structure, deployment_form, quantise, restructure, write_file
+from mcc.compress.candidate import Structure, quantise, restructure, write_file
 from mcc.compress.regimes import structure_kernels
 from mcc.compress.speed import Speed
 from mcc.cost_api import Kernel
 from mcc.cost_sum import predict
 from mcc.data import DataModule
 from mcc.ir.graph import Graph
+from mcc.pipeline import deployment_form
 from mcc.search.problem import Problem
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.solver import Solution

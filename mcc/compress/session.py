@@ -17,7 +17,7 @@ from typing import Any
 
 from mcc.calibrate.entry import predict_graph
 from mcc.compress.bench import Bench
-from mcc.compress.candidate import deployment_form, sparse_form, write_file
+from mcc.compress.candidate import sparse_form, write_file
 from mcc.compress.costs import Costs
 from mcc.compress.eligible import exact_passes
 from mcc.compress.job import Job, Place, open_job
@@ -29,6 +29,7 @@ from mcc.compress.request import Request
 from mcc.errors import DataError
 from mcc.ir.storage import save_graph
 from mcc.lower.formats import get_format
+from mcc.pipeline import deployment_form
 from mcc.report.doubt import chance_sentence
 from mcc.search.crew import make_crew
 from mcc.search.sensitivity import Sensitivities

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from mcc.analysis.channel_groups import ChannelAnalysis, analyse_channels
 from mcc.analysis.shrink import mask_out
-from mcc.compress.candidate import Structure, deployment_form, restructure
+from mcc.compress.candidate import Structure, restructure
 from mcc.compress.job import Job
 from mcc.compress.planning import MARGIN, Planner
 from mcc.compress.training import Trainer
 from mcc.ir.graph import Graph, constants, copy_graph, run, set_constant
+from mcc.pipeline import deployment_form
 from mcc.search.importance import taylor_scores
 from mcc.search.measuring import images_for
 from mcc.search.probes import Probe, Subject

@@ -13,7 +13,6 @@ import torch
 
 import mcc
 from mcc.compress.bench import Bench, period_words
-from mcc.compress.candidate import deployment_form
 from mcc.compress.job import Job
 from mcc.compress.outcome import Outcome
 from mcc.compress.regimes import structure_kernels, target_cluster
@@ -24,6 +23,7 @@ from mcc.ir import table
 from mcc.ir.graph import Graph, calls, constants, outputs, run
 from mcc.ir.notes import note, shape_of, type_of
 from mcc.lower.formats import get_format
+from mcc.pipeline import deployment_form
 from mcc.quant.noise import IMAGES, NoiseReport, check_noise
 from mcc.quant.params import is_fake_quantize
 from mcc.quant.simulator import flavour_of, simulate

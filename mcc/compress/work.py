@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mcc.budget import Budget
 from mcc.compress.bench import Bench
-from mcc.compress.candidate import Structure, deployment_form, quantise, restructure, write_file
+from mcc.compress.candidate import Structure, quantise, restructure, write_file
 from mcc.compress.job import Job
 from mcc.compress.outcome import Outcome, reach
 from mcc.compress.plan_loop import plan_for
@@ -19,6 +19,7 @@ from mcc.compress.training import Trainer
 from mcc.compress.workers import Repair, Repaired, candidate_graph, repair_all
 from mcc.errors import NotFiniteError, TargetError
 from mcc.ir.graph import Graph
+from mcc.pipeline import deployment_form
 from mcc.search.crew import Crew
 from mcc.search.space import Regime, Space
 

@@ -26,11 +26,10 @@ from mcc.finetune.settings import Progress, RepairResult, RepairSettings
 from mcc.finetune.trainer import Trainer
 from mcc.ir.graph import Graph, calls
 from mcc.pass_api import PassContext
-from mcc.pipeline import PRESETS, Pipeline, RunOptions
+from mcc.pipeline import Pipeline, RunOptions, deployment_form
 
 log = logging.getLogger(__name__)
 
-DEPLOYMENT = PRESETS["-O2"]
 NORM_BATCH = 128  # images in a batch of the statistics; they are means over batches
 
 
@@ -64,7 +63,7 @@ def repair(
         GraphError: the checkpoint cannot be written.
     """
     phase = "quantised" if calls(graph, "fake_quantize") else "float"
-    trainer = Trainer(graph, deployed(teacher) if teacher else None, data, task, settings, phase)
+    trainer = Trainer(graph, deployment_form(teacher) if teacher else None, data, task, settings, phase)
     state_file = state_dir / f"{phase}.safetensors" if state_dir is not None else None
     result = trainer.run(state_file, progress)
     if trainer.has_norms:
@@ -80,11 +79,6 @@ def repair(
         trainer.log.waited_s,
         trainer.arithmetic,
     )
-
-
-def deployed(graph: Graph) -> Graph:
-    """The deployment form of a graph: norms folded, activations fused. Computes the same in less time."""
-    return Pipeline.parse(DEPLOYMENT).run(graph, options=RunOptions(verify=False)).graph
 
 
 def norm_batches(data: DataModule, settings: RepairSettings) -> Iterator[Tensor]:
@@ -149,7 +143,7 @@ def repair_candidate(
     first = dataclasses.replace(settings, images=round(settings.images * share))
     phases = [repair(graph, teacher, data, task, first, state_dir=state_dir, progress=progress)]
     options = RunOptions(verify=verify)
-    folded = Pipeline.parse(DEPLOYMENT).run(phases[0].graph, options=options).graph
+    folded = deployment_form(phases[0].graph, options)
     if not quantise:
         return CandidateResult(folded, phases[0].graph, tuple(phases))
     ctx = PassContext(calibration_batches(data, settings), settings.seed)

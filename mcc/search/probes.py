@@ -39,7 +39,7 @@ from mcc.ir.notes import SparseNote, annotate
 from mcc.ir.storage import load_graph, save_graph
 from mcc.moments import input_moments
 from mcc.pass_api import PassContext
-from mcc.pipeline import Pipeline, RunOptions
+from mcc.pipeline import Pipeline, RunOptions, deployment_form
 from mcc.search.crew import Crew
 from mcc.search.regions import Region, precision_regions
 from mcc.search.sensitivity import REFERENCE_SHARE, kept
@@ -106,7 +106,7 @@ class Subject:
 
     @cached_property
     def _deployed(self) -> Graph:
-        return Pipeline.parse("-O2").run(self.graph, options=RunOptions(verify=False)).graph
+        return deployment_form(self.graph)
 
     @cached_property
     def _moments(self) -> dict[str, Tensor]:

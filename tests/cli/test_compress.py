@@ -38,7 +38,8 @@ class Engine:
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     """The engine that commands find in place of the real one; the working folder holds what they name."""
     found = Engine()
-    monkeypatch.setitem(sys.modules, "mcc.compress", SimpleNamespace(compress=found.run, plan=found.run))
+    for name in ("compress", "plan"):
+        monkeypatch.setattr(f"mcc.compress.{name}", found.run)
     monkeypatch.chdir(tmp_path)
     for name in ("net.py", "w"):
         (tmp_path / name).write_text("factory = None\n", encoding="utf-8")

@@ -11,12 +11,13 @@ import torch
 
 import mcc
 from mcc.analysis.sparse_cluster import find_sparse_cluster
-from mcc.compress.candidate import Structure, deployment_form, restructure, sparse_form, sparse_layers
+from mcc.compress.candidate import Structure, restructure, sparse_form, sparse_layers
 from mcc.compress.eligible import exact_passes
 from mcc.frontend import load
 from mcc.ir.graph import Graph, calls, constant, operand, run
 from mcc.ir.notes import SparseNote
 from mcc.lower.tflite.reader import read_tflite
+from mcc.pipeline import deployment_form
 from mcc.report.schema import Report, load_report
 from mcc.runtime import get_target
 from mcc.search.space import Regime

@@ -18,7 +18,7 @@ import torch
 from mcc.budget import Budget
 from mcc.compress import summary
 from mcc.compress.bench import Bench
-from mcc.compress.candidate import Structure, deployment_form, quantise, restructure
+from mcc.compress.candidate import Structure, quantise, restructure
 from mcc.compress.driver import missed_share
 from mcc.compress.measured import MeasuredFiles
 from mcc.compress.outcome import Outcome, reach
@@ -31,6 +31,7 @@ from mcc.frontend import load
 from mcc.ir.graph import inputs
 from mcc.ir.notes import SparseNote, shape_of
 from mcc.lower.tflite.writer import write_tflite
+from mcc.pipeline import deployment_form
 from mcc.runtime import get_target
 from mcc.runtime.samples import LatencySamples
 from mcc.search.sensitivity import Sensitivities

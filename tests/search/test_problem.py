@@ -16,14 +16,14 @@ from torch import Tensor
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
-from mcc.compress.candidate import Structure, deployment_form, restructure
+from mcc.compress.candidate import Structure, restructure
 from mcc.compress.regimes import planned_integers, structure_kernels
 from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Precision, graph_kernels
 from mcc.data.classification import TASK
 from mcc.ir.graph import Graph, copy_graph, operand
 from mcc.ir.notes import SparseNote, shape_of
 from mcc.pass_api import PassContext
-from mcc.pipeline import Pipeline, RunOptions
+from mcc.pipeline import Pipeline, RunOptions, deployment_form
 from mcc.runtime.facts import TargetFacts
 from mcc.search.problem import Problem
 from mcc.search.regions import precision_regions

@@ -27,12 +27,13 @@ from mcc.calibrate.campaign import calibrate
 from mcc.calibrate.entry import active_cluster, table_model
 from mcc.calibrate.files import write_graph
 from mcc.calibrate.store import Store
-from mcc.compress.candidate import Structure, deployment_form, restructure
+from mcc.compress.candidate import Structure, restructure
 from mcc.compress.regimes import available_regimes, planned_integers, target_cluster
 from mcc.cost_api import graph_kernels
 from mcc.frontend.load import load_model
 from mcc.ir.graph import Graph, calls, inputs
 from mcc.ir.notes import shape_of
+from mcc.pipeline import deployment_form
 from mcc.quant.regions import integer_nodes
 from mcc.report.words import time_words
 from mcc.runtime.registry import get_target
