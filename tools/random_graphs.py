@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -58,12 +59,12 @@ def parsed(text: str) -> Pipeline:
     return Pipeline.parse(text)
 
 
-def graph_number(seed: int, steps: int) -> Graph:
+def graph_number(seed: int, steps: int, without: Sequence[str] = ()) -> Graph:
     """Random graph `seed`; of every three one has notes of channels to keep, and one frozen nodes too.
 
     Every fifth has operators that lead nowhere, and weights that are computed from constants.
     """
-    graph = random_graph(Seeded(seed), steps)
+    graph = random_graph(Seeded(seed), steps, without)
     if seed % 3:
         with_keep_notes(graph, Seeded(-seed))
     if seed % 3 == 2:

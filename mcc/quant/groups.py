@@ -37,6 +37,8 @@ WIDEN_LIMIT = 2.0
 """Tying scales may widen no value's range beyond this; a requantise costs less than a lost bit."""
 
 _EDGE = 1.01  # share of a dictated range by which a value tied to it may overhang
+_DEAD_RATIO = 2.0**-21
+"""A term that much smaller than the sum keeps under `JOIN_DB` in float32, whose steps are 2**-24 of it."""
 _SUM_LEAST_RATIO = 2.0**-9
 """Least scale of a term over that of the sum: XNNPACK's kernel takes 2**-10, and a scale may be rounded."""
 
@@ -227,15 +229,21 @@ def _tie_moving(groups: ScaleGroups, node: fx.Node, nodes: dict[fx.Node, str]) -
 def _lift_small_terms(groups: ScaleGroups, node: fx.Node, nodes: dict[fx.Node, str]) -> None:
     """Widen terms that are tiny beside the sum, which the integer kernel could not align.
 
-    Where a term, or what shares its scale, would be lost on the wider one, the sum runs in float.
+    Where a term, or what shares its scale, would be lost on the wider one, the sum runs in float; but for a
+    term that a float32 sum would lose as well, such as a branch that training has switched off.
     """
-    least = groups.ranges[groups.root(node)].width * _SUM_LEAST_RATIO
+    width = groups.ranges[groups.root(node)].width
+    least = width * _SUM_LEAST_RATIO
     for value in operands(node):
         root = groups.root(value)
         if root in groups.fixed or groups.ranges[root].width >= least:
             continue
         lifted = groups.ranges[root].join(Range(0.0, least))
+        dead = groups.ranges[root].width < width * _DEAD_RATIO
         for member in groups.members.get(root, [root]):
+            others = any(u is not node and u.op != "output" for u in member.users)
+            if dead and not others:
+                continue
             if found := groups.lost(member, lifted.grid()):
                 nodes[node] = f"{member.name} would keep {found} on the least scale that {node.name} takes"
                 return

@@ -545,14 +545,20 @@ STRUCTURES = (_residual, _squeeze_excite, _shuffle, _normalised, _normalised, _s
 FREQUENT = ("conv2d", "conv2d", "linear", "add", "concat", "slice", "batch_norm", "relu", "mul", "reshape")
 
 
-def random_graph(choices: Choices, steps: int = 10) -> Graph:
+LATER = ("global_response_norm",)
+"""Added after graphs that had failed once were noted by their seeds: those are made without."""
+
+
+def random_graph(choices: Choices, steps: int = 10, without: Sequence[str] = ()) -> Graph:
     """A graph of up to about `steps` random operators that works at any batch length.
 
     Args:
         choices: where all decisions come from; the same ones give the same graph.
         steps: most recipes followed; some add several operators, some none.
+        without: recipes that are left out.
     """
     m = Maker(choices)
+    names = tuple(name for name in RECIPES if name not in without)
     for index in range(1 + m.chance(4)):
         m.pool.append(m.b.input(f"x{index}", _input_shape(m)))
     if not m.chance(3):  # channels that something makes can go; those of the input cannot
@@ -562,7 +568,7 @@ def random_graph(choices: Choices, steps: int = 10) -> Graph:
         if kind == 0:
             m.pick(STRUCTURES)(m)
         else:
-            RECIPES[m.pick(FREQUENT if kind <= 3 else tuple(RECIPES))](m)
+            RECIPES[m.pick(FREQUENT if kind <= 3 else names)](m)
     return clean(m.b.finish(*_outputs(m)))  # some recipes make a constant that they do not need
 
 
