@@ -80,8 +80,7 @@ def compress(
         target: see `mcc targets`; for several, see `compress_for`.
         example: a tensor [N, ...] as the module takes it; only its shape matters.
         latency: of one inference, as `"8ms"`, or on a simulated core `"20Mcycles"`; the upper 95 % bound of
-            its median counts. `latency_us` and `model_cycles` say the same as a
-            number.
+            its median counts. `latency_us` and `model_cycles` say the same as a number.
         speedup: over the original float model, lowered the same way and measured in turns with it: `2` or
             `"2x"`.
         size: of the file, as `"1.5MB"`; `size_bytes` says the same as a number.
