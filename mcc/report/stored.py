@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mcc.data.preprocessing import Preprocessing
 from mcc.errors import DataError
@@ -87,6 +88,31 @@ def _labels(found: Any) -> tuple[str, ...] | None:
     return tuple(str(name) for name in found) or None
 
 
+_LABEL_KEYS = ("labels", "names", "classes", "class_names")
+"""Properties in which exporters keep class names: mcc the first, Ultralytics `names`."""
+
+
+def _names_in(text: str) -> tuple[str, ...] | None:
+    """Class names from a list, or a mapping from places to names, as JSON or Python has them, or from lines.
+
+    Raises:
+        ValueError: none of these.
+    """
+    try:
+        found: Any = json.loads(text)
+    except ValueError:
+        try:
+            found = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            found = [line.strip() for line in text.splitlines() if line.strip()]
+    if isinstance(found, dict):
+        by_place = {int(str(place)): name for place, name in cast(dict[Any, Any], found).items()}
+        found = [by_place[place] for place in range(len(by_place))]
+    if not isinstance(found, list | tuple):
+        raise ValueError("no list of names")
+    return _labels(found)
+
+
 def _in_onnx(path: Path) -> Parts:
     import onnx
 
@@ -112,7 +138,7 @@ def _from_texts(texts: Mapping[str, str]) -> Parts:
 
     return {
         "preprocessing": preprocessing,
-        "labels": lambda: _labels(json.loads(texts["labels"])),
+        "labels": lambda: _names_in(next((texts[key] for key in _LABEL_KEYS if key in texts), "")),
         "output": lambda: str(json.loads(texts["labelled_output"])),
     }
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from mcc.data.preprocessing import Preprocessing
@@ -14,7 +15,7 @@ from mcc.lower.onnx.writer import to_onnx
 from mcc.lower.tflite.metadata import Normalisation
 from mcc.lower.tflite.reader import read_tflite
 from mcc.lower.tflite.writer import to_tflite
-from mcc.report.stored import stored_preprocessing
+from mcc.report.stored import describe, stored_preprocessing
 from tests.report.networks import classifier
 
 PIXELS = Normalisation((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
@@ -38,6 +39,27 @@ def test_read_back(tmp_path: Path, kind: str, write: Callable[..., bytes]) -> No
     assert stored_preprocessing(path) is None
     path.write_bytes(write(classifier()))
     assert stored_preprocessing(path) is None
+
+
+CLASS_NAMES: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
+    "a JSON list": ("labels", '["cat", "dog"]', ("cat", "dog")),
+    "lines": ("labels", "cat\ndog\n", ("cat", "dog")),
+    "places and names, as Ultralytics writes them": ("names", "{1: 'dog', 0: 'cat'}", ("cat", "dog")),
+    "a JSON mapping": ("classes", '{"0": "cat", "1": "dog"}', ("cat", "dog")),
+    "places with a gap": ("names", "{0: 'cat', 2: 'dog'}", None),
+    "nothing": ("labels", "", None),
+    "code": ("names", "__import__('os').getcwd()", ("__import__('os').getcwd()",)),
+    "a number": ("labels", "7", None),
+}
+
+
+@pytest.mark.parametrize("form", CLASS_NAMES)
+def test_class_names_of_other_exporters(form: str, tmp_path: Path) -> None:
+    key, text, wanted = CLASS_NAMES[form]
+    model = onnx.load_from_string(to_onnx(classifier()))
+    onnx.helper.set_model_props(model, {key: text})
+    onnx.save(model, tmp_path / "net.onnx")
+    assert describe(tmp_path / "net.onnx").labels == wanted
 
 
 def test_damaged_metadata_is_no_crash(tmp_path: Path) -> None:
