@@ -20,7 +20,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from pydantic import TypeAdapter
 import mcc.compress
 import mcc.compress.costs as costs
 from mcc.calibrate.store import Store, Whole
-from mcc.cost_api import Measurement
+from mcc.cost_api import Kernel, Measurement
 from mcc.errors import ConstraintError
 from mcc.runtime import get_target
 from mcc.runtime.samples import LatencySamples
@@ -73,6 +73,16 @@ CASES = tuple(
          "mcc.examples.digits:network", "digits", target, epochs, False)
     for target, epochs in ((SIMULATED, 0.0), (HOST, 0.0), (HOST, 1.0))
 )  # fmt: skip
+
+
+def _whole(kernel: Kernel) -> Kernel:
+    """A kernel whose attributes JSON has made lists of."""
+    attributes = tuple((name, _tuples(value)) for name, value in kernel.attributes)
+    return replace(kernel, attributes=attributes)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 class Tape:
@@ -120,7 +130,7 @@ class Tape:
                 self.asked[key] += 1
                 if turn < len(known):
                     rows, wholes = (kind.validate_python(known[turn][i]) for i, kind in enumerate(TABLE))
-                    store.add(print_, rows)
+                    store.add(print_, [replace(row, kernel=_whole(row.kernel)) for row in rows])
                     for whole in wholes:
                         store.set_whole(print_, whole)
                     given = None
