@@ -120,7 +120,12 @@ def test_bad_models_are_one_sentence(mcc: Any) -> None:
 
 @pytest.mark.parametrize(
     ("to", "target"),
-    [("tflite", "litert-host"), ("onnx", "ort-host"), ("ort", "ort-host"), ("pte", "executorch-host")],
+    [
+        ("tflite", "litert-host"),
+        pytest.param("onnx", "ort-host", marks=pytest.mark.slow),
+        pytest.param("ort", "ort-host", marks=pytest.mark.slow),
+        pytest.param("pte", "executorch-host", marks=pytest.mark.slow),
+    ],
 )
 def test_lower_verify_evaluate_and_bench(mcc: Any, to: str, target: str) -> None:
     model = stored(classifier(batch_norm=True), "net.mcc")

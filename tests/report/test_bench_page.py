@@ -21,6 +21,7 @@ def shown(tmp_path: Path, target: str, suffix: str = ".tflite") -> Path:
     return tmp_path / "page"
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_was_measured_and_measures_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,6 +42,7 @@ def test_the_page_shows_what_was_measured_and_measures_again(
     assert (tmp_path / "page.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_measured_part_needs_no_server_and_a_failing_one_is_named(tmp_path: Path) -> None:
     folder = shown(tmp_path, "litert-web:node")
     (folder / "models/1.tflite").write_bytes(b"nothing")

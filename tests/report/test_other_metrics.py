@@ -246,7 +246,9 @@ def two_maps(depth_weight: torch.Tensor) -> Graph:
     return b.finish(scores, depth)
 
 
-@pytest.mark.parametrize("name", ["litert-host", "ort-host", "executorch-host"])
+@pytest.mark.parametrize(
+    "name", ["litert-host", "ort-host", pytest.param("executorch-host", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("known", [True, False], ids=["of a graph", "a file alone"])
 def test_every_output_reaches_the_task_by_name_in_the_axes_of_the_graph(
     name: str, known: bool, tmp_path: Path
