@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tools.hostile.case import Case
@@ -11,10 +12,11 @@ HEAD = """# Hostile inputs
 
 Each input is made by `tools/hostile`, handed to the command in a process of its own, and must end with the
 right exit status and one sentence that says what is wrong (or a result with a warning, where that is right),
-within 10 s and 2 GB, with no file of the input's folder created, changed or removed. All of them again:
+within 10 s of processor time and 2 GB, with no file of the input's folder created, changed or removed. All of them again:
 
     .venv/bin/python -m tools.hostile
 """
+_PLACE = re.compile(r"/\S*/mcc-hostile-[^/]+/case/")  # where the inputs of this run lay
 SHOWN = 160  # characters of a sentence
 
 
@@ -33,10 +35,10 @@ def page(cases: Sequence[Case], found: Sequence[Found]) -> str:
 
 def _counts(rows: Sequence[tuple[Case, Found]], kinds: Sequence[str]) -> str:
     good = sum(not one.problems for _, one in rows)
-    slowest = max(one.seconds for _, one in rows)
+    slowest = max(one.cpu_s for _, one in rows)
     largest = max(one.peak_bytes for _, one in rows)
     lines = [
-        f"{good} of {len(rows)} end as they should; the slowest took {slowest:.1f} s, the largest "
+        f"{good} of {len(rows)} end as they should; the slowest took {slowest:.1f} s of a processor, the largest "
         f"{largest / 1e9:.1f} GB.\n",
         "| kind | inputs | as they should be |",
         "| --- | ---: | ---: |",
@@ -48,11 +50,11 @@ def _counts(rows: Sequence[tuple[Case, Found]], kinds: Sequence[str]) -> str:
 
 
 def _row(case: Case, found: Found) -> str:
-    said = found.sentence.removeprefix("mcc: error: ")
+    said = _PLACE.sub("", found.sentence.removeprefix("mcc: error: "))
     said = said if len(said) <= SHOWN else f"{said[:SHOWN]}..."
     verdict = "; ".join(found.problems) or "right"
     cells = (
-        case.name.partition("/")[2], f"`{case.command}`", str(found.status), f"{found.seconds:.1f}",
+        case.name.partition("/")[2], f"`{case.command}`", str(found.status), f"{found.cpu_s:.1f}",
         f"{found.peak_bytes / 1e9:.1f}", said, verdict,
     )  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
