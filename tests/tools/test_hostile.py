@@ -29,7 +29,7 @@ def _run(code: str, folder: Path, case: Case = SOUND, limit_s: float = GENEROUS_
 
 
 def test_a_command_that_refuses_in_one_sentence_passes(tmp_path: Path) -> None:
-    found = _run(SAYS + "sys.exit(2)", tmp_path)
+    found = _run(SAYS + "import time; time.sleep(1); sys.exit(2)", tmp_path)  # its memory is looked at
     assert found.problems == ()
     assert found.sentence == "mcc: error: mine.txt: is no table"
     assert found.peak_bytes > 1_000_000
@@ -112,6 +112,6 @@ def test_the_page_counts_what_went_wrong() -> None:
     good = Found(CASES[0].name, 2, 1.0, 1.0, 10**9, "mcc: error: a | b", ())
     bad = Found(CASES[1].name, 0, 2.0, 1.0, 10**9, "", ("exit status 0, not 2",))
     text = page(CASES, [good, bad])
-    assert "1 of 2 end as they should; the slowest took 2.0 s" in text
+    assert "1 of 2 end as they should; the slowest refusal took 1.0 s of a processor" in text
     assert "a \\| b" in text
     assert "exit status 0, not 2" in text
