@@ -6,8 +6,6 @@ import contextlib
 import io
 import re
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,32 +14,15 @@ from mcc.cli.main import run
 from mcc.ir.text import parse_graph, print_graph
 from mcc.pass_api import load_passes
 from mcc.pipeline import Pipeline
+from tests.pages import Block, blocks, files
 
 PAGE = Path(__file__).parents[1] / "docs" / "passes.md"
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: its language, what stands behind it, and its text."""
-
-    language: str
-    rest: str
-    text: str
-
-
-def blocks() -> Iterator[Block]:
-    for match in re.finditer(r"^```(\w+) ?([^\n]*)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL):
-        yield Block(*match.groups())
-
-
-def files() -> dict[str, str]:
-    return {b.rest.removeprefix("title="): b.text for b in blocks() if b.rest.startswith("title=")}
 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the page says to save."""
-    for name, text in files().items():
+    for name, text in files(PAGE).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -59,7 +40,7 @@ def typed(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     return said.out + said.err
 
 
-CONSOLES = [block for block in blocks() if block.language == "console"]
+CONSOLES = [block for block in blocks(PAGE) if block.language == "console"]
 
 
 @pytest.mark.parametrize("block", CONSOLES, ids=range(len(CONSOLES)))
@@ -77,8 +58,8 @@ def test_commands_print_what_the_page_shows(
 
 
 def test_python_prints_what_the_page_shows(desk: Path) -> None:
-    script = next(b.text for b in blocks() if b.language == "python" and not b.rest)
-    shown = next(b.text for b in blocks() if b.rest == "output")
+    script = next(b.text for b in blocks(PAGE) if b.language == "python" and not b.rest)
+    shown = next(b.text for b in blocks(PAGE) if b.rest == "output")
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         exec(compile(script, "docs/passes.md", "exec"), {"__name__": "page"})
@@ -86,7 +67,7 @@ def test_python_prints_what_the_page_shows(desk: Path) -> None:
 
 
 def test_the_golden_of_the_page_can_be_written(desk: Path) -> None:
-    header, rest = files()["golden_graphs/drop-small-bias/plain.mcc"].split("=== before\n")
+    header, rest = files(PAGE)["golden_graphs/drop-small-bias/plain.mcc"].split("=== before\n")
     before = parse_graph(rest.split("=== after\n")[0])
     extra = load_passes([desk / "drop_small_bias.py"])
     pipeline = Pipeline.parse(header.strip().removeprefix("pipeline: "), extra)
@@ -96,6 +77,6 @@ def test_the_golden_of_the_page_can_be_written(desk: Path) -> None:
 
 
 def test_the_pass_of_the_page_is_short_and_clean(desk: Path) -> None:
-    text = files()["drop_small_bias.py"]
+    text = files(PAGE)["drop_small_bias.py"]
     assert len(text.splitlines()) < 120
     assert all(len(line) <= 110 for line in text.splitlines())

@@ -18,22 +18,13 @@ from mcc.lower.tflite.writer import to_tflite
 from mcc.runtime import get_target
 from mcc.runtime.litert_web import WEB
 from mcc.runtime.page_server import PageServer
+from tests.pages import files
 from tests.runtime.chromium import opened
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "ship.md"
 SIDE = 16
 LABELS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
-
-
-def titled(name: str) -> str:
-    """The block of the page that is to be saved under a name."""
-    found = re.search(
-        rf"^```\w+ title={re.escape(name)}\n(.*?)^```$",
-        (ROOT / "docs/ship.md").read_text(),
-        re.MULTILINE | re.DOTALL,
-    )
-    assert found is not None, name
-    return found[1]
 
 
 @pytest.fixture
@@ -46,7 +37,7 @@ def site(tmp_path: Path) -> Path:
     graph = b.finish(b.linear(b.mean(x, axes=(2, 3), keepdim=False), head, None))
     normalisation = Normalisation((127.0,) * 3, (128.0,) * 3)
     (tmp_path / "model.tflite").write_bytes(to_tflite(graph, labels=LABELS, normalisation=normalisation))
-    (tmp_path / "index.html").write_text(titled("index.html"))
+    (tmp_path / "index.html").write_text(files(PAGE)["index.html"])
     (tmp_path / "node_modules").symlink_to(WEB / "node_modules")
     return tmp_path
 
@@ -69,7 +60,7 @@ def test_the_web_page_says_what_litert_says_here(seed: int, site: Path) -> None:
 
 
 def test_the_metadata_script_reads_what_the_file_states(site: Path) -> None:
-    (site / "read_metadata.py").write_text(titled("read_metadata.py"))
+    (site / "read_metadata.py").write_text(files(PAGE)["read_metadata.py"])
     said = subprocess.run(
         [sys.executable, "read_metadata.py", "model.tflite"],
         cwd=site, capture_output=True, text=True, check=True,

@@ -19,10 +19,12 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click
 import torch
@@ -100,63 +102,51 @@ class Tape:
         self.asked: Counter[str] = Counter()
         self.missing = 0
 
-    def wrap(self, target: Target) -> Callable[[], None]:
-        """Measure through the tape from now on; what is returned ends that."""
-        kind, before = type(target), {name: getattr(type(target), name) for name in KINDS}
+    @contextmanager
+    def measuring(self, target: Target) -> Generator[None]:
+        """Measure a target, and fill the table of kernels, through the tape."""
+        with ExitStack() as stack:
+            for home, names, through in (
+                (type(target), KINDS, self._timing),
+                (costs, FILLING, self._filling),
+            ):
+                for name in names:
+                    replaced = through(name, getattr(home, name))
+                    stack.enter_context(mock.patch.object(home, name, replaced))
+            yield
 
-        def wrapped(name: str) -> Callable[..., Any]:
-            def measure(one: Target, files: Any, *args: Any, **kwargs: Any) -> Any:
-                return self._figure(name, one, files, lambda: before[name](one, files, *args, **kwargs))
+    def _timing(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def measure(one: Target, files: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._figure(name, one, files, lambda: method(one, files, *args, **kwargs))
 
-            return measure
+        return measure
 
-        for name in KINDS:
-            setattr(kind, name, wrapped(name))
+    def _filling(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """What fills the table, replaced call by call."""
 
-        def unwrap() -> None:
-            for name, method in before.items():
-                setattr(kind, name, method)
+        def fill(subject: Any, target: Target, store: Store, *args: Any, **kwargs: Any) -> None:
+            key, print_ = f"table {name}", target.fingerprint(1).key()
+            turn, known = self.asked[key], self.known.get(key, [])
+            self.asked[key] += 1
+            if turn < len(known):
+                rows, wholes = (kind.validate_python(known[turn][i]) for i, kind in enumerate(TABLE))
+                store.add(print_, [replace(row, kernel=_whole(row.kernel)) for row in rows])
+                for whole in wholes:
+                    store.set_whole(print_, whole)
+            else:
+                self.missing += bool(self.known)
+                old = [str(row) for row in store.rows(print_)]
+                function(subject, target, store, *args, **kwargs)
+                rows = [row for row in store.rows(print_) if str(row) not in old]
+                wholes = store.wholes(print_)
+            made = [kind.dump_python(x, mode="json") for kind, x in zip(TABLE, (rows, wholes), strict=True)]
+            self._keep(key, made)
 
-        return unwrap
+        return fill
 
-    def wrap_table(self) -> Callable[[], None]:
-        """Fill the table of kernels from the tape, call by call; what is returned ends that."""
-        before = {name: getattr(costs, name) for name in FILLING}
-
-        def wrapped(name: str) -> Callable[..., Any]:
-            def fill(subject: Any, target: Target, store: Store, *args: Any, **kwargs: Any) -> Any:
-                key, print_ = f"table {name}", target.fingerprint(1).key()
-                turn, known = self.asked[key], self.known.get(key, [])
-                self.asked[key] += 1
-                if turn < len(known):
-                    rows, wholes = (kind.validate_python(known[turn][i]) for i, kind in enumerate(TABLE))
-                    store.add(print_, [replace(row, kernel=_whole(row.kernel)) for row in rows])
-                    for whole in wholes:
-                        store.set_whole(print_, whole)
-                    given = None
-                else:
-                    self.missing += bool(self.known)
-                    old = [str(row) for row in store.rows(print_)]
-                    given = before[name](subject, target, store, *args, **kwargs)
-                    rows = [row for row in store.rows(print_) if str(row) not in old]
-                    wholes = store.wholes(print_)
-                dumped = [
-                    kind.dump_python(x, mode="json") for kind, x in zip(TABLE, (rows, wholes), strict=True)
-                ]
-                self.kept.setdefault(key, []).append(dumped)
-                self.path.write_text(json.dumps(self.kept))
-                return given
-
-            return fill
-
-        for name in FILLING:
-            setattr(costs, name, wrapped(name))
-
-        def unwrap() -> None:
-            for name, function in before.items():
-                setattr(costs, name, function)
-
-        return unwrap
+    def _keep(self, key: str, value: Any) -> None:
+        self.kept.setdefault(key, []).append(value)
+        self.path.write_text(json.dumps(self.kept))
 
     def _figure(self, name: str, target: Target, files: Any, measure: Callable[[], Any]) -> Any:
         many = [files] if isinstance(files, Path | str) else files
@@ -170,8 +160,7 @@ class Tape:
         else:
             self.missing += bool(self.known)
             value = measure()
-        self.kept.setdefault(key, []).append(adapter.dump_python(value, mode="json"))
-        self.path.write_text(json.dumps(self.kept))
+        self._keep(key, adapter.dump_python(value, mode="json"))
         return value
 
 
@@ -217,19 +206,16 @@ def run(output: Path, weights: Path, cifar: Path, tape: Path | None, only: str) 
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["MCC_CACHE_DIR"] = str(_fresh_cache(folder / "cache"))
         record = Tape(folder / "tape.json", tape / folder.name / "tape.json" if tape else None)
-        unwrap = record.wrap(get_target(case.target)) if case.target == HOST else lambda: None
-        unwrap_table = record.wrap_table() if case.target == HOST else lambda: None
+        measuring = record.measuring(get_target(case.target)) if case.target == HOST else nullcontext()
         try:
-            mcc.compress.compress(
-                case.model, named(str(cifar)) if case.cifar else "digits", case.target, epochs=case.epochs,
-                weights=weights / f"{case.weights}.safetensors", out=folder / "job", seed=0, force=True,
-                **case.budget,
-            )  # fmt: skip
+            with measuring:
+                mcc.compress.compress(
+                    case.model, named(str(cifar)) if case.cifar else "digits", case.target,
+                    epochs=case.epochs, weights=weights / f"{case.weights}.safetensors",
+                    out=folder / "job", seed=0, force=True, **case.budget,
+                )  # fmt: skip
         except ConstraintError as error:
             click.echo(f"{case.name}: {error}")
-        finally:
-            unwrap()
-            unwrap_table()
         kept.write_text(json.dumps({**outcome(folder / "job"), "missing": record.missing}, indent=1))
         click.echo(f"{case.name}: done, {record.missing} measurements were not on the tape")
 

@@ -101,11 +101,12 @@ def show(choice: Choice) -> None:
             f"\nHow wide to make its output (group {choice.group}; of all layers that read or make it):"
         )
         _table(choice.widths)
-    said = [one.measured_on for one in (*choice.forms, *choice.widths) if one.measured_on]
-    days = sorted(day for period in said for day in period.split(" to "))
+    days = [one.measured_on for one in (*choice.forms, *choice.widths) if one.measured_on]
     if days:
-        period = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-        click.echo(f"\nWhat was measured was timed on {period}.")
+        from mcc.compress.bench import period_words
+
+        said = period_words([day for period in days for day in period.split(" to ")])
+        click.echo(f"\nWhat was measured was timed on {said}.")
     if any(one.loss is None for one in choice.forms):
         click.echo("\nA dash: no loss of this layer by itself was measured.")
 

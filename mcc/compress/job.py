@@ -53,7 +53,7 @@ def silent(stage: str, done: float, total: float, note: str = "") -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """How a request is worked on: what its result does not depend on.
+    """Where and how a request is worked on.
 
     Attributes:
         folder: for results and state.

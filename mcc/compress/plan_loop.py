@@ -77,11 +77,11 @@ def plan_for_all(
     """
     multiple = max(planner.setting.multiple for planner in planners.values())
     own = {name: regime if regime in offered[name] else Regime() for name in planners}
+    # Decided are the forms of the first target's table: those that have the regime come first.
+    order = sorted(planners, key=lambda name: own[name] != regime)
     alike = {
         name: replace(planners[name], setting=replace(planners[name].setting, multiple=multiple))
-        for name in sorted(
-            planners, key=lambda name: own[name] != regime
-        )  # the first one's forms are decided
+        for name in order
     }
     return _Search(alike, own, Space.whole((regime,)), label).run()
 

@@ -9,14 +9,14 @@ upper eight: Pillow alone would turn them white.
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mcc.errors import DataError, MccError
 from mcc.files import readable_file
@@ -32,17 +32,7 @@ LONG = 16
 MAX_PICTURE_BYTES = 512 << 20  # Pillow's bound of 89 million pixels, in 16-bit RGB, plain
 
 _ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""By EXIF orientation (EXIF 2.32, tag 0x0112), what turns a picture upright; 1 is upright."""
-_SIDEWAYS = {turn for orientation, turn in _TURNS.items() if orientation >= 5}
+_SIDEWAYS = (5, 6, 7, 8)  # orientations whose width is the height of what was stored (EXIF 2.32)
 
 
 @dataclass(frozen=True)
@@ -66,7 +56,8 @@ class Fit:
             DataError: it cannot be decoded.
         """
         with opened_picture(path) as opened:
-            picture = _upright(_with_channels(opened, MODES[self.channels], path), _turn(opened))
+            _turn_upright(opened)
+            picture = _with_channels(opened, MODES[self.channels], path)
         height, width = self.size
         if (picture.height, picture.width) != self.size or self.crop != 1:
             picture = self._resized(picture)
@@ -113,18 +104,20 @@ def _too_large(path: Path) -> DataError:
     )
 
 
-def _turn(opened: Image.Image) -> Image.Transpose | None:
-    """What turns a picture upright; None where it is, or where nothing readable says how it was held."""
-    if opened.format == "TIFF":  # Pillow turns these itself
-        return None
+def _turn_upright(opened: Image.Image) -> None:
+    """Turn a picture as its note on how it was held has it; damaged notes say nothing of the pixels."""
+    with suppress(Exception):  # they may raise anything; of damaged pixels, reading them says so
+        ImageOps.exif_transpose(opened, in_place=True)
+
+
+def _is_sideways(opened: Image.Image) -> bool:
+    """Whether turning a picture upright swaps its sides."""
+    if opened.format == "TIFF":  # its size is that of the picture turned already
+        return False
     try:
-        return _TURNS.get(opened.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged notes may raise anything, and say nothing of the pixels
-        return None
-
-
-def _upright(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
-    return picture if turn is None else picture.transpose(turn)
+        return opened.getexif().get(_ORIENTATION) in _SIDEWAYS
+    except Exception:  # see `_turn_upright`
+        return False
 
 
 @dataclass(frozen=True)
@@ -147,8 +140,7 @@ def read_head(path: Path) -> Head:
         if Image.MAX_IMAGE_PIXELS and opened.width * opened.height > Image.MAX_IMAGE_PIXELS:
             raise _too_large(path)
         height, width = opened.height, opened.width
-        sideways = _turn(opened) in _SIDEWAYS
-        return Head((width, height) if sideways else (height, width), _is_sixteen(opened))
+        return Head((width, height) if _is_sideways(opened) else (height, width), _is_sixteen(opened))
 
 
 def greatest(path: Path) -> int:

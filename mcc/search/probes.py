@@ -80,7 +80,8 @@ class Subject:
         graph: as captured.
         x: inputs [N, ...].
         order: for each group, its channels from the least to the most important, as places in its classes.
-        divergence: of outputs from a reference, as the task has it.
+        divergence: of outputs from a reference, as the task has it; None in a worker, which makes outputs
+            for another process to compare.
         block: output channels that share a pattern of zeros.
         integer: nodes of the deployment form that can run on integers, where that is asked.
         base: channels that stay in groups that are narrowed already, in `width` probes of other groups.
@@ -90,7 +91,7 @@ class Subject:
     graph: Graph
     x: Tensor
     order: dict[str, tuple[int, ...]]
-    divergence: Divergence
+    divergence: Divergence | None
     block: int = 1
     integer: tuple[str, ...] = ()
     base: dict[str, int] = field(default_factory=lambda: {})
@@ -128,6 +129,7 @@ class Subject:
 
     def loss_of(self, probe: Probe, outputs: Sequence[Tensor]) -> float:
         """Divergence of these outputs of a probe. Raises NotFiniteError where it is no number."""
+        assert self.divergence is not None, "a worker's outputs are compared by who asked for them"
         found = float(self.divergence(outputs, self._reference))
         if math.isnan(found):
             raise NotFiniteError("the divergence is not a number", where=f"probe {probe}")
@@ -186,11 +188,7 @@ class Subject:
         order = {name: tuple(places) for name, places in raw["order"].items()}
         x = load_file(folder / "images.safetensors")["x"]
         graph, integer = load_graph(folder / "graph.mcc"), tuple(raw["integer"])
-        return Subject(graph, x, order, _elsewhere, raw["block"], integer, dict(raw["base"]))
-
-
-def _elsewhere(outputs: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
-    raise NotImplementedError("outputs are compared by the process that asks for them")
+        return Subject(graph, x, order, None, raw["block"], integer, dict(raw["base"]))
 
 
 @cache

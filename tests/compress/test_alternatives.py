@@ -18,10 +18,11 @@ from mcc.compress.regimes import planned_integers
 from mcc.errors import DataError, UsageError
 from mcc.ir.graph import calls, operand
 from mcc.ir.notes import SparseNote, shape_of
+from mcc.pipeline import deployment_form
 from mcc.search.solver import Limits, solve
 from mcc.search.space import Regime, rank_levels
 from mcc.search.tables import Setting
-from tests.search.test_problem import MacsModel, deployed, network, sensitivities
+from tests.search.test_problem import MacsModel, network, sensitivities
 
 REGIMES = (Regime(), Regime("int8"), Regime("float", SparseNote(1, 0.7)))
 PAYS = "; the plan pays {} for a ms at the margin"
@@ -35,7 +36,7 @@ def explainer(
     structure: Structure, price: float | None = None, dates: Mapping[str, str] = NO_DATES
 ) -> Explainer:
     graph = network("mobile")
-    whole = deployed(graph)
+    whole = deployment_form(graph)
     cluster = find_sparse_cluster(whole)
     known = replace(
         sensitivities(graph),

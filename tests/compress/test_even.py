@@ -16,9 +16,10 @@ from mcc.compress.regimes import planned_integers
 from mcc.compress.strategies.low_rank import low_rank_pays
 from mcc.compress.strategies.sparse_1x1 import why_not_sparse
 from mcc.compress.strategies.uniform_width import narrowed_evenly, plan_evenly
+from mcc.pipeline import deployment_form
 from mcc.runtime.facts import TargetFacts
 from mcc.search.tables import Setting
-from tests.search.test_problem import MacsModel, deployed, network, sensitivities
+from tests.search.test_problem import MacsModel, network, sensitivities
 
 
 def test_widths_are_shares_rounded_up_to_what_the_target_likes() -> None:
@@ -40,7 +41,7 @@ class Plans:
 
     def __init__(self, name: str, share: float, slower: float) -> None:
         graph = network(name)
-        whole = deployed(graph)
+        whole = deployment_form(graph)
         self.setting = Setting(
             whole, planned_integers(whole), find_sparse_cluster(whole), MacsModel(), sensitivities(graph), 4
         )

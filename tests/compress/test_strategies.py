@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from mcc.compress import strategies as module
 from mcc.compress.strategies import known_strategies, strategies
 from mcc.errors import UsageError
 from tests.compress import stand_ins
+from tests.pages import files
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 TITLE = "mcc/compress/strategies/half_width.py"
@@ -21,13 +21,11 @@ TITLE = "mcc/compress/strategies/half_width.py"
 @pytest.fixture
 def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of strategies with the page's among them."""
-    block = re.search(rf"^```python title={TITLE}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert block is not None
     folder = tmp_path / "strategies"
     folder.mkdir()
     for file in module.FOLDER.glob("*.py"):
         (folder / file.name).write_text(file.read_text())
-    (folder / "half_width.py").write_text(block[1], encoding="utf-8")
+    (folder / "half_width.py").write_text(files(PAGE)[TITLE], encoding="utf-8")
     monkeypatch.setattr(module, "FOLDER", folder)
     monkeypatch.setattr(module, "__path__", [*module.__path__, str(folder)])
     strategies.cache_clear()

@@ -22,6 +22,7 @@ from mcc.data.task import load_task
 from mcc.errors import DataError, UsageError
 from mcc.report.schema import load_report
 from tests.compress import stand_ins
+from tests.pages import files
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
@@ -72,18 +73,9 @@ def data_that_says(preprocessing, seed):
 '''
 
 
-def task_file() -> str:
-    """The file of the page."""
-    block = re.search(
-        r"^```python title=regression.py\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
-    )
-    assert block is not None
-    return block[1]
-
-
 def write_files(folder: Path) -> None:
     """The task, the network with its data, and its weights after a short training."""
-    (folder / "regression.py").write_text(task_file())
+    (folder / "regression.py").write_text(files(PAGE)["regression.py"])
     (folder / "spot.py").write_text(SPOT)
     space: dict[str, Any] = {"__name__": "spot"}
     exec(compile(SPOT, "spot.py", "exec"), space)
@@ -221,7 +213,7 @@ def test_verify_asks_the_task_whether_an_int8_file_says_the_same(
 
 @pytest.fixture
 def task(tmp_path: Path) -> str:
-    (tmp_path / "regression.py").write_text(task_file())
+    (tmp_path / "regression.py").write_text(files(PAGE)["regression.py"])
     return f"{tmp_path / 'regression.py'}:TASK"
 
 
@@ -302,9 +294,9 @@ def test_what_a_task_does_amiss_is_said_in_a_sentence(tmp_path: Path) -> None:
     }
     outputs, values = [Output("y", (1, 2))], PLACES.astype(np.float32)
     for kind, (good, bad) in spoilt.items():
-        assert good in task_file()
+        assert good in files(PAGE)["regression.py"]
         file = tmp_path / f"{kind}.py"
-        file.write_text(task_file().replace(good, bad))
+        file.write_text(files(PAGE)["regression.py"].replace(good, bad))
         bound = bind_task(spots(PLACES), outputs, task=f"{file}:TASK")
         ask: Any = bound.loss if kind == "loss" else bound.measure
         given: Any = torch.from_numpy(values) if kind == "loss" else values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from mcc.lower import formats as module
 from mcc.lower.formats import format_of, formats, get_format
 from mcc.runtime.registry import get_target, targets
 from mcc.search.size import constant_bytes
+from tests.pages import files
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 TITLE = "mcc/lower/listing/format.py"
@@ -26,10 +26,8 @@ TITLE = "mcc/lower/listing/format.py"
 @pytest.fixture
 def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The format of the page, in a folder of its own."""
-    block = re.search(rf"^```python title={TITLE}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert block is not None
     (tmp_path / "listing").mkdir()
-    (tmp_path / "listing" / "format.py").write_text(block[1], encoding="utf-8")
+    (tmp_path / "listing" / "format.py").write_text(files(PAGE)[TITLE], encoding="utf-8")
     monkeypatch.setattr(module, "LOWER", tmp_path)
     monkeypatch.setattr(mcc.lower, "__path__", [*mcc.lower.__path__, str(tmp_path)])
     formats.cache_clear()

@@ -6,16 +6,17 @@ import pytest
 
 from cost_models.roofline import RooflineCostModel
 from mcc.cost_api import graph_kernels
+from mcc.pipeline import deployment_form
 from mcc.runtime.registry import get_target
 from mcc.search.forms import layer_forms, shown_rank
 from mcc.search.tables import low_rank_pair
-from tests.search.test_problem import deployed, network
+from tests.search.test_problem import network
 
 MODEL = RooflineCostModel(10.0, 8.0)
 
 
 def test_forms_are_those_that_the_target_has() -> None:
-    graph = deployed(network("mobile"))
+    graph = deployment_form(network("mobile"))
     kernels = graph_kernels(graph)
     kinds: dict[str, set[str]] = {}
     for target in ("litert-host", "litert-web"):

@@ -16,7 +16,7 @@ from mcc.data.classification import TASK
 from mcc.ir.graph import calls, copy_graph, run
 from mcc.ir.notes import SparseNote, annotate
 from mcc.pass_api import PassContext
-from mcc.pipeline import Pipeline, RunOptions
+from mcc.pipeline import Pipeline, RunOptions, deployment_form
 from mcc.search.importance import taylor_scores
 from mcc.search.measuring import (
     FEWEST_IMAGES,
@@ -31,7 +31,7 @@ from mcc.search.probes import Probe, ProbeFile, Subject, measure_there, outputs_
 from mcc.search.regions import precision_regions
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.tables import interactions
-from tests.search.test_problem import deployed, divergence, network
+from tests.search.test_problem import divergence, network
 
 IMAGES = 6
 
@@ -46,7 +46,7 @@ def batches() -> list[tuple[Tensor, Tensor]]:
 
 
 def everything() -> Wanted:
-    whole = deployed(network("mobile"))
+    whole = deployment_form(network("mobile"))
     thin = tuple(node.name for node in calls(whole, "conv2d") if node.name in ("conv3", "conv5"))
     return Wanted(sparse=thin, integer=tuple(sorted(planned_integers(whole))))
 
@@ -88,7 +88,7 @@ def test_fitting_the_weights_that_stay_loses_less(measured: tuple[Sensitivities,
 
 def test_noise_is_that_of_one_region_on_integers(measured: tuple[Sensitivities, Path]) -> None:
     found, _ = measured
-    whole, x = deployed(network("mobile")), images()
+    whole, x = deployment_form(network("mobile")), images()
     regions = precision_regions(whole, planned_integers(whole))
     assert list(found.noise) == [region.name for region in regions]
     for region in regions[:2]:

@@ -60,10 +60,6 @@ def network(name: str) -> Graph:
     return NETWORKS[name]()
 
 
-def deployed(graph: Graph) -> Graph:
-    return Pipeline.parse("-O2").run(graph, PassContext(), RunOptions(verify=False)).graph
-
-
 def sensitivities(graph: Graph, seed: int = 0) -> Sensitivities:
     """Random ones: any channels of a group may be the least important."""
     chance = random.Random(seed)
@@ -74,7 +70,9 @@ def sensitivities(graph: Graph, seed: int = 0) -> Sensitivities:
 
 
 def setting(graph: Graph, known: Sensitivities, multiple: int = 4) -> Setting:
-    return Setting(deployed(graph), frozenset(), SparseCluster((), (), None), MacsModel(), known, multiple)
+    return Setting(
+        deployment_form(graph), frozenset(), SparseCluster((), (), None), MacsModel(), known, multiple
+    )
 
 
 def predicted(problem: Problem, widths: dict[str, int]) -> dict[str, Kernel]:
@@ -100,7 +98,7 @@ def test_kernels_are_those_of_the_pruned_network(name: str, data: st.DataObject)
     problem = build_problem(setting(graph, known, multiple=1), Regime(), widths=True, low_rank=False)
     assert problem.levels.keys() == known.order.keys()
     widths = {group: data.draw(st.sampled_from(levels)) for group, levels in problem.levels.items()}
-    built = graph_kernels(deployed(pruned(graph, known, widths)))
+    built = graph_kernels(deployment_form(pruned(graph, known, widths)))
     assert predicted(problem, widths) == built
 
 
@@ -115,7 +113,7 @@ def test_kernels_are_those_of_the_candidate(name: str, regime: Regime) -> None:
     Regions that stay float and layers with more zeros than others are drawn as well.
     """
     graph, chance = network(name), random.Random(f"{name} {regime}")
-    known, whole = sensitivities(graph), deployed(graph)
+    known, whole = sensitivities(graph), deployment_form(graph)
     thin = {n.name: rank_levels(*shape_of(operand(n, 1))[:2]) for n in pointwise(whole)}
     ranks = {node: dict.fromkeys(levels, 0.1) for node, levels in thin.items() if levels}
     cluster = find_sparse_cluster(whole)
@@ -149,7 +147,7 @@ def test_kernels_are_those_of_the_candidate(name: str, regime: Regime) -> None:
 
 def test_the_whole_network_on_integers_costs_the_measured_noise_of_all_its_regions() -> None:
     graph = network("mobile")
-    whole = deployed(graph)
+    whole = deployment_form(graph)
     integer = planned_integers(whole)
     names = [region.name for region in precision_regions(whole, integer)]
     noise = {name: 0.1 * (index + 1) for index, name in enumerate(names)}
@@ -174,11 +172,11 @@ def test_full_width_is_the_first_level_and_the_network_itself(name: str) -> None
     problem = build_problem(setting(graph, known), Regime(), widths=True, low_rank=False)
     whole = {group: levels[0] for group, levels in problem.levels.items()}
     assert whole == {g.name: g.width for g in analyse_channels(graph).prunable()}
-    assert predicted(problem, whole) == graph_kernels(deployed(graph))
+    assert predicted(problem, whole) == graph_kernels(deployment_form(graph))
 
 
 def test_zeros_change_no_kernel_where_the_target_has_no_sparse_ones() -> None:
     """One prediction for `litert-host` rested on sparse kernels that never run there: 2.2 times too fast."""
-    whole, thin = deployed(network("mobile")), Regime("float", SparseNote(1, 0.8))
+    whole, thin = deployment_form(network("mobile")), Regime("float", SparseNote(1, 0.8))
     assert structure_kernels(whole, thin, DENSE) == structure_kernels(whole, Regime(), DENSE)
     assert structure_kernels(whole, thin, SPARSE) != structure_kernels(whole, Regime(), SPARSE)

@@ -8,13 +8,14 @@ import pytest
 
 from mcc.compress.regimes import planned_integers
 from mcc.ir.graph import Graph, calls, is_constant
+from mcc.pipeline import deployment_form
 from mcc.search.regions import precision_regions
 from tests.search.networks import NETWORKS
-from tests.search.test_problem import deployed, network
+from tests.search.test_problem import network
 
 
 def whole(name: str) -> Graph:
-    return deployed(network(name))
+    return deployment_form(network(name))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -11,12 +11,13 @@ from mcc.compress.regimes import planned_integers
 from mcc.cost_api import Estimate, Kernel, Precision
 from mcc.errors import UsageError
 from mcc.ir.notes import SparseNote
+from mcc.pipeline import deployment_form
 from mcc.search.problem import Problem
 from mcc.search.several import joined
 from mcc.search.solver import Limits, solve
 from mcc.search.space import Regime
 from mcc.search.tables import Setting, build_problem
-from tests.search.test_problem import MacsModel, deployed, network, sensitivities
+from tests.search.test_problem import MacsModel, network, sensitivities
 
 
 class DepthwiseIsSlow(MacsModel):
@@ -33,7 +34,7 @@ class DepthwiseIsSlow(MacsModel):
 
 def problems(multiples: tuple[int, int] = (4, 4)) -> list[Problem]:
     graph = network("mobile")
-    whole = deployed(graph)
+    whole = deployment_form(graph)
     cluster = find_sparse_cluster(whole)
     known = replace(sensitivities(graph), sparse={name: {0.7: 0.1, 0.8: 0.2} for name in cluster.pointwise})
     found: list[Problem] = []
@@ -88,7 +89,7 @@ def test_only_widths_that_both_know_are_left() -> None:
 
 def test_zeros_cost_the_dense_layer_where_no_kernel_uses_them() -> None:
     graph = network("mobile")
-    whole = deployed(graph)
+    whole = deployment_form(graph)
     cluster = find_sparse_cluster(whole)
     assert cluster.nodes
     known = replace(sensitivities(graph), sparse={name: {0.7: 0.1, 0.8: 0.2} for name in cluster.pointwise})

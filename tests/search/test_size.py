@@ -14,14 +14,14 @@ from mcc.lower.formats import get_format
 from mcc.lower.onnx.writer import to_onnx
 from mcc.lower.tflite.writer import to_tflite
 from mcc.pass_api import PassContext
-from mcc.pipeline import Pipeline, RunOptions
+from mcc.pipeline import Pipeline, RunOptions, deployment_form
 from mcc.quant.regions import integer_nodes
 from mcc.search.problem import Problem
 from mcc.search.sensitivity import Sensitivities, note_widths
 from mcc.search.space import Regime
 from mcc.search.tables import Setting, build_problem
 from tests.search.networks import mobile
-from tests.search.test_problem import MacsModel, deployed, network, sensitivities
+from tests.search.test_problem import MacsModel, network, sensitivities
 
 # A constant starts at a multiple of 16 bytes, whatever lies before it; operators stay what they are.
 SLACK = 128
@@ -49,14 +49,14 @@ def _built(
         if regime.sparse and node.name in cluster.pointwise:
             annotate(node, sparse=regime.sparse)
     structural = Pipeline.parse("prune-channels,sparsify-1x1")
-    built = deployed(structural.run(private, PassContext(), RunOptions(verify=False)).graph)
+    built = deployment_form(structural.run(private, PassContext(), RunOptions(verify=False)).graph)
     return built if regime.precision == "float" else _quantised(built)
 
 
 def _problem(
     graph: Graph, known: Sensitivities, regime: Regime, cluster: SparseCluster, form: str
 ) -> Problem:
-    whole = deployed(graph)
+    whole = deployment_form(graph)
     integer = frozenset(node.name for node in integer_nodes(_quantised(whole)))
     setting = Setting(whole, integer, cluster, MacsModel(), known, 4, get_format(form).storage)
     return build_problem(setting, regime, widths=True, low_rank=False)
@@ -76,7 +76,7 @@ def _constants(problem: Problem, widths: dict[str, int]) -> float:
 )
 def test_what_a_tflite_file_holds_beside_the_constants_does_not_change(name: str, regime: Regime) -> None:
     graph = network(name)
-    known, cluster = sensitivities(graph), find_sparse_cluster(deployed(graph))
+    known, cluster = sensitivities(graph), find_sparse_cluster(deployment_form(graph))
     problem = _problem(graph, known, regime, cluster, "tflite")
     rest: list[float] = []
     for level in (0, 1, 3):
@@ -103,7 +103,7 @@ def test_what_an_onnx_file_holds_beside_the_constants_hardly_changes(regime: Reg
 def test_a_low_rank_pair_takes_what_its_option_says() -> None:
     graph = mobile()
     known, cluster = sensitivities(graph), SparseCluster((), (), None)
-    setting = Setting(deployed(graph), frozenset(), cluster, MacsModel(), known, 4)
+    setting = Setting(deployment_form(graph), frozenset(), cluster, MacsModel(), known, 4)
     thin = [n.name for n in calls(setting.graph, "conv2d") if n.kwargs["groups"] == 1][-1:]
     ranks = {name: {4: 0.1} for name in thin}
     paired = Sensitivities(known.order, known.scores, known.reference, ranks)
@@ -125,7 +125,7 @@ def test_a_low_rank_pair_takes_what_its_option_says() -> None:
 def test_the_size_of_a_file_does_not_depend_on_what_training_made_of_its_weights(
     precision: str, lower: Callable[[Graph], bytes]
 ) -> None:
-    graph = deployed(network("mobile"))
+    graph = deployment_form(network("mobile"))
     graph = graph if precision == "float" else _quantised(graph)
     equal = copy_graph(graph)
     for name, value in constants(equal).items():
