@@ -38,6 +38,7 @@ class StreamRunner:
         self._file = ""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in close())
         self._process: subprocess.Popen[bytes] | None = None
+        self._feeder: threading.Thread | None = None
         self._inputs: list[_Tensor] = []
         self._outputs: list[_Tensor] = []
 
@@ -82,12 +83,13 @@ class StreamRunner:
         process, self._process = self._process, None
         if process is None:
             return
+        process.kill()
+        process.wait()
+        if self._feeder is not None:  # its next write fails; a number closed under it could be another file's
+            self._feeder.join()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()
-        if process.poll() is None:
-            process.kill()
-        process.wait()
         self._errors.close()
 
     def _load(self, file: str, threads: int, limit_s: float) -> Header:
@@ -109,18 +111,19 @@ class StreamRunner:
 
     def _stream(self, sets: Sequence[Sequence[Array]], limit_s: float) -> list[list[Array]]:
         """Outputs of an inference for each set of inputs, which are written while outputs are read."""
+        assert self._process is not None
+        inputs = self._process.stdin
+        assert inputs is not None
 
         def feed() -> None:
-            assert self._process is not None
-            assert self._process.stdin is not None
-            with suppress(BrokenPipeError, ValueError):  # its end is told by what it wrote
+            with suppress(BrokenPipeError):  # its end is told by what it wrote
                 for arrays in sets:
                     for array in arrays:
                         data = memoryview(array.tobytes())
                         while data:
-                            data = data[self._process.stdin.write(data) :]
+                            data = data[inputs.write(data) :]
 
-        feeder = threading.Thread(target=feed, daemon=True)
+        self._feeder = feeder = threading.Thread(target=feed, daemon=True)
         feeder.start()
         found: list[list[Array]] = []
         for _ in sets:
