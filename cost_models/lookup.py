@@ -10,7 +10,7 @@ the register tile. What it leaves is smooth in the logarithms of the sizes and i
 process (Rasmussen 2006), which also says how sure it is.
 
 A kernel of whose kind nothing was measured has no fit. It rests on a roofline through what was
-(`mcc/cost_roof.py`), and says so.
+(`mcc/cost_roofline.py`), and says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Measurement, Precision, Source
-from mcc.cost_roof import Roof
+from mcc.cost_roofline import Roof
 from mcc.cost_sum import grouping, kind_of
 
 Vector = NDArray[np.float64]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Precision
-from mcc.cost_roof import CALL_US, effective_macs
+from mcc.cost_roofline import CALL_US, effective_macs
 
 RELATIVE_ERROR = 0.5  # kernels of real runtimes reach between a third and nearly all of either roof
 

@@ -144,7 +144,7 @@ class NodeRewrite(Pass):
 
 
 def apply_pass(step: Pass, graph: Graph, ctx: PassContext) -> Graph:
-    """Run a pass on a private copy: what it needs, the rewrite, dead nodes dropped, shapes inferred anew.
+    """Run a pass on a private copy: what it needs, the rewrite, dead nodes dropped, shapes inferred again.
 
     Nodes that were dead before are dropped before, too (`Pass.sees_dead_code`).
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import fx
 
-from mcc.analysis.recipes import RECIPES, Recipe
+from mcc.analysis.decompositions import RECIPES, Recipe
 from mcc.ir.graph import Graph, is_constant, op_name, operand
 from mcc.ir.notes import annotate, note, shape_of
 from mcc.pass_api import NodeRewrite, PassContext

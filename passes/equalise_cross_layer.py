@@ -10,8 +10,8 @@ from torch import Tensor, fx
 
 from mcc.analysis.scaling import ScalingPair, channel_rows, scale_channels, scaling_pairs
 from mcc.errors import VerificationError
-from mcc.interpret import observe
 from mcc.ir.graph import Graph, constant, copy_graph, inputs, operand, optional_operand, set_constant
+from mcc.ir.interpreter import observe
 from mcc.pass_api import Pass, PassContext
 
 # Each sweep levels every pair; a chain of layers settles in a few (a balanced matrix in the sense of Osborne

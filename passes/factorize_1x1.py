@@ -9,6 +9,7 @@ from torch import Tensor, fx
 
 from mcc.analysis.low_rank import factors
 from mcc.analysis.pointwise import pointwise
+from mcc.analysis.second_moments import input_moments
 from mcc.ir.graph import (
     Graph,
     add_call,
@@ -19,7 +20,6 @@ from mcc.ir.graph import (
     set_constant,
 )
 from mcc.ir.notes import annotate, note, shape_of
-from mcc.moments import input_moments
 from mcc.pass_api import Pass, PassContext
 
 

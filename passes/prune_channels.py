@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from mcc.analysis.channel_groups import ChannelAnalysis, ChannelGroup, analyse_channels
-from mcc.analysis.shrink import mask_out, refill_producers, shrink, zero_readers
+from mcc.analysis.remove_channels import mask_out, refill_producers, shrink, zero_readers
 from mcc.errors import Refusal
 from mcc.ir.graph import Graph, constant, copy_graph, op_name
 from mcc.ir.notes import annotate, note, shape_of

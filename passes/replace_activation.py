@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import fx
 
-from mcc.analysis.stand_ins import STAND_INS, ErrorMeter, Writer, largest_error
+from mcc.analysis.activation_approximations import STAND_INS, ErrorMeter, Writer, largest_error
 from mcc.errors import VerificationError
-from mcc.interpret import observe
 from mcc.ir.graph import Graph, add_call, calls, copy_graph, inputs, op_name, operand
+from mcc.ir.interpreter import observe
 from mcc.ir.notes import annotate, note
 from mcc.pass_api import Pass, PassContext
 
@@ -31,7 +31,7 @@ class ReplaceActivation(Pass):
     and hardswish becomes relu.
 
     The error is stated for each node: the largest |f(x) - g(x)| over all x, and with calibration data the
-    largest one there and its root mean square as a share of that of f(x). Training repairs what it costs.
+    largest one there and its root mean square as a share of that of f(x). Training recovers what it costs.
 
     Exact twin: the graph with each replacement spelt by its definition, in sums, products and absolute
     values. Leaves frozen nodes alone. `decompose` is exact where an activation is made of others.

@@ -9,11 +9,11 @@ import torch
 from torch import fx
 
 from mcc.analysis.pointwise import is_pointwise
+from mcc.analysis.second_moments import input_moments
 from mcc.analysis.thinning import thin, zero_count
 from mcc.errors import VerificationError
 from mcc.ir.graph import Graph, calls, constant, is_constant, operand, operands, set_constant
 from mcc.ir.notes import SparseNote, annotate, note
-from mcc.moments import input_moments
 from mcc.pass_api import Pass, PassContext
 
 
@@ -31,7 +31,7 @@ class Sparsify1x1(Pass):
     `mcc.analysis.thinning`).
 
     Takes each node's sparsity and block from its note, or from the options where `sparsity` is given. The
-    note stays on the node: the lowering stores its weight sparse, and the repair keeps its zeros.
+    note stays on the node: the lowering stores its weight sparse, and the fine-tuning keeps its zeros.
 
     No exact twin: with equal weights it would be compared with itself. The zeros are counted here, and the
     decoded lowered file is compared with the graph.

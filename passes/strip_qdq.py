@@ -23,7 +23,7 @@ class StripQdq(NodeRewrite):
         %y = conv2d(%xq, %wq, @b)
 
     Weights keep the float values that they were trained to. Notes keep the precision that was decided, so
-    that `insert-qdq` can place the quantisers anew. Quantisers that are frozen, or that a frozen node reads,
+    that `insert-qdq` can place the quantisers again. Quantisers that are frozen, or that a frozen node reads,
     stay. There is no twin: the numbers change by what rounding did.
     """
 

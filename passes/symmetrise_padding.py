@@ -24,7 +24,7 @@ class SymmetrisePadding(NodeRewrite):
     This changes the function: at even sizes `SAME` looks at pixels 0 1 2, 2 3 4, ... and the result at
     -1 0 1, 1 2 3, ...: all is seen from one pixel further up and left. A network all of whose strided layers
     are changed so computes what it did for an image moved down and right by the sum of their steps (1 + 2 + 4
-    + ... input pixels), but for what comes in over the border. Training repairs it; what it costs without is
+    + ... input pixels), but for what comes in over the border. Training recovers it; what it costs without is
     measured in docs/results/sparse.md.
 
     Exact twin: the graph as it was, with each such input moved down and right by a row and a column of zeros

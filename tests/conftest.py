@@ -41,8 +41,8 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--update-golden` writes the graphs after anew; read the diff before committing it."""
-    parser.addoption("--update-golden", action="store_true", help="write golden graphs anew")
+    """`--update-golden` writes the graphs after again; read the diff before committing it."""
+    parser.addoption("--update-golden", action="store_true", help="write golden graphs again")
 
 
 def pytest_unconfigure() -> None:

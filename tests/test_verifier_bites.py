@@ -12,7 +12,7 @@ from torch import fx
 
 from mcc.analysis.channel_groups import ChannelAnalysis, analyse_channels
 from mcc.analysis.exactness import exact_on_integers
-from mcc.analysis.shrink import refill_producers, shrink, zero_readers
+from mcc.analysis.remove_channels import refill_producers, shrink, zero_readers
 from mcc.errors import GraphError, MccError, UnsupportedError, VerificationError
 from mcc.ir import ops
 from mcc.ir.canonical import check_shapes, check_structure

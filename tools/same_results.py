@@ -31,7 +31,7 @@ import torch
 from pydantic import TypeAdapter
 
 import mcc.compress
-import mcc.compress.costs as costs
+import mcc.compress.live_cost_model as costs
 from mcc.calibrate.store import Store, Whole
 from mcc.cost_api import Kernel, Measurement
 from mcc.errors import ConstraintError
@@ -44,7 +44,7 @@ SIMULATED, HOST = "litert-arm64-sim:a76", "litert-host"
 NETWORKS = "tools/baselines/networks.py"
 IGNORED = ("stages", "versions", "command", "timed_at", "remembered", "target")
 _SECONDS = re.compile(r"\d{4}-\d\d-\d\d(T[\d:+]+)?")
-FILLING = ("calibrate", "measure")  # of mcc.compress.costs: what fills the table of kernels
+FILLING = ("calibrate", "measure")  # of mcc.compress.live_cost_model: what fills the table of kernels
 TABLE: tuple[TypeAdapter[Any], ...] = (TypeAdapter(list[Measurement]), TypeAdapter(list[Whole]))
 KINDS: dict[str, TypeAdapter[Any]] = {
     "time": TypeAdapter(list[LatencySamples]),

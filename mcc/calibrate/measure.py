@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from mcc.calibrate.differenced import measure_differenced
-from mcc.calibrate.excess import profile_excess
 from mcc.calibrate.files import write_graph
 from mcc.calibrate.micro import single
-from mcc.calibrate.profiled import MOST_KERNELS, Profiled, files_of, measure_profiled
+from mcc.calibrate.profiler_overhead import profile_excess
 from mcc.calibrate.store import Store, Whole
+from mcc.calibrate.timing_by_difference import measure_differenced
+from mcc.calibrate.timing_by_profile import MOST_KERNELS, Profiled, files_of, measure_profiled
 from mcc.cost_api import Kernel, Measurement, Precision, kernel_of
 from mcc.errors import MccError, TargetError, UnsupportedError
 from mcc.ir.graph import Graph, GraphBuilder

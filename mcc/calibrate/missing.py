@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cost_models.lookup import LookupCostModel
-from mcc.calibrate.entry import network_kernels, table_model
+from mcc.calibrate.api import network_kernels, table_model
 from mcc.calibrate.measure import Progress, measure, measure_again, measure_overhead, silent
 from mcc.calibrate.store import Store
 from mcc.cost_api import Kernel

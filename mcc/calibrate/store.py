@@ -44,7 +44,9 @@ _COLUMNS = {
     "kernels": ("fingerprint", *_ROW),
     "wholes": ("fingerprint", "quantity", "precision", "value", "low", "high", "source", "date"),
 }
-FILES = {"files": ("fingerprint", "key", "value", "date")}  # of `mcc.compress.measured`, in the same file
+FILES = {
+    "files": ("fingerprint", "key", "value", "date")
+}  # of `mcc.compress.measurement_store`, in the same file
 _OWN_HINT = "take the row out, or move the file away: what it held is measured again"
 _KEYS = {"kernels": ("fingerprint", "kernel"), "wholes": ("fingerprint", "quantity", "precision", "source")}
 
@@ -109,7 +111,7 @@ class Store:
                 raise DataError(
                     f"is a table of format {version}, not {FORMAT}",
                     where=str(self.path),
-                    hint="measure anew into another file",
+                    hint="measure again into another file",
                 )
             if version == 0:
                 self._check_empty()

@@ -120,8 +120,8 @@ def _pack(
     weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Pack a kit and say what to do with it."""
-    from mcc.calibrate.kit import pack
-    from mcc.report.words import bytes_words
+    from mcc.calibrate.remote_bundle import pack
+    from mcc.report.formatting import bytes_words
 
     graph = None
     if model is not None:
@@ -159,7 +159,7 @@ def _operators(target: Target, path: Path, threads: int) -> dict[str, Any]:
 
 
 def _show_counts(entries: list[dict[str, Any]], ops: bool) -> None:
-    from mcc.report.words import bytes_words, cycles_words, name_words
+    from mcc.report.formatting import bytes_words, cycles_words, name_words
 
     fastest = min(entry["model_cycles"] for entry in entries)
     rows: list[list[object]] = [
@@ -186,7 +186,7 @@ def _show_counts(entries: list[dict[str, Any]], ops: bool) -> None:
 
 
 def _show(entries: list[dict[str, Any]], ops: bool) -> None:
-    from mcc.report.words import bytes_words, name_words, time_words
+    from mcc.report.formatting import bytes_words, name_words, time_words
 
     fastest = min(entry["latency_us"]["median"] for entry in entries)
     times: list[list[object]] = []

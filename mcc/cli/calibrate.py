@@ -23,7 +23,7 @@ BUDGET_S = 300.0
 
 
 if TYPE_CHECKING:
-    from mcc.calibrate.campaign import CalibrationReport
+    from mcc.calibrate.kernel_selection import CalibrationReport
 
 
 @click.command(short_help="Measure the operators that the cost model rests on.")
@@ -93,7 +93,7 @@ def calibrate(
 
 def _take_over(results: Path, settings: Settings) -> None:
     """Read the results of a kit into the table."""
-    from mcc.calibrate.kit import read_results_into
+    from mcc.calibrate.remote_bundle import read_results_into
 
     with progress_for(settings) as progress:
         result, fingerprint = read_results_into(results, progress=progress)

@@ -59,15 +59,15 @@ def job_options(callback: Callback) -> Callback:
 
 @click.command(short_help="Compress a model under budgets, and report what it cost.")
 @job_options
-@click.option("--epochs", type=EPOCHS, metavar="N", help="Passes over the data for repair; 0: none.")
+@click.option("--epochs", type=EPOCHS, metavar="N", help="Passes over the data for fine-tuning; 0: none.")
 @click.option("--plan", "plan_file", type=click.Path(dir_okay=False, exists=True, path_type=Path),
               metavar="FILE", help="Follow this plan.json and do not make one.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 6), default=1, show_default=True, metavar="N",
-              help="Go to the budget of time in N steps, with a little repair after each.")  # fmt: skip
+              help="Go to the budget of time in N steps, with a little fine-tuning after each.")  # fmt: skip
 @click.option("--strategies", type=NAMES, metavar="NAME,...",
               help="Compare only these with the original, as joint,int8-ptq; all if not given.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), metavar="N",
-              help="Processes for sensitivities and repairs, of one thread each.")  # fmt: skip
+              help="Processes for sensitivities and fine-tunings, of one thread each.")  # fmt: skip
 @click.option("--ray", metavar="ADDRESS", help="A Ray cluster for them; local: one on this machine.")
 @click.option("--resume", is_flag=True,
               help="Go on from the state in DIR; more --strategies may be asked for.")  # fmt: skip
@@ -88,7 +88,7 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
     common = arguments(given)
     from mcc.compress import compress as one
     from mcc.compress import compress_for
-    from mcc.compress.several import folder_name
+    from mcc.compress.multi_target import folder_name
 
     run: Callable[..., Any] = compress_for if "targets" in common else one
     failure: ConstraintError | None = None
@@ -162,7 +162,7 @@ def plan(output: Path | None, no_measure: bool, settings: Settings, **given: Any
 
 def _show_shared(found: SharedTrial, settings: Settings) -> int:
     """A plan for several targets, measured on each of them, untrained."""
-    from mcc.compress.several import shared_plan_content
+    from mcc.compress.multi_target import shared_plan_content
     from mcc.runtime import get_target
 
     if settings.json:

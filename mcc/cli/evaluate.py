@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from mcc.data.stated import Stated
     from mcc.frontend.load import LoadedModel
     from mcc.metric import Metric
+    from mcc.report.file_metadata import Description
     from mcc.report.judge import Judged
-    from mcc.report.stored import Description
     from mcc.runtime.target import Target
 
 
@@ -99,7 +99,7 @@ def _title(metric: Metric) -> str:
 
 
 def _number(metric: Metric, value: float) -> str:
-    from mcc.report.words import number_words
+    from mcc.report.formatting import number_words
 
     return f"{value:.4f}" if metric.is_fraction else number_words(value)
 
@@ -170,7 +170,7 @@ class _Judging:
 
     def _described(self) -> Description:
         """What FILE states; of a model, what that states."""
-        from mcc.report.stored import Description, describe
+        from mcc.report.file_metadata import Description, describe
 
         if self.loaded is None:
             return describe(self.path)

@@ -16,7 +16,7 @@ from mcc.ir.json_file import read_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mcc.compress.alternatives import Alternative, Choice
+    from mcc.compress.explanation import Alternative, Choice
 
 
 @click.command(short_help="Show the alternatives for one layer, and why a plan took one.")
@@ -68,7 +68,7 @@ def planned_choice(node: str, path: Path) -> Choice:
     """What a plan says of a layer. Raises DataError where it says nothing of any."""
     hint = "give the plan.json of mcc compress, or the file of mcc plan"
     raw: Any = read_json(path, what="plan", hint=hint)
-    from mcc.compress.alternatives import Choice, unknown
+    from mcc.compress.explanation import Choice, unknown
     from mcc.frontend.values import canonical_name
 
     found: Any = raw.get("alternatives") if isinstance(raw, dict) else None  # pyright: ignore[reportUnknownMemberType]
@@ -84,7 +84,7 @@ def model_choice(
     node: str, model: str, target: str, input_shape: tuple[int, ...] | None, weights: Path | None
 ) -> Choice:
     """What could be done to a layer of a model, by the table of measured kernels."""
-    from mcc.compress.alternatives import explainer_of
+    from mcc.compress.explanation import explainer_of
     from mcc.frontend.values import canonical_name
 
     graph = deployment_form(load_model(model, input_shape, weights).graph)
@@ -112,7 +112,7 @@ def show(choice: Choice) -> None:
 
 
 def _table(found: Sequence[Alternative]) -> None:
-    from mcc.report.words import bytes_words
+    from mcc.report.formatting import bytes_words
 
     headers = ["", "alternative", "us", "+-", "source", "size", "loss added"]
     rows = [

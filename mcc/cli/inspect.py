@@ -126,9 +126,9 @@ def predicted(
 ) -> dict[str, Any]:
     """Predicted cost in the target's unit: `layers` by node name, `forms` of each, the `cost` of all."""
     from cost_models.roofline import RooflineCostModel
-    from mcc.calibrate.entry import measured_model, predict_graph
+    from mcc.calibrate.api import measured_model, predict_graph
     from mcc.calibrate.missing import fill
-    from mcc.search.forms import layer_forms
+    from mcc.search.layer_alternatives import layer_forms
 
     filled = None
     if measure and roofline is None:
@@ -214,7 +214,7 @@ def _mark(move: Move | None) -> str:
 
 
 def _show(layers: tuple[Layer, ...], costs: dict[str, Any], why: bool) -> None:
-    from mcc.report.words import bytes_words, count_words
+    from mcc.report.formatting import bytes_words, count_words
 
     headers = ["layer", "operator", "shape", "MACs", "params", "prune", "sparse", "low-rank", "int8"]
     if costs:
@@ -342,7 +342,7 @@ def views_of(file: str) -> list[NodeView] | None:
 
 
 def _show_file(file: str, views: list[NodeView], settings: Settings) -> None:
-    from mcc.report.words import bytes_words, name_words
+    from mcc.report.formatting import bytes_words, name_words
 
     size = Path(file).stat().st_size
     operators = [view for view in views if view.op != "input"]

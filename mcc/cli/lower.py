@@ -85,7 +85,7 @@ def lower(
     if settings.json:
         print_json({"file": str(path), "format": to, "size_bytes": len(raw), "noise": noise})
     elif not settings.quiet:
-        from mcc.report.words import bytes_words
+        from mcc.report.formatting import bytes_words
 
         click.echo(f"{path}: {bytes_words(len(raw))}")
 

@@ -109,7 +109,7 @@ def opt(
 
 def _said(model: str, stated: Stated | None) -> dict[str, Any]:
     """What the file holds beside the graph: the preprocessing, and which output is judged."""
-    from mcc.report.stored import describe
+    from mcc.report.file_metadata import describe
 
     said = {} if stated is None else {"preprocessing": stated.preprocessing.to_json()}
     place = judged_output() or (describe(model).output if Path(model).is_file() else None)

@@ -126,7 +126,7 @@ def verify(
 def _judged(model: str, loaded: LoadedModel) -> int:
     """The place of the output whose class is compared: as --judge or the model says, else by name."""
     from mcc.data.outputs import named_output, outstanding
-    from mcc.report.stored import describe
+    from mcc.report.file_metadata import describe
 
     found = outputs_of(loaded)
     asked = judged_output() or (describe(model).output if Path(model).is_file() else None)

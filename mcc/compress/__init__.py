@@ -1,4 +1,4 @@
-"""The driver behind the main job: plans, repairs, lowers, measures, chooses and reports."""
+"""The driver behind the main job: plans, fine-tunes, lowers, measures, chooses and reports."""
 
 import sys
 from types import ModuleType

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from mcc.budget import Budget, refuse_unplanned
 from mcc.compress.driver import compress_one
-from mcc.compress.front import PlanResult, decide
-from mcc.compress.given import Loaders, named
 from mcc.compress.job import Place, Progress, save_json, silent
+from mcc.compress.multi_target import compress_multi_target, plan_multi_target, shared_plan_content
+from mcc.compress.pareto_front import PlanResult, decide
 from mcc.compress.plan_loop import SharedTrial
+from mcc.compress.python_objects import Loaders, named
 from mcc.compress.request import Request
 from mcc.compress.session import opened
-from mcc.compress.several import compress_several, plan_several, shared_plan_content
 from mcc.compress.strategies import known_strategies
 from mcc.data import DataModule, Preprocessing
 from mcc.data.stated import Asked, asked_for
@@ -142,7 +142,7 @@ def compress_for(
     if given.arguments["plan"] is not None:
         raise UsageError("follows one plan on one target", where="--plan", hint="name one --target")
     with named(given.arguments) as keywords:
-        return compress_several(*_asked(keywords), targets=names)
+        return compress_multi_target(*_asked(keywords), targets=names)
 
 
 def plan(
@@ -229,7 +229,7 @@ def plan_for(
         request, place = _asked({**keywords, "out": folder})
         refuse_unplanned(request.budget, ("max_drop",))
         _check_output(out, request)
-        found = plan_several(request, place, targets=names)
+        found = plan_multi_target(request, place, targets=names)
     if out is not None:
         save_json(Path(out), shared_plan_content(found))
     return found

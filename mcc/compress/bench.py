@@ -3,7 +3,7 @@
 Planning tries many files, and the same ones again in the next run: what it measured is kept by the digest of
 the file, in the folder of the run and, as far as it is a time or peak memory, in the table that runs share,
 with its date. A run that goes on after a kill, or is made again with the same table, plans from the same
-figures. What the report states is never taken from there: see `mcc.compress.final`.
+figures. What the report states is never taken from there: see `mcc.compress.final_measurement`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mcc.calibrate.calm import calm_times
-from mcc.compress.final import FinalFigures
-from mcc.compress.measured import MeasuredFiles
+from mcc.calibrate.undisturbed import undisturbed_times
+from mcc.compress.final_measurement import FinalFigures
+from mcc.compress.measurement_store import MeasuredFiles
 from mcc.compress.speed import Speed
 from mcc.data import BoundTask, DataModule
 from mcc.data.bound import task_of
@@ -42,7 +42,7 @@ Statistics = npt.NDArray[np.float64]
 
 FINAL_SECONDS = 4.0  # of measuring for each file in a measurement that is reported
 TRIAL_SECONDS = 3.0  # of measuring a candidate and the baseline; what is delivered is measured longer
-AGAIN = 2  # how often a disturbed measurement is made anew
+AGAIN = 2  # how often a disturbed measurement is made again
 DISTURBED = 1.3
 """A median that far above the fastest tenth of its samples: others had the processor for half of them.
 
@@ -108,7 +108,9 @@ class Bench:
         """
 
         def measure() -> Speed:
-            (found,) = calm_times(self.target, [self.baseline], threads=self.threads, budget_s=FINAL_SECONDS)
+            (found,) = undisturbed_times(
+                self.target, [self.baseline], threads=self.threads, budget_s=FINAL_SECONDS
+            )
             return Speed.of(found, found, _now())
 
         return self._speed(f"original {digest(self.baseline)}", measure)
@@ -159,7 +161,7 @@ class Bench:
 
         Args:
             budget_s: of one session; None: `FINAL_SECONDS` for each file.
-            doubtful: whether a figure calls for another session, see `mcc.compress.final`.
+            doubtful: whether a figure calls for another session, see `mcc.compress.final_measurement`.
         """
         marks = [digest(path) for path in paths]
         first = digest(self.baseline)

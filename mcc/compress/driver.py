@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from mcc.budget import Figures
-from mcc.compress.candidate import Structure
-from mcc.compress.final import unsure
+from mcc.compress.build import Structure
+from mcc.compress.final_measurement import unsure
 from mcc.compress.job import Place
+from mcc.compress.job_trainer import Trainer
 from mcc.compress.outcome import Outcome
 from mcc.compress.plan_file import read_plan
+from mcc.compress.report_builder import check_file, result_of, tested
 from mcc.compress.request import Request
 from mcc.compress.results import Delivered, write_results
 from mcc.compress.runner import Runner
 from mcc.compress.session import Session, opened
 from mcc.compress.strategies import strategies
-from mcc.compress.summary import check_file, result_of, tested
-from mcc.compress.training import Trainer
-from mcc.compress.work import Work
+from mcc.compress.workspace import Work
 from mcc.errors import ConstraintError
 from mcc.report.choose import choose, mark, metric_reference, nearest
 from mcc.report.pairs import Pairs, memorised_words
@@ -61,7 +61,7 @@ def run_job(session: Session, given: Structure | None = None, command: str = "")
         ConstraintError: no strategy keeps every budget, see `mcc.compress.compress`.
     """
     job, planner = session.job, session.planner()
-    work = Work(job, session.bench, planner, session.regimes, Trainer(job), session.crew, given)
+    work = Work(job, session.bench, planner, session.configurations, Trainer(job), session.pool, given)
     runner = Runner(work)
     outcomes = runner.run_all()
     results = measured(session, outcomes)
@@ -92,7 +92,7 @@ def missed_share(session: Session, result: StrategyResult) -> float | None:
 
     It kept the budget as a trial, and two measurements of a shared machine differ by a few percent, or more
     where others work on it. A miss that noise alone may have made was timed again by now, as every result
-    near a limit is, and all sessions count: see `mcc.compress.final`.
+    near a limit is, and all sessions count: see `mcc.compress.final_measurement`.
     """
     latency, sure = result.latency_us, result.speedup_ci95
     figures = Figures(latency.upper if latency else None, speedup=sure[0] if sure else None)

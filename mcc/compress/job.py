@@ -29,11 +29,11 @@ from mcc.ir.notes import shape_of
 from mcc.ir.outputs import files_in
 from mcc.ir.text import print_graph
 from mcc.report.doubt import Circumstances, labels_warning, stated_by_model, zero_weights
-from mcc.report.stored import Description, describe
+from mcc.report.file_metadata import Description, describe
 from mcc.runtime import get_target
 from mcc.runtime.target import Target
 
-DEFAULT_IMAGES = 20_000  # of repair for each strategy, where --epochs does not say: minutes on two cores
+DEFAULT_IMAGES = 20_000  # of fine-tuning for each strategy, where --epochs does not say: minutes on two cores
 CALIBRATION_BATCH = 64
 CALIBRATION_BATCHES = 4
 SENSITIVITY_BATCHES = 8
@@ -138,7 +138,7 @@ class Job:
 
     @property
     def images(self) -> int:
-        """Training images of one strategy's repair."""
+        """Training images of one strategy's fine-tuning."""
         if self.request.epochs is None:
             return DEFAULT_IMAGES
         return round(self.request.epochs * len(self.data.train))

@@ -11,7 +11,7 @@ from typing import Any
 
 from mcc.budget import CONSTRAINTS
 from mcc.compress.bench import digest
-from mcc.compress.candidate import Structure
+from mcc.compress.build import Structure
 from mcc.compress.job import save_json
 from mcc.compress.planning import Trial
 from mcc.errors import MccError
@@ -45,12 +45,12 @@ class Outcome:
 
 
 def reach(trial: Trial) -> tuple[str, ...]:
-    """Why a strategy is not repaired, as one sentence; nothing where it is."""
+    """Why a strategy is not fine-tuned, as one sentence; nothing where it is."""
     missed = " and ".join(CONSTRAINTS[name].label for name, kept in trial.kept.items() if not kept)
     if trial.structure.is_original:
         misses = f"It finds nothing to change, and the original misses the budget of {missed}."
         return (misses if missed else "The original keeps the budgets without any change.",)
-    return (f"The budget of {missed} is out of its reach, so it was not repaired.",) if missed else ()
+    return (f"The budget of {missed} is out of its reach, so it was not fine-tuned.",) if missed else ()
 
 
 def remembered(folder: Path, step: Callable[[], Outcome]) -> Outcome:

@@ -9,9 +9,9 @@ from typing import cast
 
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
-from mcc.compress.candidate import Structure, sparse_layers
-from mcc.compress.eligible import OPENING
+from mcc.compress.build import Structure, sparse_layers
 from mcc.compress.job import Job
+from mcc.compress.sparse_preparation import OPENING
 from mcc.errors import DataError
 from mcc.ir.graph import Graph, calls, operand
 from mcc.ir.json_file import read_json
@@ -76,7 +76,7 @@ def check_structure(graph: Graph, structure: Structure, where: str) -> None:
         _known(graph, "ranks", name, layers, "is no plain 1x1 convolution", refuse)
         if rank > layers[name]:
             raise refuse(f"ranks.{name}", f"must lie in 1..{layers[name]}, not {rank}")
-    thinned = sparse_layers(graph, structure.regime.passes) if structure.regime.sparse else ()
+    thinned = sparse_layers(graph, structure.configuration.passes) if structure.configuration.sparse else ()
     for name in structure.sparsities:
         _known(graph, "sparsities", name, thinned, "is no layer whose weight can be stored sparse", refuse)
     if structure.floats:
@@ -90,7 +90,7 @@ Refuse = Callable[[str, str], DataError]
 
 
 def _check_passes(structure: Structure, refuse: Refuse) -> None:
-    for name in filter(None, structure.regime.passes.split(",")):
+    for name in filter(None, structure.configuration.passes.split(",")):
         if name not in OPENING:
             raise refuse("passes", f"must be some of {', '.join(OPENING)}, not {name[:60]!r}")
 

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mcc.budget import Budget, Figures
-from mcc.compress.candidate import Structure
+from mcc.compress.build import Structure
 from mcc.compress.planning import MARGIN, Planner, Trial
+from mcc.search.multi_target import joined
 from mcc.search.problem import Layer, Problem
-from mcc.search.several import joined
 from mcc.search.solver import Limits, Solution, solve
-from mcc.search.space import Regime, Space
+from mcc.search.space import Configuration, Space
 
 log = logging.getLogger(__name__)
 
@@ -54,45 +54,50 @@ class SharedTrial:
         return max(trial.excess for trial in self.trials.values())
 
 
-def plan_for(planner: Planner, space: Space, regime: Regime, label: str, *, regions: bool = False) -> Trial:
-    """The best structure of a regime that keeps the budgets when measured, or the nearest one.
+def plan_for(
+    planner: Planner, space: Space, configuration: Configuration, label: str, *, regions: bool = False
+) -> Trial:
+    """The best structure of a configuration that keeps the budgets when measured, or the nearest one.
 
     Args:
         label: of the files of its trials.
-        regions: whether regions of a regime of integers may stay float.
+        regions: whether regions of a configuration of integers may stay float.
     """
     target = planner.bench.target.spec
-    found = _Search({target: planner}, {target: regime}, space, label, regions=regions).run()
+    found = _Search({target: planner}, {target: configuration}, space, label, regions=regions).run()
     return found.trials[target]
 
 
 def plan_for_all(
-    planners: Mapping[str, Planner], offered: Mapping[str, Sequence[Regime]], regime: Regime, label: str
+    planners: Mapping[str, Planner],
+    offered: Mapping[str, Sequence[Configuration]],
+    configuration: Configuration,
+    label: str,
 ) -> SharedTrial:
     """The same for several targets, in everything that can be decided.
 
     Args:
         planners: by target.
-        offered: regimes of each target. Where one does not have the regime, its zeros are dense there.
+        offered: configurations of each target. Where one is missing, its zeros are stored densely.
     """
     multiple = max(planner.setting.multiple for planner in planners.values())
-    own = {name: regime if regime in offered[name] else Regime() for name in planners}
-    # Decided are the forms of the first target's table: those that have the regime come first.
-    order = sorted(planners, key=lambda name: own[name] != regime)
+    own = {name: configuration if configuration in offered[name] else Configuration() for name in planners}
+    # Decided are the forms of the first target's table: those that have the configuration come first.
+    order = sorted(planners, key=lambda name: own[name] != configuration)
     alike = {
         name: replace(planners[name], setting=replace(planners[name].setting, multiple=multiple))
         for name in order
     }
-    return _Search(alike, own, Space.whole((regime,)), label).run()
+    return _Search(alike, own, Space.whole((configuration,)), label).run()
 
 
 class _Search:
-    """One regime's loop of solving, building, measuring and correcting, on one target or several."""
+    """One configuration's loop of solving, building, measuring and correcting, on one target or several."""
 
     def __init__(
         self,
         planners: Mapping[str, Planner],
-        own: Mapping[str, Regime],
+        own: Mapping[str, Configuration],
         space: Space,
         label: str,
         *,

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mcc.budget import Budget, Figures
 from mcc.compress.bench import Bench
-from mcc.compress.candidate import Structure, quantise, restructure, write_file
-from mcc.compress.regimes import structure_kernels
+from mcc.compress.build import Structure, quantise, restructure, write_file
+from mcc.compress.configurations import structure_kernels
 from mcc.compress.speed import Speed
 from mcc.cost_api import Kernel
 from mcc.cost_sum import predict
@@ -25,7 +25,7 @@ from mcc.pipeline import deployment_form
 from mcc.search.problem import Problem
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.solver import Solution
-from mcc.search.space import Regime, Space
+from mcc.search.space import Configuration, Space
 from mcc.search.tables import Setting, build_problem
 
 MARGIN = 0.96  # of the latency budget that a plan aims at: medians of two measurements differ by 1 to 3 %
@@ -116,7 +116,7 @@ class Planner:
     def measure(self, structure: Structure, predicted_us: float, raw_us: float, label: str) -> Trial:
         """Build a structure without training and measure it."""
         built = restructure(self.graph, structure, self.sensitivities, self.calibration[:1], verify=False)
-        lowered = quantise(deployment_form(built), structure.regime, self.calibration)
+        lowered = quantise(deployment_form(built), structure.configuration, self.calibration)
         path = write_file(lowered, self.bench.target, self.folder / label, self.data, self.judged)
         speed = self.bench.speed(path)
         memory = self.bench.trial_memory(path) if self.budget.memory_bytes is not None else 0
@@ -155,29 +155,34 @@ class Planner:
         """Sum of the kernels of a structure and the overhead, without correction, in microseconds."""
         built = restructure(self.graph, structure, self.sensitivities, self.calibration[:1], verify=False)
         facts, deployed = self.bench.target.facts(), deployment_form(built)
-        kernels = structure_kernels(deployed, structure.regime, facts, self.calibration[:1])
+        kernels = structure_kernels(deployed, structure.configuration, facts, self.calibration[:1])
         self.ask(list(kernels.values()))
-        return predict(self.setting.model, kernels, structure.regime.precision).latency_us
+        return predict(self.setting.model, kernels, structure.configuration.precision).latency_us
 
-    def factor(self, regime: Regime, label: str) -> float:
-        """Measured over predicted latency of the network under a regime; 1 where nothing may be timed."""
-        return self.plan_whole(regime, label).factor if self.times else 1.0
+    def factor(self, configuration: Configuration, label: str) -> float:
+        """Measured over predicted latency of the network in a configuration; 1 where nothing may be timed."""
+        return self.plan_whole(configuration, label).factor if self.times else 1.0
 
-    def plan_whole(self, regime: Regime, label: str) -> Trial:
-        """The network under a regime with nothing else decided, measured."""
-        raw = self.predict(Structure(regime))
-        return self.measure(Structure(regime), raw, raw, label)
+    def plan_whole(self, configuration: Configuration, label: str) -> Trial:
+        """The network under a configuration with nothing else decided, measured."""
+        raw = self.predict(Structure(configuration))
+        return self.measure(Structure(configuration), raw, raw, label)
 
-    def tables(self, space: Space, regime: Regime, label: str, *, regions: bool) -> Callable[[], Problem]:
-        """What builds the problem of a regime from all that has been measured when it is called."""
-        low_rank = space.low_rank and regime.sparse is None
-        mixed = regions or (space.mixed and regime.sparse is not None)
+    def tables(
+        self, space: Space, configuration: Configuration, label: str, *, regions: bool
+    ) -> Callable[[], Problem]:
+        """What builds the problem of a configuration from all that has been measured when it is called."""
+        low_rank = space.low_rank and configuration.sparse is None
+        mixed = regions or (space.mixed and configuration.sparse is not None)
         setting = self.setting
         if regions:
-            pure = {r.precision: self.factor(r, f"{label}-{r.precision}") for r in (Regime(), regime)}
+            pure = {
+                r.precision: self.factor(r, f"{label}-{r.precision}")
+                for r in (Configuration(), configuration)
+            }
             setting = replace(setting, factors=pure)
 
         def build() -> Problem:
-            return build_problem(setting, regime, widths=space.widths, low_rank=low_rank, mixed=mixed)
+            return build_problem(setting, configuration, widths=space.widths, low_rank=low_rank, mixed=mixed)
 
         return build

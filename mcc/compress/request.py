@@ -17,7 +17,7 @@ from mcc.metric import ACCURACY
 from mcc.runtime.target import MOST_THREADS
 
 MOST_EPOCHS = 1e6  # beyond it the number of images is no number any more, and no run comes to its end
-MOST_STEPS = 6  # each takes a tenth of the images of a repair, see `mcc.compress.steps`
+MOST_STEPS = 6  # each takes a tenth of the images of a fine-tuning, see `mcc.compress.progressive`
 LARGEST_SEED = 2**32 - 1  # numpy's
 FEW_WORKERS = 8  # processes of some 400 MB that any machine is allowed; more, as far as there are cores
 
@@ -29,7 +29,7 @@ class Request:
     Attributes:
         model, data, target: as on the command line.
         budget: constraints, those not asked for None.
-        epochs: passes over the training data for each strategy's repair; None for `job.DEFAULT_IMAGES`.
+        epochs: passes over the training data for each strategy's fine-tuning; None for `job.DEFAULT_IMAGES`.
         threads: of an inference.
         seed: of everything random.
         weights, input_shape: see `mcc.frontend.load.load_model`.
@@ -37,7 +37,7 @@ class Request:
         cut: where the model ends, see `mcc.frontend.load.load_model`.
         workers: processes for independent work; None: this one, with all its threads.
         ray: address of a Ray cluster for it instead.
-        steps: in which the joint plan goes to its budget, see `mcc.compress.steps`.
+        steps: in which the joint plan goes to its budget, see `mcc.compress.progressive`.
         strategies: to compare with the original; all where empty.
         pictures: what is said about how they are prepared.
         task: that the network is for, see `mcc.data.load_task`; None: as the data says.
@@ -74,7 +74,7 @@ class Request:
         if self.epochs is not None and not _is_number(self.epochs, 0, MOST_EPOCHS):
             raise UsageError(
                 f"{self.epochs!r} is no number of passes over the data", where="--epochs",
-                hint=f"give a number from 0 (no repair) to {MOST_EPOCHS:,.0f}",
+                hint=f"give a number from 0 (no fine-tuning) to {MOST_EPOCHS:,.0f}",
             )  # fmt: skip
         _check_whole("--threads", self.threads, 1, MOST_THREADS)
         _check_whole("--seed", self.seed, 0, LARGEST_SEED)

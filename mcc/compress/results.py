@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mcc.compress.alternatives import Choice, explained
-from mcc.compress.eligible import sparse_words
+from mcc.compress.explanation import Choice, explained
 from mcc.compress.job import Job, save_json
 from mcc.compress.outcome import Outcome
 from mcc.compress.planning import Planner
+from mcc.compress.report_builder import decisions_of, predicted_figure, versions_of
 from mcc.compress.session import Session
-from mcc.compress.summary import decisions_of, predicted_figure, versions_of
+from mcc.compress.sparse_preparation import sparse_words
 from mcc.files import write_beside
 from mcc.ir.diff import diff_graphs
 from mcc.ir.storage import save_graph
@@ -53,7 +53,7 @@ def write_results(session: Session, planner: Planner, delivered: Delivered, comm
     model = folder / f"model{outcome.file.suffix}"
     write_beside(model, lambda p: shutil.copyfile(outcome.file, p))
     choices = explained(
-        planner, outcome.structure, session.regimes, job.task.divergence_unit, session.costs.dates()
+        planner, outcome.structure, session.configurations, job.task.divergence_unit, session.costs.dates()
     )
     save_json(folder / "plan.json", plan_content(job, outcome, report, choices))
     write_html(report, folder / "report.html", diff_graphs(job.graph, outcome.graph))

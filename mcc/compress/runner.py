@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mcc.compress.outcome import Outcome, remembered
+from mcc.compress.parallel_training import FineTuning, fine_tune_all
 from mcc.compress.strategies import strategies
 from mcc.compress.strategy_api import Row, Strategy
-from mcc.compress.work import Work
-from mcc.compress.workers import Repair, repair_all
+from mcc.compress.workspace import Work
 from mcc.errors import NotFiniteError
 
 
@@ -23,9 +23,9 @@ class Runner:
         """What each makes, the original first; one whose outputs are not finite is left out, and said so."""
         job, work = self.work.job, self.work
         wanted = [s for s in strategies().values() if self._is_wanted(s)]
-        if work.crew is not None and work.trainer.images:
-            ahead: list[Repair] = [repair for strategy in wanted for repair in strategy.ahead(work)]
-            repair_all(job, work.planner.sensitivities, ahead, work.kept, work.crew)
+        if work.pool is not None and work.trainer.images:
+            ahead: list[FineTuning] = [one for strategy in wanted for one in strategy.ahead(work)]
+            fine_tune_all(job, work.planner.sensitivities, ahead, work.kept, work.pool)
         self.rows = {row.name: row for strategy in wanted for row in strategy.rows(work)}
         found: list[Outcome] = []
         for index, (name, row) in enumerate(self.rows.items()):

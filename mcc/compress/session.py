@@ -3,8 +3,9 @@
     with opened(request, Place(folder)) as session:
         planner = session.planner()
 
-A session holds the job and its folder, the original lowered and its bench, the live cost model, the regimes
-that target and network allow, and the pool of workers. The folder's lock is released whatever happens.
+A session holds the job and its folder, the original lowered and its bench, the live cost model, the
+configurations that target and network allow, and the worker pool. The folder's lock is
+released whatever happens.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mcc.calibrate.entry import predict_graph
+from mcc.calibrate.api import predict_graph
 from mcc.compress.bench import Bench
-from mcc.compress.candidate import sparse_form, write_file
-from mcc.compress.costs import Costs
-from mcc.compress.eligible import exact_passes
+from mcc.compress.build import sparse_form, write_file
+from mcc.compress.configurations import available_configurations, planned_integers, target_cluster
 from mcc.compress.job import Job, Place, open_job
-from mcc.compress.losses import measured_sensitivities
-from mcc.compress.measured import MeasuredFiles
+from mcc.compress.job_sensitivities import measured_sensitivities
+from mcc.compress.live_cost_model import Costs
+from mcc.compress.measurement_store import MeasuredFiles
 from mcc.compress.planning import Planner
-from mcc.compress.regimes import available_regimes, planned_integers, target_cluster
 from mcc.compress.request import Request
+from mcc.compress.sparse_preparation import exact_passes
 from mcc.errors import DataError
 from mcc.ir.storage import save_graph
 from mcc.lower.formats import get_format
 from mcc.pipeline import deployment_form
 from mcc.report.doubt import chance_sentence
-from mcc.search.crew import make_crew
 from mcc.search.sensitivity import Sensitivities
-from mcc.search.space import Regime
+from mcc.search.space import Configuration
 from mcc.search.tables import Setting
+from mcc.search.worker_pool import make_pool
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Session:
         )  # fmt: skip
         self.at_chance = self._doubt_original()
         self.costs = Costs(job, measures=measures)
-        self.crew = make_crew(job.request.workers, job.request.ray)
+        self.pool = make_pool(job.request.workers, job.request.ray)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -100,16 +101,16 @@ class Session:
         return {"preprocessing": self.job.data.preprocessing.to_json(), "judged": self.job.task.output}
 
     @property
-    def regimes(self) -> tuple[Regime, ...]:
+    def configurations(self) -> tuple[Configuration, ...]:
         """What the target and the network allow."""
-        return available_regimes(self.cluster, self.integer, self.job.target.facts(), self.passes)
+        return available_configurations(self.cluster, self.integer, self.job.target.facts(), self.passes)
 
     def planner(self) -> Planner:
         """Measure what planning rests on: the baseline, the kernels, the sensitivities."""
         job = self.job
         baseline_us = self._original_us() if self.measures else 0.0
         with job.stage("calibrate"):
-            self.costs.calibrate(self.deployed, self.regimes)
+            self.costs.calibrate(self.deployed, self.configurations)
         if not self.measures:
             baseline_us = predict_graph(self.deployed, job.target, model=self.costs.model).latency_us
         with job.stage("sensitivities"):
@@ -153,6 +154,6 @@ class Session:
                 return Sensitivities.load(path)
             except DataError as error:
                 log.warning("%s: measured again", error.message if error.where is None else error)
-        found = measured_sensitivities(self.job, self.regimes, self.integer, self.crew)
+        found = measured_sensitivities(self.job, self.configurations, self.integer, self.pool)
         found.save(path)
         return found

@@ -2,7 +2,7 @@
 
 A new strategy is one file in `mcc/compress/strategies/`; CONTRIBUTING shows how. It says what it decides and
 what it makes of that; the order of strategies, resuming, and fine-tuning several candidates at a time are the
-runner's (`mcc.compress.runner`), and what a strategy computes with is `mcc.compress.work.Work`.
+runner's (`mcc.compress.runner`), and what a strategy computes with is `mcc.compress.workspace.Work`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import ClassVar
 
 from mcc.budget import Budget
 from mcc.compress.outcome import Outcome
+from mcc.compress.parallel_training import FineTuning
 from mcc.compress.planning import Trial
-from mcc.compress.work import Work
-from mcc.compress.workers import Repair
-from mcc.search.space import Regime, Space
+from mcc.compress.workspace import Work
+from mcc.search.space import Configuration, Space
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Strategy(ABC):
         """What it adds to the report: usually one line."""
         return [Row(self.name, lambda: self.run(work))]
 
-    def ahead(self, work: Work) -> Sequence[Repair]:
+    def ahead(self, work: Work) -> Sequence[FineTuning]:
         """What can be planned before any strategy has run: a pool of workers fine-tunes all of it at once."""
         return ()
 
@@ -65,7 +65,7 @@ class PlannedStrategy(Strategy):
     """A strategy that plans in a space of its own, for the first budget that the job plans for."""
 
     @abstractmethod
-    def space(self, regimes: tuple[Regime, ...]) -> Space:
+    def space(self, configurations: tuple[Configuration, ...]) -> Space:
         """The choices that are open to it, of what target and network allow."""
 
     def notes(self, work: Work) -> tuple[str, ...]:
@@ -76,12 +76,12 @@ class PlannedStrategy(Strategy):
         """The first plan that keeps the budgets, fine-tuned; else the fastest, as it is."""
         return work.fine_tuned(self.name, self._plan(work), self.notes(work))
 
-    def ahead(self, work: Work) -> Sequence[Repair]:
+    def ahead(self, work: Work) -> Sequence[FineTuning]:
         """The plan, where it keeps the budgets and changes something."""
         trial = self._plan(work)
-        return [Repair(trial.structure, 1.0, self.name)] if trial.is_worth_training else []
+        return [FineTuning(trial.structure, 1.0, self.name)] if trial.is_worth_training else []
 
     def _plan(self, work: Work) -> Trial:
         planner = work.planner_for(work.goals[0])
-        trials = work.plans(planner, self.space(work.regimes), self.name, first_that_keeps=True)
+        trials = work.plans(planner, self.space(work.configurations), self.name, first_that_keeps=True)
         return next((t for t in trials if t.keeps_all), min(trials, key=lambda t: t.speed.latency_us))

@@ -92,7 +92,7 @@ def opened_picture(path: Path) -> Generator[Image.Image]:
         reason = str(error).split(" '")[0].splitlines()
         raise DataError(
             f"cannot be read as an image ({reason[0] if reason else type(error).__name__})",
-            where=str(path), hint="repair or remove the file",
+            where=str(path), hint="mend or remove the file",
         ) from None  # fmt: skip
 
 

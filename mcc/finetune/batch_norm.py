@@ -1,4 +1,4 @@
-"""Batch-norm statistics, estimated anew after the structure of a network has changed."""
+"""Batch-norm statistics, re-estimated after the structure of a network has changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def reestimate_batch_norm(graph: Graph, batches: Iterable[Tensor]) -> int:
     """Replace the running mean and variance of every batch norm by averages over batches, in place.
 
     Pruned, thinned or factorised layers feed the norms behind them other numbers than those that the running
-    statistics were made for; a pass over a little data repairs that (Li 2018, "Adaptive batch normalization";
+    statistics were made for; a pass over a little data mends that (Li 2018, "Adaptive batch normalization";
     Guo 2020, section 3.4). Step k has momentum 1/k, so that every batch has the same weight, and the old
     statistics none. Variances are means of the variances within batches, as in training.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mcc.errors import MccError
 from mcc.files import readable_file, write_beside
-from mcc.finetune.settings import RepairSettings
+from mcc.finetune.settings import FineTuneSettings
 from mcc.ir.graph import Graph, constants
 from mcc.ir.text import print_graph
 
@@ -34,7 +34,7 @@ class Checkpoint:
 
 
 def fingerprint(
-    graph: Graph, teacher: Graph | None, data_digest: str, settings: RepairSettings, *more: str
+    graph: Graph, teacher: Graph | None, data_digest: str, settings: FineTuneSettings, *more: str
 ) -> str:
     """A hash of all that decides the result of a run: a checkpoint of another run is never taken up."""
     state = hashlib.sha256()
@@ -64,10 +64,10 @@ def load(path: Path, run: str) -> Checkpoint | None:
         with safe_open(readable_file(path), framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
             if metadata.get("format") != FORMAT or metadata.get("run") != run:
-                log.warning("%s is of another run: training starts anew", path)
+                log.warning("%s is of another run: training starts again", path)
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return Checkpoint(int(metadata["step"]), tensors)
     except (SafetensorError, MccError, OSError, ValueError, KeyError) as error:
-        log.warning("%s cannot be read (%s): training starts anew", path, error)
+        log.warning("%s cannot be read (%s): training starts again", path, error)
         return None

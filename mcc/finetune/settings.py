@@ -1,4 +1,4 @@
-"""How a repair runs, what it tells while it does, and what it leaves."""
+"""How a fine-tuning runs, what it tells while it does, and what it leaves."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class SparsityRamp:
 
 
 @dataclass(frozen=True)
-class RepairSettings:
-    """Settings of a repair.
+class FineTuneSettings:
+    """Settings of a fine-tuning.
 
     The defaults were tried on 2026-11-23 with ResNet-20 for CIFAR-10 pruned to 3/4 of its channels and 5,000
     images: learning rates twice and half as large, and gradient norms up to 2, end within a point; norms up
@@ -55,11 +55,11 @@ class RepairSettings:
         weight_decay: of weights with two or more axes; none on biases, norms and scales.
         warmup: share of the steps in which the learning rate rises; then it falls as a cosine to zero.
         clip_norm: greatest norm of the gradient.
-        float_share: share of the images before quantisation, in `repair_candidate`.
+        float_share: share of the images before quantisation, in `fine_tune_candidate`.
         activation_scales: `learned` (Esser 2020) or `frozen` as calibrated; weight scales always follow the
             weights.
         sparsity_ramp: reach the sparsity of the notes gradually, or keep the zeros that there are if None.
-        norm_images: images that batch-norm statistics are estimated anew from.
+        norm_images: images that batch-norm statistics are re-estimated from.
         calibration_images: images that quantisation ranges come from.
         arithmetic: of activations; weights are float32 always. `auto` takes bfloat16 where the processor
             computes it and the operators bear it.
@@ -100,8 +100,8 @@ class RepairSettings:
 
 
 @dataclass(frozen=True)
-class RepairProgress:
-    """How far a repair is.
+class FineTuneProgress:
+    """How far a fine-tuning is.
 
     Attributes:
         phase: `float` or `quantised`.
@@ -119,15 +119,15 @@ class RepairProgress:
     remaining_s: float
 
 
-Progress = Callable[[RepairProgress], None]
+Progress = Callable[[FineTuneProgress], None]
 
 
 @dataclass(frozen=True)
-class RepairResult:
-    """What a repair leaves.
+class FineTuneResult:
+    """What a fine-tuning leaves.
 
     Attributes:
-        graph: the repaired graph; the one given is as it was.
+        graph: the fine-tuned graph; the one given is as it was.
         phase: `float` or `quantised`.
         steps: training steps in all, those before a resumption included.
         images: images that they saw.

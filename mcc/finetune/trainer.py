@@ -23,19 +23,19 @@ from mcc.errors import NotFiniteError
 from mcc.finetune import checkpoint
 from mcc.finetune.arithmetic import choose_arithmetic, evaluate, training_copy
 from mcc.finetune.scales import follow_weights, keep_above, learnable_scales, make_learnable, weight_scales_of
-from mcc.finetune.settings import Progress, RepairProgress, RepairSettings
+from mcc.finetune.settings import FineTuneProgress, FineTuneSettings, Progress
 from mcc.finetune.sparsity import SparseWeights
 from mcc.ir import ops
 from mcc.ir.graph import Graph, calls, constant, constants, copy_graph
 from mcc.runtime.lock import wait_while_measuring
 
-NORM_MOMENTUM = 0.1  # of running statistics while training, torch's default; they are estimated anew after it
+NORM_MOMENTUM = 0.1  # of running statistics while training, torch's default; they are re-estimated after it
 
 MOST_WAIT_S = 300.0
 """A run waits so long for measurements in all; where others measure without end, it goes on all the same."""
 
 
-def learning_rate(settings: RepairSettings, peak: float, step: int) -> float:
+def learning_rate(settings: FineTuneSettings, peak: float, step: int) -> float:
     """The learning rate of step `step` (from 0): linear rise, then a cosine to zero (Loshchilov 2017)."""
     rise = max(1, round(settings.warmup * settings.steps))
     if step < rise:
@@ -74,7 +74,7 @@ class Trainer:
         teacher: Graph | None,
         data: DataModule,
         task: BoundTask,
-        settings: RepairSettings,
+        settings: FineTuneSettings,
         phase: str,
     ) -> None:
         self.data, self.task, self.settings, self.phase = data, task, settings, phase
@@ -94,7 +94,7 @@ class Trainer:
         self.log = TrainingLog([])
 
     def run(self, state_file: Path | None, progress: Progress | None) -> Graph:
-        """Train to the last step, from a checkpoint where there is one; the repaired canonical graph.
+        """Train to the last step, from a checkpoint where there is one; the fine-tuned canonical graph.
 
         Raises:
             NotFiniteError: the loss is not finite.
@@ -146,7 +146,7 @@ class Trainer:
                 rate = (self.step - first) / max(1e-9, now - begin - self.log.waited_s)
                 images = rate * self.settings.batch_size
                 progress(
-                    RepairProgress(self.phase, self.step, steps, loss, images, (steps - self.step) / rate)
+                    FineTuneProgress(self.phase, self.step, steps, loss, images, (steps - self.step) / rate)
                 )
 
         engine = Engine(process)
@@ -176,7 +176,7 @@ class Trainer:
         if not math.isfinite(value):
             raise NotFiniteError(
                 f"the loss is {value} in step {self.step}",
-                where="repair",
+                where="fine-tune",
                 hint="choose a lower learning rate",
             )
         self.optimiser.zero_grad(set_to_none=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import UnsupportedError
-from mcc.interpret import observe
 from mcc.ir.graph import Graph, op_name, run
+from mcc.ir.interpreter import observe
 from mcc.verify import random_inputs
 
 

@@ -15,7 +15,7 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from mcc.errors import UnsupportedError
 from mcc.frontend.cut import unknown_place
 from mcc.frontend.operators import is_view, written
-from mcc.frontend.quiet import quiet
+from mcc.frontend.torch_warnings import quiet
 
 
 @dataclass(frozen=True)

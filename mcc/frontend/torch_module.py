@@ -31,7 +31,7 @@ from mcc.frontend.batch import (
 from mcc.frontend.cut import cut_graph, is_module_cut, stopped_at
 from mcc.frontend.importer import import_program, static_shape
 from mcc.frontend.program import Program, as_double, from_export, interpret
-from mcc.frontend.quiet import quiet
+from mcc.frontend.torch_warnings import quiet
 from mcc.ir.graph import Graph, run
 from mcc.ir.limits import MAX_NODES, check_count
 from mcc.user_code import user_place

@@ -274,7 +274,7 @@ def add_call(
 class CanonicalGraph(_LazyGraphModule):
     """A graph module that pickles as its text form and constants, and makes its code when it is first run.
 
-    FX would pickle the generated code and trace it anew: into the operators, and without the notes. Most
+    FX would pickle the generated code and trace it again: into the operators, and without the notes. Most
     graphs of a pipeline are never run; making code for each of them took a tenth of the time of a proof.
     """
 

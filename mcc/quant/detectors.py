@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from mcc.interpret import values_of
 from mcc.ir.graph import Graph, calls, op_name, operands, outputs
+from mcc.ir.interpreter import values_of
 from mcc.ir.table import MOVING, WEIGHTED
 from mcc.quant.decoding import followed_by_weights
 from mcc.quant.params import is_fake_quantize

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import VerificationError
-from mcc.interpret import observe
 from mcc.ir.graph import (
     Graph,
     calls,
@@ -38,6 +37,7 @@ from mcc.ir.graph import (
     operands,
     outputs,
 )
+from mcc.ir.interpreter import observe
 from mcc.ir.notes import shape_of
 from mcc.ir.table import WEIGHTED
 from mcc.quant.detectors import Deviation, deviations, in_words

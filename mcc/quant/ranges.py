@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import DataError
-from mcc.interpret import observe
 from mcc.ir.graph import Graph, calls, constant, is_constant, op_name, operands, outputs
+from mcc.ir.interpreter import observe
 from mcc.ir.notes import shape_of
 from mcc.ir.table import MOVING, WEIGHTED
 from mcc.quant.fidelity import Grid, Sample, Sampler, grid_over

@@ -11,8 +11,8 @@ from pathlib import Path
 from mcc.errors import DataError
 from mcc.files import write_text
 from mcc.ir.outputs import note_made
+from mcc.report.formatting import time_words
 from mcc.report.page import render
-from mcc.report.words import time_words
 from mcc.runtime.litert_web import WEB
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Fingerprint

@@ -15,8 +15,8 @@ from mcc.budget import Budget, Figures, better
 from mcc.data.interval import Interval
 from mcc.errors import ConstraintError
 from mcc.metric import POINTS
+from mcc.report.formatting import budget_words, feasible_words
 from mcc.report.schema import Result, StrategyResult
-from mcc.report.words import budget_words, feasible_words
 
 Difference = Callable[[str, str], Interval]
 

@@ -16,7 +16,7 @@ from mcc.data.stated import Stated
 from mcc.errors import DataError, UsageError
 from mcc.ir.first_look import check_model_file
 from mcc.lower.onnx.ort_reader import read_ort
-from mcc.report.stored import READERS, Description, describe
+from mcc.report.file_metadata import READERS, Description, describe
 from mcc.runtime.target import Target
 
 

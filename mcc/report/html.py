@@ -9,12 +9,7 @@ from mcc.data.preprocessing import Preprocessing
 from mcc.files import write_text
 from mcc.ir.diff import GraphDiff
 from mcc.metric import ACCURACY, Metric
-from mcc.report.page import render
-from mcc.report.plot import pareto_svg
-from mcc.report.schema import Cost, Decision, Report, Result
-from mcc.report.tables import budget_marks, speedup_of
-from mcc.report.verdict import headline, with_verdicts
-from mcc.report.words import (
+from mcc.report.formatting import (
     bytes_words,
     constraint_words,
     count_words,
@@ -23,6 +18,11 @@ from mcc.report.words import (
     latency_words,
     time_words,
 )
+from mcc.report.page import render
+from mcc.report.plot import pareto_svg
+from mcc.report.schema import Cost, Decision, Report, Result
+from mcc.report.tables import budget_marks, speedup_of
+from mcc.report.verdict import headline, with_verdicts
 
 DEFINITIONS = {
     "latency": "median time of one inference in a fresh process, in this run, after warm-up, files taking "

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from mcc.data.bound import BoundTask
 from mcc.data.interval import Z_95, Interval, deviations_apart
 from mcc.data.task import Score, Statistics
+from mcc.report.formatting import value_words
 from mcc.report.schema import StrategyResult
-from mcc.report.words import value_words
 
 SURPRISE = 3.0
 """Standard deviations by which the original scores better on the images for choices than on those of the

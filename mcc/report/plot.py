@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 from mcc.metric import Metric
+from mcc.report.formatting import figure_words, latency_words
 from mcc.report.schema import Report, StrategyResult
-from mcc.report.words import figure_words, latency_words
 
 LABEL_SHARE = 0.035  # of the plot's width and height: about the size of a two-digit label
 INCHES = (5.4, 3.7)  # 389 points wide: text of 12 points stays readable on a phone 390 pixels wide

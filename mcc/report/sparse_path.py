@@ -15,7 +15,7 @@ EXACT = ("linear-head", "fold-hardsigmoid", "grow-kernel")
 """Passes that change no number but may bring a network into the path, the cheapest first."""
 
 CHANGING = ("symmetrise-padding",)
-"""Passes that change the function a little, so that training has to repair it."""
+"""Passes that change the function a little, so that training has to recover it."""
 
 TIDY = "fix(drop-identity,fold-batch-norm,fold-pad,fuse-activation)"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mcc.metric import ACCURACY
+from mcc.report.formatting import bytes_words, constraint_label, figure_words, latency_words
 from mcc.report.schema import Result, StrategyResult
-from mcc.report.words import bytes_words, constraint_label, figure_words, latency_words
 
 STRATEGY_HEADERS = (
     "strategy", "validation", "test", "latency", "speed-up", "size", "memory", "Pareto", "budgets", "chosen",

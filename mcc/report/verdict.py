@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from mcc.budget import Budget
 from mcc.report.figures import MetricFigure
-from mcc.report.schema import Report, StrategyResult
-from mcc.report.tables import speedup_of
-from mcc.report.words import (
+from mcc.report.formatting import (
     bytes_words,
     constraint_label,
     constraint_words,
@@ -22,8 +20,10 @@ from mcc.report.words import (
     time_words,
     value_words,
 )
+from mcc.report.schema import Report, StrategyResult
+from mcc.report.tables import speedup_of
 
-EVEN = "uniform-width"
+UNIFORM_WIDTH = "uniform-width"
 """The strategy that narrows every layer alike."""
 
 
@@ -194,9 +194,9 @@ def _prediction(report: Report) -> str:
 
 def _family(report: Report) -> str:
     """Whether a narrower network of the same family, which needs no plan, would have done as well."""
-    even = next((s for s in report.strategies if s.name == EVEN), None)
+    even = next((s for s in report.strategies if s.name == UNIFORM_WIDTH), None)
     chosen = report.chosen
-    if even is None or chosen is None or chosen.name in (EVEN, "original", "original-trained"):
+    if even is None or chosen is None or chosen.name in (UNIFORM_WIDTH, "original", "original-trained"):
         return ""
     if not even.keeps_all:
         return "No network narrowed evenly that was tried keeps the budgets." if even.keeps_budgets else ""

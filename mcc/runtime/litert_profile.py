@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mcc.errors import TargetError
-from mcc.runtime.samples import calm_runs, undisturbed_mean
+from mcc.runtime.samples import undisturbed_mean, undisturbed_runs
 from mcc.runtime.target import OpTime
 from mcc.runtime.wire import Array
 
@@ -195,8 +195,8 @@ def typical(events: Sequence[tuple[bytes, int, int]], runs: int) -> list[OpTime]
         raise TargetError(
             f"LiteRT profiled {len(series)} of {runs} runs, with {len(kinds)} lists of operators"
         )
-    calm = [series[index] for index in calm_runs([sum(us for _, us in run) for run in series])]
+    undisturbed = [series[index] for index in undisturbed_runs([sum(us for _, us in run) for run in series])]
     return [
         OpTime(str(index), column[0][0], undisturbed_mean([us for _, us in column]))
-        for index, column in enumerate(zip(*calm, strict=True))
+        for index, column in enumerate(zip(*undisturbed, strict=True))
     ]

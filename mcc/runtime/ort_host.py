@@ -16,7 +16,7 @@ from mcc.errors import TargetError
 from mcc.runtime.facts import ONNXRUNTIME_CPU, TargetFacts
 from mcc.runtime.host import HostTarget, LoadedModel
 from mcc.runtime.processor import processor_flags
-from mcc.runtime.samples import calm_runs, undisturbed_mean
+from mcc.runtime.samples import undisturbed_mean, undisturbed_runs
 from mcc.runtime.session import TensorInfo
 from mcc.runtime.target import Availability, OpTime
 from mcc.runtime.wire import Array
@@ -56,7 +56,7 @@ class OrtModel(LoadedModel):
         self._results = self._session.run(self._names, self._feed)
 
     def get_outputs(self) -> list[Array]:
-        """The outputs; onnxruntime allocates them anew for every inference."""
+        """The outputs; onnxruntime allocates them again for every inference."""
         return self._results
 
     def op_times(self, runs: int) -> list[OpTime]:
@@ -90,9 +90,9 @@ def kernel_times(events: Sequence[Mapping[str, Any]]) -> list[OpTime]:
             key = (event["name"].removesuffix("_kernel_time"), event["args"]["op_name"])
             durations.setdefault(key, []).append(float(event["dur"]))
     totals = [sum(run) for run in zip(*durations.values(), strict=False)]  # nodes may share a name
-    calm = [1 + index for index in calm_runs(totals[1:])]
+    undisturbed = [1 + index for index in undisturbed_runs(totals[1:])]
     return [
-        OpTime(name, kind, undisturbed_mean([us[run] for run in calm]))
+        OpTime(name, kind, undisturbed_mean([us[run] for run in undisturbed]))
         for (name, kind), us in durations.items()
     ]
 

@@ -22,8 +22,10 @@ RESAMPLES = 1000  # of the block bootstrap; 25 of them lie beyond each end of th
 CONFIDENCE_PERCENT = (2.5, 97.5)
 INTERRUPTED_RATIO = 1.5  # an operator that took longer than that times its median was interrupted
 CLOCK_STEP_US = 2.0  # and more than the rounding of begin and end to whole microseconds
-CALM_SHARE = 0.25  # of the runs of a profile: on a busy machine most begin with another program's caches
-FEWEST_CALM = 5
+UNDISTURBED_SHARE = (
+    0.25  # of the runs of a profile: on a busy machine most begin with another program's caches
+)
+FEWEST_UNDISTURBED = 5
 
 
 @dataclass(frozen=True)
@@ -167,13 +169,13 @@ class LatencySamples:
         }
 
 
-def calm_runs(totals_us: Sequence[float]) -> list[int]:
+def undisturbed_runs(totals_us: Sequence[float]) -> list[int]:
     """The fastest quarter of some runs of one file (at least five), by index, in order of time.
 
     Other programs slow a run as a whole: after each of their time slices the caches are cold, and the file's
     own operators all take longer, by up to 1.8 times.
     """
-    count = max(FEWEST_CALM, round(CALM_SHARE * len(totals_us)))
+    count = max(FEWEST_UNDISTURBED, round(UNDISTURBED_SHARE * len(totals_us)))
     return sorted(np.argsort(np.asarray(totals_us), kind="stable")[:count].tolist())
 
 

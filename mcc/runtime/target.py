@@ -148,7 +148,7 @@ class Target(ABC):
     def quicker(self) -> Target | None:
         """A target here that should give the same numbers in far less time, None where there is none.
 
-        Whoever rests on it compares some of its outputs with this target's first.
+        Who rests on it compares some of its outputs with this target's first.
         """
         return None
 

@@ -7,7 +7,7 @@
     pair    two groups that meet in a layer, both at half of their channels
 
 Each changes a copy of the network and compares its outputs with the original's, on images of the training
-data, before any repair, by the divergence of the network's task: of classes, the mean Kullback-Leibler
+data, before any fine-tuning, by the divergence of the network's task: of classes, the mean Kullback-Leibler
 divergence in nats. Workers know no tasks: they give the outputs, and these are compared here.
 """
 
@@ -30,19 +30,19 @@ from torch import Tensor
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.low_rank import factors
 from mcc.analysis.pointwise import pointwise
-from mcc.analysis.shrink import mask_out
+from mcc.analysis.remove_channels import mask_out
+from mcc.analysis.second_moments import input_moments
 from mcc.analysis.thinning import thin
 from mcc.errors import NotFiniteError
 from mcc.files import write_text
 from mcc.ir.graph import Graph, calls, constant, copy_graph, operand, run, set_constant
 from mcc.ir.notes import SparseNote, annotate
 from mcc.ir.storage import load_graph, save_graph
-from mcc.moments import input_moments
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions, deployment_form
-from mcc.search.crew import Crew
 from mcc.search.regions import Region, precision_regions
 from mcc.search.sensitivity import REFERENCE_SHARE, kept
+from mcc.search.worker_pool import WorkerPool
 
 log = logging.getLogger(__name__)
 
@@ -196,9 +196,9 @@ def _subject_in(folder: Path) -> Subject:
     return Subject.load(folder)
 
 
-def measure_there(folder: Path, piece: dict[str, Any]) -> dict[str, Any]:
-    """One probe in a worker: `piece` holds the fields of a `Probe`; the result is under `outputs`."""
-    made = _subject_in(folder).outputs(Probe(piece["kind"], tuple(piece["names"]), piece["level"]))
+def measure_there(folder: Path, item: dict[str, Any]) -> dict[str, Any]:
+    """One probe in a worker: `item` holds the fields of a `Probe`; the result is under `outputs`."""
+    made = _subject_in(folder).outputs(Probe(item["kind"], tuple(item["names"]), item["level"]))
     tensors = {str(place): value.detach().contiguous() for place, value in enumerate(made)}
     return {"outputs": base64.b64encode(save(tensors)).decode("ascii")}
 
@@ -265,16 +265,16 @@ def one_by_one(subject: Subject, probes: Sequence[Probe], done: Callable[[Probe,
         done(probe, subject.measure(probe))
 
 
-def by_crew(crew: Crew) -> Runner:
+def by_pool(pool: WorkerPool) -> Runner:
     """A runner that gives each probe to a worker."""
 
     def measure(subject: Subject, probes: Sequence[Probe], done: Callable[[Probe, float], None]) -> None:
         if not probes:
             return
-        pieces = [{"kind": p.kind, "names": list(p.names), "level": p.level} for p in probes]
+        items = [{"kind": p.kind, "names": list(p.names), "level": p.level} for p in probes]
         with tempfile.TemporaryDirectory(prefix="mcc-probes-") as folder:
             subject.save(Path(folder))
-            for index, result in crew.run(f"{__name__}:measure_there", Path(folder), pieces):
+            for index, result in pool.run(f"{__name__}:measure_there", Path(folder), items):
                 done(probes[index], subject.loss_of(probes[index], outputs_in(result)))
 
     return measure

@@ -1,9 +1,9 @@
 """The joint decision as an integer program has it: what each combination of widths and forms costs.
 
 A layer's cost depends on the channels it reads and makes, and these on the widths of one or more groups (see
-`mcc.search.family`). The tables hold latency and file size for every combination, so that the solver needs no
-formula; `mcc.search.tables` builds them. Whether a region runs on integers is one more variable with two
-values, and one more side of the tables of its layers; a conversion between two regions, and the loss of two
+`mcc.search.kernel_family`). The tables hold latency and file size for every combination, so that the solver
+needs no formula; `mcc.search.tables` builds them. Whether a region runs on integers is one more variable with
+two values, and one more side of the tables of its layers; a conversion between two regions, and the loss of two
 groups together beyond the sum of both, are tables without a layer.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mcc.cost_api import Kernel
-from mcc.search.family import Width
-from mcc.search.space import Regime
+from mcc.search.kernel_family import Width
+from mcc.search.space import Configuration
 
 INTEGER, FLOAT = 1, 0
 """Values of a region's variable."""
@@ -29,7 +29,7 @@ class Option:
         kernels: what the runtime runs; none of a conversion, or of what two groups lose together.
         latency_us, size_bytes: predicted.
         loss: divergence that it adds (of classes, nats).
-        more_us: latency on further targets, see `mcc.search.several`.
+        more_us: latency on further targets, see `mcc.search.multi_target`.
     """
 
     rank: int | None
@@ -71,9 +71,9 @@ class Problem:
         losses: cost of each width, same order.
         layers: with their tables.
         overhead_us: latency that belongs to no layer.
-        regime: that holds for the whole network, or for all regions that run on integers.
+        configuration: that holds for the whole network, or for all regions that run on integers.
         more_overhead_us: `overhead_us` of further targets.
-        base_loss: what the regime itself costs, whatever else is decided.
+        base_loss: what the configuration itself costs, whatever else is decided.
         regions: nodes of each region whose precision is open; `levels` and `losses` hold it like a group.
     """
 
@@ -81,7 +81,7 @@ class Problem:
     losses: Mapping[str, tuple[float, ...]]
     layers: tuple[Layer, ...]
     overhead_us: float
-    regime: Regime
+    configuration: Configuration
     regions: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {})
     more_overhead_us: tuple[float, ...] = ()
     base_loss: float = 0.0

@@ -123,7 +123,7 @@ class Sensitivities:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                "holds no sensitivities", where=str(path), hint="remove it; it is measured anew"
+                "holds no sensitivities", where=str(path), hint="remove it; it is measured again"
             ) from error
 
 

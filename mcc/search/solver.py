@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from mcc.search.family import Width
+from mcc.search.kernel_family import Width
 from mcc.search.problem import Layer, Option, Problem
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -221,7 +221,7 @@ def solve(
     """The best decision within the limits, or None when no decision keeps them.
 
     Args:
-        problem: tables of one regime.
+        problem: tables of one configuration.
         limits: budgets on the predicted sums.
         minimise: `loss`; or `latency_us` or `size_bytes`, to find out what is possible at all.
         nodes: of the search tree, after which the best found so far is returned with its gap. A count and no

@@ -1,4 +1,4 @@
-"""What can be decided: widths, ranks, and one regime (precision and sparsity) for a region."""
+"""What can be decided: widths, ranks, and one configuration (precision and sparsity) for a region."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FINE_MULTIPLE = 4  # groups below 32 channels keep multiples of this: coarser st
 
 
 @dataclass(frozen=True)
-class Regime:
+class Configuration:
     """What holds for the whole network: its precision, and how the cluster's 1x1 convolutions are thinned.
 
     Within it, regions of an integer network may stay float, and single layers of a sparse cluster may have
@@ -52,36 +52,36 @@ class Space:
         widths: whether channels may be removed.
         low_rank: whether 1x1 convolutions may become low-rank pairs.
         mixed: whether regions may differ in precision, and layers in their share of zeros.
-        regimes: of which exactly one is chosen.
+        configurations: of which exactly one is chosen.
     """
 
     widths: bool = False
     low_rank: bool = False
     mixed: bool = False
-    regimes: tuple[Regime, ...] = (Regime(),)
+    configurations: tuple[Configuration, ...] = (Configuration(),)
 
     @staticmethod
-    def whole(regimes: tuple[Regime, ...]) -> Space:
-        """Everything that can be decided, in these regimes."""
-        return Space(widths=True, low_rank=True, mixed=True, regimes=regimes)
+    def whole(configurations: tuple[Configuration, ...]) -> Space:
+        """Everything that can be decided, in these configurations."""
+        return Space(widths=True, low_rank=True, mixed=True, configurations=configurations)
 
 
-def regimes(
+def configurations(
     cluster: SparseCluster,
     *,
     sparse_block: int | None,
     precisions: tuple[Precision, ...],
     passes: str = "",
-) -> tuple[Regime, ...]:
-    """All regimes that a target and a network allow together.
+) -> tuple[Configuration, ...]:
+    """All configurations that a target and a network allow together.
 
     Args:
         sparse_block: the block pattern that the target's sparse kernels like, None where zeros save nothing.
-        passes: without which there would be no cluster, see `Regime`.
+        passes: without which there would be no cluster, see `Configuration`.
     """
-    found = [Regime(precision) for precision in precisions]
+    found = [Configuration(precision) for precision in precisions]
     if sparse_block is not None and cluster.nodes:
-        found.append(Regime("float", SparseNote(sparse_block, SPARSITIES[0]), passes))
+        found.append(Configuration("float", SparseNote(sparse_block, SPARSITIES[0]), passes))
     return tuple(found)
 
 

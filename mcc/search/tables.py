@@ -17,12 +17,12 @@ from mcc.cost_api import CostModel, Kernel, Precision, graph_kernels
 from mcc.ir.graph import Graph, calls
 from mcc.ir.notes import SparseNote, shape_of
 from mcc.lower.formats import Storage, get_format
-from mcc.search.family import Families, KernelFamily, Width
+from mcc.search.kernel_bytes import OPERATOR_BYTES, constant_bytes
+from mcc.search.kernel_family import Families, KernelFamily, Width
 from mcc.search.problem import FLOAT, INTEGER, Layer, Option, Problem
 from mcc.search.regions import Region, precision_regions
 from mcc.search.sensitivity import Sensitivities
-from mcc.search.size import OPERATOR_BYTES, constant_bytes
-from mcc.search.space import Regime, rank_levels, width_levels
+from mcc.search.space import Configuration, rank_levels, width_levels
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Setting:
 
 
 def build_problem(
-    setting: Setting, regime: Regime, *, widths: bool, low_rank: bool, mixed: bool = False
+    setting: Setting, configuration: Configuration, *, widths: bool, low_rank: bool, mixed: bool = False
 ) -> Problem:
-    """Tables of one regime.
+    """Tables of one configuration.
 
     Groups that the sensitivities do not know keep their width, and so do those whose channels lie unequally
     often in a value, since sizes then depend on which of them go.
@@ -62,20 +62,26 @@ def build_problem(
     Args:
         widths: whether channels may be removed; otherwise every group has one level.
         low_rank: whether 1x1 convolutions may become pairs.
-        mixed: whether each region of an integer regime may stay float, and each layer of a sparse one may
-            have more zeros.
+        mixed: whether each region of an integer configuration may stay float, and each layer of a sparse one
+            may have more zeros.
     """
-    return Tables(setting, regime, widths=widths, low_rank=low_rank, mixed=mixed).problem()
+    return Tables(setting, configuration, widths=widths, low_rank=low_rank, mixed=mixed).problem()
 
 
 class Tables:
-    """Builds the tables of one regime; arguments as of `build_problem`."""
+    """Builds the tables of one configuration; arguments as of `build_problem`."""
 
     def __init__(
-        self, setting: Setting, regime: Regime, *, widths: bool, low_rank: bool, mixed: bool = False
+        self,
+        setting: Setting,
+        configuration: Configuration,
+        *,
+        widths: bool,
+        low_rank: bool,
+        mixed: bool = False,
     ) -> None:
         self.setting = setting
-        self.regime = regime
+        self.configuration = configuration
         self.mixed = mixed
         known = setting.sensitivities
         analysis = analyse_channels(setting.graph)
@@ -87,10 +93,10 @@ class Tables:
             for g in self.families.groups.values()
         }
         self.losses = {name: tuple(known.widths(name, choice)) for name, choice in self.levels.items()}
-        self.kernels = regime_kernels(setting, regime)
+        self.kernels = configuration_kernels(setting, configuration)
         self.thin = {node.name for node in pointwise(setting.graph)} if low_rank else set[str]()
         self.regions: tuple[Region, ...] = ()
-        if mixed and regime.precision != "float":
+        if mixed and configuration.precision != "float":
             self.regions = self._regions()
         self.region_of = {node: region.name for region in self.regions for node in region.nodes}
 
@@ -101,7 +107,7 @@ class Tables:
 
     def problem(self) -> Problem:
         """Everything the solver needs."""
-        model, precision = self.setting.model, self.regime.precision
+        model, precision = self.setting.model, self.configuration.precision
         layers = [self._layer(node) for node in calls(self.setting.graph) if node.name in self.kernels]
         levels, losses = dict(self.levels), dict(self.losses)
         for region in self.regions:
@@ -112,19 +118,19 @@ class Tables:
             layers += conversions(self)
         layers += interactions(self.setting.sensitivities, self.levels, self.losses)
         return Problem(
-            levels, losses, tuple(layers), model.overhead(precision).latency_us, self.regime,
+            levels, losses, tuple(layers), model.overhead(precision).latency_us, self.configuration,
             {region.name: region.nodes for region in self.regions}, base_loss=self._whole_noise(),
         )  # fmt: skip
 
     def _whole_noise(self) -> float:
         """What running on integers loses where no region may stay float, as far as it was measured."""
-        if self.regime.precision == "float" or self.regions:
+        if self.configuration.precision == "float" or self.regions:
             return 0.0
         whole = precision_regions(self.setting.graph, self.setting.integer)
         return sum(self.setting.sensitivities.noise.get(region.name, 0.0) for region in whole)
 
     def family(self, node: fx.Node) -> KernelFamily:
-        """The kernel of a node at any widths, on integers where the regime has them."""
+        """The kernel of a node at any widths, on integers where the configuration has them."""
         return self.families.family(node, self.kernels[node.name])
 
     def options(self, node: fx.Node, widths: Mapping[str, int]) -> tuple[Option, ...]:
@@ -190,7 +196,7 @@ def conversions(tables: Tables) -> list[Layer]:
     """
     setting, regions = tables.setting, tables.regions
     nodes = {node.name: node for node in setting.graph.graph.nodes}
-    whole, plain = (setting.model.overhead(p).latency_us for p in (tables.regime.precision, "float"))
+    whole, plain = (setting.model.overhead(p).latency_us for p in (tables.configuration.precision, "float"))
     first = shape_of(nodes[regions[0].entry])
     each_us = max(0.0, whole - plain) / prod(first)
 
@@ -239,16 +245,16 @@ def interactions(
     return found
 
 
-def regime_kernels(setting: Setting, regime: Regime) -> dict[str, Kernel]:
-    """Kernels of the unpruned network under a regime, by node name."""
-    integer = setting.integer if regime.precision != "float" else frozenset[str]()
-    cluster = setting.cluster.nodes if regime.sparse else ()
+def configuration_kernels(setting: Setting, configuration: Configuration) -> dict[str, Kernel]:
+    """Kernels of the unpruned network under a configuration, by node name."""
+    integer = setting.integer if configuration.precision != "float" else frozenset[str]()
+    cluster = setting.cluster.nodes if configuration.sparse else ()
     kernels = graph_kernels(setting.graph, integer, cluster)
     for name, kernel in kernels.items():
-        if regime.precision == "int7" and kernel.precision == "int8":
+        if configuration.precision == "int7" and kernel.precision == "int8":
             kernels[name] = dataclasses.replace(kernel, precision="int7")
-        if regime.sparse and name in setting.cluster.pointwise:
-            kernels[name] = dataclasses.replace(kernel, sparse=regime.sparse)
+        if configuration.sparse and name in setting.cluster.pointwise:
+            kernels[name] = dataclasses.replace(kernel, sparse=configuration.sparse)
     return kernels
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from mcc.analysis.channel_groups import ChannelAnalysis, analyse_channels
-from mcc.analysis.shrink import shrink
+from mcc.analysis.remove_channels import shrink
 from mcc.errors import Refusal
 from mcc.ir.channels import reshape_blocks
 from mcc.ir.graph import Graph, GraphBuilder, calls, constant

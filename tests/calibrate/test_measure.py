@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from cost_models.lookup import LookupCostModel
-from mcc.calibrate import campaign, differenced, entry
+from mcc.calibrate import api, kernel_selection, timing_by_difference
 from mcc.calibrate import measure as measuring
-from mcc.calibrate.campaign import Choices, kernels_for, rounded
-from mcc.calibrate.differenced import copies_of, difference
+from mcc.calibrate.kernel_selection import Choices, kernels_for, rounded
 from mcc.calibrate.measure import measure, measure_again, measure_overhead
-from mcc.calibrate.profiled import Profiled
 from mcc.calibrate.store import Store
+from mcc.calibrate.timing_by_difference import copies_of, difference
+from mcc.calibrate.timing_by_profile import Profiled
 from mcc.cost_api import Kernel, Measurement, graph_kernels
 from mcc.errors import TargetError, UnsupportedError, UsageError
 from mcc.runtime.registry import get_target
@@ -43,11 +43,11 @@ def test_a_stem_is_timed_outside_of_a_cluster(monkeypatch: pytest.MonkeyPatch, t
         layouts.append(kernel.layout)
         raise UnsupportedError("far enough")
 
-    monkeypatch.setattr(differenced, "copies_network", built)
+    monkeypatch.setattr(timing_by_difference, "copies_network", built)
     for channels in (3, 4):
         kernel = replace(conv(channels, 8, window=3), layout="nchw")
         with pytest.raises(UnsupportedError, match="far enough"):
-            differenced.measure_differenced([kernel], TARGET, tmp_path, threads=1)
+            timing_by_difference.measure_differenced([kernel], TARGET, tmp_path, threads=1)
     assert layouts == ["nhwc", "nchw"]
 
 
@@ -193,7 +193,9 @@ def test_integer_and_sparse_forms_where_the_target_has_them() -> None:
     assert {kernel.precision for kernel in host} == {"float", "int8"}
     assert not any(kernel.sparse for kernel in host)
     thin = [
-        kernel for kernel in kernels_for(graph, web, campaign.choices_for(web)) if kernel.layout == "nchw"
+        kernel
+        for kernel in kernels_for(graph, web, kernel_selection.choices_for(web))
+        if kernel.layout == "nchw"
     ]
     assert {kernel.sparse.sparsity for kernel in thin if kernel.sparse} == {0.7, 0.8, 0.9}
     assert any(kernel.op == "add" and kernel.sparse is None for kernel in thin)
@@ -208,11 +210,11 @@ def test_widths_are_rounded_up_and_never_grow() -> None:
 def test_a_graph_is_predicted_from_its_own_rows(tmp_path: Path, quick: list[Sequence[Kernel]]) -> None:
     graph, table = resnet20(), tmp_path / "t.sqlite"
     with pytest.raises(UsageError, match="no operator was measured"):
-        entry.predict_graph(graph, TARGET, table=table)
+        api.predict_graph(graph, TARGET, table=table)
     with Store(table) as store:
         measure(list(graph_kernels(graph).values()), TARGET, store)
         model = LookupCostModel.from_store(store, TARGET.fingerprint().key())
-    cost = entry.predict_graph(graph, TARGET, table=table)
+    cost = api.predict_graph(graph, TARGET, table=table)
     assert all(layer.estimate.source == "measured" for layer in cost.layers)
     assert cost.latency_us == pytest.approx(sum(surface_us(k) for k in graph_kernels(graph).values()))
     assert model.name == "lookup"

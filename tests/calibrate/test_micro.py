@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mcc.calibrate.copies import copies_network
 from mcc.calibrate.files import write_graph
 from mcc.calibrate.micro import KERNEL_NAME, chain, micro_network
-from mcc.calibrate.profiled import by_name, by_order, files_of
+from mcc.calibrate.replicated_kernels import copies_network
+from mcc.calibrate.timing_by_profile import by_name, by_order, files_of
 from mcc.cost_api import Kernel, graph_kernels
 from mcc.errors import TargetError, UnsupportedError
 from mcc.ir.graph import calls, op_name

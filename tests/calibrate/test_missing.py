@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from cost_models.lookup import LookupCostModel
-from mcc.calibrate import entry, missing
+from mcc.calibrate import api, missing
 from mcc.calibrate import measure as measuring
 from mcc.calibrate.missing import by_value, fill
-from mcc.calibrate.profiled import Profiled
 from mcc.calibrate.store import Store, Whole
+from mcc.calibrate.timing_by_profile import Profiled
 from mcc.cost_api import Kernel, Measurement, graph_kernels
 from mcc.errors import TargetError
 from mcc.ir.graph import inputs
@@ -52,7 +52,7 @@ def test_a_network_is_measured_from_an_empty_table(measured: list[Kernel], tmp_p
     first = fill(graph, TARGET, table=table)
     assert (first.measured, first.left, first.failed, first.why_not) == (len(kernels), 0, (), "")
     assert set(measured) == kernels
-    cost = entry.predict_graph(graph, TARGET, table=table)
+    cost = api.predict_graph(graph, TARGET, table=table)
     assert cost.rooflines() == ()
     again = fill(graph, TARGET, table=table)
     assert again.measured == 0
@@ -90,12 +90,12 @@ def test_a_kind_never_measured_is_named_until_it_is(measured: list[Kernel], tmp_
         store.add(FINGERPRINT, [row(k) for k in dict.fromkeys(kernels.values()) if k.op != "add"])
         source = measuring.input_name(shape_of(inputs(graph)[0]))
         store.set_whole(FINGERPRINT, Whole("overhead", "float", 2.0, 1.0, 3.0, source, "2026-11-30"))
-    before = entry.predict_graph(graph, TARGET, table=table)
+    before = api.predict_graph(graph, TARGET, table=table)
     (roofline,) = before.rooflines()
     assert (roofline.kind, roofline.kernels) == ("add, float", len(unseen))
     assert 0 < roofline.share == before.roofline_share < 1
     assert fill(graph, TARGET, table=table).measured == len(set(unseen))
-    after = entry.predict_graph(graph, TARGET, table=table)
+    after = api.predict_graph(graph, TARGET, table=table)
     assert after.roofline_share == 0
     true = 2.0 + sum(surface_us(kernel) for kernel in kernels.values())
     assert after.latency_us == pytest.approx(true)

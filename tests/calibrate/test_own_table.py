@@ -11,7 +11,7 @@ import pytest
 
 from mcc.calibrate import own_table
 from mcc.calibrate.store import Store
-from mcc.compress.measured import MeasuredFiles
+from mcc.compress.measurement_store import MeasuredFiles
 
 
 def _execute(*statements: str) -> Callable[[Path], None]:

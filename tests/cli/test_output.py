@@ -47,17 +47,17 @@ def test_lines_say_begin_and_end_and_what_is_left(
     clock = iter([0.0, 1.0, 20.0, 21.0, 40.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     lines = Lines(every_s=15)
-    lines("repair", 0, 100, "step 0")
-    lines("repair", 5, 100)  # too soon for a line
-    lines("repair", 50, 100, "step 50")
-    lines("repair", 55, 100)
-    lines("repair", 100, 100)
+    lines("fine-tune", 0, 100, "step 0")
+    lines("fine-tune", 5, 100)  # too soon for a line
+    lines("fine-tune", 50, 100, "step 50")
+    lines("fine-tune", 55, 100)
+    lines("fine-tune", 100, 100)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "repair (step 0)",
-        "repair: 50 %, about 20 s left (step 50)",
-        "repair: done in 40.0 s",
+        "fine-tuning (step 0)",
+        "fine-tuning: 50 %, about 20 s left (step 50)",
+        "fine-tuning: done in 40.0 s",
     ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mcc.cli import main
-from mcc.report.stored import describe
+from mcc.report.file_metadata import describe
 
 SOURCE = '''
 import numpy as np, torch

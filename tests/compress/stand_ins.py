@@ -90,7 +90,7 @@ class Model:
 
 
 class Costs:
-    """In place of `mcc.compress.costs.Costs`: nothing needs to be measured."""
+    """In place of `mcc.compress.live_cost_model.Costs`: nothing needs to be measured."""
 
     def __init__(self, job: Any, *, measures: bool = True) -> None:
         self.model = Model()

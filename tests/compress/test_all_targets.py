@@ -15,7 +15,7 @@ import pytest
 
 import mcc.compress.bench
 import mcc.compress.session
-from mcc.calibrate import campaign
+from mcc.calibrate import kernel_selection
 from mcc.cli import main
 from mcc.report.schema import Report, load_report
 from mcc.runtime import get_target, timing
@@ -28,7 +28,7 @@ from tests.runtime.stand_in.fixtures import adb_port, one_phone
 __all__ = ["adb_port", "one_phone"]
 
 pytestmark = pytest.mark.slow
-FEW = campaign.Choices(ratios=(1.0,), mixed=0, precisions=("float",), sparsities=())
+FEW = kernel_selection.Choices(ratios=(1.0,), mixed=0, precisions=("float",), sparsities=())
 TWO = "int8-ptq,joint"  # strategies, where each file costs seconds
 TIGHT, LOOSE = "12kB", "25kB"  # of 16 kB: the first wants channels removed, the second nothing
 
@@ -36,7 +36,7 @@ TIGHT, LOOSE = "12kB", "25kB"  # of 16 kB: the first wants channels removed, the
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch, cache_dir: Path) -> None:
     """One round of each measurement, and of kernels those of the network as it is."""
-    monkeypatch.setattr(campaign, "choices_for", lambda target, seed=0: FEW)
+    monkeypatch.setattr(kernel_selection, "choices_for", lambda target, seed=0: FEW)
     for module, name, value in (
         (timing, "MIN_ROUNDS", 1), (timing, "WARM_LIMIT_S", 0.0), (mcc.compress.bench, "AGAIN", 0),
         (mcc.compress.bench, "FINAL_SECONDS", 0.0), (mcc.compress.bench, "TRIAL_SECONDS", 0.0),

@@ -83,7 +83,7 @@ CASES: dict[str, tuple[str, Callable[[], list[str]], tuple[str, ...]]] = {
     "option": ("tiny", lambda: ["--target", "litert-host:fast"], ("no option 'fast'", "its options:")),
     "data": ("tiny", lambda: ["--data", "numbers"], ("'numbers'", "imagefolder:DIR")),
     "folder": ("tiny", lambda: ["--data", "imagefolder:gone"], ("gone", "no such folder", "train/")),
-    "image": ("tiny", _broken_image, ("pets/train/dog/1.png", "cannot be read", "repair or remove")),
+    "image": ("tiny", _broken_image, ("pets/train/dog/1.png", "cannot be read", "mend or remove")),
     "model": ("nothing", list, ("nothing", "networks.py")),
     "classes": ("seven_classes", list, ("digits", "10 classes", "[1, 7]", "use the data")),
     "control flow": ("branching", list, ("depends on the values", "networks.py:", "branch")),

@@ -27,7 +27,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("unfinished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MCC_CACHE_DIR", str(place / "cache"))
-        patch.setattr("mcc.compress.final.FinalFigures.forget", lambda self: None)
+        patch.setattr("mcc.compress.final_measurement.FinalFigures.forget", lambda self: None)
         stand_ins.install(patch)
         _job(place / "out", resume=False)
     for path in (place / "out").iterdir():
@@ -41,8 +41,9 @@ def _kinds(state: Path) -> dict[str, Path]:
     """One file of each kind, by a name in which those of other strategies and trials are alike."""
     files = [path for path in sorted(state.rglob("*")) if path.is_file() and path.name != "in-use.lock"]
     places = {path: path.relative_to(state).parts for path in files}
+    kept = ("trials", "fine-tuned", "statistics")
     return {
-        "/".join(("*", *parts[1:])) if len(parts) > 1 and parts[0] not in ("trials", "repaired", "statistics")
+        "/".join(("*", *parts[1:])) if len(parts) > 1 and parts[0] not in kept
         else f"{parts[0]}/*{path.suffix}" if len(parts) > 1 else parts[0]: path
         for path, parts in places.items()
     }  # fmt: skip
@@ -81,7 +82,7 @@ def test_every_kind_of_file_is_known(unfinished: Path) -> None:
     kinds = set(_kinds(unfinished / "state"))
     assert {"job.json", "measurements.json", "final.json", "sensitivities.json", "*/outcome.json"} <= kinds
     assert any(kind.startswith("trials/") for kind in kinds)
-    assert any("repair" in kind for kind in kinds)
+    assert any("fine-tune" in kind for kind in kinds)
 
 
 @pytest.mark.slow

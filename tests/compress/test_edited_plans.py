@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mcc.cli import main
-from mcc.compress.candidate import Structure
+from mcc.compress.build import Structure
 from mcc.compress.plan_file import check_structure, read_plan
 from mcc.errors import DataError, GraphError, MccError
 from mcc.frontend.load import load_model

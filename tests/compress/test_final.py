@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mcc.budget import Budget
-from mcc.compress.final import SESSIONS, FinalFigures, pooled, unsure
+from mcc.compress.final_measurement import SESSIONS, FinalFigures, pooled, unsure
 from mcc.compress.speed import Speed
 from mcc.runtime.samples import LatencySamples, MachineLoad
 

@@ -1,4 +1,4 @@
-"""Which of the joint plans is repaired whole: the one that a short repair shows to be the most accurate."""
+"""Which of the joint plans is fine-tuned whole: the most accurate after a short fine-tuning."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from mcc.budget import Budget
-from mcc.compress.candidate import Structure
+from mcc.compress.build import Structure
 from mcc.compress.strategies import joint as strategy
-from mcc.compress.work import Work
+from mcc.compress.workspace import Work
 from mcc.ir.notes import SparseNote
 from mcc.metric import ACCURACY
-from mcc.search.space import Regime, Space
+from mcc.search.space import Configuration, Space
 
-FLOAT = Structure(Regime(), {"group": 8})
-PAIRS = Structure(Regime("int8"), {"group": 8}, {"conv": 4})
-NARROW = Structure(Regime("int8"), {"group": 4})
+FLOAT = Structure(Configuration(), {"group": 8})
+PAIRS = Structure(Configuration("int8"), {"group": 8}, {"conv": 4})
+NARROW = Structure(Configuration("int8"), {"group": 4})
 
 
 JUDGED: Any = SimpleNamespace(metric=ACCURACY)
@@ -32,10 +32,10 @@ class Plans:
 
     budget: Budget
     plain: Any
-    asked: list[tuple[Space, Regime]] = field(default_factory=list)
+    asked: list[tuple[Space, Configuration]] = field(default_factory=list)
 
-    def plan(self, space: Space, regime: Regime, label: str, *, regions: bool) -> Any:
-        self.asked.append((space, regime))
+    def plan(self, space: Space, configuration: Configuration, label: str, *, regions: bool) -> Any:
+        self.asked.append((space, configuration))
         return self.plain
 
 
@@ -48,7 +48,7 @@ class Tried(Work):
         )
         planner: Any = Plans(Budget(speedup=2.0), plain)
         unused: Any = None
-        super().__init__(job, unused, planner, (Regime(), Regime("int8")), unused)
+        super().__init__(job, unused, planner, (Configuration(), Configuration("int8")), unused)
         object.__setattr__(self, "found", trials)
         object.__setattr__(self, "accuracies", accuracies)
         object.__setattr__(self, "tried", [])
@@ -104,10 +104,10 @@ def test_a_plan_with_pairs_is_held_against_one_without() -> None:
     )
     assert chosen == NARROW
     assert tried.tried == [FLOAT.key(), PAIRS.key(), NARROW.key()]
-    space, regime = plans_of(tried).asked[0]
+    space, configuration = plans_of(tried).asked[0]
     assert space.widths
     assert not space.low_rank
-    assert regime == PAIRS.regime
+    assert configuration == PAIRS.configuration
     assert "int8, 1 low-rank pair: 0.8500, int8: 0.8600" in notes[0]
 
 
@@ -128,7 +128,7 @@ def test_nothing_is_planned_anew_where_the_best_has_no_pairs() -> None:
     assert plans_of(tried).asked == []
 
 
-class Repairing(Work):
+class FineTuning(Work):
     """Work whose graphs are words and whose validation accuracies are given."""
 
     def __init__(self, accuracies: Mapping[str, float], images: int = 100) -> None:
@@ -144,7 +144,7 @@ class Repairing(Work):
         return "before"
 
     def trained(self, structure: Structure, label: str, share: float = 1.0) -> Any:
-        return "repaired"
+        return "fine-tuned"
 
     def score(self, graph: Any, path: Path) -> float:
         return self.accuracies[graph]
@@ -153,8 +153,8 @@ class Repairing(Work):
         return graph, " ".join(notes)
 
 
-def repaired(structure: Structure, before: float, after: float, images: int = 100) -> tuple[str, str]:
-    strategies = Repairing({"before": before, "repaired": after}, images)
+def fine_tuned(structure: Structure, before: float, after: float, images: int = 100) -> tuple[str, str]:
+    strategies = FineTuning({"before": before, "fine-tuned": after}, images)
     plan: Any = SimpleNamespace(structure=structure, keeps_all=True, kept={"speedup": True})
     found: Any = strategies.fine_tuned("joint", plan)
     return found
@@ -162,20 +162,20 @@ def repaired(structure: Structure, before: float, after: float, images: int = 10
 
 @pytest.mark.parametrize("floats", [(), ("head",)])
 def test_a_repair_that_costs_accuracy_is_left_out(floats: tuple[str, ...]) -> None:
-    only_integers = Structure(Regime("int8"), floats=floats)
-    graph, said = repaired(only_integers, 0.91, 0.90)
+    only_integers = Structure(Configuration("int8"), floats=floats)
+    graph, said = fine_tuned(only_integers, 0.91, 0.90)
     assert graph == "before"
     assert "from 0.9100 to 0.9000, so it was left out" in said
-    assert repaired(only_integers, 0.90, 0.91) == ("repaired", "")
-    assert repaired(only_integers, 0.90, 0.90) == ("repaired", "")
+    assert fine_tuned(only_integers, 0.90, 0.91) == ("fine-tuned", "")
+    assert fine_tuned(only_integers, 0.90, 0.90) == ("fine-tuned", "")
 
 
 @pytest.mark.parametrize(
-    "structure", [FLOAT, PAIRS, NARROW, Structure(Regime("float", SparseNote(1, 0.8)))]
+    "structure", [FLOAT, PAIRS, NARROW, Structure(Configuration("float", SparseNote(1, 0.8)))]
 )  # fmt: skip
 def test_what_removes_something_is_repaired_in_any_case(structure: Structure) -> None:
-    assert repaired(structure, 0.91, 0.90) == ("repaired", "")
+    assert fine_tuned(structure, 0.91, 0.90) == ("fine-tuned", "")
 
 
 def test_nothing_is_compared_where_nothing_was_trained() -> None:
-    assert repaired(Structure(Regime("int8")), 0.91, 0.90, images=0) == ("repaired", "")
+    assert fine_tuned(Structure(Configuration("int8")), 0.91, 0.90, images=0) == ("fine-tuned", "")

@@ -18,7 +18,7 @@ import pytest
 from mcc.budget import Budget
 from mcc.cli import main
 from mcc.cli.compress import compress as command
-from mcc.compress import several
+from mcc.compress import multi_target
 from mcc.compress.api import compress, compress_for
 from mcc.compress.job import Place, silent
 from mcc.compress.request import Request
@@ -121,8 +121,8 @@ def test_every_option_reaches_the_job_of_each_target(
         jobs[-1].append((request, replace(place, progress=silent, command=""), options))
         return examples.report()
 
-    monkeypatch.setattr(several, "compress_one", engine)
-    monkeypatch.setattr(several, "plan_several", lambda *_, **__: _plan(monkeypatch, keeps=True))
+    monkeypatch.setattr(multi_target, "compress_one", engine)
+    monkeypatch.setattr(multi_target, "plan_several", lambda *_, **__: _plan(monkeypatch, keeps=True))
     statuses: list[int] = []
     for words in (_line(None, targets), _line(option, targets)):
         jobs.append([])
@@ -143,7 +143,7 @@ def _plan(monkeypatch: pytest.MonkeyPatch, *, keeps: bool) -> Any:
         "structure": STRUCTURE,
         "measured": {"litert-host": {"kept": {"speedup": keeps}}},
     }
-    monkeypatch.setattr(several, "shared_plan_content", lambda found: raw)
+    monkeypatch.setattr(multi_target, "shared_plan_content", lambda found: raw)
     return SimpleNamespace(keeps_all=keeps)
 
 
@@ -202,7 +202,7 @@ def test_every_budget_is_planned_for_and_reaches_each_target(
     targets = ["litert-arm64-sim", "litert-arm64-sim:xnnpack"] if name == "model_cycles" else [
         "litert-host", "ort-host"
     ]  # fmt: skip
-    monkeypatch.setattr(several, "get_target", lambda spec: _target(spec, cycles=name == "model_cycles"))
+    monkeypatch.setattr(multi_target, "get_target", lambda spec: _target(spec, cycles=name == "model_cycles"))
     asked, planned = Budget(**{name: LIMITS[name]}), list[Budget]()
     jobs: list[Budget] = []
 
@@ -214,8 +214,8 @@ def test_every_budget_is_planned_for_and_reaches_each_target(
         planned.append(request.budget)
         return _plan(monkeypatch, keeps=True)
 
-    monkeypatch.setattr(several, "compress_one", engine)
-    monkeypatch.setattr(several, "plan_several", plan)
+    monkeypatch.setattr(multi_target, "compress_one", engine)
+    monkeypatch.setattr(multi_target, "plan_several", plan)
     compress_for("net.py:f", "digits", targets, **{name: LIMITS[name]})
     assert planned == [asked]
     assert jobs == [asked, asked]

@@ -16,15 +16,15 @@ import pytest
 import torch
 
 from mcc.budget import Budget
-from mcc.compress import summary
+from mcc.compress import report_builder
 from mcc.compress.bench import Bench
-from mcc.compress.candidate import Structure, quantise, restructure
+from mcc.compress.build import Structure, quantise, restructure
 from mcc.compress.driver import missed_share
-from mcc.compress.measured import MeasuredFiles
+from mcc.compress.measurement_store import MeasuredFiles
 from mcc.compress.outcome import Outcome, reach
 from mcc.compress.planning import Planner
 from mcc.compress.speed import Speed
-from mcc.compress.work import Work
+from mcc.compress.workspace import Work
 from mcc.data import load_data, load_task
 from mcc.errors import DataError, UsageError, VerificationError
 from mcc.frontend import load
@@ -35,12 +35,17 @@ from mcc.pipeline import deployment_form
 from mcc.runtime import get_target
 from mcc.runtime.samples import LatencySamples
 from mcc.search.sensitivity import Sensitivities
-from mcc.search.space import Regime
+from mcc.search.space import Configuration
 from tests.compress.stand_ins import MODEL, StandIn
 from tests.report import examples
 
-SPARSE = Structure(Regime("float", SparseNote(2, 0.8)), {"stem": 8}, {"wide": 4})
-STRUCTURES = [Structure(), Structure(Regime("int8")), SPARSE, Structure(Regime("int8"), {"b": 3, "a": 2})]
+SPARSE = Structure(Configuration("float", SparseNote(2, 0.8)), {"stem": 8}, {"wide": 4})
+STRUCTURES = [
+    Structure(),
+    Structure(Configuration("int8")),
+    SPARSE,
+    Structure(Configuration("int8"), {"b": 3, "a": 2}),
+]
 SPEED = Speed(100.0, 98.0, 102.0, 95.0, 120.0, 500, 200.0, 0.1)
 
 
@@ -55,7 +60,7 @@ def test_a_structure_reads_back_as_it_was_written(structure: Structure) -> None:
 
 
 def test_equal_structures_have_equal_keys_and_others_do_not() -> None:
-    turned = Structure(Regime("int8"), {"a": 2, "b": 3})
+    turned = Structure(Configuration("int8"), {"a": 2, "b": 3})
     assert turned.key() == STRUCTURES[-1].key()
     assert len({structure.key() for structure in STRUCTURES}) == len(STRUCTURES)
     assert replace(SPARSE, widths={"stem": 9}).key() != SPARSE.key()
@@ -226,13 +231,16 @@ def test_a_disturbed_measurement_is_made_anew_and_the_least_disturbed_counts(
     files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, target = _bench(files, "run")
-    calm = target.time([files[0]])[0]
+    undisturbed = target.time([files[0]])[0]
     medians = [4.0, 2.0, 3.0]  # of the baseline, in units of what it is undisturbed
     served: list[float] = []
 
     def disturbed(paths: Sequence[Path], **_: Any) -> list[LatencySamples]:
         served.append(medians[len(served)])
-        return [replace(calm, median_us=served[-1] * calm.median_us), *[calm] * (len(paths) - 1)]
+        return [
+            replace(undisturbed, median_us=served[-1] * undisturbed.median_us),
+            *[undisturbed] * (len(paths) - 1),
+        ]
 
     monkeypatch.setattr(target, "time", disturbed)
     assert bench.speed(files[1]).speedup == 2.0
@@ -359,8 +367,8 @@ def test_pruning_before_quantising_has_the_budgets_that_quantising_leaves() -> N
     [
         (Structure(), True, "The original keeps the budgets"),
         (Structure(), False, "nothing to change, and the original misses the budget of speed-up"),
-        (Structure(Regime("int8")), False, "speed-up is out of its reach"),
-        (Structure(Regime("int8")), True, ""),
+        (Structure(Configuration("int8")), False, "speed-up is out of its reach"),
+        (Structure(Configuration("int8")), True, ""),
     ],
 )
 def test_what_is_not_repaired_says_why(structure: Structure, kept: bool, words: str) -> None:
@@ -417,19 +425,19 @@ def test_one_image_of_another_class_is_held_against_more_images(
         found[:flipped] = found[:flipped].roll(1, dims=1)
         return [found.numpy()]
 
-    monkeypatch.setattr(summary, "simulate", simulated)
-    monkeypatch.setattr(summary, "run_file", ran)
+    monkeypatch.setattr(report_builder, "simulate", simulated)
+    monkeypatch.setattr(report_builder, "run_file", ran)
     float_graph = deployment_form(load(MODEL).graph)
     shape = shape_of(inputs(float_graph)[0])
     images = next(iter(load_data("digits", input_shape=shape).batches("calibration", 64))).inputs
-    graph = quantise(float_graph, Regime("int8"), (torch.from_numpy(images),))
+    graph = quantise(float_graph, Configuration("int8"), (torch.from_numpy(images),))
     outcome = Outcome("joint", Structure(), graph, write_tflite(graph, tmp_path / "model.tflite"))
     target = get_target("litert-host")
     request, task = SimpleNamespace(threads=1), load_task()
     job: Any = SimpleNamespace(data=load_data("digits"), target=target, request=request, task=task)
     if delivered:
-        assert "287 images" in summary.check_file(job, outcome)["integer simulator"]
+        assert "287 images" in report_builder.check_file(job, outcome)["integer simulator"]
     else:
         with pytest.raises(VerificationError, match="287 images"):
-            summary.check_file(job, outcome)
+            report_builder.check_file(job, outcome)
     assert counts == [64, 287]

@@ -12,9 +12,9 @@ import pytest
 
 from mcc.cli import main
 from mcc.compress import plan
-from mcc.compress.alternatives import Choice
-from mcc.compress.candidate import Structure
-from mcc.compress.costs import Costs
+from mcc.compress.build import Structure
+from mcc.compress.explanation import Choice
+from mcc.compress.live_cost_model import Costs
 from mcc.cost_api import graph_kernels
 from mcc.errors import UsageError
 from mcc.runtime.registry import get_target

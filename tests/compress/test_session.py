@@ -14,13 +14,13 @@ from filelock import FileLock
 import mcc
 from mcc.budget import Budget
 from mcc.compress import plan_loop
-from mcc.compress.candidate import Structure
+from mcc.compress.build import Structure
 from mcc.compress.plan_loop import plan_for_all
 from mcc.ir.notes import SparseNote
-from mcc.search.space import Regime
+from mcc.search.space import Configuration
 from tests.compress import stand_ins
 
-SPARSE = Regime("float", SparseNote(1, 0.7))
+SPARSE = Configuration("float", SparseNote(1, 0.7))
 
 
 class Broken(Exception):
@@ -74,11 +74,13 @@ class Plans:
     latency_us: float = 50.0
     baseline_us: float = 100.0
 
-    def tables(self, space: Any, regime: Regime, label: str, *, regions: bool) -> Callable[[], Any]:
-        return lambda: SimpleNamespace(regime=regime, layers=(), multiple=self.setting.multiple)
+    def tables(
+        self, space: Any, configuration: Configuration, label: str, *, regions: bool
+    ) -> Callable[[], Any]:
+        return lambda: SimpleNamespace(configuration=configuration, layers=(), multiple=self.setting.multiple)
 
-    def plan_whole(self, regime: Regime, label: str) -> Any:
-        return self.trial(Structure(regime), keeps_all=False)
+    def plan_whole(self, configuration: Configuration, label: str) -> Any:
+        return self.trial(Structure(configuration), keeps_all=False)
 
     def measure(self, structure: Structure, predicted: float, raw: float, label: str) -> Any:
         return self.trial(structure, keeps_all=self.excess <= 1)
@@ -125,7 +127,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(plan_loop, "solve", solve)
     monkeypatch.setattr(plan_loop, "joined", lambda problems: problems[0])
-    monkeypatch.setattr(Structure, "of", staticmethod(lambda problem, _: Structure(problem.regime)))
+    monkeypatch.setattr(Structure, "of", staticmethod(lambda problem, _: Structure(problem.configuration)))
     return asked
 
 
@@ -133,17 +135,17 @@ def test_zeros_are_planned_by_the_target_that_has_kernels_for_them_whatever_the_
     limits: list[Any],
 ) -> None:
     planners: Any = {"dense": Plans("dense", 0.9), "sparse": Plans("sparse", 0.95)}
-    offered = {"dense": [Regime()], "sparse": [Regime(), SPARSE]}
+    offered = {"dense": [Configuration()], "sparse": [Configuration(), SPARSE]}
     found = plan_for_all(planners, offered, SPARSE, "shared")
-    assert found.structure.regime == SPARSE
+    assert found.structure.configuration == SPARSE
     assert found.keeps_all
-    assert {problem.regime for problem, _ in limits} == {SPARSE}
+    assert {problem.configuration for problem, _ in limits} == {SPARSE}
 
 
 def test_the_worst_target_decides_and_all_limits_are_held(limits: list[Any]) -> None:
     planners: Any = {"good": Plans("good", 0.9), "bad": Plans("bad", 1.2)}
-    offered = dict.fromkeys(planners, (Regime(),))
-    found = plan_for_all(planners, offered, Regime(), "shared")
+    offered = dict.fromkeys(planners, (Configuration(),))
+    found = plan_for_all(planners, offered, Configuration(), "shared")
     assert not found.keeps_all
     assert found.excess == 1.2
     for _, wanted in limits:
@@ -153,5 +155,5 @@ def test_the_worst_target_decides_and_all_limits_are_held(limits: list[Any]) -> 
 
 def test_widths_are_multiples_that_all_targets_like(limits: list[Any]) -> None:
     planners: Any = {"four": Plans("four", 0.9), "eight": Plans("eight", 0.9, _Setting(8))}
-    plan_for_all(planners, dict.fromkeys(planners, (Regime(),)), Regime(), "shared")
+    plan_for_all(planners, dict.fromkeys(planners, (Configuration(),)), Configuration(), "shared")
     assert {problem.multiple for problem, _ in limits} == {8}

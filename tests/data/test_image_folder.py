@@ -119,7 +119,7 @@ def test_a_broken_image_is_named(
     broken.write_bytes({"garbage": b"no picture", "cut short": raw[: len(raw) // 2], "empty": b""}[kind])
     if lazily:
         monkeypatch.setattr(image_folder, "MEMORY_BYTES", 0)
-    with pytest.raises(DataError, match=r"dog/004\.png: cannot be read as an image \(.+\); repair or remove"):
+    with pytest.raises(DataError, match=r"dog/004\.png: cannot be read as an image \(.+\); mend or remove"):
         list(load_data(f"imagefolder:{tmp_path}", preprocessing=SIZED).batches("train", 1))
 
 

@@ -8,7 +8,7 @@ from sklearn import datasets
 from torch import fx
 
 from mcc.data import DataModule, Preprocessing, from_arrays, load_task
-from mcc.finetune import RepairSettings, repair
+from mcc.finetune import FineTuneSettings, fine_tune
 from mcc.ir.graph import Graph, GraphBuilder, constants, run
 
 TASK = load_task()
@@ -72,8 +72,8 @@ def network(seed: int = 0) -> Graph:
 
 def trained(data: DataModule) -> Graph:
     """The network after some training: nine in ten right."""
-    settings = RepairSettings(images=10_000, batch_size=32, learning_rate=0.8, norm_images=512)
-    return repair(network(), None, data, TASK, settings).graph
+    settings = FineTuneSettings(images=10_000, batch_size=32, learning_rate=0.8, norm_images=512)
+    return fine_tune(network(), None, data, TASK, settings).graph
 
 
 def accuracy(graph: Graph, data: DataModule) -> float:

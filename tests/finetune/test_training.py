@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from mcc.errors import UsageError
-from mcc.finetune import RepairSettings, SparsityRamp
+from mcc.finetune import FineTuneSettings, SparsityRamp
 from mcc.finetune.arithmetic import choose_arithmetic, evaluate, float32_conv2d, training_copy
 from mcc.finetune.checkpoint import Checkpoint, fingerprint, load, save
 from mcc.finetune.fake_quantize import PART, quantise
@@ -232,7 +232,7 @@ def test_the_ramp_is_cubic() -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    settings = RepairSettings(images=64 * 100, warmup=0.1)
+    settings = FineTuneSettings(images=64 * 100, warmup=0.1)
     rates = [learning_rate(settings, 1.0, step) for step in range(100)]
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert rates[10] == 1.0
@@ -257,22 +257,22 @@ def test_checkpoints_are_taken_up_by_their_own_run_alone(tmp_path: Path) -> None
 
 
 def test_the_fingerprint_sees_what_decides_a_run() -> None:
-    base = RepairSettings()
+    base = FineTuneSettings()
     graph = network()
     prints = {
         fingerprint(graph, None, "data", base, "float32"),
         fingerprint(graph, graph, "data", base, "float32"),
         fingerprint(graph, None, "other", base, "float32"),
-        fingerprint(graph, None, "data", RepairSettings(images=1), "float32"),
+        fingerprint(graph, None, "data", FineTuneSettings(images=1), "float32"),
         fingerprint(graph, None, "data", base, "bfloat16"),
         fingerprint(network(1), None, "data", base, "float32"),
     }
     assert len(prints) == 6
-    rarely = RepairSettings(checkpoint_seconds=1e9)
+    rarely = FineTuneSettings(checkpoint_seconds=1e9)
     assert fingerprint(graph, None, "data", rarely, "float32") in prints
 
 
 def test_settings_refuse_what_cannot_be() -> None:
     for wrong in ({"images": -1}, {"batch_size": 1}, {"float_share": 1.5}, {"learning_rate": 0.0}):
         with pytest.raises(ValueError, match=r"\w"):
-            RepairSettings(**wrong)  # pyright: ignore
+            FineTuneSettings(**wrong)  # pyright: ignore

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 import passes.prune_channels
-from mcc.analysis.shrink import zero_readers
+from mcc.analysis.remove_channels import zero_readers
 from mcc.errors import VerificationError
 from mcc.frontend import capture, load_model
 from mcc.ir.graph import Graph, calls, op_name, run

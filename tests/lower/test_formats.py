@@ -16,7 +16,7 @@ from mcc.ir.text import print_graph
 from mcc.lower import formats as module
 from mcc.lower.formats import format_of, formats, get_format
 from mcc.runtime.registry import get_target, targets
-from mcc.search.size import constant_bytes
+from mcc.search.kernel_bytes import constant_bytes
 from tests.pages import files
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"

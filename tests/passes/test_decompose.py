@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mcc.analysis import recipes
-from mcc.analysis.recipes import RECIPES, Recipe
+from mcc.analysis import decompositions
+from mcc.analysis.decompositions import RECIPES, Recipe
 from mcc.errors import UsageError, VerificationError
 from mcc.ir.graph import Graph, GraphBuilder, add_constant, calls, op_name
 from mcc.pass_api import PassContext, apply_pass
@@ -73,7 +73,7 @@ def test_a_wrong_recipe_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
         held = add_constant(r.graph, r.node, "factor", torch.tensor(1.01, dtype=torch.float32))
         return r.call("mul", r.call("mul", x, r.call("sigmoid", x)), held)  # pyright: ignore
 
-    monkeypatch.setitem(recipes.RECIPES, "silu", wrong)  # pyright: ignore
+    monkeypatch.setitem(decompositions.RECIPES, "silu", wrong)  # pyright: ignore
     b = GraphBuilder()
     before = b.finish(b.silu(b.input("x", (1, 3))))
     after = apply_pass(Decompose(), before, PassContext())

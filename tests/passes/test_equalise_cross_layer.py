@@ -9,8 +9,8 @@ from torch import Tensor
 import passes.equalise_cross_layer as subject
 from mcc.analysis.scaling import channel_rows, scale_channels
 from mcc.errors import VerificationError
-from mcc.interpret import values_of
 from mcc.ir.graph import Graph, GraphBuilder, calls, constant, run
+from mcc.ir.interpreter import values_of
 from mcc.ir.notes import annotate
 from mcc.pass_api import PassContext, apply_pass
 from mcc.pipeline import Pipeline

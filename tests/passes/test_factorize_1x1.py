@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from mcc.analysis.low_rank import factors
-from mcc.interpret import values_of
+from mcc.analysis.second_moments import input_moments
 from mcc.ir.graph import Graph, GraphBuilder, calls, constant, constants, run
+from mcc.ir.interpreter import values_of
 from mcc.ir.notes import annotate, note
-from mcc.moments import input_moments
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, PipelineResult
 from passes.factorize_1x1 import Factorize1x1

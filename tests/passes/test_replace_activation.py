@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mcc.analysis import stand_ins
-from mcc.analysis.stand_ins import STAND_INS, StandIn, Writer
+from mcc.analysis import activation_approximations
+from mcc.analysis.activation_approximations import STAND_INS, StandIn, Writer
 from mcc.errors import UsageError, VerificationError
 from mcc.ir.graph import Graph, GraphBuilder, calls, op_name
 from mcc.pass_api import PassContext, apply_pass
@@ -78,7 +78,7 @@ def test_another_stand_in_than_the_stated_one_is_caught(monkeypatch: pytest.Monk
         return w.call("hardswish", w.call("mul", x, w.number(1.01)))  # pyright: ignore
 
     wrong = StandIn(steeper, STAND_INS["silu"].spell)  # pyright: ignore
-    monkeypatch.setitem(stand_ins.STAND_INS, "silu", wrong)
+    monkeypatch.setitem(activation_approximations.STAND_INS, "silu", wrong)
     before = network("silu")
     after = apply_pass(ReplaceActivation(), before, PassContext())
     with pytest.raises(VerificationError, match="differs"):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, fx
 
 import mcc.quant.groups as groups
-from mcc.interpret import values_of
 from mcc.ir.graph import Graph, is_constant, op_name, operand
+from mcc.ir.interpreter import values_of
 from mcc.pass_api import PassContext, apply_pass
 from mcc.quant.params import QuantParams, is_fake_quantize, quant_params
 from mcc.quant.regions import MOVING, IntegerNode, integer_nodes

@@ -129,7 +129,13 @@ def report(**changes: Any) -> Report:
         "test_images": 10_000,
         "strategies": tried,
         "decisions": decisions(),
-        "stages": {"capture": 0.8, "measure operators": 41.0, "plan": 6.5, "repair": 212.0, "measure": 30.2},
+        "stages": {
+            "capture": 0.8,
+            "measure operators": 41.0,
+            "plan": 6.5,
+            "fine-tune": 212.0,
+            "measure": 30.2,
+        },
         "seed": 0,
         "versions": {"mcc": "0.1.0", "torch": "2.13.0", "ai-edge-litert": "2.3.0"},
         "command": "mcc compress tools/baselines/networks.py:mobilenet_v2 --weights mobilenet_v2.safetensors "

@@ -73,7 +73,7 @@ def test_several_phones_are_told_apart_by_serial(plug: Plug) -> None:
             "unauthorized",
             "has not allowed this computer to use it; unlock the phone and tap Allow",
         ),
-        ("silent", "offline", "is offline; plug it in anew"),
+        ("silent", "offline", "is offline; plug it in again"),
     ],
 )
 def test_a_phone_that_cannot_be_used(manners: str, state: str, sentence: str, plug: Plug) -> None:

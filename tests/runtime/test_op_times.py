@@ -7,7 +7,7 @@ import pytest
 
 from mcc.runtime.litert_profile import BEGIN_OF_RUN, DELEGATE_OPERATOR, typical
 from mcc.runtime.ort_host import kernel_times
-from mcc.runtime.samples import calm_runs, undisturbed_mean
+from mcc.runtime.samples import undisturbed_mean, undisturbed_runs
 
 
 def test_interrupted_runs_do_not_count() -> None:
@@ -28,8 +28,8 @@ def test_an_operator_too_short_for_the_clock_is_not_lost() -> None:
 
 def test_the_fastest_quarter_of_the_runs_is_calm() -> None:
     totals = [9.0, 1.0, 9.0, 9.0, 2.0, 3.0, 9.0, 9.0] * 5
-    assert [totals[index] for index in calm_runs(totals)] == [1.0, 2.0] * 5
-    assert calm_runs([3.0, 1.0, 2.0]) == [0, 1, 2]
+    assert [totals[index] for index in undisturbed_runs(totals)] == [1.0, 2.0] * 5
+    assert undisturbed_runs([3.0, 1.0, 2.0]) == [0, 1, 2]
 
 
 def test_runs_with_cold_caches_do_not_count_as_a_whole() -> None:

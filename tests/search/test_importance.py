@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mcc.analysis.channel_groups import ChannelAnalysis, analyse_channels
-from mcc.analysis.shrink import zero_readers
+from mcc.analysis.remove_channels import zero_readers
 from mcc.ir.graph import Graph, GraphBuilder, constant, copy_graph, run
 from mcc.search.importance import removal_costs, taylor_scores, weakest
 from tests.search.test_problem import network

@@ -11,14 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mcc.analysis.channel_groups import analyse_channels
-from mcc.compress.regimes import planned_integers
+from mcc.compress.configurations import planned_integers
 from mcc.data.classification import TASK
 from mcc.ir.graph import calls, copy_graph, run
 from mcc.ir.notes import SparseNote, annotate
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions, deployment_form
 from mcc.search.importance import taylor_scores
-from mcc.search.measuring import (
+from mcc.search.probes import Probe, ProbeFile, Subject, measure_there, outputs_in
+from mcc.search.regions import precision_regions
+from mcc.search.sensitivity import Sensitivities
+from mcc.search.sensitivity_run import (
     FEWEST_IMAGES,
     MATTERS,
     MOST_IMAGES,
@@ -27,9 +30,6 @@ from mcc.search.measuring import (
     measure_sensitivities,
     meeting,
 )
-from mcc.search.probes import Probe, ProbeFile, Subject, measure_there, outputs_in
-from mcc.search.regions import precision_regions
-from mcc.search.sensitivity import Sensitivities
 from mcc.search.tables import interactions
 from tests.search.test_problem import divergence, network
 

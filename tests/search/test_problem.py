@@ -16,8 +16,8 @@ from torch import Tensor
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
-from mcc.compress.candidate import Structure, restructure
-from mcc.compress.regimes import planned_integers, structure_kernels
+from mcc.compress.build import Structure, restructure
+from mcc.compress.configurations import planned_integers, structure_kernels
 from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Precision, graph_kernels
 from mcc.data.classification import TASK
 from mcc.ir.graph import Graph, copy_graph, operand
@@ -29,7 +29,7 @@ from mcc.search.problem import Problem
 from mcc.search.regions import precision_regions
 from mcc.search.sensitivity import Sensitivities, note_widths
 from mcc.search.solver import Limits, Solution, solve
-from mcc.search.space import Regime, rank_levels
+from mcc.search.space import Configuration, rank_levels
 from mcc.search.tables import Setting, build_problem
 from tests.search.networks import NETWORKS
 
@@ -95,37 +95,44 @@ def pruned(graph: Graph, known: Sensitivities, widths: dict[str, int]) -> Graph:
 def test_kernels_are_those_of_the_pruned_network(name: str, data: st.DataObject) -> None:
     graph = network(name)
     known = sensitivities(graph, data.draw(st.integers(0, 2**16)))
-    problem = build_problem(setting(graph, known, multiple=1), Regime(), widths=True, low_rank=False)
+    problem = build_problem(setting(graph, known, multiple=1), Configuration(), widths=True, low_rank=False)
     assert problem.levels.keys() == known.order.keys()
     widths = {group: data.draw(st.sampled_from(levels)) for group, levels in problem.levels.items()}
     built = graph_kernels(deployment_form(pruned(graph, known, widths)))
     assert predicted(problem, widths) == built
 
 
-REGIMES = (Regime("int8"), Regime("int7"), Regime("float", SparseNote(1, 0.8)), Regime())
+REGIMES = (
+    Configuration("int8"),
+    Configuration("int7"),
+    Configuration("float", SparseNote(1, 0.8)),
+    Configuration(),
+)
 
 
 @pytest.mark.parametrize("regime", REGIMES, ids=str)
 @pytest.mark.parametrize("name", ["mobile", "residual", "gated"])
-def test_kernels_are_those_of_the_candidate(name: str, regime: Regime) -> None:
-    """The whole way that a plan takes: pruned, thinned, factorized, in deployment form, under its regime.
+def test_kernels_are_those_of_the_candidate(name: str, configuration: Configuration) -> None:
+    """All that a plan does: pruned, thinned, factorized, in deployment form, under its configuration.
 
     Regions that stay float and layers with more zeros than others are drawn as well.
     """
-    graph, chance = network(name), random.Random(f"{name} {regime}")
+    graph, chance = network(name), random.Random(f"{name} {configuration}")
     known, whole = sensitivities(graph), deployment_form(graph)
     thin = {n.name: rank_levels(*shape_of(operand(n, 1))[:2]) for n in pointwise(whole)}
     ranks = {node: dict.fromkeys(levels, 0.1) for node, levels in thin.items() if levels}
     cluster = find_sparse_cluster(whole)
-    if regime.sparse and not cluster.nodes:
-        regime = Regime()
+    if configuration.sparse and not cluster.nodes:
+        configuration = Configuration()
     integer = planned_integers(whole)
     sparse = {node: {0.7: 0.1, 0.8: 0.2, 0.9: 0.3} for node in cluster.pointwise}
     noise = {region.name: 0.1 for region in precision_regions(whole, integer)}
     known = replace(known, ranks=ranks, sparse=sparse, noise=noise)
     made = Setting(whole, integer, cluster, MacsModel(), known, multiple=4)
-    problem = build_problem(made, regime, widths=True, low_rank=regime.sparse is None, mixed=True)
-    assert bool(problem.regions) == (regime.precision != "float")
+    problem = build_problem(
+        made, configuration, widths=True, low_rank=configuration.sparse is None, mixed=True
+    )
+    assert bool(problem.regions) == (configuration.precision != "float")
     pairs = 0
     for _ in range(3):
         widths = {group: chance.choice(levels) for group, levels in problem.levels.items()}
@@ -134,7 +141,7 @@ def test_kernels_are_those_of_the_candidate(name: str, regime: Regime) -> None:
         forms = {name: widths.pop(name) for name in problem.regions}
         structure = Structure.of(problem, Solution(widths, chosen, 0.0, 0.0, 0.0, 0.0, forms))
         built = restructure(graph, structure, known, (torch.randn(2, 3, 16, 16),), verify=False)
-        found = structure_kernels(deployment_form(built), structure.regime, SPARSE)
+        found = structure_kernels(deployment_form(built), structure.configuration, SPARSE)
         for node, option in chosen.items():
             if not option.kernels:
                 continue  # a conversion between regions
@@ -142,7 +149,7 @@ def test_kernels_are_those_of_the_candidate(name: str, regime: Regime) -> None:
             assert tuple(found.pop(n) for n in nodes) == option.kernels
             pairs += option.rank is not None
         assert not found
-    assert pairs or regime.sparse or name != "mobile"
+    assert pairs or configuration.sparse or name != "mobile"
 
 
 def test_the_whole_network_on_integers_costs_the_measured_noise_of_all_its_regions() -> None:
@@ -154,22 +161,22 @@ def test_the_whole_network_on_integers_costs_the_measured_noise_of_all_its_regio
     known = replace(sensitivities(graph), noise=noise)
     made = Setting(whole, integer, find_sparse_cluster(whole), MacsModel(), known, multiple=4)
 
-    def least_loss(regime: Regime, *, mixed: bool) -> float:
-        problem = build_problem(made, regime, widths=True, low_rank=False, mixed=mixed)
+    def least_loss(configuration: Configuration, *, mixed: bool) -> float:
+        problem = build_problem(made, configuration, widths=True, low_rank=False, mixed=mixed)
         solution = solve(problem, Limits())
         assert solution is not None
         return solution.loss
 
-    assert least_loss(Regime("int8"), mixed=False) == pytest.approx(sum(noise.values()))
-    assert least_loss(Regime("int8"), mixed=True) == pytest.approx(0.0)  # each region may stay float
-    assert least_loss(Regime(), mixed=False) == pytest.approx(0.0)
+    assert least_loss(Configuration("int8"), mixed=False) == pytest.approx(sum(noise.values()))
+    assert least_loss(Configuration("int8"), mixed=True) == pytest.approx(0.0)  # each region may stay float
+    assert least_loss(Configuration(), mixed=False) == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_full_width_is_the_first_level_and_the_network_itself(name: str) -> None:
     graph = network(name)
     known = sensitivities(graph)
-    problem = build_problem(setting(graph, known), Regime(), widths=True, low_rank=False)
+    problem = build_problem(setting(graph, known), Configuration(), widths=True, low_rank=False)
     whole = {group: levels[0] for group, levels in problem.levels.items()}
     assert whole == {g.name: g.width for g in analyse_channels(graph).prunable()}
     assert predicted(problem, whole) == graph_kernels(deployment_form(graph))
@@ -177,6 +184,6 @@ def test_full_width_is_the_first_level_and_the_network_itself(name: str) -> None
 
 def test_zeros_change_no_kernel_where_the_target_has_no_sparse_ones() -> None:
     """One prediction for `litert-host` rested on sparse kernels that never run there: 2.2 times too fast."""
-    whole, thin = deployment_form(network("mobile")), Regime("float", SparseNote(1, 0.8))
-    assert structure_kernels(whole, thin, DENSE) == structure_kernels(whole, Regime(), DENSE)
-    assert structure_kernels(whole, thin, SPARSE) != structure_kernels(whole, Regime(), SPARSE)
+    whole, thin = deployment_form(network("mobile")), Configuration("float", SparseNote(1, 0.8))
+    assert structure_kernels(whole, thin, DENSE) == structure_kernels(whole, Configuration(), DENSE)
+    assert structure_kernels(whole, thin, SPARSE) != structure_kernels(whole, Configuration(), SPARSE)

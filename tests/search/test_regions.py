@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from mcc.compress.regimes import planned_integers
+from mcc.compress.configurations import planned_integers
 from mcc.ir.graph import Graph, calls, is_constant
 from mcc.pipeline import deployment_form
 from mcc.search.regions import precision_regions

@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcc.analysis.channel_groups import analyse_channels
-from mcc.analysis.shrink import zero_readers
+from mcc.analysis.remove_channels import zero_readers
 from mcc.data.classification import TASK
 from mcc.errors import DataError
 from mcc.ir.graph import copy_graph, run
 from mcc.ir.notes import note
 from mcc.ir.text import print_graph
-from mcc.search.measuring import measure_sensitivities
 from mcc.search.sensitivity import Sensitivities, note_widths
+from mcc.search.sensitivity_run import measure_sensitivities
 from tests.search.networks import NETWORKS
 from tests.search.test_problem import divergence, network, pruned, sensitivities
 

@@ -18,7 +18,7 @@ from mcc.pipeline import Pipeline, RunOptions, deployment_form
 from mcc.quant.regions import integer_nodes
 from mcc.search.problem import Problem
 from mcc.search.sensitivity import Sensitivities, note_widths
-from mcc.search.space import Regime
+from mcc.search.space import Configuration
 from mcc.search.tables import Setting, build_problem
 from tests.search.networks import mobile
 from tests.search.test_problem import MacsModel, network, sensitivities
@@ -26,11 +26,11 @@ from tests.search.test_problem import MacsModel, network, sensitivities
 # A constant starts at a multiple of 16 bytes, whatever lies before it; operators stay what they are.
 SLACK = 128
 REGIMES = (
-    Regime(),
-    Regime("int8"),
-    Regime("float", SparseNote(1, 0.7)),
-    Regime("float", SparseNote(1, 0.9)),
-    Regime("float", SparseNote(2, 0.8)),
+    Configuration(),
+    Configuration("int8"),
+    Configuration("float", SparseNote(1, 0.7)),
+    Configuration("float", SparseNote(1, 0.9)),
+    Configuration("float", SparseNote(2, 0.8)),
 )
 
 
@@ -41,25 +41,29 @@ def _quantised(graph: Graph) -> Graph:
 
 
 def _built(
-    graph: Graph, known: Sensitivities, widths: dict[str, int], regime: Regime, cluster: SparseCluster
+    graph: Graph,
+    known: Sensitivities,
+    widths: dict[str, int],
+    configuration: Configuration,
+    cluster: SparseCluster,
 ) -> Graph:
     private = copy_graph(graph)
     note_widths(private, known, widths)
     for node in calls(private):
-        if regime.sparse and node.name in cluster.pointwise:
-            annotate(node, sparse=regime.sparse)
+        if configuration.sparse and node.name in cluster.pointwise:
+            annotate(node, sparse=configuration.sparse)
     structural = Pipeline.parse("prune-channels,sparsify-1x1")
     built = deployment_form(structural.run(private, PassContext(), RunOptions(verify=False)).graph)
-    return built if regime.precision == "float" else _quantised(built)
+    return built if configuration.precision == "float" else _quantised(built)
 
 
 def _problem(
-    graph: Graph, known: Sensitivities, regime: Regime, cluster: SparseCluster, form: str
+    graph: Graph, known: Sensitivities, configuration: Configuration, cluster: SparseCluster, form: str
 ) -> Problem:
     whole = deployment_form(graph)
     integer = frozenset(node.name for node in integer_nodes(_quantised(whole)))
     setting = Setting(whole, integer, cluster, MacsModel(), known, 4, get_format(form).storage)
-    return build_problem(setting, regime, widths=True, low_rank=False)
+    return build_problem(setting, configuration, widths=True, low_rank=False)
 
 
 def _constants(problem: Problem, widths: dict[str, int]) -> float:
@@ -70,31 +74,33 @@ def _constants(problem: Problem, widths: dict[str, int]) -> float:
 @pytest.mark.parametrize(
     ("name", "regime"),
     # Whether joined int8 values are requantised depends on their ranges: that network is left out there.
-    [(name, regime) for name in ("mobile", "gated") for regime in REGIMES]
+    [(name, configuration) for name in ("mobile", "gated") for configuration in REGIMES]
     + [("residual", REGIMES[0]), ("residual", REGIMES[1]), ("concatenated", REGIMES[0])],
     ids=str,
 )
-def test_what_a_tflite_file_holds_beside_the_constants_does_not_change(name: str, regime: Regime) -> None:
+def test_what_a_tflite_file_holds_beside_the_constants_does_not_change(
+    name: str, configuration: Configuration
+) -> None:
     graph = network(name)
     known, cluster = sensitivities(graph), find_sparse_cluster(deployment_form(graph))
-    problem = _problem(graph, known, regime, cluster, "tflite")
+    problem = _problem(graph, known, configuration, cluster, "tflite")
     rest: list[float] = []
     for level in (0, 1, 3):
         widths = {n: levels[min(level, len(levels) - 1)] for n, levels in problem.levels.items()}
-        size = len(to_tflite(_built(graph, known, widths, regime, cluster)))
+        size = len(to_tflite(_built(graph, known, widths, configuration, cluster)))
         rest.append(size - _constants(problem, widths))
     assert max(rest) - min(rest) <= SLACK
 
 
 @pytest.mark.parametrize("regime", REGIMES[:2], ids=str)
-def test_what_an_onnx_file_holds_beside_the_constants_hardly_changes(regime: Regime) -> None:
+def test_what_an_onnx_file_holds_beside_the_constants_hardly_changes(configuration: Configuration) -> None:
     graph = network("mobile")
     known, cluster = sensitivities(graph), SparseCluster((), (), None)
-    problem = _problem(graph, known, regime, cluster, "onnx")
+    problem = _problem(graph, known, configuration, cluster, "onnx")
     rest: list[float] = []
     for level in (0, 1, 3):
         widths = {n: levels[min(level, len(levels) - 1)] for n, levels in problem.levels.items()}
-        size = len(to_onnx(_built(graph, known, widths, regime, cluster)))
+        size = len(to_onnx(_built(graph, known, widths, configuration, cluster)))
         rest.append(size - _constants(problem, widths))
     # Integers take as many bytes as they need; int8 values tie or not with their neighbours by their ranges.
     assert max(rest) - min(rest) <= SLACK
@@ -108,7 +114,7 @@ def test_a_low_rank_pair_takes_what_its_option_says() -> None:
     ranks = {name: {4: 0.1} for name in thin}
     paired = Sensitivities(known.order, known.scores, known.reference, ranks)
     setting = Setting(setting.graph, frozenset(), cluster, MacsModel(), paired, 4)
-    problem = build_problem(setting, Regime(), widths=False, low_rank=True)
+    problem = build_problem(setting, Configuration(), widths=False, low_rank=True)
     (layer,) = (layer for layer in problem.layers if layer.node in thin)
     dense, pair = layer.options[max(layer.options)][:2]
     private = copy_graph(setting.graph)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcc.search.family import Width
+from mcc.search.kernel_family import Width
 from mcc.search.problem import FLOAT, INTEGER, Layer, Option, Problem
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.solver import Limits, Solution, solve
-from mcc.search.space import Regime, rank_levels
+from mcc.search.space import Configuration, rank_levels
 from mcc.search.tables import build_problem
 from tests.search.networks import Net
 from tests.search.test_problem import sensitivities, setting
@@ -70,7 +70,7 @@ def problems(draw: st.DrawFn) -> Problem:
             for key in sorted(keys)
         }
         layers.append(Layer(f"layer{index}", sides, options))
-    return Problem(levels, losses, tuple(layers), draw(COSTS), Regime(), regions, (draw(COSTS),))
+    return Problem(levels, losses, tuple(layers), draw(COSTS), Configuration(), regions, (draw(COSTS),))
 
 
 def _widths(levels: dict[str, tuple[int, ...]]) -> Iterator[dict[str, int]]:
@@ -176,7 +176,7 @@ def test_no_nodes_are_not_no_solution() -> None:
 def test_fastest_and_smallest_break_ties_by_loss() -> None:
     low, high = Option(None, (), 1.0, 8.0, 0.0), Option(None, (), 1.0, 8.0, 0.0)
     layer = Layer("layer", (Width(0, (("a", 1.0),)),), {(8,): (high,), (4,): (low,)})
-    problem = Problem({"a": (8, 4)}, {"a": (0.0, 0.5)}, (layer,), 0.0, Regime())
+    problem = Problem({"a": (8, 4)}, {"a": (0.0, 0.5)}, (layer,), 0.0, Configuration())
     for minimise in ("latency_us", "size_bytes"):
         solution = solve(problem, Limits(), minimise=minimise)
         assert solution is not None
@@ -194,7 +194,7 @@ def _chain() -> Problem:
     middle = Layer("middle", (a, b), {(r, m): options(r, m) for r in (8, 4) for m in (8, 4)})
     last = Layer("last", (b,), {(r,): options(r, 10) for r in (8, 4)})
     losses = {"a": (0.0, 0.2), "b": (0.0, 0.3)}
-    return Problem({"a": (8, 4), "b": (8, 4)}, losses, (first, middle, last), 1.0, Regime())
+    return Problem({"a": (8, 4), "b": (8, 4)}, losses, (first, middle, last), 1.0, Configuration())
 
 
 def _tight(problem: Problem) -> float:
@@ -214,7 +214,7 @@ def sixty() -> tuple[Problem, Problem]:
             x = net.block(x, out, 1 if block else stride, expansion)
     graph = net.head(net.conv(x, 1280, activation="relu6"))
     known = sensitivities(graph)
-    dense = build_problem(setting(graph, known), Regime(), widths=True, low_rank=True)
+    dense = build_problem(setting(graph, known), Configuration(), widths=True, low_rank=True)
     shapes = {layer.node: layer.options[max(layer.options)][0].kernels[0] for layer in dense.layers}
     ranks: dict[str, dict[int, float]] = {}
     for name, kernel in shapes.items():
@@ -223,7 +223,7 @@ def sixty() -> tuple[Problem, Problem]:
             steps = rank_levels(weight.shape[0], weight.shape[1])
             ranks[name] = {rank: 0.02 * (index + 1) for index, rank in enumerate(steps)}
     paired = Sensitivities(known.order, known.scores, known.reference, ranks)
-    return dense, build_problem(setting(graph, paired), Regime(), widths=True, low_rank=True)
+    return dense, build_problem(setting(graph, paired), Configuration(), widths=True, low_rank=True)
 
 
 def test_sixty_convolutions_are_solved_to_the_proof() -> None:

@@ -191,7 +191,7 @@ def take_up(training: Training, path: Path, identity: str) -> None:
         raise UsageError(
             "was left by a run with another network, data, seed or recipe",
             where=str(path),
-            hint="repeat that run's options, or leave out --resume to begin anew",
+            hint="repeat that run's options, or leave out --resume to begin again",
         )
     training.restore(tensors, int(facts["step"]))
 

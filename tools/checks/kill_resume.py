@@ -169,7 +169,7 @@ def check(job: Check, kills: int, seed: int, say: Callable[[str], None]) -> list
 @click.option("--model", default=MODEL, show_default=True)
 @click.option("--data", default="digits", show_default=True)
 @click.option("--target", default="litert-host", show_default=True)
-@click.option("--epochs", default="0.3", show_default=True, help="Of each repair.")
+@click.option("--epochs", default="0.3", show_default=True, help="Of each fine-tuning.")
 @click.option("--speedup", default="1.2x", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep everything here.")
 def main(kills: int, seed: int, output: Path | None, **given: str) -> None:

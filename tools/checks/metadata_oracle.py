@@ -19,7 +19,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from mcc.lower.tflite.metadata import METADATA_NAME, read_labels
 from mcc.lower.tflite.reader import read_tflite
-from mcc.report.stored import stored_preprocessing
+from mcc.report.file_metadata import stored_preprocessing
 
 GENERATED = "tasks/metadata/metadata_schema_py_generated.py"
 COLOURS = {1: "RGB", 2: "grey"}

@@ -187,7 +187,7 @@ class Chain:
         """Whether an int8 file is as near to the simulator as rounding allows.
 
         Between integer operators some are computed in float, in another order of sums than here: a value next
-        to the border of two steps may fall to either, and all that follows is rounded anew. Two roundings
+        to the border of two steps may fall to either, and all that follows is rounded again. Two roundings
         with nothing in common each differ from the float graph by the energy of the quantisation noise, and
         from each other by twice that: 3 dB. Where all operators are integer, both are equal to the bit.
         """

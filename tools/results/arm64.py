@@ -17,7 +17,7 @@ import click
 import numpy as np
 import torch
 
-from mcc.calibrate.anchors import lowered_form
+from mcc.calibrate.network_correction import lowered_form
 from mcc.ir.graph import Graph
 from mcc.ir.notes import SparseNote
 from mcc.lower.tflite.writer import write_tflite

@@ -2,9 +2,9 @@
 
     python -m tools.results.budgets --data DIR --weights DIR -o out/budgets
 
-Each run compresses without repair (`--epochs 0`) under one budget; `mcc bench` then measures the delivered
-file in turns with the original, in processes of its own. Of the images only some are used: accuracy is not
-the point here, and most of a run would be spent on it; of the strategies only the joint plan, and the network
+Each run compresses without fine-tuning (`--epochs 0`) under one budget; `mcc bench` then measures the
+delivered file in turns with the original, in processes of its own. Of the images only some are used:
+accuracy is not the point here, and most of a run would be spent on it; of the strategies only the joint plan, and the network
 narrowed evenly, which a plan must not fall behind. Resumable; writes docs/results/budgets.md.
 """
 
@@ -173,11 +173,11 @@ def page(found: list[tuple[Case, dict[str, Any]]], folder: Path) -> list[str]:
     return [
         "# Budgets",
         "",
-        "`python -m tools.results.budgets`: compressed without repair under one budget, a share of what the",
-        "original takes, by the joint plan or evenly. A new process then measured the delivered file, in",
+        "`python -m tools.results.budgets`: compressed without fine-tuning under one budget, a share of what",
+        "the original takes, by the joint plan or evenly. A new process then measured the delivered file, in",
         "turns with the original. A time is kept in microseconds, as it was asked for; the original itself",
         "takes a few percent more or less from hour to hour, hence its share, too. Validation accuracy: of",
-        f"{RECORDS // 2} images, without any repair.",
+        f"{RECORDS // 2} images, without any fine-tuning.",
         "",
         f"{len(again)} of {len(found)} budgets were kept; by a new process: {sum(again.values())}.",
         "Not kept though the network narrowed evenly keeps them: " + (", ".join(beaten) or "none") + ".",

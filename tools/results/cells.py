@@ -36,7 +36,7 @@ class Inputs:
         network: a factory of `tools/baselines/networks.py`.
         data: DATA of mcc, see `tools.results.data`.
         weights: folder of the trained baselines.
-        epochs: of each candidate's repair.
+        epochs: of each candidate's fine-tuning.
         folder: where everything goes.
     """
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import click
 
+from mcc.report.formatting import bytes_words, time_words
 from mcc.report.schema import Report, StrategyResult, load_report
-from mcc.report.words import bytes_words, time_words
 from tools.results.data import SPEC, named
 
 STRATEGY_HEAD = (
@@ -31,7 +31,7 @@ class Row:
     """One network on one target, with the speed-up that is asked for.
 
     Attributes:
-        epochs: passes over the data for each repair, where they are not those of the other rows.
+        epochs: passes over the data for each fine-tuning, where they are not those of the other rows.
     """
 
     network: str
@@ -67,7 +67,7 @@ ROWS = (
 @click.option("--data", required=True, help="Folder with cifar-10-batches-bin.")
 @click.option("--weights", required=True, help="Folder with the trained baselines.")
 @click.option("-o", "--output", default="out/cifar10", show_default=True)
-@click.option("--epochs", default="0.4", show_default=True, help="Passes over the data for each repair.")
+@click.option("--epochs", default="0.4", show_default=True, help="Passes over the data for each fine-tuning.")
 @click.option("--only", multiple=True, help="Names of rows, as mobilenet_v2-ort-host; all if none.")
 @click.option("--remark", default="", help="A sentence on how it was run, for the page.")
 def main(data: str, weights: str, output: str, epochs: str, only: tuple[str, ...], remark: str) -> None:

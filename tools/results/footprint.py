@@ -18,12 +18,12 @@ import click
 import torch
 
 from cost_models.memory import STORED, MemoryFacts, MemoryModel, memory_facts, stored_models
-from mcc.calibrate.entry import common_networks
+from mcc.calibrate.api import common_networks
 from mcc.calibrate.files import write_graph
 from mcc.cost_api import Precision
 from mcc.ir.graph import Graph, constants, copy_graph, set_constant
 from mcc.quant.regions import integer_nodes
-from mcc.report.words import bytes_words
+from mcc.report.formatting import bytes_words
 from mcc.runtime.registry import get_target
 from mcc.runtime.target import Target
 from mcc.search.footprint import footprint
@@ -180,7 +180,7 @@ def _options(target: Target) -> dict[str, object]:
 @click.command()
 @click.option("-o", "--output", default="out/footprint", show_default=True, type=click.Path(path_type=Path))
 @click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True)
-@click.option("--fit", "wanted", is_flag=True, help="Measure the coefficients anew.")
+@click.option("--fit", "wanted", is_flag=True, help="Measure the coefficients again.")
 def main(output: Path, targets: Sequence[str], wanted: bool) -> None:
     """Measure what is missing, then write the page."""
     tables: list[str] = []

@@ -26,13 +26,13 @@ import click
 import numpy as np
 from click.testing import CliRunner
 
-from mcc.calibrate.calm import calm_times
 from mcc.calibrate.files import write_graph
+from mcc.calibrate.undisturbed import undisturbed_times
 from mcc.cli.inspect import inspect
 from mcc.cli.models import deployment_form
 from mcc.frontend.torch_module import capture
 from mcc.ir.storage import load_graph, save_graph
-from mcc.report.words import time_words
+from mcc.report.formatting import time_words
 from mcc.runtime.registry import get_target
 from tools.results.mobile_networks import mobile_network
 from tools.results.prediction_runs import Notebook, timed
@@ -125,7 +125,9 @@ def run(target: str, networks: Path, folder: Path, seeds: Sequence[int]) -> None
         if f"timed {name}" not in notes.known:
             runtime = get_target(target)
             file = write_graph(deployment_form(load_graph(network)), runtime, folder / name)
-            taken = [calm_times(runtime, [file], threads=1, budget_s=SESSION_S)[0] for _ in range(SERIES)]
+            taken = [
+                undisturbed_times(runtime, [file], threads=1, budget_s=SESSION_S)[0] for _ in range(SERIES)
+            ]
             samples = min(taken, key=lambda found: found.median_us)
             notes.keep(f"timed {name}", timed(samples))
         (case,) = cases(notes.known, [seed])

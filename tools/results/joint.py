@@ -112,7 +112,7 @@ def _is_run(given: Inputs, target: str, speedup: float, seed: int) -> bool:
 @click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True)
 @click.option("--speedup", "speedups", multiple=True, type=float, default=SPEEDUPS, show_default=True)
 @click.option("--seeds", default=SEEDS, show_default=True, help="At the middle budget.")
-@click.option("--epochs", default=epochs_for(CIFAR10_TRAIN), show_default=True, help="Of each repair.")
+@click.option("--epochs", default=epochs_for(CIFAR10_TRAIN), show_default=True, help="Of each fine-tuning.")
 @click.option("--limit", type=int, help="Only so many images of each split: a trial, not a result.")
 @click.option("-o", "--output", default="out/joint", show_default=True, type=click.Path(path_type=Path))
 @click.option("--page", type=click.Path(path_type=Path), help="Write the table there; else it is printed.")

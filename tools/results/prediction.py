@@ -18,7 +18,7 @@ import numpy as np
 
 from mcc.calibrate.store import Store
 from mcc.cost_api import Precision
-from mcc.report.words import time_words
+from mcc.report.formatting import time_words
 from mcc.runtime.registry import get_target
 from tools.results.architectures import random_network
 from tools.results.prediction_runs import Bench, Notebook, Subject, subjects_of

@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from cost_models.lookup import LookupCostModel
-from mcc.calibrate.anchors import lowered_form
-from mcc.calibrate.calm import calm_times
-from mcc.calibrate.entry import active_cluster
+from mcc.calibrate.api import active_cluster
 from mcc.calibrate.files import write_graph
 from mcc.calibrate.measure import input_name, measure, measure_again, measure_overhead
+from mcc.calibrate.network_correction import lowered_form
 from mcc.calibrate.store import Store
+from mcc.calibrate.undisturbed import undisturbed_times
 from mcc.cost_api import Kernel, Precision, graph_kernels
 from mcc.cost_sum import predict
 from mcc.files import write_beside
@@ -120,7 +120,7 @@ class Bench:
         """
         left = [subject for subject in subjects if f"time {subject.name}" not in self.notes.known]
         files = [write_graph(s.make(), self.target, self.folder / s.name) for s in left]
-        taken = calm_times(self.target, files, threads=THREADS, budget_s=ROUNDS_S) if files else []
+        taken = undisturbed_times(self.target, files, threads=THREADS, budget_s=ROUNDS_S) if files else []
         for subject, samples in zip(left, taken, strict=True):
             self.notes.keep(f"time {subject.name}", timed(samples))
 

@@ -21,14 +21,14 @@ import click
 from mcc.analysis.channel_groups import analyse_channels
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.sparse_cluster import find_sparse_cluster
-from mcc.compress.regimes import planned_integers
+from mcc.compress.configurations import planned_integers
 from mcc.ir.graph import Graph, calls, operand
 from mcc.ir.notes import SparseNote, shape_of
-from mcc.search.measuring import MOST_PAIRS, meeting
 from mcc.search.regions import precision_regions
 from mcc.search.sensitivity import Sensitivities
+from mcc.search.sensitivity_run import MOST_PAIRS, meeting
 from mcc.search.solver import Limits, solve
-from mcc.search.space import SPARSITIES, Regime, rank_levels
+from mcc.search.space import SPARSITIES, Configuration, rank_levels
 from mcc.search.tables import Setting, build_problem
 from tests.search.networks import Net
 from tests.search.test_problem import MacsModel, deployed, sensitivities
@@ -92,16 +92,20 @@ def measured(notes: Notebook) -> list[Timed]:
         whole, planned_integers(whole), find_sparse_cluster(whole), MacsModel(), known_of(graph, whole), 8
     )
     cases = {
-        "float, low-rank pairs": (Regime(), True, False),
-        "integers, pairs, each region free": (Regime("int8"), True, True),
-        "sparse, each layer's zeros free": (Regime("float", SparseNote(1, SPARSITIES[0])), False, True),
+        "float, low-rank pairs": (Configuration(), True, False),
+        "integers, pairs, each region free": (Configuration("int8"), True, True),
+        "sparse, each layer's zeros free": (
+            Configuration("float", SparseNote(1, SPARSITIES[0])),
+            False,
+            True,
+        ),
     }
-    for name, (regime, low_rank, mixed) in cases.items():
+    for name, (configuration, low_rank, mixed) in cases.items():
         left = [share for share in SHARES if _key(name, share) not in notes.known]
         if not left:
             continue
         begin = time.process_time()
-        problem = build_problem(setting, regime, widths=True, low_rank=low_rank, mixed=mixed)
+        problem = build_problem(setting, configuration, widths=True, low_rank=low_rank, mixed=mixed)
         tables_s = time.process_time() - begin
         widest = [layer.options[max(layer.options)][0] for layer in problem.layers]
         latency = problem.overhead_us + sum(option.latency_us for option in widest)

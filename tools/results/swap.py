@@ -39,7 +39,7 @@ SPEEDUP = 2.0
 @click.option("--network", default="mobilenet_v2", show_default=True)
 @click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True)
 @click.option("--speedup", default=SPEEDUP, show_default=True)
-@click.option("--epochs", default=epochs_for(CIFAR10_TRAIN), show_default=True, help="Of each repair.")
+@click.option("--epochs", default=epochs_for(CIFAR10_TRAIN), show_default=True, help="Of each fine-tuning.")
 @click.option("--limit", type=int, help="Only so many images of each split: a trial, not a result.")
 @click.option("-o", "--output", default="out/swap", show_default=True, type=click.Path(path_type=Path))
 @click.option("--page", type=click.Path(path_type=Path), help="Write the table there; else it is printed.")

@@ -21,26 +21,26 @@ import numpy as np
 
 from cost_models.lookup import LookupCostModel
 from mcc.analysis.channel_groups import analyse_channels
-from mcc.calibrate.anchors import lowered_form
-from mcc.calibrate.calm import SESSIONS, calm
-from mcc.calibrate.campaign import calibrate
-from mcc.calibrate.entry import active_cluster, table_model
+from mcc.calibrate.api import active_cluster, table_model
 from mcc.calibrate.files import write_graph
+from mcc.calibrate.kernel_selection import calibrate
+from mcc.calibrate.network_correction import lowered_form
 from mcc.calibrate.store import Store
-from mcc.compress.candidate import Structure, restructure
-from mcc.compress.regimes import available_regimes, planned_integers, target_cluster
+from mcc.calibrate.undisturbed import SESSIONS, undisturbed
+from mcc.compress.build import Structure, restructure
+from mcc.compress.configurations import available_configurations, planned_integers, target_cluster
 from mcc.cost_api import graph_kernels
 from mcc.frontend.load import load_model
 from mcc.ir.graph import Graph, calls, inputs
 from mcc.ir.notes import shape_of
 from mcc.pipeline import deployment_form
 from mcc.quant.regions import integer_nodes
-from mcc.report.words import time_words
+from mcc.report.formatting import time_words
 from mcc.runtime.registry import get_target
 from mcc.runtime.target import Target
 from mcc.search.regions import Region, precision_regions
 from mcc.search.sensitivity import Sensitivities
-from mcc.search.space import SPARSITIES, Regime, width_levels
+from mcc.search.space import SPARSITIES, Configuration, width_levels
 from tools.results.prediction_runs import THREADS, Notebook
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "variants.md"
@@ -96,7 +96,7 @@ class Network:
     graph: Graph
     deployed: Graph
     target: Target
-    regimes: tuple[Regime, ...]
+    configurations: tuple[Configuration, ...]
     regions: tuple[Region, ...]
 
     @staticmethod
@@ -105,13 +105,15 @@ class Network:
         graph = load_model(spec).graph
         deployed = deployment_form(graph)
         integer = planned_integers(deployed)
-        regimes = available_regimes(target_cluster(deployed, target.facts()), integer, target.facts())
-        return Network(graph, deployed, target, regimes, precision_regions(deployed, integer))
+        configurations = available_configurations(
+            target_cluster(deployed, target.facts()), integer, target.facts()
+        )
+        return Network(graph, deployed, target, configurations, precision_regions(deployed, integer))
 
     def draw(self, seed: int) -> Structure:
         """A random structure; every form of the network comes as often as the others."""
         chance = random.Random(seed)
-        regime = self.regimes[seed % len(self.regimes)]
+        configuration = self.configurations[seed % len(self.configurations)]
         mean = chance.uniform(NARROWEST, 1.0)
         widths: dict[str, int] = {}
         for group in analyse_channels(self.graph).prunable():
@@ -119,28 +121,28 @@ class Network:
             wanted = group.width * min(1.0, mean * 2 ** chance.gauss(0.0, SCATTER))
             widths[group.name] = min(levels, key=lambda level, w=wanted: abs(level - w))
         floats: tuple[str, ...] = ()
-        if regime.precision != "float" and chance.random() < MIXED:
+        if configuration.precision != "float" and chance.random() < MIXED:
             left = chance.sample(self.regions, chance.randrange(1, len(self.regions)))
             floats = tuple(name for region in left for name in region.nodes)
-        if regime.sparse is not None:
-            sparse = type(regime.sparse)(regime.sparse.block, chance.choice(SPARSITIES))
-            regime = Regime(regime.precision, sparse, regime.passes)
-        return Structure(regime, widths, floats=floats)
+        if configuration.sparse is not None:
+            sparse = type(configuration.sparse)(configuration.sparse.block, chance.choice(SPARSITIES))
+            configuration = Configuration(configuration.precision, sparse, configuration.passes)
+        return Structure(configuration, widths, floats=floats)
 
     def built(self, structure: Structure) -> Graph:
         """The variant in the form in which it is lowered."""
         order = {g.name: tuple(range(g.width)) for g in analyse_channels(self.graph).prunable()}
         known = Sensitivities(order, {}, {}, {})
         made = deployment_form(restructure(self.graph, structure, known, (), verify=False))
-        return lowered_form(made, structure.regime.precision)
+        return lowered_form(made, structure.configuration.precision)
 
 
 def form_words(structure: Structure) -> str:
     """Precision and zeros of a variant."""
-    sparse = structure.regime.sparse
+    sparse = structure.configuration.sparse
     if sparse is not None:
         return f"float, {sparse.sparsity:.0%} zeros"
-    return f"{structure.regime.precision}{', partly float' if structure.floats else ''}"
+    return f"{structure.configuration.precision}{', partly float' if structure.floats else ''}"
 
 
 def predicted_us(graph: Graph, network: Network, structure: Structure, model: LookupCostModel) -> float:
@@ -149,7 +151,7 @@ def predicted_us(graph: Graph, network: Network, structure: Structure, model: Lo
     kernels = graph_kernels(graph, [n.name for n in integer_nodes(graph)], cluster)
     total = sum(model.kernel(kernel).latency_us for kernel in kernels.values())
     whole, plain = (model.overhead(precision).latency_us for precision in ("int8", "float"))
-    if structure.regime.precision == "float":
+    if structure.configuration.precision == "float":
         return total + plain
     if not structure.floats:
         return total + whole
@@ -187,7 +189,7 @@ def time_all(network: Network, count: int, folder: Path, notes: Notebook) -> Non
         files = [folder / str(notes.known[f"predicted {name}"]["file"]) for name in names]
         for _ in range(SESSIONS):
             taken = network.target.time(files, threads=THREADS, budget_s=GROUP_S)
-            if all(calm(samples) for samples in taken):
+            if all(undisturbed(samples) for samples in taken):
                 break
         whole = taken[0].median_us
         for name, samples in zip(names[1:], taken[1:], strict=True):

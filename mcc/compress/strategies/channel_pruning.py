@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mcc.compress.strategy_api import PlannedStrategy
-from mcc.search.space import Regime, Space
+from mcc.search.space import Configuration, Space
 
 
 class ChannelPruning(PlannedStrategy):
@@ -14,7 +14,7 @@ class ChannelPruning(PlannedStrategy):
     name: ClassVar[str] = "channel-pruning"
     order: ClassVar[int] = 40
 
-    def space(self, regimes: tuple[Regime, ...]) -> Space:
+    def space(self, configurations: tuple[Configuration, ...]) -> Space:
         """Widths."""
         return Space(widths=True)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from typing import ClassVar
 
-from mcc.compress.candidate import Structure, quantise
+from mcc.compress.build import Structure, quantise
 from mcc.compress.outcome import Outcome
+from mcc.compress.report_builder import signal_of
 from mcc.compress.strategy_api import Strategy
-from mcc.compress.summary import signal_of
-from mcc.compress.work import Work
+from mcc.compress.workspace import Work
 from mcc.ir.graph import Graph
 from mcc.quant.noise import is_integer
-from mcc.search.space import Regime
+from mcc.search.space import Configuration
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,12 @@ class Int8Ptq(Strategy):
 
     def run(self, work: Work) -> Outcome:
         """Quantise with the target's integer precision."""
-        regime = next((r for r in work.regimes if r.precision != "float"), Regime("int8"))
-        graph = quantise(work.original, regime, work.planner.calibration)
+        configuration = next(
+            (r for r in work.configurations if r.precision != "float"), Configuration("int8")
+        )
+        graph = quantise(work.original, configuration, work.planner.calibration)
         _check_early(work, graph)
-        return work.finished(self.name, Structure(regime), graph)
+        return work.finished(self.name, Structure(configuration), graph)
 
 
 def _check_early(work: Work, graph: Graph) -> None:

@@ -8,22 +8,22 @@ from functools import partial
 from typing import ClassVar
 
 from mcc.budget import Budget
-from mcc.compress.candidate import Structure
+from mcc.compress.build import Structure
+from mcc.compress.job_trainer import Trainer
 from mcc.compress.outcome import Outcome
+from mcc.compress.parallel_training import FineTuning
 from mcc.compress.plan_loop import plan_for
 from mcc.compress.planning import Trial
-from mcc.compress.steps import in_steps, left_share
+from mcc.compress.progressive import in_steps, left_share
 from mcc.compress.strategy_api import Row, Strategy
-from mcc.compress.training import Trainer
-from mcc.compress.work import Work
-from mcc.compress.workers import Repair
+from mcc.compress.workspace import Work
 from mcc.search.space import Space
 
-TRIAL_SHARE = 0.1  # of the repair's images, for each regime that is tried out
+TRIAL_SHARE = 0.1  # of the fine-tuning's images, for each configuration that is tried out
 
 
 class Joint(Strategy):
-    """Each regime planned and fine-tuned a little, the best of them fine-tuned whole."""
+    """Each configuration planned and fine-tuned a little, the best of them fine-tuned whole."""
 
     name: ClassVar[str] = "joint"
     order: ClassVar[int] = 90
@@ -41,15 +41,15 @@ class Joint(Strategy):
         """The first goal."""
         return self.plan(work, work.goals[0], self.name)
 
-    def ahead(self, work: Work) -> Sequence[Repair]:
+    def ahead(self, work: Work) -> Sequence[FineTuning]:
         """What each goal's plans are tried out with."""
-        found: list[Repair] = []
+        found: list[FineTuning] = []
         if work.given is not None or work.job.request.steps > 1:
             return found
         for label, goal in self._labels(work).items():
             keeping = [trial for trial in _trials(work, goal, label) if trial.keeps_all]
             share = TRIAL_SHARE if len(keeping) > 1 else 1.0
-            found += [Repair(t.structure, share, self.name) for t in keeping if t.is_worth_training]
+            found += [FineTuning(t.structure, share, self.name) for t in keeping if t.is_worth_training]
         return found
 
     def _labels(self, work: Work) -> dict[str, Budget]:
@@ -76,7 +76,7 @@ class Joint(Strategy):
             best = _best(work, [best, plain], scores)
         said = [f"{_words(t)}: {scores[t.structure.key()]:.4f}" for t in keeping if scores]
         judged = f"validation {work.job.task.metric.name}"
-        note = f"Plans that keep the budgets, by {judged} after a short repair: {', '.join(said)}."
+        note = f"Plans that keep the budgets, by {judged} after a short fine-tuning: {', '.join(said)}."
         return work.fine_tuned(label, best, (note,) if said else ())
 
     def _in_steps(self, work: Work, goal: Budget, label: str) -> Outcome:
@@ -95,11 +95,11 @@ class Joint(Strategy):
 
 
 def _trials(work: Work, goal: Budget, label: str) -> list[Trial]:
-    return work.plans(work.planner_for(goal), Space.whole(work.regimes), label, first_that_keeps=False)
+    return work.plans(work.planner_for(goal), Space.whole(work.configurations), label, first_that_keeps=False)
 
 
 def _best(work: Work, trials: Sequence[Trial], scores: dict[str, float]) -> Trial:
-    """The best after a short repair, of those as good the fastest; adds to the scores.
+    """The best after a short fine-tuning, of those as good the fastest; adds to the scores.
 
     Args:
         scores: validation metrics known so far, by structure.
@@ -114,7 +114,7 @@ def _best(work: Work, trials: Sequence[Trial], scores: dict[str, float]) -> Tria
 
 
 def _tried_out(work: Work, trial: Trial) -> float:
-    """Validation metric of a structure after a short repair."""
+    """Validation metric of a structure after a short fine-tuning."""
     name = f"{trial.file.stem}-tried"
     return work.score(work.trained(trial.structure, name, TRIAL_SHARE), trial.file.with_name(name))
 
@@ -123,12 +123,16 @@ def _without_pairs(work: Work, goal: Budget, label: str, best: Trial) -> Trial:
     """What the best plan would be without low-rank pairs.
 
     The loss that a pair adds is known before training only, and training gives removed channels back more
-    than it gives removed ranks: a short repair has to say which is better.
+    than it gives removed ranks: a short fine-tuning has to say which is better.
     """
-    space = replace(Space.whole(work.regimes), low_rank=False)
+    space = replace(Space.whole(work.configurations), low_rank=False)
     structure = best.structure
     return plan_for(
-        work.planner_for(goal), space, structure.regime, f"{label}-no-pairs", regions=bool(structure.floats)
+        work.planner_for(goal),
+        space,
+        structure.configuration,
+        f"{label}-no-pairs",
+        regions=bool(structure.floats),
     )
 
 
@@ -143,7 +147,7 @@ def _follow(work: Work, structure: Structure) -> Outcome:
     """A plan from a file, in place of one that is made."""
     planner = work.planner
     raw = planner.predict(structure)
-    whole = planner.plan_whole(structure.regime, "given-whole")
+    whole = planner.plan_whole(structure.configuration, "given-whole")
     trial = planner.measure(structure, raw * whole.factor, raw, "given")
     return work.fine_tuned(Joint.name, trial, ("The plan was given, not made.",))
 

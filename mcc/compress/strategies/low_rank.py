@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from mcc.compress.planning import Planner
 from mcc.compress.strategy_api import PlannedStrategy
-from mcc.compress.work import Work
+from mcc.compress.workspace import Work
 from mcc.ir.graph import calls
-from mcc.search.space import Regime, Space
+from mcc.search.space import Configuration, Space
 from mcc.search.tables import Tables
 
 
@@ -18,7 +18,7 @@ class LowRank(PlannedStrategy):
     name: ClassVar[str] = "low-rank"
     order: ClassVar[int] = 60
 
-    def space(self, regimes: tuple[Regime, ...]) -> Space:
+    def space(self, configurations: tuple[Configuration, ...]) -> Space:
         """Ranks."""
         return Space(low_rank=True)
 
@@ -30,7 +30,7 @@ class LowRank(PlannedStrategy):
 def low_rank_pays(planner: Planner) -> str:
     """For how many 1x1 convolutions a pair is faster than the layer, by the table."""
     setting = planner.setting
-    tables = Tables(setting, Regime(), widths=False, low_rank=True)
+    tables = Tables(setting, Configuration(), widths=False, low_rank=True)
     widths = {name: levels[0] for name, levels in tables.levels.items()}
     layers = faster = 0
     for node in calls(setting.graph):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mcc.compress.candidate import Structure
+from mcc.compress.build import Structure
 from mcc.compress.outcome import Outcome
 from mcc.compress.strategy_api import Strategy
-from mcc.compress.work import Work
+from mcc.compress.workspace import Work
 
 
 class Original(Strategy):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from mcc.compress.candidate import Structure
+from mcc.compress.build import Structure
 from mcc.compress.outcome import Outcome
+from mcc.compress.parallel_training import FineTuning
 from mcc.compress.strategy_api import Strategy
-from mcc.compress.work import Work
-from mcc.compress.workers import Repair
+from mcc.compress.workspace import Work
 
 
 class OriginalTrained(Strategy):
@@ -26,9 +26,9 @@ class OriginalTrained(Strategy):
             return work.finished(self.name, Structure(), work.original, notes=said)
         return work.finished(self.name, Structure(), work.trained(Structure(), self.name))
 
-    def ahead(self, work: Work) -> Sequence[Repair]:
+    def ahead(self, work: Work) -> Sequence[FineTuning]:
         """It needs no plan."""
-        return [Repair(Structure(), 1.0, self.name)]
+        return [FineTuning(Structure(), 1.0, self.name)]
 
 
 STRATEGY = OriginalTrained()

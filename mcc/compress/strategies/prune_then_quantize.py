@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from mcc.compress.candidate import Structure
+from mcc.compress.build import Structure
 from mcc.compress.outcome import Outcome
 from mcc.compress.plan_loop import SLACK, plan_for
 from mcc.compress.planning import Planner, Trial
 from mcc.compress.strategy_api import Strategy
-from mcc.compress.work import Work
-from mcc.search.space import Regime, Space
+from mcc.compress.workspace import Work
+from mcc.search.space import Configuration, Space
 
 TRIES = 3  # how often it is pruned
 CARE = 0.97  # of what quantising gained the last time is trusted after a miss: more pruning, less gain
@@ -27,21 +27,21 @@ class PruneThenQuantize(Strategy):
     def run(self, work: Work) -> Outcome:
         """Prune and quantise until the two together keep the budgets, then fine-tune."""
         planner = work.planner_for(work.goals[0])
-        trial, said = prune_then_quantise(planner, work.regimes, "sequence")
+        trial, said = prune_then_quantise(planner, work.configurations, "sequence")
         return work.fine_tuned(self.name, trial, said)
 
 
 def prune_then_quantise(
-    planner: Planner, regimes: Sequence[Regime], label: str
+    planner: Planner, configurations: Sequence[Configuration], label: str
 ) -> tuple[Trial, tuple[str, ...]]:
     """A pruned and quantised network under the planner's budget, and a sentence on how it was come to.
 
-    Quantising a pruned network gains less than quantising the original did. Whoever does one after the other
+    Quantising a pruned network gains less than quantising the original did. Who does one after the other
     sees that, and prunes again: for what it really gained, and then for a little less pruning if that was
     more than the budget asks for.
     """
-    regime = next((r for r in regimes if r.precision != "float"), Regime("int8"))
-    whole = planner.plan_whole(regime, f"{label}-int8")
+    configuration = next((r for r in configurations if r.precision != "float"), Configuration("int8"))
+    whole = planner.plan_whole(configuration, f"{label}-int8")
     gain, share = whole.speed.speedup, whole.size_bytes / max(1, planner.bench.baseline.stat().st_size)
     gains: list[float] = []
     found: list[Trial] = []
@@ -82,8 +82,8 @@ def _pruned(
         gain, size_share: speed-up and share of the size that quantising the pruned network will bring.
     """
     eased = replace(planner, budget=planner.budget.scaled(time=max(1.0, gain), size=1 / size_share))
-    pruned = plan_for(eased, Space(widths=True), Regime(), label)
-    structure = Structure(whole.structure.regime, pruned.structure.widths)
+    pruned = plan_for(eased, Space(widths=True), Configuration(), label)
+    structure = Structure(whole.structure.configuration, pruned.structure.widths)
     raw = planner.predict(structure)
     return pruned, planner.measure(structure, raw * whole.factor, raw, f"{label}-final")
 

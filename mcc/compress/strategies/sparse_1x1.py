@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from mcc.compress.planning import Planner
 from mcc.compress.strategy_api import PlannedStrategy
-from mcc.compress.work import Work
+from mcc.compress.workspace import Work
 from mcc.ir.notes import SparseNote
 from mcc.runtime.facts import TargetFacts
-from mcc.search.space import SPARSITIES, Regime, Space
+from mcc.search.space import SPARSITIES, Configuration, Space
 
 
 class Sparse1x1(PlannedStrategy):
@@ -18,10 +18,10 @@ class Sparse1x1(PlannedStrategy):
     name: ClassVar[str] = "sparse-1x1"
     order: ClassVar[int] = 50
 
-    def space(self, regimes: tuple[Regime, ...]) -> Space:
-        """The sparse regimes; where there is none, one share of zeros shows that they save nothing."""
-        useless = (Regime("float", SparseNote(1, SPARSITIES[1])),)
-        return Space(mixed=True, regimes=tuple(r for r in regimes if r.sparse) or useless)
+    def space(self, configurations: tuple[Configuration, ...]) -> Space:
+        """The sparse configurations; where there is none, one share of zeros shows that they save nothing."""
+        useless = (Configuration("float", SparseNote(1, SPARSITIES[1])),)
+        return Space(mixed=True, configurations=tuple(r for r in configurations if r.sparse) or useless)
 
     def notes(self, work: Work) -> tuple[str, ...]:
         """Why zeros save no time; nothing where they can."""

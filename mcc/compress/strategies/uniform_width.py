@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from math import ceil
 from typing import ClassVar
 
-from mcc.compress.candidate import Structure
+from mcc.compress.build import Structure
 from mcc.compress.outcome import Outcome
 from mcc.compress.plan_loop import ROUNDS
 from mcc.compress.planning import Planner, Trial
 from mcc.compress.strategy_api import Strategy
-from mcc.compress.work import Work
+from mcc.compress.workspace import Work
 from mcc.ir.graph import calls
-from mcc.search.space import Regime, level_step
+from mcc.search.space import Configuration, level_step
 from mcc.search.tables import Tables
 
 SHARES = tuple(step / 20 for step in range(19, 1, -1))  # of the width, from 0.95 to 0.1
@@ -30,7 +30,7 @@ class UniformWidth(Strategy):
 
     def run(self, work: Work) -> Outcome:
         """The widest that keeps the budgets, fine-tuned."""
-        trial = plan_evenly(work.planner_for(work.goals[0]), self.name)
+        trial = plan_uniform_width(work.planner_for(work.goals[0]), self.name)
         whole = {name: len(order) for name, order in work.planner.sensitivities.order.items()}
         shares = [width / whole[name] for name, width in trial.structure.widths.items()]
         least, most = min(shares, default=1.0), max(shares, default=1.0)
@@ -38,7 +38,7 @@ class UniformWidth(Strategy):
         return work.fine_tuned(self.name, trial, (said,) if shares else ())
 
 
-def narrowed_evenly(widths: Mapping[str, int], share: float, multiple: int) -> dict[str, int]:
+def narrowed_uniformly(widths: Mapping[str, int], share: float, multiple: int) -> dict[str, int]:
     """Each width at that share, rounded up to what the target likes; groups that keep all are left out."""
     found: dict[str, int] = {}
     for name, width in widths.items():
@@ -49,14 +49,14 @@ def narrowed_evenly(widths: Mapping[str, int], share: float, multiple: int) -> d
     return found
 
 
-def plan_evenly(planner: Planner, label: str) -> Trial:
+def plan_uniform_width(planner: Planner, label: str) -> Trial:
     """The widest even narrowing that keeps the budgets when measured, or the nearest one.
 
     Predicted sums say where to begin; each measurement corrects them, as it does for a plan.
     """
     setting = planner.setting
-    tables = Tables(setting, Regime(), widths=True, low_rank=False)
-    whole = planner.plan_whole(Regime(), f"{label}-whole")
+    tables = Tables(setting, Configuration(), widths=True, low_rank=False)
+    whole = planner.plan_whole(Configuration(), f"{label}-whole")
     best = whole
     if whole.keeps_all:
         return whole
@@ -64,7 +64,7 @@ def plan_evenly(planner: Planner, label: str) -> Trial:
     nodes = [node for node in calls(setting.graph) if node.name in tables.kernels]
     factor, tried = whole.factor, 0
     for share in SHARES:
-        structure = Structure(widths=narrowed_evenly(widths, share, setting.multiple))
+        structure = Structure(widths=narrowed_uniformly(widths, share, setting.multiple))
         at = {**widths, **structure.widths}
         chosen = [tables.options(node, at)[0] for node in nodes]
         raw = setting.model.overhead("float").latency_us + sum(option.latency_us for option in chosen)

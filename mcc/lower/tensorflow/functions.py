@@ -259,7 +259,7 @@ def _reductions(tf: Any) -> dict[str, Function]:
 
 
 def refuse_quantised(name: str, where: str) -> None:
-    """This route is float only: TensorFlow would choose scales anew. Raises UnsupportedError."""
+    """This route is float only: TensorFlow would choose scales again. Raises UnsupportedError."""
     if name == "fake_quantize":
         raise UnsupportedError(
             "TensorFlow's converter would not keep the trained scales",

@@ -1,6 +1,6 @@
 """Fake quantisations of the canonical form as TensorFlow has them, for its converter to make integers of.
 
-TensorFlow states a grid by the real numbers at its ends and computes the scale anew, in float32: trained
+TensorFlow states a grid by the real numbers at its ends and computes the scale again, in float32: trained
 scales come out the same to a few units in their last place, not to the bit. Good for an oracle; files for
 apps are written by `mcc.lower.tflite`.
 """

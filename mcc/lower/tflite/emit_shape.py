@@ -213,7 +213,7 @@ def reshape(low: Lowering, node: fx.Node) -> None:
 
 @emits("transpose")
 def transpose(low: Lowering, node: fx.Node) -> None:
-    """No operator: the same bytes, read as other axes. Whoever needs another order transposes."""
+    """No operator: the same bytes, read as other axes. Who needs another order transposes."""
     x = _unflattened(low, node)
     perm = tuple(int(axis) for axis in attributes(node)["perm"])
     layout = transposed(x.layout, perm)

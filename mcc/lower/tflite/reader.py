@@ -125,7 +125,7 @@ def read_tflite(source: Path | str | bytes) -> TfliteModel:
     except Exception as error:  # what the generated reader raises on wrong offsets has no common class
         reason = f"{type(error).__name__}: {error}"
         raise DataError(
-            f"the TFLite file is damaged ({reason})", where=where, hint="write it anew"
+            f"the TFLite file is damaged ({reason})", where=where, hint="write it again"
         ) from error
 
 

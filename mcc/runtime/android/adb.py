@@ -25,14 +25,14 @@ _END = "mcc-status="  # printed after a command, so that one that did not come t
 _STATES = {
     "unauthorized": (
         "has not allowed this computer to use it",
-        "unlock the phone and tap Allow; if it does not ask, plug it in anew",
+        "unlock the phone and tap Allow; if it does not ask, plug it in again",
     ),
     "authorizing": ("is still being asked whether it allows this computer", "unlock the phone and tap Allow"),
-    "offline": ("is offline", "plug it in anew, or run `adb reconnect offline`"),
+    "offline": ("is offline", "plug it in again, or run `adb reconnect offline`"),
     "connecting": ("is still connecting", "try again in a moment"),
     "no permissions": (
         "may not be opened by this user",
-        "Debian and Ubuntu: apt-get install android-sdk-platform-tools-common, then plug it in anew",
+        "Debian and Ubuntu: apt-get install android-sdk-platform-tools-common, then plug it in again",
     ),
 }
 

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Self
 
 from mcc.errors import TargetError
 from mcc.runtime.android import adb
-from mcc.runtime.android.away import Away
 from mcc.runtime.android.facts import PhoneFacts
+from mcc.runtime.android.offline_phone import OfflinePhone
 from mcc.runtime.android.phone import Phone, phone
 from mcc.runtime.android.runner import Conditions, PhoneRunner
 from mcc.runtime.samples import LatencySamples
@@ -35,7 +35,7 @@ class AndroidTarget(Target):
         super().__init__(None)
         self.option = option
         self._journal: dict[str, Conditions] = {}
-        self._away: Away | None = None
+        self._offline: OfflinePhone | None = None
 
     @abstractmethod
     def programs(self) -> tuple[str, Sequence[Path]]:
@@ -53,10 +53,10 @@ class AndroidTarget(Target):
     def programs_available(self) -> Availability:
         """Whether the files for the phone are here, or how to get them; nothing is built to find out."""
 
-    def far(self, away: Away) -> Self:
+    def far(self, away: OfflinePhone) -> Self:
         """This target with something that stands for a phone that is not attached."""
         copy = type(self)()
-        copy._away = away
+        copy._offline = away
         return copy
 
     def phone(self) -> Phone:
@@ -65,7 +65,7 @@ class AndroidTarget(Target):
 
     def available(self) -> Availability:
         """Whether adb, the phone's programs and the phone itself are here."""
-        if self._away is not None:
+        if self._offline is not None:
             return Availability(True)
         if adb.find_adb() is None:
             return Availability(False, "adb is not installed", adb.GET_ADB)
@@ -86,7 +86,7 @@ class AndroidTarget(Target):
 
     def start_runner(self) -> Runner:
         """A runner on the phone."""
-        return self.runner() if self._away is None else self._away.start_runner()
+        return self.runner() if self._offline is None else self._offline.start_runner()
 
     def runner(self, *words: str) -> PhoneRunner:
         """A runner on the phone; `words` are options that each of its runs is given."""
@@ -99,7 +99,7 @@ class AndroidTarget(Target):
     @contextmanager
     def measuring(self) -> Generator[None]:
         """The phone's own queue: what happens on this machine does not disturb it."""
-        with self.phone().queue() if self._away is None else nullcontext():
+        with self.phone().queue() if self._offline is None else nullcontext():
             yield
 
     def time(
@@ -112,8 +112,8 @@ class AndroidTarget(Target):
         files_per_runner: int = 1,
     ) -> list[LatencySamples]:
         """See `Target.time`."""
-        if self._away is not None:
-            return self._away.time([self.checked(file, threads) for file in files], threads)
+        if self._offline is not None:
+            return self._offline.time([self.checked(file, threads) for file in files], threads)
         return super().time(
             files, threads=threads, budget_s=budget_s, precision=precision, files_per_runner=files_per_runner
         )
@@ -130,7 +130,7 @@ class AndroidTarget(Target):
         Energy is measured now, where the phone's battery tells; None elsewhere.
         """
         energy = None
-        if self._away is None and self.phone().tells_power():
+        if self._offline is None and self.phone().tells_power():
             runner = self.runner()
             try:
                 energy = runner.energy(str(Path(file).resolve()), threads)
@@ -147,7 +147,7 @@ class AndroidTarget(Target):
 
     def phone_facts(self) -> PhoneFacts:
         """What kind of phone it is. Raises TargetError where none is attached, or none that can be used."""
-        return self.phone().facts if self._away is None else self._away.facts
+        return self.phone().facts if self._offline is None else self._offline.facts
 
     def fingerprint(self, threads: int = 1) -> Fingerprint:
         """What a measurement belongs to: a kind of phone, not a single one, so that tables can be shared."""

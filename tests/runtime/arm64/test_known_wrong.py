@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from mcc.cli import main
-from mcc.compress.candidate import Structure
+from mcc.compress.build import Structure
 from mcc.compress.outcome import Outcome
-from mcc.compress.summary import check_file
+from mcc.compress.report_builder import check_file
 from mcc.data import load_data, load_task
 from mcc.errors import TargetError, VerificationError
 from mcc.ir.graph import Graph, inputs, outputs, run

@@ -65,7 +65,7 @@ def plugging(folder: Path, environment: pytest.MonkeyPatch, port: int) -> Genera
     for server in servers:
         used_phone(
             server.serial
-        ).leave()  # now, and not when Python ends, which would start an adb server anew
+        ).leave()  # now, and not when Python ends, which would start an adb server again
         server.close()
         adb("disconnect", server.serial)
 

@@ -1,0 +1,230 @@
+"""Which kernels to measure for a model at hand, so that a plan over its widths finds their costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cost_models.lookup import LookupCostModel
+from mcc.analysis.channel_groups import ChannelAnalysis, analyse_channels
+from mcc.analysis.sparse_cluster import find_sparse_cluster
+from mcc.calibrate.measure import MeasureReport, Progress, measure, measure_again, measure_overhead, silent
+from mcc.calibrate.network_correction import anchor
+from mcc.calibrate.store import Store
+from mcc.cost_api import Kernel, Precision, graph_kernels
+from mcc.ir.channels import channel_axis
+from mcc.ir.graph import Graph, calls, inputs, operand
+from mcc.ir.notes import SparseNote, shape_of
+from mcc.quant.placement import place
+from mcc.runtime.target import Target
+
+AGAIN_S = 60.0  # at most, for what may have been disturbed
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a plan may choose from, as far as it decides which kernels are measured.
+
+    Attributes:
+        ratios: widths at which the whole network is measured.
+        mixed: networks in which each channel group has a width of its own, drawn from `mixed_ratios`.
+        multiple: of which widths are multiples, where a group is wide enough; half of it below.
+        precisions: in which the network is measured.
+        sparsities: of 1x1 convolutions, where the target can gain from them.
+    """
+
+    ratios: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
+    mixed: int = 4
+    mixed_ratios: tuple[float, ...] = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
+    multiple: int = 8
+    precisions: tuple[Precision, ...] = ("float", "int8")
+    sparsities: tuple[float, ...] = (0.7, 0.8, 0.9)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What a calibration did; see `MeasureReport`.
+
+    Attributes:
+        path: of the table.
+        stale: rows of the same target that belong to another version or device, by fingerprint.
+    """
+
+    measured: int
+    known: int
+    left: int
+    failed: tuple[tuple[str, str], ...]
+    seconds: float
+    path: Path
+    stale: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            **dataclasses.asdict(self),
+            "path": str(self.path),
+            "failed": [list(pair) for pair in self.failed],
+            "stale": dict(self.stale),
+        }
+
+
+def calibrate(
+    graph: Graph,
+    target: Target,
+    store: Store,
+    *,
+    threads: int = 1,
+    budget_s: float = 300.0,
+    choices: Choices | None = None,
+    progress: Progress = silent,
+) -> CalibrationReport:
+    """Measure what a plan for this network on this target will ask for, as far as the table lacks it.
+
+    Args:
+        graph: in deployment form, float.
+        budget_s: for all; the network as it is comes first, then narrower ones.
+
+    Raises:
+        TargetError: the target cannot be used here.
+        DataError: the table cannot be written.
+    """
+    choices = choices or choices_for(target)
+    begin = time.monotonic()
+    for precision in choices.precisions:
+        measure_overhead(shape_of(inputs(graph)[0]), precision, target, store, threads=threads)
+    left_s = max(
+        budget_s / 2, budget_s - (time.monotonic() - begin)
+    )  # waiting for the machine is not our work
+    kernels = kernels_for(graph, target, choices)
+    report = measure(kernels, target, store, threads=threads, budget_s=left_s, progress=progress)
+    if report.left == 0 and not target.unit.exact:  # counted kernels are exact, and so is their sum
+        model = LookupCostModel.from_store(store, target.fingerprint(threads).key())
+        asked = set(kernels)
+        suspects = [kernel for kernel in model.suspects() if kernel in asked]
+        rest_s = left_s - report.seconds
+        if report.measured and suspects and rest_s > 0:
+            measure_again(suspects, target, store, threads=threads, budget_s=min(AGAIN_S, rest_s))
+        uniform = _assignments(graph, choices)[: len(choices.ratios)]
+        anchor(graph, target, store, widths=uniform, precisions=choices.precisions, threads=threads)
+    return _reported(report, target, store, threads)
+
+
+def choices_for(target: Target, seed: int = 0) -> Choices:
+    """Fewer widths where each of them is measured in many forms, one kernel after the other."""
+    if target.facts().sparse_1x1:
+        return Choices(ratios=(1.0, 0.5, 0.25), mixed=2, seed=seed)
+    return Choices(seed=seed)
+
+
+def _reported(report: MeasureReport, target: Target, store: Store, threads: int) -> CalibrationReport:
+    return CalibrationReport(
+        **dataclasses.asdict(report), path=store.path, stale=store.others(target.fingerprint(threads).key())
+    )
+
+
+def kernels_for(graph: Graph, target: Target, choices: Choices) -> list[Kernel]:
+    """The kernels of a network at several widths, in all forms that the target can gain from.
+
+    Networks of one width come one after the other, the unpruned one first: kernels that run together are
+    measured together.
+
+    Args:
+        graph: in deployment form, float.
+    """
+    dense, sparse = _forms(graph, target, choices)
+    found: list[Kernel] = []
+    for number, widths in enumerate(_variants(graph, choices)):
+        # All sparsities of the unpruned network; after that they take turns.
+        thin = sparse if number == 0 else sparse[number % len(sparse) :][:1] if sparse else []
+        for kernels in (*dense, *thin):
+            found += [
+                kernel.resized(read=widths[name][0], made=widths[name][1]) for name, kernel in kernels.items()
+            ]
+    return list(dict.fromkeys(found))
+
+
+_Form = dict[str, Kernel]
+
+
+def _forms(graph: Graph, target: Target, choices: Choices) -> tuple[list[_Form], list[_Form]]:
+    """Kernels by node name, for each precision; and inside a sparse cluster, for each sparsity."""
+    forms, thinned = list[_Form](), list[_Form]()
+    for precision in choices.precisions:
+        integer = [node.name for node in place(graph, precision).precision] if precision != "float" else []
+        kernels = graph_kernels(graph, integer)
+        if precision == "int7":
+            kernels = {
+                name: dataclasses.replace(k, precision="int7") if k.precision == "int8" else k
+                for name, k in kernels.items()
+            }
+        forms.append(kernels)
+    cluster = find_sparse_cluster(graph)
+    if target.facts().sparse_1x1 and cluster.nodes:
+        for sparsity in choices.sparsities:
+            thin = SparseNote(target.facts().sparse_block, sparsity)
+            kernels = graph_kernels(graph, cluster=cluster.nodes)
+            thinned.append(
+                {
+                    name: dataclasses.replace(k, sparse=thin) if name in cluster.pointwise else k
+                    for name, k in kernels.items()
+                }
+            )
+    return forms, thinned
+
+
+def _assignments(graph: Graph, choices: Choices) -> list[dict[str, int]]:
+    """Channels left in each group: for each uniform width, then for networks of mixed widths."""
+    groups = {group.name: group.width for group in analyse_channels(graph).prunable()}
+    generator = random.Random(choices.seed)
+    ratios = [dict.fromkeys(groups, ratio) for ratio in choices.ratios]
+    for _ in range(choices.mixed):
+        ratios.append({name: generator.choice(choices.mixed_ratios) for name in groups})
+    return [
+        {name: rounded(groups[name], ratio, choices.multiple) for name, ratio in each.items()}
+        for each in ratios
+    ]
+
+
+def _variants(graph: Graph, choices: Choices) -> list[dict[str, tuple[int, int]]]:
+    """Channels read and made by each operator, for each width of the network that is measured."""
+    analysis = analyse_channels(graph)
+    return [
+        {
+            node.name: (
+                _width(analysis, operand(node, 0).name, shape_of(operand(node, 0)), widths),
+                _width(analysis, node.name, shape_of(node), widths),
+            )
+            for node in calls(graph)
+            if operand(node, 0).name in analysis.labels
+        }
+        for widths in _assignments(graph, choices)
+    ]
+
+
+def rounded(width: int, ratio: float, multiple: int) -> int:
+    """A share of a width, rounded up to a multiple (to half of it where the group is narrow)."""
+    step = multiple if width >= 4 * multiple else max(1, multiple // 2)
+    return min(width, -(-max(1, round(width * ratio)) // step) * step)
+
+
+def _width(analysis: ChannelAnalysis, name: str, shape: tuple[int, ...], widths: Mapping[str, int]) -> int:
+    """Channels of a value when each group has the given width."""
+    axis = channel_axis(shape)
+    labels = analysis.labels[name]
+    vector = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)[:, 0]
+    if vector.size != shape[axis]:
+        return shape[axis]
+    total, rest = 0.0, int(vector.size)
+    for group in analysis.prunable():
+        count = int(np.isin(vector, group.classes).sum())
+        rest -= count
+        total += count / group.width * widths[group.name]
+    return rest + round(total)

@@ -1,0 +1,235 @@
+"""Measuring kernels by the runtime's own profile: many in one micro-network, each in its branch.
+
+Profiles are not the truth yet. XNNPACK cuts each operator's time down to whole microseconds; onnxruntime's
+contains some microseconds of profiling (see `excess`). The file is therefore timed as a whole, too, without
+profiling, and the difference is given back to its operators by weight (equal for XNNPACK, the usual excess of
+an operator of that kind for onnxruntime):
+
+    latency = profiled + weight * (whole - bare inference - sum of the profile) / sum of weights
+
+No more than 2 us are given back to an operator so. The rest of a larger difference slows all of them alike,
+and widens their spread: a short operator beside long ones would be said to take what belongs to these.
+
+All of this is of inferences that nothing disturbed. A latency is a median, though, and on a machine that
+others use, too, the two differ: all rows of a file are raised by what the median of the whole lies above its
+10th percentile, in the calmest of its sessions. How far the 90th lies above the 10th is kept with the table:
+so much the latency of any network may differ from what the sum of its kernels says.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+from mcc.calibrate.files import write_graph
+from mcc.calibrate.micro import MicroNetwork, micro_network, takes_sink
+from mcc.calibrate.profiler_overhead import kind_of
+from mcc.cost_api import Kernel, Measurement
+from mcc.errors import TargetError
+from mcc.runtime.target import OpTime, Target
+
+log = logging.getLogger(__name__)
+
+REPEATS = 3  # profiles of a file, each in a fresh process
+MOST_REPEATS = 6  # while the fastest of them...
+UNDISTURBED = 0.03  # ...differ by more than this share: something else had the machine
+PROFILE_S = 0.15  # of inferences in one profile
+FEWEST_RUNS, MOST_RUNS = 10, 300
+WHOLE_S = 1.0  # budget of timing a file as a whole
+ATTEMPTS = 3  # at that, while...
+TENTHS = 2 * 1.2816  # standard deviations from the 10th to the 90th percentile of a normal variable
+MOST_MISSING_US = 2.0  # ...more is missing for each operator than rounding down and calling it take
+LEAST_US = 0.02  # what is shorter than that cannot be told from nothing
+SINK_KIND = "Mean"  # XNNPACK's names of it begin so
+MOST_KERNELS = 64  # in a file: about as many layers as a network has
+MOST_MACS = 150_000_000  # in a file: some milliseconds
+_PRODUCER = re.compile(r"kernel(\d+)_\d+_")
+_KERNEL = re.compile(r"kernel(\d+)(?!\d)")
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a profile says about the kernels of a micro-network: their own operators."""
+
+    operators: tuple[tuple[OpTime, ...], ...]
+    fused_us: tuple[
+        float, ...
+    ]  # what a kernel without operator of its own adds to that which it is fused into
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What was measured in one file.
+
+    Attributes:
+        rows: one for each kernel.
+        spread: standard deviation of the logarithm of the file's latency, in its calmest session.
+    """
+
+    rows: tuple[Measurement, ...]
+    spread: float
+
+
+def measure_profiled(
+    kernels: Sequence[Kernel],
+    target: Target,
+    folder: Path,
+    *,
+    threads: int,
+    bare_us: float,
+    excess: Mapping[str, float] | None = None,
+) -> Profiled:
+    """Measure kernels of one precision, all in one file.
+
+    Args:
+        folder: for the file.
+        bare_us: latency of an inference of a file without kernels.
+        excess: microseconds that the profile usually adds to an operator, by kind of kernel (see `excess`);
+            the same for all if None.
+
+    Raises:
+        UnsupportedError: a kernel that cannot be built in that precision, named.
+        TargetError: the runtime failed, or its profile cannot be matched with the kernels.
+    """
+    network = micro_network(kernels, blocked=target.facts().blocked_layout)
+    file = write_graph(network.graph, target, folder / "micro")
+    runs = _runs(kernels)
+    repeats = 1 if target.unit.exact else REPEATS
+    profiles = undisturbed_profiles(lambda: target.profile(file, threads=threads, runs=runs), repeats)
+    shares = [_assign(network, ops, target) for ops in profiles]
+    profiled = median(_total_us(ops) for ops in profiles)
+    weight = sum(_weight(op, excess) for op in profiles[0])
+    missing, least_disturbed = math.inf, None
+    for _ in range(ATTEMPTS):
+        (whole,) = target.time([file], threads=threads, budget_s=WHOLE_S)
+        least_disturbed = min(least_disturbed or whole, whole, key=lambda samples: samples.median_us)
+        # What the profile holds is undisturbed, so the whole must be: the tenth percentile, not the median.
+        missing = min(missing, (whole.p10_us - bare_us - profiled) / weight)
+        if missing < MOST_MISSING_US:
+            break
+    assert least_disturbed is not None
+    typical = least_disturbed.median_us / least_disturbed.p10_us
+    # What is more than rounding and calling take is no operator's own: the whole ran slower, all of it alike.
+    slower = max(0.0, missing - MOST_MISSING_US) * weight / profiled if profiled > 0 else 0.0
+    missing = min(missing, MOST_MISSING_US)
+    log.debug("%d operators, %.2f us beside the profile for each unit of weight", len(profiles[0]), missing)
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    measured: list[Measurement] = []
+    for index, kernel in enumerate(kernels):
+        us: list[float] = []
+        for share in shares:
+            own = sum(op.us + missing * _weight(op, excess) for op in share.operators[index])
+            us.append(max(LEAST_US, own + share.fused_us[index]))
+        middle, most = (value * (1.0 + slower) * typical for value in (median(us), max(us)))
+        least = min(us) * typical
+        measured.append(
+            Measurement(kernel, middle, least, most, runs * repeats, date, least_disturbed.load.others_cores)
+        )
+    return Profiled(tuple(measured), math.log(least_disturbed.p90_us / least_disturbed.p10_us) / TENTHS)
+
+
+def undisturbed_profiles(profile: Callable[[], list[OpTime]], wanted: int) -> list[list[OpTime]]:
+    """As many profiles as wanted, taken again until the fastest agree, or as often as is reasonable.
+
+    On a busy machine a whole profile can be slow; what disturbs only ever adds.
+    """
+    taken: list[list[OpTime]] = []
+    while True:
+        taken.append(profile())
+        fastest = sorted(taken, key=_total_us)[:wanted]
+        undisturbed = _total_us(fastest[-1]) <= (1 + UNDISTURBED) * _total_us(fastest[0])
+        if len(taken) >= wanted and (undisturbed or len(taken) >= MOST_REPEATS):
+            return fastest
+
+
+def _total_us(ops: Sequence[OpTime]) -> float:
+    return sum(op.us for op in ops)
+
+
+def _weight(op: OpTime, excess: Mapping[str, float] | None) -> float:
+    return 1.0 if excess is None else excess[kind_of(op.kind)]
+
+
+def _runs(kernels: Sequence[Kernel]) -> int:
+    """Inferences in a profile, from a rough guess of their length (30 GMAC/s and 10 GB/s)."""
+    guess_s = sum(kernel.macs / 30e9 + kernel.bytes_moved / 10e9 for kernel in kernels)
+    return int(min(MOST_RUNS, max(FEWEST_RUNS, PROFILE_S / max(guess_s, 1e-6))))
+
+
+def _assign(network: MicroNetwork, ops: Sequence[OpTime], target: Target) -> Shares:
+    return by_name(network, ops) if target.facts().named_profile else by_order(network, ops)
+
+
+def by_order(network: MicroNetwork, ops: Sequence[OpTime]) -> Shares:
+    """Shares from the order of operators: producers, the kernel's own, and the sink, branch after branch.
+
+    Branches without a sink come last; each of them ends where the producers of the next begin. Raises
+    TargetError when the kinds of operators do not fall into such branches.
+    """
+    sunk = sum(map(takes_sink, network.kernels))
+    sinks = [index for index, op in enumerate(ops) if op.kind.startswith(SINK_KIND)][:sunk]
+    if len(sinks) != sunk or not all(map(takes_sink, network.kernels[:sunk])):
+        raise TargetError(f"{sunk} branches with sinks, but {len(sinks)} sinks in the profile")
+    found, begin = list[tuple[OpTime, ...]](), 0
+    for number, producers in enumerate(network.producers):
+        first = begin + producers
+        if number < sunk:
+            end, after = sinks[number], sinks[number] + 1
+        else:
+            later = (index for index in range(first, len(ops)) if ops[index].kind == ops[0].kind)
+            end = after = next(later, len(ops))
+        if end <= first or {op.kind for op in ops[begin:first]} != {ops[0].kind}:
+            raise TargetError("the operators of a branch are not those that were written")
+        found.append(tuple(ops[first:end]))
+        begin = after
+    if begin != len(ops):
+        raise TargetError(f"{len(ops) - begin} operators more than were written")
+    return Shares(tuple(found), (0.0,) * len(found))
+
+
+def by_name(network: MicroNetwork, ops: Sequence[OpTime]) -> Shares:
+    """Shares from the names of operators; a kernel without one was fused into its producer.
+
+    The cost of a fused one is that of the producer it was fused into, less that of the other producer. The
+    fused operator has the name of either: where it is the kernel's, its producer is missing. Raises
+    TargetError where there is no other producer.
+    """
+    own: dict[int, list[OpTime]] = {}
+    before: dict[int, list[float]] = {}
+    for op in ops:
+        if found := _PRODUCER.match(op.name):
+            before.setdefault(int(found[1]), []).append(op.us)
+        elif found := _KERNEL.match(op.name):
+            own.setdefault(int(found[1]), []).append(op)
+    fused: list[float] = []
+    for index, kernel in enumerate(network.kernels):
+        producers = before.get(index, [])
+        if index in own and network.twinned[index] and len(producers) == 1:
+            producers = [producers[0], sum(op.us for op in own.pop(index))]
+        if index not in own and len(producers) < 2:
+            raise TargetError("its operator is not in the profile", where=str(kernel))
+        fused.append(0.0 if index in own else max(producers) - min(producers))
+    return Shares(tuple(tuple(own.get(index, ())) for index in range(len(fused))), tuple(fused))
+
+
+def files_of(kernels: Sequence[Kernel]) -> list[list[Kernel]]:
+    """Kernels in files: of one precision, few enough for a short inference, in the order given.
+
+    Kernels given one after the other (the layers of one network, say) then share a file, and caches are as
+    full as in that network. Within a file those without a sink come last.
+    """
+    files: list[list[Kernel]] = []
+    latest: dict[str, list[Kernel]] = {}
+    for kernel in kernels:
+        file = latest.get(kernel.precision)
+        if file is None or len(file) >= MOST_KERNELS or sum(k.macs for k in file) + kernel.macs > MOST_MACS:
+            file = latest[kernel.precision] = []
+            files.append(file)
+        file.append(kernel)
+    return [sorted(file, key=lambda kernel: not takes_sink(kernel)) for file in files]

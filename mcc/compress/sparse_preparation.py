@@ -1,0 +1,91 @@
+"""Networks that the sparse path does not take as they are: what brings them there, and what it costs.
+
+Passes that change no number become a part of sparse plans. Those that change the function a little are the
+user's to decide: the report names them, with the metric that the network has behind them, untrained.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mcc.analysis.sparse_cluster import find_sparse_cluster
+from mcc.compress.job import Job
+from mcc.ir.graph import Graph, run
+from mcc.pass_api import PassContext
+from mcc.pipeline import Pipeline, RunOptions, deployment_form
+from mcc.report.formatting import value_words
+from mcc.report.sparse_path import EXACT, SparsePath, sparse_path
+from mcc.runtime.facts import TargetFacts
+
+JUDGED_IMAGES = 500  # of the validation split, on which a remedy that changes the function is judged
+BATCH = 50
+OPENING = ("fold-pad", *EXACT)  # passes that change no number and may open the sparse path
+
+
+def exact_passes(graph: Graph, facts: TargetFacts) -> str:
+    """The pipeline of exact passes that brings a network into the target's sparse path.
+
+    Args:
+        graph: as captured, batch norms live: the passes run before the fine-tuning.
+
+    Returns:
+        Empty where the target has no sparse path, the network is in it already, or these passes do not
+        suffice.
+    """
+    if not facts.sparse_1x1:
+        return ""
+    used: list[str] = []
+    for name in OPENING:
+        if find_sparse_cluster(deployment_form(graph)).reason is None:
+            break
+        result = Pipeline.parse(name).run(graph, PassContext(), RunOptions(verify=False))
+        if result.reports[0].changed:
+            graph, used = result.graph, [*used, name]
+    return ",".join(used) if find_sparse_cluster(deployment_form(graph)).reason is None else ""
+
+
+def sparse_words(job: Job, passes: str) -> tuple[str, ...]:
+    """What the report says of a network that the target's sparse path does not take as it is.
+
+    Args:
+        passes: that sparse plans begin with, from `exact_passes`.
+    """
+    facts = job.target.facts()
+    if not facts.sparse_1x1:
+        return ()
+    deployed = deployment_form(job.graph)
+    found = sparse_path(deployed, facts)
+    if found.eligible:
+        return ()
+    if passes:
+        return (
+            f"Sparse plans begin with the passes '{passes}', which change no number: without them the sparse "
+            f"path stays off ({found.why_not}).",
+        )
+    words = tuple(f"{s[0].upper()}{s[1:]}." for s in found.sentences())
+    return words if found.pipeline is None or found.exact else (*words, _judged(job, deployed, found))
+
+
+def _judged(job: Job, deployed: Graph, found: SparsePath) -> str:
+    """The metric with the function changed, before any training, beside what it was."""
+    assert found.pipeline is not None
+    changed = Pipeline.parse(found.pipeline).run(deployed, PassContext(), RunOptions(verify=False)).graph
+    stage = "judge passes towards the sparse path"
+    job.progress(stage, 0, 2)
+    now, then = _metric(job, deployed), _metric(job, changed)
+    job.progress(stage, 2, 2)
+    images, metric = min(JUDGED_IMAGES, len(job.data.validation)), job.task.metric
+    return (
+        f"Untrained, these passes take the {metric.name} on {images:,} validation images from "
+        f"{value_words(metric, now)} to {value_words(metric, then)}."
+    )
+
+
+def _metric(job: Job, graph: Graph) -> float:
+    """The task's metric of a graph in torch."""
+    parts: list[np.ndarray] = []
+    for batch in job.data.batches("validation", BATCH, augment=False, limit=JUDGED_IMAGES):
+        made = [value.detach().numpy() for value in run(graph, torch.from_numpy(batch.inputs))]
+        parts.append(job.task.measure(made, batch.targets))
+    return job.task.figure(np.concatenate(parts))
