@@ -1,10 +1,10 @@
 """The joint decision as an integer program has it: what each combination of widths and forms costs.
 
-A layer's cost depends on the channels it reads and makes, and these on the widths of one or more groups (see
-`mcc.search.kernel_family`). The tables hold latency and file size for every combination, so that the solver
-needs no formula; `mcc.search.tables` builds them. Whether a region runs on integers is one more variable with
-two values, and one more side of the tables of its layers; a conversion between two regions, and the loss of two
-groups together beyond the sum of both, are tables without a layer.
+A layer's cost depends on the channels it reads and makes, and these on the widths of one or more groups
+(see `mcc.search.kernel_family`). The tables hold latency and file size for every combination, so that the
+solver needs no formula; `mcc.search.tables` builds them. Whether a region runs on integers is one more
+variable with two values, and one more side of the tables of its layers; a conversion between two regions,
+and the loss of two groups together beyond the sum of both, are tables without a layer.
 """
 
 from __future__ import annotations

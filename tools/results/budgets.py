@@ -4,8 +4,9 @@
 
 Each run compresses without fine-tuning (`--epochs 0`) under one budget; `mcc bench` then measures the
 delivered file in turns with the original, in processes of its own. Of the images only some are used:
-accuracy is not the point here, and most of a run would be spent on it; of the strategies only the joint plan, and the network
-narrowed evenly, which a plan must not fall behind. Resumable; writes docs/results/budgets.md.
+accuracy is not the point here, and most of a run would be spent on it; of the strategies only the joint
+plan, and the network narrowed evenly, which a plan must not fall behind. Resumable; writes
+docs/results/budgets.md.
 """
 
 from __future__ import annotations
