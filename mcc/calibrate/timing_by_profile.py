@@ -12,7 +12,7 @@ and widens their spread: a short operator beside long ones would be said to take
 
 All of this is of inferences that nothing disturbed. A latency is a median, though, and on a machine that
 others use, too, the two differ: all rows of a file are raised by what the median of the whole lies above its
-10th percentile, in the calmest of its sessions. How far the 90th lies above the 10th is kept with the table:
+10th percentile, in the quietest of its sessions. How far the 90th lies above the 10th is kept with the table:
 so much the latency of any network may differ from what the sum of its kernels says.
 """
 
@@ -30,6 +30,8 @@ from statistics import median
 from mcc.calibrate.files import write_graph
 from mcc.calibrate.micro import MicroNetwork, micro_network, takes_sink
 from mcc.calibrate.profiler_overhead import kind_of
+from mcc.calibrate.undisturbed import SESSIONS, undisturbed
+from mcc.calibrate.undisturbed import SESSIONS, undisturbed
 from mcc.cost_api import Kernel, Measurement
 from mcc.errors import TargetError
 from mcc.runtime.target import OpTime, Target
@@ -38,13 +40,12 @@ log = logging.getLogger(__name__)
 
 REPEATS = 3  # profiles of a file, each in a fresh process
 MOST_REPEATS = 6  # while the fastest of them...
-UNDISTURBED = 0.03  # ...differ by more than this share: something else had the machine
+AGREE = 0.03  # ...differ by more than this share: something else had the machine
 PROFILE_S = 0.15  # of inferences in one profile
 FEWEST_RUNS, MOST_RUNS = 10, 300
 WHOLE_S = 1.0  # budget of timing a file as a whole
-ATTEMPTS = 3  # at that, while...
 TENTHS = 2 * 1.2816  # standard deviations from the 10th to the 90th percentile of a normal variable
-MOST_MISSING_US = 2.0  # ...more is missing for each operator than rounding down and calling it take
+MOST_MISSING_US = 2.0  # more is missing for each operator than rounding down and calling it take
 LEAST_US = 0.02  # what is shorter than that cannot be told from nothing
 SINK_KIND = "Mean"  # XNNPACK's names of it begin so
 MOST_KERNELS = 64  # in a file: about as many layers as a network has
@@ -69,7 +70,7 @@ class Profiled:
 
     Attributes:
         rows: one for each kernel.
-        spread: standard deviation of the logarithm of the file's latency, in its calmest session.
+        spread: standard deviation of the logarithm of the file's latency, in its quietest session.
     """
 
     rows: tuple[Measurement, ...]
@@ -106,12 +107,12 @@ def measure_profiled(
     profiled = median(_total_us(ops) for ops in profiles)
     weight = sum(_weight(op, excess) for op in profiles[0])
     missing, least_disturbed = math.inf, None
-    for _ in range(ATTEMPTS):
+    for _ in range(1 if target.unit.exact else SESSIONS):
         (whole,) = target.time([file], threads=threads, budget_s=WHOLE_S)
         least_disturbed = min(least_disturbed or whole, whole, key=lambda samples: samples.median_us)
-        # What the profile holds is undisturbed, so the whole must be: the tenth percentile, not the median.
+        # The profile is of undisturbed inferences, so the whole must be: the tenth percentile, not the median.
         missing = min(missing, (whole.p10_us - bare_us - profiled) / weight)
-        if missing < MOST_MISSING_US:
+        if missing < MOST_MISSING_US and undisturbed(least_disturbed):
             break
     assert least_disturbed is not None
     typical = least_disturbed.median_us / least_disturbed.p10_us
@@ -143,8 +144,8 @@ def undisturbed_profiles(profile: Callable[[], list[OpTime]], wanted: int) -> li
     while True:
         taken.append(profile())
         fastest = sorted(taken, key=_total_us)[:wanted]
-        undisturbed = _total_us(fastest[-1]) <= (1 + UNDISTURBED) * _total_us(fastest[0])
-        if len(taken) >= wanted and (undisturbed or len(taken) >= MOST_REPEATS):
+        agree = _total_us(fastest[-1]) <= (1 + AGREE) * _total_us(fastest[0])
+        if len(taken) >= wanted and (agree or len(taken) >= MOST_REPEATS):
             return fastest
 
 

@@ -12,13 +12,13 @@ import pytest
 
 from mcc.calibrate.micro import micro_network
 from mcc.calibrate.timing_by_profile import (
-    ATTEMPTS,
     MOST_MISSING_US,
     MOST_REPEATS,
     by_name,
     measure_profiled,
     undisturbed_profiles,
 )
+from mcc.calibrate.undisturbed import SESSIONS
 from mcc.cost_api import Kernel, OperandShape
 from mcc.runtime.registry import get_target
 from mcc.runtime.target import OpTime
@@ -57,7 +57,7 @@ class Device:
 
 
 @pytest.mark.parametrize(
-    ("disturbed_us", "timed"), [([0.0], 1), ([900.0, 0.0], 2), ([900.0, 500.0, 0.0], ATTEMPTS)]
+    ("disturbed_us", "timed"), [([0.0], 1), ([900.0, 0.0], 2), ([900.0, 500.0, 300.0, 0.0], SESSIONS)]
 )
 def test_a_whole_that_was_disturbed_is_timed_again(
     tmp_path: Path, disturbed_us: list[float], timed: int
@@ -70,7 +70,7 @@ def test_a_whole_that_was_disturbed_is_timed_again(
 
 
 def test_the_least_disturbed_of_all_counts(tmp_path: Path) -> None:
-    device: Any = Device(1, [900.0, 60.0, 300.0])
+    device: Any = Device(1, [900.0, 60.0, 300.0, 80.0])
     (row,) = measure_profiled([conv(8, 8)], device, tmp_path, threads=1, bare_us=BARE_US).rows
     missing_us = MISSING_US + 60.0 / 3
     slower = 3 * (missing_us - MOST_MISSING_US) / (2.0 + OWN_US + 1.0)
@@ -80,10 +80,11 @@ def test_the_least_disturbed_of_all_counts(tmp_path: Path) -> None:
 
 
 def test_a_row_is_the_median_of_an_unsteady_machine(tmp_path: Path) -> None:
-    device: Any = Device(1, [0.0, 0.0])
+    device: Any = Device(1, [0.0] * (1 + SESSIONS))
     undisturbed = measure_profiled([conv(8, 8)], device, tmp_path, threads=1, bare_us=BARE_US)
     device.typical, device.slow = 1.1, 1.3
     unsteady = measure_profiled([conv(8, 8)], device, tmp_path, threads=1, bare_us=BARE_US)
+    assert device.timed == 1 + SESSIONS, "a session whose median lies far above its fastest tenth is repeated"
     assert undisturbed.spread == 0.0
     assert unsteady.spread == pytest.approx(math.log(1.3) / (2 * 1.2816))
     assert unsteady.rows[0].latency_us == pytest.approx(1.1 * undisturbed.rows[0].latency_us)
