@@ -31,7 +31,6 @@ from mcc.calibrate.files import write_graph
 from mcc.calibrate.micro import MicroNetwork, micro_network, takes_sink
 from mcc.calibrate.profiler_overhead import kind_of
 from mcc.calibrate.undisturbed import SESSIONS, undisturbed
-from mcc.calibrate.undisturbed import SESSIONS, undisturbed
 from mcc.cost_api import Kernel, Measurement
 from mcc.errors import TargetError
 from mcc.runtime.target import OpTime, Target
@@ -110,7 +109,7 @@ def measure_profiled(
     for _ in range(1 if target.unit.exact else SESSIONS):
         (whole,) = target.time([file], threads=threads, budget_s=WHOLE_S)
         least_disturbed = min(least_disturbed or whole, whole, key=lambda samples: samples.median_us)
-        # The profile is of undisturbed inferences, so the whole must be: the tenth percentile, not the median.
+        # The profile is of undisturbed inferences, so the whole is, too: its tenth percentile, not its median.
         missing = min(missing, (whole.p10_us - bare_us - profiled) / weight)
         if missing < MOST_MISSING_US and undisturbed(least_disturbed):
             break
