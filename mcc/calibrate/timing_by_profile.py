@@ -109,7 +109,7 @@ def measure_profiled(
     for _ in range(1 if target.unit.exact else SESSIONS):
         (whole,) = target.time([file], threads=threads, budget_s=WHOLE_S)
         least_disturbed = min(least_disturbed or whole, whole, key=lambda samples: samples.median_us)
-        # The profile is of undisturbed inferences, so the whole is, too: its tenth percentile, not its median.
+        # The profile is of undisturbed inferences: of the whole, the tenth percentile is compared with it.
         missing = min(missing, (whole.p10_us - bare_us - profiled) / weight)
         if missing < MOST_MISSING_US and undisturbed(least_disturbed):
             break
