@@ -6,6 +6,8 @@ The public names load when they are first used, so that `import mcc` and `mcc --
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mcc.distribution import VERSION
+
 if TYPE_CHECKING:
     from mcc.compress import compress as compress
     from mcc.compress import compress_for as compress_for
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from mcc.frontend import load as load
     from mcc.pipeline import Pipeline as Pipeline
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Pipeline", "__version__", "compress", "compress_for", "load", "plan", "plan_for"]
 
 _HOMES = {

@@ -8,6 +8,8 @@ from pathlib import Path
 NAME = "mcc-compiler"
 """`mcc` belongs to another project there. The import name, the command and the folders are `mcc`."""
 
+VERSION = "0.1.0"
+
 _ROOT = Path(__file__).absolute().parents[1]
 
 

@@ -37,7 +37,8 @@ from mcc.cost_api import Kernel, Measurement
 from mcc.errors import ConstraintError
 from mcc.runtime import get_target
 from mcc.runtime.samples import LatencySamples
-from mcc.runtime.target import OpTime, Target
+from mcc.runtime.session import OpTime
+from mcc.runtime.target import Target
 from tools.results.data import named
 
 SIMULATED, HOST = "litert-arm64-sim:a76", "litert-host"

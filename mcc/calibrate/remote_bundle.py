@@ -33,7 +33,8 @@ from mcc.runtime.android import offline_phone
 from mcc.runtime.android.phone import SCRIPT
 from mcc.runtime.android.target import AndroidTarget
 from mcc.runtime.registry import get_target, targets
-from mcc.runtime.target import OpTime, Target
+from mcc.runtime.session import OpTime
+from mcc.runtime.target import Target
 
 SOURCES = SCRIPT.parent
 MOST_THREADS = 1024  # no phone has as many cores

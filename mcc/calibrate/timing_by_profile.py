@@ -33,7 +33,8 @@ from mcc.calibrate.profiler_overhead import kind_of
 from mcc.calibrate.undisturbed import SESSIONS, undisturbed
 from mcc.cost_api import Kernel, Measurement
 from mcc.errors import TargetError
-from mcc.runtime.target import OpTime, Target
+from mcc.runtime.session import OpTime
+from mcc.runtime.target import Target
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.models import deployment_form, get_target, load_model, lowered_file, model_options
+from mcc.cli.models import deployment_form, get_target, load_model, model_options
 from mcc.cli.output import print_json, print_table
+from mcc.cli.prepared import lowered_file
 from mcc.cli.progress import progress_for
 from mcc.cli.quantities import DURATION
 from mcc.cli.settings import Settings, common_options

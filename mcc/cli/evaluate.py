@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.models import default_target, get_target, lowered_model, model_options, outputs_of
+from mcc.cli.models import default_target, get_target, model_options, outputs_of
 from mcc.cli.output import print_json, print_table
 from mcc.cli.pictures import (
     asked_pictures,
@@ -22,6 +22,7 @@ from mcc.cli.pictures import (
     say_pictures,
     task_option,
 )
+from mcc.cli.prepared import lowered_model
 from mcc.cli.progress import progress_for
 from mcc.cli.settings import Settings, common_options
 from mcc.ir.first_look import check_model, check_specs

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mcc.cli.models import (
-    calibration_images,
     deployment_form,
     get_target,
     load_model,
     model_options,
-    stated_preprocessing,
 )
 from mcc.cli.output import print_json, print_table
+from mcc.cli.prepared import calibration_images, stated_preprocessing
 from mcc.cli.progress import progress_for
 from mcc.cli.quantities import ROOFLINE
 from mcc.cli.settings import Settings, common_options

@@ -12,11 +12,11 @@ from mcc.cli.models import (
     load_model,
     model_options,
     stated_normalisation,
-    stated_preprocessing,
 )
 from mcc.cli.noise_check import check_integers, noise_option
 from mcc.cli.output import print_json
 from mcc.cli.pictures import picture_options
+from mcc.cli.prepared import stated_preprocessing
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
 from mcc.ir.first_look import check_model, check_specs

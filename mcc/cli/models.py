@@ -12,16 +12,12 @@ from mcc.cli.quantities import SHAPE
 from mcc.cli.settings import current_settings
 from mcc.errors import UsageError, VerificationError
 from mcc.files import readable_file
-from mcc.ir.first_look import check_model, check_model_file
-from mcc.lower.formats import format_of, formats, get_format
+from mcc.ir.first_look import check_model
+from mcc.lower.formats import format_of, formats
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mcc.cli.settings import Settings
     from mcc.data.outputs import Output
     from mcc.data.preprocessing import Preprocessing
-    from mcc.data.stated import Stated
     from mcc.frontend.load import LoadedModel
     from mcc.ir.graph import Graph
     from mcc.runtime.target import Target
@@ -29,7 +25,6 @@ if TYPE_CHECKING:
 Callback = Callable[..., Any]
 
 FEW_STEPS = 0.05
-CALIBRATION_BATCH = 32
 
 _CUT = "mcc.cut"
 
@@ -124,46 +119,6 @@ def stated_normalisation(preprocessing: Preprocessing | None) -> dict[str, Any]:
     return {"normalisation": Normalisation(given.byte_mean, given.byte_std, given.crop, given.channels)}
 
 
-def stated_preprocessing(spec: str, loaded: LoadedModel) -> Stated | None:
-    """What the command line says of a MODEL's pictures, else what that states; None where neither does.
-
-    Raises:
-        DataError: it is for another number of channels than the model takes.
-    """
-    from mcc.cli.pictures import asked_pictures
-    from mcc.ir.graph import inputs
-    from mcc.ir.notes import shape_of
-    from mcc.report.doubt import stated_by_model
-
-    found = asked_pictures().over(stated_by_model(spec, loaded.preprocessing))
-    pictures = [shape for shape in map(shape_of, inputs(loaded.graph)) if len(shape) == 4]
-    if found is not None and pictures:
-        found.preprocessing.for_channels(pictures[0][1])
-    return found
-
-
-def calibration_images(
-    graph: Graph, data: str, stated: Stated | None, settings: Settings
-) -> tuple[Tensor, ...]:
-    """Batches of calibration images of a data module, for a graph with one input; says what they are."""
-    import torch
-
-    from mcc.cli.pictures import asked_pictures, say_pictures
-    from mcc.data.stated import load_stated
-    from mcc.ir.graph import inputs
-    from mcc.ir.notes import shape_of
-
-    module, used = load_stated(
-        data,
-        seed=settings.seed,
-        input_shape=shape_of(inputs(graph)[0]),
-        stated=stated,
-        asked=asked_pictures(),
-    )
-    say_pictures(used)
-    return tuple(torch.from_numpy(b.inputs) for b in module.batches("calibration", CALIBRATION_BATCH))
-
-
 def outputs_of(loaded: LoadedModel) -> tuple[Output, ...]:
     """The outputs of a model, with the names that its author gave them."""
     from mcc.data.outputs import Output
@@ -189,39 +144,3 @@ def default_target(file: Path) -> str:
         known = ", ".join(one.suffix for one in formats().values())
         raise UsageError(f"is no lowered file ({known})", where=str(file), hint="mcc lower writes one")
     return form.host
-
-
-def lowered_file(
-    spec: str,
-    target: Target,
-    folder: Path,
-    *,
-    input_shape: tuple[int, ...] | None = None,
-    weights: Path | None = None,
-) -> Path:
-    """A file that the target runs: the one named, or the MODEL named, lowered into `folder`.
-
-    Raises:
-        UsageError: no such file or model.
-        UnsupportedError: an operator that the target's format lacks.
-    """
-    return lowered_model(spec, target, folder, input_shape=input_shape, weights=weights)[0]
-
-
-def lowered_model(
-    spec: str,
-    target: Target,
-    folder: Path,
-    *,
-    input_shape: tuple[int, ...] | None = None,
-    weights: Path | None = None,
-) -> tuple[Path, LoadedModel | None]:
-    """As `lowered_file`, and the model where one was lowered."""
-    if Path(spec).suffix in target.suffixes:
-        return check_model_file(spec, raising=UsageError), None
-    loaded = load_model(spec, input_shape, weights)
-    count = len(list(folder.iterdir()))
-    stated = stated_preprocessing(spec, loaded)
-    options = stated_normalisation(stated.preprocessing if stated else None)
-    stem = folder / f"{count}-{loaded.name}"
-    return get_format(target.format).write(deployment_form(loaded.graph), stem, **options), loaded

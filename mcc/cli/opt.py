@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mcc.cli.models import calibration_images, load_model, model_options, stated_preprocessing
+from mcc.cli.models import load_model, model_options
 from mcc.cli.noise_check import check_integers, noise_option
 from mcc.cli.output import print_json, print_table
 from mcc.cli.pictures import judged_output, picture_options
+from mcc.cli.prepared import calibration_images, stated_preprocessing
 from mcc.cli.settings import Settings, common_options
 from mcc.errors import UsageError
 from mcc.ir.first_look import check_model, check_specs

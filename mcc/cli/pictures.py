@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mcc.cli.models import load_model
 from mcc.cli.quantities import SIDES, FiniteRange, Quantity
 from mcc.cli.settings import current_settings
 from mcc.errors import UsageError
@@ -150,8 +151,6 @@ def _of_model(spec: str) -> Stated:
     if Path(spec).is_file() and ":" not in spec:
         stated = stated_by_model(spec, None)
     else:
-        from mcc.cli.models import load_model
-
         stated = stated_by_model(spec, load_model(spec).preprocessing)
     if stated is None:
         raise UsageError("states no preprocessing", where=spec, hint="say it with --mean, --std and --scale")

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-import mcc
 from mcc.compress.bench import Bench, period_words
 from mcc.compress.configurations import structure_kernels, target_cluster
 from mcc.compress.job import Job
 from mcc.compress.outcome import Outcome
 from mcc.compress.speed import Speed
 from mcc.cost_api import CostModel, Kernel, graph_kernels
+from mcc.distribution import VERSION
 from mcc.errors import NotFiniteError, VerificationError
 from mcc.ir import table
 from mcc.ir.graph import Graph, calls, constants, outputs, run
@@ -263,7 +263,7 @@ def _check_kernels(
 
 def versions_of(job: Job) -> dict[str, str]:
     """Versions of what took part."""
-    found = {"python": platform.python_version(), "mcc": mcc.__version__}
+    found = {"python": platform.python_version(), "mcc": VERSION}
     for package in ("torch", "numpy", "scipy"):
         try:
             found[package] = metadata.version(package)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mcc.data.interval import Interval, paired_proportions, wilson
 from mcc.data.outputs import Output, likely_output, listed, named_output
+from mcc.data.parts import check_labels
 from mcc.data.task import CLASSIFICATION, Outputs, Score, Statistics, Targets, Task
 from mcc.errors import DataError
 from mcc.metric import ACCURACY, Metric
@@ -187,34 +188,6 @@ class Classification(Task):
             names = tuple(class_names[int(c)] for c in classes)
             predictions.append(Prediction(names, tuple(float(share[c]) for c in classes)))
         return predictions
-
-
-def check_labels(targets: Targets, part: str, where: str, classes: int) -> None:
-    """Refuse targets that are not one class for each input.
-
-    Args:
-        part: Of the data, for the message.
-        classes: How many there are; 0 where nothing names them.
-
-    Raises:
-        DataError: Naming the part.
-    """
-    if targets.dtype.kind not in "iu":
-        raise DataError(
-            f"the targets of the {part} split are {targets.dtype}, not an array of int64", where=where
-        )
-    if targets.ndim != 1:
-        raise DataError(
-            f"the targets of the {part} split have the shape {list(targets.shape)}, not one class for each "
-            "input",
-            where=where,
-        )
-    if classes and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-        raise DataError(
-            f"the targets of the {part} split run from {targets.min()} to {targets.max()} and there are "
-            f"{classes} classes",
-            where=where,
-        )
 
 
 def _holds(shape: Sequence[int], scores: int) -> bool:

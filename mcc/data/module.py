@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from mcc.data.arrays import class_names_of, labels_of, pair_of, pixels_of, targets_of
 from mcc.data.augment import Augmentation, IndexArray, epoch_order
 from mcc.data.held_out import TEST_SHARE, halves, hold_out, validation_count
-from mcc.data.parts import check_part, checked, handed_on, inputs_of, shared_words
+from mcc.data.parts import check_labels, check_part, checked, handed_on, inputs_of, shared_words
 from mcc.data.preprocessing import Preprocessing, image_shape
 from mcc.data.split import FloatImages, ImageSource, ImageSplit, MemoryImages, Split
 from mcc.errors import DataError
@@ -95,8 +95,6 @@ class DataModule:
         for name in PARTS:
             check_part(name, self.split(name), self.name, self.input_shape)
             if self.task == CLASSIFICATION:  # other tasks look at targets once they are loaded
-                from mcc.data.classification import check_labels
-
                 check_labels(self.split(name).targets, name, self.name, len(self.class_names))
         both = shared_words(("test", self.test), ("validation", self.validation))
         if both:

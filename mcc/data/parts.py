@@ -130,3 +130,31 @@ def _shared_images(one: ImageSplit, other: ImageSplit) -> int:
 
 def _marks(pixels: NDArray[Any], members: IndexArray) -> list[int]:
     return [hash(pixels[place].tobytes()) for place in members]
+
+
+def check_labels(targets: NDArray[Any], part: str, where: str, classes: int) -> None:
+    """Refuse targets that are not one class for each input.
+
+    Args:
+        part: Of the data, for the message.
+        classes: How many there are; 0 where nothing names them.
+
+    Raises:
+        DataError: Naming the part.
+    """
+    if targets.dtype.kind not in "iu":
+        raise DataError(
+            f"the targets of the {part} split are {targets.dtype}, not an array of int64", where=where
+        )
+    if targets.ndim != 1:
+        raise DataError(
+            f"the targets of the {part} split have the shape {list(targets.shape)}, not one class for each "
+            "input",
+            where=where,
+        )
+    if classes and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+        raise DataError(
+            f"the targets of the {part} split run from {targets.min()} to {targets.max()} and there are "
+            f"{classes} classes",
+            where=where,
+        )

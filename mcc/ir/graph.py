@@ -11,7 +11,7 @@ import copy
 import functools
 import keyword
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -285,21 +285,14 @@ class CanonicalGraph(_LazyGraphModule):
             raise RuntimeError("code is a name of FX")
         return super().code
 
+    reduced: ClassVar[Callable[[Graph], tuple[Any, ...]] | None] = None
+    """How a graph is pickled: set by `mcc.ir.text`, which stands above this file."""
+
     def __reduce__(self) -> tuple[Any, ...]:
-        from mcc.ir.text import print_graph, text_constants  # the text form stands above the graph
-
-        held = {name: (value.detach(), value.requires_grad) for name, value in text_constants(self).items()}
-        return _from_text, (print_graph(self), held, self.training)
-
-
-def _from_text(text: str, held: dict[str, tuple[Tensor, bool]], training: bool) -> Graph:
-    from mcc.ir.text import parse_graph
-
-    graph = parse_graph(text, {name: value for name, (value, _) in held.items()})
-    for name, (_, requires_grad) in held.items():
-        constant(graph, name).requires_grad_(requires_grad)
-    graph.train(training)
-    return graph
+        reduced = CanonicalGraph.reduced
+        if reduced is None:
+            raise TypeError("a graph is pickled as its text: import mcc.ir.text first")
+        return reduced(self)
 
 
 class GraphBuilder:

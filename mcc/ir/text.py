@@ -24,7 +24,17 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import GraphError, MccError
-from mcc.ir.graph import Graph, GraphBuilder, constant, first_line, inputs, is_constant, op_name, outputs
+from mcc.ir.graph import (
+    CanonicalGraph,
+    Graph,
+    GraphBuilder,
+    constant,
+    first_line,
+    inputs,
+    is_constant,
+    op_name,
+    outputs,
+)
 from mcc.ir.labels import channel_axis, produced_axis
 from mcc.ir.notes import DTYPES, Note, SparseNote, TensorType, annotate, note, shape_of, type_of
 from mcc.ir.table import MISFITS, row_of
@@ -303,3 +313,20 @@ def text_constants(graph: Graph) -> dict[str, Tensor]:
         for arg in node.args
         if isinstance(arg, fx.Node) and is_constant(arg)
     }
+
+
+def _reduced(graph: Graph) -> tuple[Any, ...]:
+    """A graph as `pickle` takes it: text and constants."""
+    held = {name: (value.detach(), value.requires_grad) for name, value in text_constants(graph).items()}
+    return _from_text, (print_graph(graph), held, graph.training)
+
+
+def _from_text(text: str, held: dict[str, tuple[Tensor, bool]], training: bool) -> Graph:
+    graph = parse_graph(text, {name: value for name, (value, _) in held.items()})
+    for name, (_, requires_grad) in held.items():
+        constant(graph, name).requires_grad_(requires_grad)
+    graph.train(training)
+    return graph
+
+
+CanonicalGraph.reduced = staticmethod(_reduced)

@@ -8,8 +8,8 @@ from mcc.runtime.facts import TargetFacts
 from mcc.runtime.lock import measuring, wait_while_measuring
 from mcc.runtime.registry import get_target, target_names, targets
 from mcc.runtime.samples import LatencySamples, MachineLoad
-from mcc.runtime.session import Session, TensorInfo
-from mcc.runtime.target import Availability, Fingerprint, OpTime, Target
+from mcc.runtime.session import OpTime, Session, TensorInfo
+from mcc.runtime.target import Availability, Fingerprint, Target
 
 __all__ = [
     "Availability",

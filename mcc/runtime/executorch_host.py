@@ -15,8 +15,8 @@ from mcc.flatc import HOW_TO_GET, read_json
 from mcc.runtime.facts import TargetFacts
 from mcc.runtime.host import HostTarget, LoadedModel
 from mcc.runtime.samples import undisturbed_mean
-from mcc.runtime.session import TensorInfo
-from mcc.runtime.target import Availability, OpTime
+from mcc.runtime.session import OpTime, TensorInfo
+from mcc.runtime.target import Availability
 from mcc.runtime.wire import Array
 
 METHOD = "forward"

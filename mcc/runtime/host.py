@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-from mcc.runtime.session import TensorInfo
-from mcc.runtime.target import OpTime, Target
+from mcc.runtime.session import OpTime, TensorInfo
+from mcc.runtime.target import Target
 from mcc.runtime.wire import Array
 
 

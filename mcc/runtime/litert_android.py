@@ -13,8 +13,8 @@ from typing import Any
 
 from mcc.runtime.android.target import AndroidTarget
 from mcc.runtime.facts import XNNPACK_ARM64, TargetFacts
-from mcc.runtime.session import Session
-from mcc.runtime.target import Availability, OpTime
+from mcc.runtime.session import OpTime, Session
+from mcc.runtime.target import Availability
 
 
 class LiteRtAndroid(AndroidTarget):

@@ -12,8 +12,8 @@ import numpy as np
 from mcc.errors import TargetError
 from mcc.runtime.facts import TargetFacts
 from mcc.runtime.host import HostTarget, LoadedModel
-from mcc.runtime.session import TensorInfo
-from mcc.runtime.target import Availability, OpTime
+from mcc.runtime.session import OpTime, TensorInfo
+from mcc.runtime.target import Availability
 from mcc.runtime.wire import Array
 
 

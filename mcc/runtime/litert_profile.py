@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from mcc.errors import TargetError
 from mcc.runtime.samples import undisturbed_mean, undisturbed_runs
-from mcc.runtime.target import OpTime
+from mcc.runtime.session import OpTime
 from mcc.runtime.wire import Array
 
 TRIED = ("2.3.",)  # beginnings of versions of ai-edge-litert

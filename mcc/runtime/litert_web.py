@@ -25,7 +25,8 @@ from typing import ClassVar
 from mcc.distribution import how_to_install
 from mcc.errors import TargetError
 from mcc.runtime.facts import TargetFacts
-from mcc.runtime.target import Availability, OpTime, Target
+from mcc.runtime.session import OpTime
+from mcc.runtime.target import Availability, Target
 
 WEB = Path(__file__).parent / "web"
 OLDEST_NODE = 20  # runs the relaxed-SIMD module; older ones were not tried

@@ -16,7 +16,8 @@ from filelock import FileLock
 from mcc.errors import TargetError
 from mcc.runtime.android.target import AndroidTarget
 from mcc.runtime.facts import ONNXRUNTIME_CPU, TargetFacts
-from mcc.runtime.target import Availability, OpTime
+from mcc.runtime.session import OpTime
+from mcc.runtime.target import Availability
 
 MORE_LIBRARIES = ("libdl.so.2", "libpthread.so.0", "librt.so.1")  # empty shells that the library asks for
 

@@ -17,8 +17,8 @@ from mcc.runtime.facts import ONNXRUNTIME_CPU, TargetFacts
 from mcc.runtime.host import HostTarget, LoadedModel
 from mcc.runtime.processor import processor_flags
 from mcc.runtime.samples import undisturbed_mean, undisturbed_runs
-from mcc.runtime.session import TensorInfo
-from mcc.runtime.target import Availability, OpTime
+from mcc.runtime.session import OpTime, TensorInfo
+from mcc.runtime.target import Availability
 from mcc.runtime.wire import Array
 
 PRECISE_KEY = "session.x64quantprecision"  # "1": 16-bit intermediate sums of u8 x s8 products cannot saturate

@@ -16,10 +16,8 @@ from typing import Any
 
 import numpy as np
 
-import mcc
 from mcc.errors import MccError, TargetError, UsageError
-from mcc.runtime.session import Runner, Session, TensorInfo
-from mcc.runtime.target import OpTime, Target
+from mcc.runtime.session import OpTime, Runner, RunnerSource, Session, TensorInfo
 from mcc.runtime.wire import Array, Header, encode, read_message
 
 LOAD_LIMIT_S = 300.0  # a load compiles and packs weights; seconds even for large models
@@ -158,7 +156,7 @@ def _left(deadline: float) -> float:
 
 def _environment() -> dict[str, str]:
     """The caller's environment, with mcc importable and numpy's own thread pool kept from starting."""
-    home = str(Path(mcc.__file__).parent.parent)
+    home = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -182,7 +180,7 @@ def _infos(described: Sequence[Mapping[str, Any]]) -> tuple[TensorInfo, ...]:
 class RunnerSession(Session):
     """A session in a runner process of its own."""
 
-    def __init__(self, target: Target, file: Path, threads: int, runner: Runner | None = None) -> None:
+    def __init__(self, target: RunnerSource, file: Path, threads: int, runner: Runner | None = None) -> None:
         self._file = file
         self._runner = runner or target.start_runner()
         try:
@@ -262,20 +260,20 @@ def _dequantised(array: Array, info: TensorInfo, raw: bool) -> Array:
     return (array.astype(np.float32) - np.float32(info.zero_point)) * np.float32(info.scale)
 
 
-def measure_peak_memory(target: Target, file: Path, threads: int) -> int:
+def measure_peak_memory(target: RunnerSource, file: Path, threads: int) -> int:
     """See `Target.peak_memory`."""
     request = {"op": "memory", "threads": threads, "runs": MEMORY_RUNS}
     grown = [_ask_fresh_runner(target, file, request) for _ in range(target.memory_runners)]
     return max(int(one["growth_bytes"]) for one in grown)
 
 
-def measure_op_times(target: Target, file: Path, threads: int, runs: int) -> list[OpTime]:
+def measure_op_times(target: RunnerSource, file: Path, threads: int, runs: int) -> list[OpTime]:
     """See `Target.profile`."""
     answer = _ask_fresh_runner(target, file, {"op": "profile", "threads": threads, "runs": runs})
     return [OpTime(op["name"], op["kind"], op["us"]) for op in answer["ops"]]
 
 
-def _ask_fresh_runner(target: Target, file: Path, request: Header) -> Header:
+def _ask_fresh_runner(target: RunnerSource, file: Path, request: Header) -> Header:
     runner = target.start_runner()
     try:
         request = {**request, "file": str(file.resolve())}

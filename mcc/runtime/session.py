@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -47,6 +48,42 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """End it; a second call does nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class OpTime:
+    """One operator's share of an inference: its name, its kind and mean microseconds per inference."""
+
+    name: str
+    kind: str
+    us: float
+
+
+class RunnerSource(Protocol):
+    """What a measurement needs of a target: fresh runners, and how many at once."""
+
+    @property
+    def memory_runners(self) -> int:
+        """Fresh runners of which the largest peak of memory counts."""
+        ...
+
+    @property
+    def runners_at_once(self) -> int:
+        """Runners that may be alive at the same time."""
+        ...
+
+    @property
+    def sample_us(self) -> float:
+        """Least length of a sample, in microseconds."""
+        ...
+
+    def start_runner(self) -> Runner:
+        """A fresh runner."""
+        ...
+
+    def measuring(self) -> AbstractContextManager[None]:
+        """Held while something is timed."""
         ...
 
 

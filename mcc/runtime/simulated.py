@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from mcc.runtime.samples import LatencySamples, MachineLoad
-from mcc.runtime.target import OpTime, Target
+from mcc.runtime.session import OpTime
+from mcc.runtime.target import Target
 from mcc.runtime.units import CYCLES, Unit
 
 

@@ -30,9 +30,12 @@ from typing import Any, ClassVar
 from mcc.errors import TargetError, UsageError
 from mcc.files import readable_file
 from mcc.runtime.facts import TargetFacts
+from mcc.runtime.lock import measuring
+from mcc.runtime.process import ProcessRunner, RunnerSession, measure_peak_memory
 from mcc.runtime.processor import host_device
 from mcc.runtime.samples import LatencySamples
-from mcc.runtime.session import Runner, Session
+from mcc.runtime.session import OpTime, Runner, Session
+from mcc.runtime.timing import time_files
 from mcc.runtime.units import MICROSECONDS, Unit
 
 MOST_THREADS = 256  # of an inference: more than the cores of any phone, and few enough to start everywhere
@@ -81,15 +84,6 @@ class Fingerprint:
             "threads": self.threads,
             "os": self.os,
         }
-
-
-@dataclass(frozen=True)
-class OpTime:
-    """One operator's share of an inference: its name, its kind and mean microseconds per inference."""
-
-    name: str
-    kind: str
-    us: float
 
 
 class Target(ABC):
@@ -170,14 +164,10 @@ class Target(ABC):
         Raises:
             TargetError: it does not start.
         """
-        from mcc.runtime.process import ProcessRunner
-
         return ProcessRunner(self.runner_command(), self.spec)
 
     def measuring(self) -> AbstractContextManager[None]:
         """Held while something is timed: what is timed on this machine has it to itself."""
-        from mcc.runtime.lock import measuring
-
         return measuring()
 
     def conditions(self, file: Path | str, threads: int = 1) -> Mapping[str, Any]:
@@ -199,8 +189,6 @@ class Target(ABC):
             UsageError: no such file, or one of another format.
             TargetError: the runtime is missing, or refuses the file.
         """
-        from mcc.runtime.process import RunnerSession
-
         return RunnerSession(self, self.checked(file, threads), threads)
 
     def time(
@@ -227,8 +215,6 @@ class Target(ABC):
         Raises:
             UsageError, TargetError: as `session`; the message names the file.
         """
-        from mcc.runtime.timing import time_files
-
         checked = [self.checked(file, threads) for file in files]
         return time_files(
             self,
@@ -260,8 +246,6 @@ class Target(ABC):
         Raises:
             UsageError, TargetError: as `session`.
         """
-        from mcc.runtime.process import measure_peak_memory
-
         return measure_peak_memory(self, self.checked(file, threads), threads)
 
     def fingerprint(self, threads: int = 1) -> Fingerprint:

@@ -17,8 +17,7 @@ from statistics import median
 
 from mcc.runtime.process import load
 from mcc.runtime.samples import LatencySamples, LoadWatch, MachineLoad, median_interval
-from mcc.runtime.session import Runner
-from mcc.runtime.target import Target
+from mcc.runtime.session import Runner, RunnerSource
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ class Contender:
 
 
 def time_files(
-    target: Target,
+    target: RunnerSource,
     files: Sequence[Path],
     *,
     threads: int,
@@ -109,7 +108,12 @@ def time_files(
 
 
 def _time_group(
-    target: Target, files: Sequence[Path], threads: int, budget_s: float, precision: float, per_runner: int
+    target: RunnerSource,
+    files: Sequence[Path],
+    threads: int,
+    budget_s: float,
+    precision: float,
+    per_runner: int,
 ) -> list[LatencySamples]:
     with ExitStack() as stack:
         contenders: list[Contender] = []

@@ -19,7 +19,7 @@ from mcc.ir.notes import SparseNote, note
 from mcc.lower.tflite.reader import read_tflite
 from mcc.quant.regions import integer_nodes
 from mcc.runtime.registry import get_target
-from mcc.runtime.target import OpTime
+from mcc.runtime.session import OpTime
 from tests.calibrate.kernels import add, conv, linear, pool
 
 KERNELS = [

@@ -21,7 +21,7 @@ from mcc.calibrate.timing_by_profile import (
 from mcc.calibrate.undisturbed import SESSIONS
 from mcc.cost_api import Kernel, OperandShape
 from mcc.runtime.registry import get_target
-from mcc.runtime.target import OpTime
+from mcc.runtime.session import OpTime
 from mcc.runtime.units import MICROSECONDS, Unit
 from tests.calibrate.kernels import conv
 

@@ -22,8 +22,7 @@ from mcc.errors import DataError, TargetError
 from mcc.ir.json_file import parse_json, read_json
 from mcc.runtime.android.facts import PhoneFacts, PhoneState
 from mcc.runtime.samples import LatencySamples, MachineLoad
-from mcc.runtime.session import Runner
-from mcc.runtime.target import OpTime
+from mcc.runtime.session import OpTime, Runner
 from mcc.runtime.wire import Array, Header
 
 FORMAT = 1  # of kit.json and results.json

@@ -24,7 +24,7 @@ from mcc.runtime.android.energy import BUSY_S, REST_S, Energy, energy_of
 from mcc.runtime.android.facts import PhoneState, core_mask
 from mcc.runtime.android.phone import Phone
 from mcc.runtime.process import RUN_LIMIT_S
-from mcc.runtime.target import OpTime
+from mcc.runtime.session import OpTime
 from mcc.runtime.wire import Array, Header
 
 WARMER_MILLIDEGREES = 8_000  # above its temperature at the start, a phone is left to cool between turns

@@ -20,8 +20,8 @@ from mcc.runtime.android.offline_phone import OfflinePhone
 from mcc.runtime.android.phone import Phone, phone
 from mcc.runtime.android.runner import Conditions, PhoneRunner
 from mcc.runtime.samples import LatencySamples
-from mcc.runtime.session import Runner
-from mcc.runtime.target import Availability, Fingerprint, OpTime, Target
+from mcc.runtime.session import OpTime, Runner
+from mcc.runtime.target import Availability, Fingerprint, Target
 
 
 class AndroidTarget(Target):
