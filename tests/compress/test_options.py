@@ -122,7 +122,7 @@ def test_every_option_reaches_the_job_of_each_target(
         return examples.report()
 
     monkeypatch.setattr(multi_target, "compress_one", engine)
-    monkeypatch.setattr(multi_target, "plan_several", lambda *_, **__: _plan(monkeypatch, keeps=True))
+    monkeypatch.setattr(multi_target, "plan_multi_target", lambda *_, **__: _plan(monkeypatch, keeps=True))
     statuses: list[int] = []
     for words in (_line(None, targets), _line(option, targets)):
         jobs.append([])
@@ -215,7 +215,7 @@ def test_every_budget_is_planned_for_and_reaches_each_target(
         return _plan(monkeypatch, keeps=True)
 
     monkeypatch.setattr(multi_target, "compress_one", engine)
-    monkeypatch.setattr(multi_target, "plan_several", plan)
+    monkeypatch.setattr(multi_target, "plan_multi_target", plan)
     compress_for("net.py:f", "digits", targets, **{name: LIMITS[name]})
     assert planned == [asked]
     assert jobs == [asked, asked]

@@ -102,7 +102,7 @@ def test_kernels_are_those_of_the_pruned_network(name: str, data: st.DataObject)
     assert predicted(problem, widths) == built
 
 
-REGIMES = (
+CONFIGURATIONS = (
     Configuration("int8"),
     Configuration("int7"),
     Configuration("float", SparseNote(1, 0.8)),
@@ -110,7 +110,7 @@ REGIMES = (
 )
 
 
-@pytest.mark.parametrize("regime", REGIMES, ids=str)
+@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
 @pytest.mark.parametrize("name", ["mobile", "residual", "gated"])
 def test_kernels_are_those_of_the_candidate(name: str, configuration: Configuration) -> None:
     """All that a plan does: pruned, thinned, factorized, in deployment form, under its configuration.

@@ -25,7 +25,7 @@ from tests.search.test_problem import MacsModel, network, sensitivities
 
 # A constant starts at a multiple of 16 bytes, whatever lies before it; operators stay what they are.
 SLACK = 128
-REGIMES = (
+CONFIGURATIONS = (
     Configuration(),
     Configuration("int8"),
     Configuration("float", SparseNote(1, 0.7)),
@@ -72,10 +72,10 @@ def _constants(problem: Problem, widths: dict[str, int]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "regime"),
+    ("name", "configuration"),
     # Whether joined int8 values are requantised depends on their ranges: that network is left out there.
-    [(name, configuration) for name in ("mobile", "gated") for configuration in REGIMES]
-    + [("residual", REGIMES[0]), ("residual", REGIMES[1]), ("concatenated", REGIMES[0])],
+    [(name, configuration) for name in ("mobile", "gated") for configuration in CONFIGURATIONS]
+    + [("residual", CONFIGURATIONS[0]), ("residual", CONFIGURATIONS[1]), ("concatenated", CONFIGURATIONS[0])],
     ids=str,
 )
 def test_what_a_tflite_file_holds_beside_the_constants_does_not_change(
@@ -92,7 +92,7 @@ def test_what_a_tflite_file_holds_beside_the_constants_does_not_change(
     assert max(rest) - min(rest) <= SLACK
 
 
-@pytest.mark.parametrize("regime", REGIMES[:2], ids=str)
+@pytest.mark.parametrize("configuration", CONFIGURATIONS[:2], ids=str)
 def test_what_an_onnx_file_holds_beside_the_constants_hardly_changes(configuration: Configuration) -> None:
     graph = network("mobile")
     known, cluster = sensitivities(graph), SparseCluster((), (), None)
