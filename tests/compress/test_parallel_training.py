@@ -42,7 +42,7 @@ def test_a_job_gives_its_repairs_to_the_crew(
 ) -> None:
     stand_ins.install(monkeypatch)
     pool = Counting()
-    monkeypatch.setattr(session, "make_crew", lambda workers, ray: pool)
+    monkeypatch.setattr(session, "make_pool", lambda workers, ray: pool)
     report = mcc.compress(
         stand_ins.MODEL, "digits", "litert-host", out=tmp_path / "out", speedup=1.5, epochs=0.02, workers=2
     )
