@@ -42,5 +42,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, those among them that were not used yet."""
+    """The public names, including those that are not loaded yet."""
     return sorted({*globals(), *__all__})

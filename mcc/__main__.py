@@ -1,4 +1,4 @@
-"""`python -m mcc` is `mcc`."""
+"""Entry point of `python -m mcc`, the same as `mcc`."""
 
 from mcc.cli.main import main
 

@@ -1,4 +1,4 @@
-"""What a budget is, whether figures keep it, and by how much they miss it: nothing else compares the two."""
+"""Budgets: constraints, and by how much figures keep or miss them. Nothing else compares the two."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mcc.metric import POINTS, Metric
 from mcc.runtime.target import Target
 from mcc.runtime.units import Unit
 
-ROUNDING = 1e-11  # of the whole: a loss of exactly the limit is kept whatever the floating-point rounding
+ROUNDING = 1e-11  # relative: a loss of exactly the limit is kept, whatever the floating-point rounding
 
 Limit = Annotated[float, Field(gt=0.0)]
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a limit is about.
+    """A kind of constraint.
 
     Attributes:
-        option: of the command line.
-        label: in a sentence.
-        at_least: whether figures must reach the limit; else they must not exceed it.
-        of_time: whether it is held against a latency.
-        of_cost: whether a plan can be held against it before anything is trained.
+        option: Option of the command line.
+        label: Name in a sentence.
+        at_least: Whether the limit is a lower bound; otherwise an upper bound.
+        of_time: Whether it limits a latency.
+        of_cost: Whether a plan can be checked against it before training.
     """
 
     option: str
@@ -50,13 +50,13 @@ CONSTRAINTS: Mapping[str, Constraint] = {
 
 @dataclass(frozen=True)
 class Figures:
-    """What a file takes, each in the unit of its constraint; None where it was not taken.
+    """Figures of a lowered file, each in the unit of its constraint; None where it was not measured.
 
     Attributes:
-        latency_us, model_cycles: of one inference; the upper bound of its interval where it has one.
-        speedup: over the original; the lower bound of its interval where it has one.
-        size_bytes, memory_bytes: of the file, and at its peak.
-        max_drop: lost of the metric, in points of a fraction or in the metric's unit.
+        latency_us, model_cycles: Cost of one inference; the upper bound of its interval, where it has one.
+        speedup: Speed-up over the original; the lower bound of its interval, where it has one.
+        size_bytes, memory_bytes: Size of the file, and peak memory.
+        max_drop: Loss of the metric, in points of a fraction or in the metric's unit.
     """
 
     latency_us: float | None = None
@@ -68,16 +68,16 @@ class Figures:
 
 
 class Budget(BaseModel):
-    """What was asked for; a constraint that was not asked for is None.
+    """The constraints of a compression; one that was not given is None.
 
     Attributes:
-        latency_us: of one inference, in microseconds.
-        model_cycles: of one inference, on simulators.
-        speedup: over the original float model, lowered the same way.
-        size_bytes: of the file.
-        memory_bytes: peak memory, see `mcc.report.schema.Result.peak_memory_bytes`.
-        max_drop: of the validation metric, what may be lost: points (hundredths) of a fraction, as an
-            accuracy; of any other, in its unit.
+        latency_us: Latency of one inference, in microseconds.
+        model_cycles: Cycles of one inference, on simulators.
+        speedup: Speed-up over the original float model, lowered the same way.
+        size_bytes: Size of the file.
+        memory_bytes: Peak memory, see `mcc.report.schema.Result.peak_memory_bytes`.
+        max_drop: Largest loss of the validation metric: in points (hundredths) of a fraction such as
+            accuracy, in the metric's unit otherwise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -91,7 +91,7 @@ class Budget(BaseModel):
 
     @staticmethod
     def asked_for(**limits: Any) -> Budget:
-        """A budget of what was asked for. Raises UsageError, naming the option of what is no limit."""
+        """A budget of the given limits. Raises UsageError, naming the option, for an invalid value."""
         try:
             return Budget(**limits)
         except ValidationError as error:
@@ -104,42 +104,42 @@ class Budget(BaseModel):
             ) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; constraints that were not asked for are left out."""
+        """Plain JSON values; constraints that were not given are left out."""
         return self.model_dump(mode="json", exclude_none=True)
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """Names of the constraints asked for, in a fixed order."""
+        """Names of the given constraints, in a fixed order."""
         return tuple(name for name in CONSTRAINTS if getattr(self, name) is not None)
 
-    # -- parts of it, and other ones -----------------------------------------------------------------------
+    # -- parts and scaled copies ---------------------------------------------------------------------------
 
     def _only(self, names: Sequence[str]) -> Budget:
         return Budget(**{name: getattr(self, name) for name in names})
 
     @property
     def of_time(self) -> Budget:
-        """Its constraints on time alone."""
+        """The constraints on time alone."""
         return self._only([name for name in self.asked if CONSTRAINTS[name].of_time])
 
     @property
     def of_cost(self) -> Budget:
-        """Its constraints that a plan can be held against before anything is trained."""
+        """The constraints that a plan can be checked against before training."""
         return self._only([name for name in self.asked if CONSTRAINTS[name].of_cost])
 
     def in_unit(self, unit: Unit) -> Budget:
-        """The same with a latency in the unit of a target's costs, as planning counts them."""
+        """The budget with its latency in the unit of a target's costs, as planning counts them."""
         if self.model_cycles is None:
             return self
         cost = unit.from_raw(self.model_cycles)
         return self.model_copy(update={"latency_us": cost, "model_cycles": None})
 
     def scaled(self, *, time: float = 1.0, size: float = 1.0) -> Budget:
-        """A tighter (below 1) or easier budget.
+        """A budget scaled by factors: tighter below 1, easier above.
 
         Args:
-            time: by which limits of time are multiplied; a speed-up is divided by it.
-            size: by which the limit of the file's size is multiplied.
+            time: Factor of the limits of time; a speed-up is divided by it.
+            size: Factor of the limit of the file's size.
         """
         changes: dict[str, Any] = {}
         for name in self.of_time.asked:
@@ -153,20 +153,20 @@ class Budget(BaseModel):
         """The tighter of the limits on latency and speed-up, as a latency; None where there is neither.
 
         Args:
-            baseline: latency of the original in the unit of the budget's latency, if known.
+            baseline: Latency of the original in the unit of the budget's latency, if known.
         """
         limits = [self.latency_us, self.model_cycles]
         if self.speedup is not None and baseline is not None:
             limits.append(baseline / self.speedup)
         return min((limit for limit in limits if limit is not None), default=None)
 
-    # -- figures against it --------------------------------------------------------------------------------
+    # -- comparing figures ---------------------------------------------------------------------------------
 
     def kept(self, figures: Figures, *, whole: float = POINTS) -> dict[str, bool]:
-        """Each constraint asked for, and whether the figures keep it. A figure not taken keeps nothing.
+        """Whether the figures keep each given constraint. A figure that was not measured keeps none.
 
         Args:
-            whole: what a loss of the metric is a share of, see `mcc.metric.Metric.whole`.
+            whole: Value that a loss of the metric is divided by, see `mcc.metric.Metric.whole`.
         """
         return {name: self._kept(name, getattr(figures, name), whole) for name in self.asked}
 
@@ -179,13 +179,13 @@ class Budget(BaseModel):
         return value <= limit + (ROUNDING * whole if name == "max_drop" else 0)
 
     def excess(self, figures: Figures, *, whole: float = POINTS) -> float:
-        """The factor by which figures miss what they miss most; at most 1 where they keep all.
+        """The largest factor by which figures miss a constraint; at most 1 where they keep all.
 
-        Infinite where a figure lacks; 0 without constraints. A loss of the metric counts in shares of the
-        whole: two points more than allowed are 1.02.
+        Infinite where a figure is missing; 0 without constraints. A loss of the metric counts as a share of
+        `whole`: two points more than allowed are 1.02.
 
         Args:
-            whole: as in `kept`.
+            whole: As in `kept`.
         """
         return max((self._excess(name, getattr(figures, name), whole) for name in self.asked), default=0.0)
 
@@ -198,19 +198,19 @@ class Budget(BaseModel):
         return limit / value if CONSTRAINTS[name].at_least else value / limit
 
     def over(self, name: str, value: float) -> float:
-        """By how much a figure exceeds a limit, in its unit; 0 where it does not, or there is none."""
+        """The amount by which a figure exceeds its limit, in its unit; 0 within the limit or without one."""
         limit = getattr(self, name)
         return 0.0 if limit is None else max(0.0, value - limit)
 
     def unsure(self, bounds: Figures, others: Figures) -> bool:
-        """Whether noise alone may decide: a bound is within one width of its interval of the limit.
+        """Whether noise may decide: the distance of a bound to its limit is within one width of its interval.
 
-        The distance is the same on both sides of the limit: a rule that asked only about what is missed
-        would let pass one in several files that misses.
+        The rule is the same on both sides of the limit: a rule for misses alone would let one in several
+        files pass that misses.
 
         Args:
-            bounds: the ends of the intervals that limits are held against.
-            others: their other ends.
+            bounds: Ends of the intervals that are compared with the limits.
+            others: The other ends of the intervals.
         """
         for name in self.asked:
             bound, other, limit = getattr(bounds, name), getattr(others, name), getattr(self, name)
@@ -223,12 +223,12 @@ class Budget(BaseModel):
 
 
 def better(name: str, one: float, other: float) -> bool:
-    """Whether a figure keeps tighter limits of a constraint than another does."""
+    """Whether one figure of a constraint is better than another."""
     return one > other if CONSTRAINTS[name].at_least else one < other
 
 
 def check_units(budget: Budget, targets: Sequence[Target]) -> None:
-    """Refuse a latency in another unit than that of every target's costs. Raises UsageError."""
+    """Raise UsageError for a latency in another unit than that of every target's costs."""
     for asked in ("latency_us", "model_cycles"):
         wrong = [target for target in targets if asked != target.unit.key]
         if getattr(budget, asked) is None or not wrong:
@@ -248,7 +248,7 @@ def check_units(budget: Budget, targets: Sequence[Target]) -> None:
 
 
 def check_drop(budget: Budget, metric: Metric) -> None:
-    """Refuse a loss that no metric of this kind can have. Raises UsageError."""
+    """Raise UsageError for a loss that no metric of this kind can have."""
     if metric.is_fraction and budget.max_drop is not None and budget.max_drop > POINTS:
         raise UsageError(
             f"{budget.max_drop:g} is not between 0 and 100", where=CONSTRAINTS["max_drop"].option,
@@ -257,7 +257,7 @@ def check_drop(budget: Budget, metric: Metric) -> None:
 
 
 def refuse_unplanned(budget: Budget, names: Sequence[str]) -> None:
-    """Refuse constraints that a plan without training cannot be held against. Raises UsageError."""
+    """Raise UsageError for constraints that a plan without training cannot be checked against."""
     for name in names:
         if getattr(budget, name) is not None:
             raise UsageError(

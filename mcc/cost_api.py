@@ -1,8 +1,8 @@
-"""What a cost model is: kernels as keys, estimates with their error and source.
+"""The interface of cost models: kernels as keys, estimates with their error and source.
 
-A *kernel* is what a runtime runs for one node of a graph in deployment form: the operator, the shapes of its
-operands, its attributes, precision, how its weight is stored, and the layout of the region it runs in. It is
-the key of the lookup table and enough to build a micro-model from.
+A *kernel* is one node of a graph in deployment form as a runtime executes it: the operator, the shapes of its
+operands, its attributes, precision, the storage of its weight, and the layout of the region it runs in. It is
+the key of the lookup table and sufficient to build a micro-model.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Kernel:
     """The key of a measured latency.
 
     Attributes:
-        op: operator of the op table.
-        operands: shapes in elements, axis 0 of activations being the batch; None for an absent bias.
-        output: shape of the result.
-        attributes: attributes of the operator, in table order.
+        op: Operator of the op table.
+        operands: Shapes in elements, axis 0 of activations being the batch; None for an absent bias.
+        output: Shape of the result.
+        attributes: Attributes of the operator, in table order.
         precision: `float`, `int8`, or `int7` (int8 storage, weights limited to 7 bits).
-        sparse: how the weight is thinned and stored; None for a dense one.
+        sparse: Sparsity and storage of the weight; None for a dense one.
         layout: `nchw` inside XNNPACK's sparse clusters, where other kernels run; `nhwc` elsewhere.
     """
 
@@ -81,8 +81,8 @@ class Kernel:
     def resized(self, *, read: int | None = None, made: int | None = None) -> Kernel:
         """The kernel with `read` input channels and `made` output channels, where given.
 
-        Channels lie on axis 1, or on the last of a value without one. Further operands of the width of the
-        first follow it; for other cases (concatenation, transposed values) see `reshaped`.
+        Channels are on axis 1, or on the last axis of a value with fewer axes. Further operands of the width
+        of the first follow it; for other cases (concatenation, transposed values) see `reshaped`.
         """
         return _resize(self, read, made)
 
@@ -90,7 +90,7 @@ class Kernel:
         """The kernel at other shapes; attributes that count channels follow.
 
         Args:
-            operands: one shape for each operand, None where there is none.
+            operands: One shape for each operand, None for an absent one.
         """
         pairs = zip(operands, self.operands, strict=True)
         shaped = tuple(None if s is None or o is None else OperandShape(s, o.constant) for s, o in pairs)
@@ -125,7 +125,7 @@ class Kernel:
 
     @staticmethod
     def from_json(stored: Mapping[str, Any]) -> Kernel:
-        """The kernel that `to_json` stored. Raises KeyError, TypeError or ValueError for anything else."""
+        """The kernel that `to_json` stored. Raises KeyError, TypeError or ValueError for other values."""
         operands = (None if o is None else OperandShape(tuple(o[0]), bool(o[1])) for o in stored["operands"])
         sparse = stored["sparse"]
         return Kernel(
@@ -178,7 +178,7 @@ def _resize(kernel: Kernel, read: int | None, made: int | None) -> Kernel:
 def _with_channels(shape: tuple[int, ...], old: int, new: int) -> tuple[int, ...]:
     axis = channel_axis(shape)
     if shape[axis] != old:
-        return shape  # another operand (a concatenated one, say) keeps its own width
+        return shape  # another operand (of a concatenation, for example) keeps its own width
     return (*shape[:axis], new, *shape[axis + 1 :])
 
 
@@ -194,7 +194,7 @@ def _constant_with_channels(shape: tuple[int, ...], output: tuple[int, ...], mad
 def _attributes_at(
     kernel: Kernel, operands: Sequence[tuple[int, ...] | None], output: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Attributes at other shapes: those that count channels follow, places that cost nothing are left out."""
+    """Attributes at other shapes: counts of channels follow, attributes that do not affect cost are reset."""
     given = dict(kernel.attributes)
     old, new = kernel.operands[0], operands[0]
     if old is None or new is None:
@@ -223,7 +223,7 @@ def kernel_of(
 ) -> Kernel:
     """The kernel that a runtime runs for an operator node in deployment form.
 
-    Where a slice starts and on which side a pad adds more does not change what it costs, so the key leaves it
+    The start of a slice and the side on which a pad adds more do not change the cost, so the key leaves them
     out: slices start at 0, and padding is split evenly.
     """
     operands: list[OperandShape | None] = []
@@ -249,10 +249,10 @@ class Estimate:
     """A predicted latency.
 
     Attributes:
-        latency_us: microseconds, or model cycles on a simulated core.
-        error_us: one standard deviation of the prediction; several together: `mcc.cost_sum`.
-        source: whether this very kernel was measured, the value is fitted between measured ones of its kind,
-            or it comes from a few figures of the device alone.
+        latency_us: Latency in microseconds, or model cycles on a simulated core.
+        error_us: One standard deviation of the prediction; for sums see `mcc.cost_sum`.
+        source: Origin of the value: this kernel measured, a fit between measured kernels of its kind, or a
+            roofline from a few figures of the device.
     """
 
     latency_us: float
@@ -265,11 +265,11 @@ class Measurement:
     """The measured latency of one kernel, in microseconds.
 
     Attributes:
-        latency_us: median of the repetitions.
-        low_us, high_us: least and greatest of them, or the 95 % interval of a difference.
-        runs: timed inferences.
-        date: when, ISO 8601 in UTC.
-        others_cores: cores that other processes kept busy meanwhile.
+        latency_us: Median of the repetitions.
+        low_us, high_us: Minimum and maximum of the repetitions, or the 95 % interval of a difference.
+        runs: Number of timed inferences.
+        date: Time of the measurement, ISO 8601 in UTC.
+        others_cores: Number of cores that other processes kept busy meanwhile.
     """
 
     kernel: Kernel
@@ -292,11 +292,11 @@ WHOLE_ERROR = 0.05
 
 
 class CostModel(Protocol):
-    """Predicts what one kernel costs on one target."""
+    """Predicts the cost of one kernel on one target."""
 
     @property
     def name(self) -> str:
-        """Of the kind of model."""
+        """Name of the kind of model."""
         ...
 
     @property
@@ -309,18 +309,18 @@ class CostModel(Protocol):
         ...
 
     def overhead(self, precision: Precision) -> Estimate:
-        """Latency that belongs to no kernel: invoking the runtime, converting input and output."""
+        """Latency outside the kernels: invoking the runtime, converting input and output."""
         ...
 
 
 def graph_kernels(
     graph: Graph, integer: Iterable[str] = (), cluster: Iterable[str] = ()
 ) -> dict[str, Kernel]:
-    """Kernels of a graph in deployment form, by node name; fake_quantize nodes cost nothing themselves.
+    """Kernels of a graph in deployment form, by node name; fake_quantize nodes have no cost of their own.
 
     Args:
-        integer: nodes that run as integer kernels.
-        cluster: nodes inside a sparse cluster.
+        integer: Nodes that run as integer kernels.
+        cluster: Nodes inside a sparse cluster.
     """
     whole, inside = set(integer), set(cluster)
     found: dict[str, Kernel] = {}

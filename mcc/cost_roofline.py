@@ -1,7 +1,7 @@
-"""A roofline (Williams 2009) through measured kernels, for kinds of kernels that were not measured.
+"""A roofline (Williams 2009) fitted to measured kernels, for kinds of kernels that were not measured.
 
-How far other kinds lie from it, each left out of the fit in turn, is the error of one that was never
-measured.
+The error for a kind that was never measured is estimated by leaving each measured kind out of the fit in
+turn.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mcc.cost_sum import Kind, kind_of
 
 SPARSE_EFFICIENCY = 0.5  # of a dense kernel's rate for each non-zero (Elsen 2020, figure 2: about half)
 DEPTHWISE_EFFICIENCY = 0.25  # no reuse across channels: a depthwise convolution stays far below the peak
-FEWEST_KINDS = 3  # from which the error of a further kind can be told; before, and at least...
+FEWEST_KINDS = 3  # needed to estimate the error of a further kind; default with fewer, and minimum: ...
 KIND_ERROR, LEAST_KIND_ERROR = 1.0, 0.5  # ...standard deviations of the logarithm
 LEAST_US = 0.01
-CALL_US = 0.5  # of one kernel, whatever its size
+CALL_US = 0.5  # overhead of calling one kernel, whatever its size
 
 
 def effective_macs(kernel: Kernel) -> float:
-    """Multiply-accumulates, more for those that a runtime does at a lower rate."""
+    """Multiply-accumulates, weighted by the relative rate at which a runtime computes them."""
     macs = float(kernel.macs)
     if kernel.sparse is not None:
         macs *= (1.0 - kernel.sparse.sparsity) / SPARSE_EFFICIENCY
@@ -34,11 +34,11 @@ def effective_macs(kernel: Kernel) -> float:
 
 
 class Roof:
-    """A roofline through measured kernels, for kinds of which none was measured.
+    """A roofline fitted to measured kernels, for kinds of which none was measured.
 
-    A non-negative sum in place of the larger of both roofs, least squares in relative error, every kind
-    with the same weight however many kernels of it there are. `deviation` is one standard deviation of the
-    logarithm.
+    A non-negative sum instead of the larger of both roofs, fitted by least squares of the relative error;
+    every kind has the same weight, regardless of its number of kernels. `deviation` is one standard
+    deviation of the logarithm.
     """
 
     def __init__(self, rows: Sequence[Measurement]) -> None:
@@ -55,12 +55,12 @@ class Roof:
             self.deviation = max(LEAST_KIND_ERROR, float(np.sqrt(np.mean(np.square(off)))))
 
     def latency_us(self, kernel: Kernel) -> float:
-        """Of one kernel."""
+        """Latency of one kernel."""
         return max(LEAST_US, float(_work(kernel) @ self.weights))
 
 
 def _work(kernel: Kernel) -> NDArray[np.float64]:
-    """A call, multiply-accumulates (more for those without reuse), bytes."""
+    """Features of the fit: one call, effective multiply-accumulates, bytes."""
     return np.array([1.0, effective_macs(kernel), float(kernel.bytes_moved)])
 
 
@@ -72,14 +72,14 @@ def _roof(kinds: Sequence[Sequence[Measurement]]) -> NDArray[np.float64]:
     matrix = np.stack([_work(row.kernel) for row in rows])
     times = np.array([max(row.latency_us, LEAST_US) for row in rows])
     scale = np.maximum(matrix.max(axis=0), 1e-12)
-    # Relative to half a microsecond more: the shortest kernels would else decide about the longest.
+    # Relative to half a microsecond more: otherwise the shortest kernels would dominate the fit.
     trust = weight / (times + CALL_US)
     solved, _ = nnls(matrix / scale * trust[:, None], times * trust)
     return solved / scale
 
 
 def _off(weights: NDArray[np.float64], rows: Sequence[Measurement]) -> float:
-    """How far a kind lies from a roofline, as a logarithm: the root mean square over its kernels."""
+    """Distance of a kind from a roofline, as a logarithm: the root mean square over its kernels."""
     said = np.array([max(LEAST_US, float(_work(row.kernel) @ weights)) for row in rows]) + CALL_US
     true = np.array([row.latency_us for row in rows]) + CALL_US
     return float(np.sqrt(np.mean(np.log(true / said) ** 2)))

@@ -1,20 +1,20 @@
-"""What several kernels cost together, and between which bounds.
+"""Cost of several kernels together, with its interval.
 
-An estimate's error is one standard deviation of the logarithm of its latency, given as microseconds. Errors
-of several estimates are of three origins:
+An estimate's error is one standard deviation of the logarithm of its latency, given as microseconds. The
+errors of several estimates have three origins:
 
-* *of a kind*: what makes one hard swish slower than the table says makes the next one slower, too. Errors of
-  kernels of one kind add up linearly, those of different kinds in quadrature. All that rests on a roofline
-  rests on the same few figures, and counts as one kind.
-* *of the whole*: the sum of kernels measured one by one is not the network (caches, the state of the machine
-  in another session). It is common to all kernels: `WHOLE_ERROR` of the sum, or more where the times of
-  one file spread more on that machine.
-* *of the overhead*: by itself.
+* *of a kind*: errors of kernels of one kind are correlated (if one hard swish is slower than in the table, so
+  is the next) and add up linearly, those of different kinds in quadrature. All roofline estimates depend on
+  the same few figures, and count as one kind.
+* *of the whole*: the sum of kernels measured one by one differs from the network (caches, the state of the
+  machine in another session). It is common to all kernels: `WHOLE_ERROR` of the sum, or more where the
+  times of one file spread more on that machine.
+* *of the overhead*: independent of the others.
 
     bound = T * exp(+-z w), and for a kind  sum of t * (exp(+-z s) - 1),    z = 1.96
 
-The deviations of the whole, of each kind and of the overhead are then joined in quadrature, upwards and
-downwards apart: a time that may be wrong by a factor of two may be twice or half of what is said.
+The deviations of the whole, of each kind and of the overhead are then combined in quadrature, upwards and
+downwards separately: a time with an error of a factor of two may be twice or half of the estimate.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from dataclasses import dataclass, field
 
 from mcc.cost_api import WHOLE_ERROR, CostModel, Estimate, Kernel, Precision, Source
 
-COVERAGE = 0.95  # of the interval that is stated
-DEVIATIONS = 1.96  # of a normal variable, within which that share of it lies
-MOST_DEVIATION = 3.0  # of a logarithm: a factor of 20, which says nothing any more
+COVERAGE = 0.95  # of the stated interval
+DEVIATIONS = 1.96  # standard deviations of a normal variable that cover that share
+MOST_DEVIATION = 3.0  # of a logarithm: a factor of 20, beyond which an estimate has no information
 
 Kind = tuple[str, str, Precision, int, str]
 
 
 def grouping(kernel: Kernel) -> str:
-    """How the channels of a convolution are grouped: `dense`, `depthwise`, `grouped`; `dense` of others."""
+    """Grouping of a convolution's channels: `dense`, `depthwise`, `grouped`; `dense` for other operators."""
     groups = int(dict(kernel.attributes).get("groups", 1))
     return "dense" if groups == 1 else "depthwise" if groups == kernel.output[1] else "grouped"
 
@@ -45,7 +45,7 @@ def kind_of(kernel: Kernel) -> Kind:
 
 
 def kind_words(kind: Kind) -> str:
-    """A kind for people: `depthwise conv2d, float`."""
+    """A kind in words, e.g. `depthwise conv2d, float`."""
     op, grouped, precision, stored, layout = kind
     name = op if grouped == "dense" else f"{grouped} {op}"
     form = ", sparse" if stored else ", inside a sparse cluster" if layout == "nchw" else ""
@@ -63,12 +63,12 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Roofline:
-    """What of a prediction rests on a roofline because kernels of its kind were never measured.
+    """Part of a prediction that comes from a roofline because kernels of its kind were never measured.
 
     Attributes:
-        kind: in words.
-        kernels: of that kind in the network.
-        share: of the predicted latency.
+        kind: Kind in words.
+        kernels: Number of kernels of that kind in the network.
+        share: Share of the predicted latency.
     """
 
     kind: str
@@ -81,9 +81,9 @@ class GraphCost:
     """Predicted cost of a graph.
 
     Attributes:
-        layers: nodes that cost something.
-        overhead: what belongs to no layer.
-        whole_error: relative error common to all of it, one standard deviation.
+        layers: Costs of the nodes that have one.
+        overhead: Cost outside the layers.
+        whole_error: Relative error common to all parts, one standard deviation.
     """
 
     layers: tuple[LayerCost, ...]
@@ -92,7 +92,7 @@ class GraphCost:
 
     @property
     def overhead_us(self) -> float:
-        """What belongs to no layer."""
+        """Latency outside the layers."""
         return self.overhead.latency_us
 
     @property
@@ -102,13 +102,13 @@ class GraphCost:
 
     @property
     def error_us(self) -> float:
-        """One standard deviation; see the module."""
+        """One standard deviation of the latency; see the module."""
         whole = self.whole_error * self.latency_us
         return math.hypot(whole, self.overhead.error_us, *_errors(self._parts()))
 
     @property
     def interval_us(self) -> tuple[float, float]:
-        """Between these lies the latency with a probability of `COVERAGE`; see the module."""
+        """Interval that contains the latency with a probability of `COVERAGE`; see the module."""
         parts = self._parts()
         low, high = (
             math.hypot(
@@ -121,7 +121,7 @@ class GraphCost:
         return max(0.0, self.latency_us - low), self.latency_us + high
 
     def rooflines(self) -> tuple[Roofline, ...]:
-        """What rests on a roofline, kind by kind, the largest share first."""
+        """The parts from a roofline, by kind, the largest share first."""
         found: dict[Kind, list[float]] = {}
         for layer in self.layers:
             if layer.estimate.source == "roofline":
@@ -132,7 +132,7 @@ class GraphCost:
 
     @property
     def roofline_share(self) -> float:
-        """Share of the latency that rests on a roofline."""
+        """Share of the latency that comes from a roofline."""
         return sum(roofline.share for roofline in self.rooflines())
 
     def _parts(self) -> list[tuple[Kernel, Estimate]]:
@@ -146,20 +146,20 @@ def predict(model: CostModel, kernels: Mapping[str, Kernel], precision: Precisio
 
 
 def summed(parts: Iterable[tuple[Kernel, Estimate]]) -> Estimate:
-    """Some kernels of one network together, without what concerns the whole network."""
+    """Sum of some kernels of one network, without overhead and the error of the whole."""
     each = list(parts)
     latency = sum(estimate.latency_us for _, estimate in each)
     return Estimate(latency, math.hypot(*_errors(each)), joint_source(e.source for _, e in each))
 
 
 def joint_source(sources: Iterable[Source]) -> Source:
-    """Where a sum came from: measured if all was, a roofline if any of it was one."""
+    """Source of a sum: measured if all parts are, a roofline if any part is one."""
     found = set(sources)
     return "roofline" if "roofline" in found else "fitted" if "fitted" in found else "measured"
 
 
 def _kinds(parts: Iterable[tuple[Kernel, Estimate]]) -> list[list[Estimate]]:
-    """Estimates in groups within which errors are common."""
+    """Estimates in groups with correlated errors."""
     found: dict[object, list[Estimate]] = {}
     for kernel, estimate in parts:
         key = "roofline" if estimate.source == "roofline" else kind_of(kernel)
@@ -176,5 +176,5 @@ def _relative(estimate: Estimate) -> float:
 
 
 def _shift(deviation: float, sign: float) -> float:
-    """By what share a time may lie above (sign 1) or below (-1) its estimate."""
+    """Relative distance of the upper (sign 1) or lower (-1) bound from the estimate."""
     return abs(math.exp(sign * DEVIATIONS * deviation) - 1.0)

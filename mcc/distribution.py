@@ -1,4 +1,4 @@
-"""What mcc is called on the package index, and how its extras are installed where it stands."""
+"""Name of mcc on the package index, and the commands that install its extras."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 NAME = "mcc-compiler"
-"""`mcc` belongs to another project there. The import name, the command and the folders are `mcc`."""
+"""On the package index, `mcc` is another project. The import name, the command and the folders are `mcc`."""
 
 VERSION = "0.1.0"
 
@@ -17,8 +17,8 @@ def how_to_install(extra: str, *, root: Path = _ROOT) -> str:
     """The command that adds an extra to the Python in use: from the checkout, or from the package index.
 
     Args:
-        extra: of pyproject.toml, as `executorch`.
-        root: the folder that holds the package; site-packages where a wheel was installed.
+        extra: Name of the extra in pyproject.toml, e.g. `executorch`.
+        root: Folder that holds the package; site-packages where a wheel was installed.
     """
     python = _from_here(Path(sys.executable))
     if not (root / "pyproject.toml").is_file():

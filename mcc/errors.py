@@ -1,4 +1,4 @@
-"""The one exception tree of mcc: a stable code, one sentence, where, and a hint.
+"""Exceptions of mcc: a stable code, one sentence, a place, and a hint.
 
 Every error a user can cause is an `MccError`; the command line prints it as one sentence and exits with
 `exit_status` (1: a constraint or a check was not met, 2: wrong use or unusable input).
@@ -13,9 +13,9 @@ class MccError(Exception):
     """Base of all errors of mcc.
 
     Args:
-        message: one sentence that says what is wrong.
-        where: the node, file or option concerned.
-        hint: what to do about it.
+        message: One sentence that states the problem.
+        where: Node, file or option concerned.
+        hint: Suggested remedy.
     """
 
     code: ClassVar[str] = "error"
@@ -39,13 +39,13 @@ class UsageError(MccError):
 
 
 class DataError(MccError):
-    """A data set or file that cannot be read as what it is said to be."""
+    """A data set or file that cannot be read in its declared format."""
 
     code = "data"
 
 
 class UnsupportedError(MccError):
-    """An operator or construct outside the canonical form, named by name and place."""
+    """An operator or construct outside the canonical form, given by name and place."""
 
     code = "unsupported"
 
@@ -72,8 +72,8 @@ class ConstraintError(MccError):
     """A budget that cannot be kept; the hint names the nearest feasible one.
 
     Attributes:
-        report: what was found all the same, a `mcc.report.schema.Report`; of a job for several targets, the
-            reports by target. None where nothing was.
+        report: Results so far, a `mcc.report.schema.Report`; for a job with several targets, the reports by
+            target. None without results.
     """
 
     code = "constraint"
@@ -89,4 +89,4 @@ class VerificationError(MccError):
 
 
 class NotFiniteError(VerificationError):
-    """A network's output is not a number, or infinite."""
+    """A network's output is NaN or infinite."""

@@ -1,6 +1,6 @@
-"""Files of users: which may be read, and how files are written.
+"""Checks before reading users' files, and atomic writing of files.
 
-Nothing here imports torch: what is wrong with a file is said before the seconds that takes.
+Nothing here imports torch, which takes seconds: a bad file is reported before.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ def readable_file(
     hint: str | None = None,
     raising: type[MccError] = DataError,
 ) -> Path:
-    """The path, once it is known to lead to a regular file: to read a pipe or a device may never end.
+    """The path, checked to be a regular file: reading a pipe or a device may never end.
 
-    Everything that opens a file which somebody named asks here first. Links are followed.
+    Everything that opens a file named by a user calls this first. Links are followed.
 
     Args:
-        at_most_bytes: largest size that is read into memory; None where the reader bounds it itself.
-        hint: what to do where it is absent or another kind of file.
-        raising: kind of error, where an absent file is wrong use rather than bad data.
+        at_most_bytes: Largest size that is read into memory; None where the reader has its own bound.
+        hint: Hint of the error for a file that is absent or of another kind.
+        raising: Type of the error, where an absent file is wrong use rather than bad data.
 
     Raises:
-        DataError: (or `raising`) absent, not to be looked at, no regular file, or too large.
+        DataError: (or `raising`) The file is absent, inaccessible, not regular, or too large.
     """
     path = Path(path)
     try:

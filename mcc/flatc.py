@@ -1,4 +1,4 @@
-"""ExecuTorch's flatbuffers, written and read by the `flatc` and the schemas that its wheel ships."""
+"""Writing and reading ExecuTorch's flatbuffers, with the `flatc` and the schemas of its wheel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mcc.errors import TargetError
 
 FLATC = "data/bin/flatc"
 HOW_TO_GET = how_to_install("executorch")
-_NOT_JSON = re.compile(r"(?<![\w\"])(-?)(inf|nan)(?![\w\"])")  # how flatc prints them
+_NOT_JSON = re.compile(r"(?<![\w\"])(-?)(inf|nan)(?![\w\"])")  # as flatc prints them
 
 
 def wheel() -> Path:
@@ -31,10 +31,10 @@ def compile_json(schema: str, content: dict[str, Any]) -> bytes:
     """The flatbuffer of a value of the schema's root type.
 
     Args:
-        schema: its file inside the wheel.
+        schema: File of the schema inside the wheel.
 
     Raises:
-        TargetError: the wheel is missing, or `flatc` refuses the content.
+        TargetError: The wheel is missing, or `flatc` refuses the content.
     """
     with tempfile.TemporaryDirectory(prefix="mcc-flatc-") as folder:
         source = Path(folder) / "content.json"
@@ -45,10 +45,10 @@ def compile_json(schema: str, content: dict[str, Any]) -> bytes:
 
 
 def read_json(schema: str, raw: bytes, *, size_prefixed: bool = False) -> dict[str, Any]:
-    """The value that a flatbuffer holds. Raises TargetError as `compile_json`.
+    """The content of a flatbuffer. Raises TargetError as `compile_json` does.
 
     Args:
-        size_prefixed: whether the flatbuffer begins with its own length, as an ETDump does.
+        size_prefixed: Whether the flatbuffer begins with its own length, as an ETDump does.
     """
     with tempfile.TemporaryDirectory(prefix="mcc-flatc-") as folder:
         source = Path(folder) / "content.bin"

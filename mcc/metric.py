@@ -1,4 +1,4 @@
-"""How a task's metric is read: its name, its unit, and which way is better."""
+"""The metric of a task: name, unit and direction."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 FRACTION = "fraction"
-"""Unit of metrics from 0 to 1, which people read in percent and whose differences they count in points."""
+"""Unit of metrics from 0 to 1, which are stated in percent, and their differences in points."""
 
 POINTS = 100  # in a fraction of 1
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure that a task judges networks by.
+    """A figure by which a task evaluates networks.
 
     Attributes:
-        name: In words, as `accuracy` or `mean absolute error`.
-        unit: Of its values, as `px`; `FRACTION` for a share from 0 to 1; empty where there is none.
+        name: Name in words, e.g. `accuracy` or `mean absolute error`.
+        unit: Unit of its values, e.g. `px`; `FRACTION` for a share from 0 to 1; empty if dimensionless.
         higher_is_better: Direction.
 
     Raises:
-        ValueError: There is no name, or a value of another type.
+        ValueError: The name is empty, or a value has another type.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Metric:
 
     @property
     def scale(self) -> int:
-        """What differences are multiplied by: to points for fractions, by 1 otherwise."""
+        """Factor of differences: 100 for fractions, which gives points; 1 otherwise."""
         return POINTS if self.is_fraction else 1
 
     @property
@@ -52,13 +52,13 @@ class Metric:
 
     @property
     def worst(self) -> float:
-        """Value of a network whose outputs are no numbers."""
+        """Value of a network whose outputs are NaN."""
         if self.is_fraction:
             return 0.0 if self.higher_is_better else 1.0
         return float("-inf") if self.higher_is_better else float("inf")
 
     def merit(self, value: float) -> float:
-        """The value with the sign that makes more of it better."""
+        """The value with its sign chosen such that larger is better."""
         return value if self.higher_is_better else -value
 
     def lost(self, reference: float, value: float) -> float:
@@ -66,11 +66,11 @@ class Metric:
         return self.scale * (self.merit(reference) - self.merit(value))
 
     def whole(self, reference: float) -> float:
-        """What losses are held against to be compared with other shares: 100 points, or the reference."""
+        """Divisor that turns losses into shares comparable with others: 100 points, or the reference."""
         return float(POINTS) if self.is_fraction else abs(reference) or 1.0
 
     def best(self, values: Iterable[float]) -> float | None:
-        """The best of some values; None of none."""
+        """The best of some values; None without values."""
         return max(values, key=self.merit, default=None)
 
 

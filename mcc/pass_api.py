@@ -1,7 +1,7 @@
-"""What a pass is, and how passes are found.
+"""Base classes of passes, and their discovery.
 
-A pass is one file in `passes/` with one frozen dataclass: its fields are its options, its `name` a kebab-case
-verb and noun, its file the same name in snake case. Nothing else has to be edited to add one.
+A pass is one file in `passes/` with one frozen dataclass: its fields are its options, its `name` is a verb
+and noun in kebab case, its file has the same name in snake case. Nothing else has to be edited to add one.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from mcc.user_code import import_module
 log = logging.getLogger(__name__)
 
 PLAIN_VALUE = re.compile(r"[^\s{}(),=\"]+")
-"""What a pipeline can spell as it is; other values of options stand in double quotes."""
+"""Values of options that need no quotes in a pipeline; others are written in double quotes."""
 
 
 @dataclass
 class PassContext:
-    """What a pass is given beside the graph.
+    """Context of a pass: its data and random numbers, and the record of its actions.
 
     Attributes:
-        calibration: batches of the graph's input, for data-aware passes; empty where there is no data.
-        seed: seed of `generator`, from which all randomness of the pass comes.
-        counts: what the pass did, by name.
-        refusals: nodes left alone, with the reason.
-        measured: what a pass that changes numbers by intent states of its error: node, what, and how much.
+        calibration: Batches of the graph's input, for data-aware passes; empty without data.
+        seed: Seed of `generator`, the source of all randomness of the pass.
+        counts: Numbers of actions of the pass, by name.
+        refusals: Nodes left unchanged, with the reason.
+        measured: Errors stated by a pass that changes numbers by intent: node, name of the error, value.
     """
 
     calibration: tuple[Tensor, ...] = ()
@@ -54,17 +54,17 @@ class PassContext:
         self.generator = torch.Generator().manual_seed(self.seed)
 
     def count(self, what: str, by: int = 1) -> None:
-        """Count something done."""
+        """Count an action."""
         self.counts[what] += by
 
     def refuse(self, node: fx.Node | str, reason: str) -> None:
-        """Record that a node is left alone, and why."""
+        """Record that a node is left unchanged, with the reason."""
         name = node if isinstance(node, str) else node.name
         self.refusals.append((name, reason))
         log.info("%s left alone: %s", name, reason)
 
     def measure(self, node: fx.Node, what: str, value: float) -> None:
-        """State an error that the pass makes at a node by intent."""
+        """Record an error that the pass introduces at a node by intent."""
         self.measured.append((node.name, what, value))
 
 
@@ -74,31 +74,31 @@ class Pass:
 
     name: ClassVar[str] = ""
     sees_dead_code: ClassVar[bool] = False
-    """Whether operators that no output depends on are left for the pass to see.
+    """Whether the pass sees dead code, operators that no output depends on.
 
-    The driver drops them before any other pass runs: a value that only dead code reads has no other reader.
+    The driver removes it before any other pass runs: a value that only dead code reads counts as unread.
     """
 
     def requires(self, graph: Graph) -> None:
-        """Raise Refusal, naming the node and the reason, where the pass cannot work on the graph."""
+        """Raise Refusal, naming the node and the reason, if the pass cannot be applied to the graph."""
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Rewrite the graph in place; it is a private copy. The driver cleans and re-infers shapes."""
+        """Rewrite the graph, a private copy, in place. The driver removes dead code and re-infers shapes."""
         raise TypeError(f"pass {self.name} does not say what it does")
 
     def ensures(self, graph: Graph) -> None:
-        """Raise VerificationError where the rewritten graph is not as promised."""
+        """Raise VerificationError if the rewritten graph violates the postcondition of the pass."""
 
     def reference(self, before: Graph, ctx: PassContext) -> Graph | None:
         """The exact twin: a graph in the old structure whose outputs must equal those of the rewritten one.
 
-        The default, for lossless passes, is the graph as it was. None says that the numbers change by intent
-        and are proved elsewhere (on the lowered file and against the integer simulator).
+        The default, for lossless passes, is the unchanged graph. None means that the numbers change by
+        intent and are verified elsewhere (on the lowered file and against the integer simulator).
         """
         return before
 
     def variants(self, twin: Graph, before: Graph, ctx: PassContext) -> Iterator[Graph]:
-        """Further graphs whose outputs must equal the twin's (removed channels filled at random, say)."""
+        """Further graphs whose outputs must equal the twin's (e.g. removed channels filled at random)."""
         return iter(())
 
     def __str__(self) -> str:
@@ -107,26 +107,26 @@ class Pass:
 
 @dataclass(frozen=True)
 class NodeRewrite(Pass):
-    """Base of passes that look at one operator at a time: what it matches, why not, what becomes of it.
+    """Base of passes that rewrite one operator at a time: a match, a reason for refusal, and the rewrite.
 
-    `run` rewrites every operator that matches and is not refused, in graph order; `ensures` then finds none
-    left. A subclass that keeps something between rewrites overrides `run`, and keeps `ensures`.
+    `run` rewrites every operator that matches and is not refused, in graph order; `ensures` then checks that
+    none is left. A subclass with state between rewrites overrides `run`, and keeps `ensures`.
     """
 
     def matches(self, graph: Graph, node: fx.Node) -> bool:
-        """Whether the pass is about this operator (a `call_function` node) at all."""
+        """Whether the pass applies to this operator (a `call_function` node)."""
         raise TypeError(f"pass {self.name} does not say what it matches")
 
     def refusal(self, graph: Graph, node: fx.Node) -> str | None:
-        """Why an operator that matches is left alone, or None when it is rewritten."""
+        """The reason to leave a matching operator unchanged, or None to rewrite it."""
         return note(node).frozen
 
     def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
-        """Rewrite one operator; it may be erased, and operators behind it may come to match."""
+        """Rewrite one operator; it may be erased, and operators after it may match as a result."""
         raise TypeError(f"pass {self.name} does not say what it does")
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Rewrite each operator that matches, or record why it is left alone."""
+        """Rewrite each operator that matches, or record the reason for leaving it unchanged."""
         for node in calls(graph):
             if not self.matches(graph, node):
                 continue
@@ -137,20 +137,20 @@ class NodeRewrite(Pass):
                 ctx.refuse(node, reason)
 
     def ensures(self, graph: Graph) -> None:
-        """No operator is left that matches and is not refused."""
+        """Raise VerificationError if an operator is left that matches and is not refused."""
         for node in calls(graph):
             if self.matches(graph, node) and self.refusal(graph, node) is None:
                 raise VerificationError(f"was not rewritten by {self.name}", where=node.name)
 
 
 def apply_pass(step: Pass, graph: Graph, ctx: PassContext) -> Graph:
-    """Run a pass on a private copy: what it needs, the rewrite, dead nodes dropped, shapes inferred again.
+    """Run a pass on a private copy: `requires`, the rewrite, dead code removed, shapes inferred again.
 
-    Nodes that were dead before are dropped before, too (`Pass.sees_dead_code`).
+    Dead code is removed before the pass, too (`Pass.sees_dead_code`).
 
     Raises:
-        Refusal: the graph does not have what the pass requires.
-        GraphError: the rewritten graph does not fit together.
+        Refusal: The graph does not meet the requirements of the pass.
+        GraphError: The rewritten graph is inconsistent.
     """
     private = as_seen_by(step, graph)
     step.requires(private)
@@ -159,10 +159,10 @@ def apply_pass(step: Pass, graph: Graph, ctx: PassContext) -> Graph:
 
 
 def as_seen_by(step: Pass, graph: Graph) -> Graph:
-    """A private copy of a graph without what the driver drops before this pass runs."""
+    """A private copy of a graph, without the dead code that the driver removes before this pass."""
     private = copy_graph(graph)
     if not step.sees_dead_code and len(clean(private).graph.nodes) < len(graph.graph.nodes):
-        private = copy_graph(private)  # where the names of what was dropped are free for new nodes
+        private = copy_graph(private)  # in it the names of removed nodes are free for new nodes
     return private
 
 
@@ -280,7 +280,7 @@ def load_pass(path: Path) -> type[Pass]:
 
 
 def load_passes(paths: Iterable[Path]) -> dict[str, type[Pass]]:
-    """Users' own passes, by name. Raises UsageError for a name that is taken, here or in `passes/`."""
+    """Users' own passes, by name. Raises UsageError for a name used twice, here or in `passes/`."""
     found: dict[str, type[Pass]] = {}
     for path in paths:
         kind = load_pass(path)

@@ -1,7 +1,8 @@
-"""Pipelines are text: `fold-batch-norm,prune-channels{keep=0.75 round=8},fix(fuse-activation,drop-identity)`.
+"""Pipelines: `fold-batch-norm,prune-channels{keep=0.75 round=8},fix(fuse-activation,drop-identity)`.
 
-A pipeline parses and prints back; presets expand to it; every step can be logged and run again alone. The
-driver alone decides whether a pass changed anything, stamps origins, verifies and times.
+A pipeline of passes is parsed from text and printed as text; presets expand to it; every step can be logged
+and run again by itself. The driver decides whether a pass changed anything, notes origins, verifies and
+times.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from mcc.verify import check_pass
 
 log = logging.getLogger(__name__)
 
-# The form in which layers are compressed and lowered: what runtimes do by themselves, done once and proved.
+# The form in which layers are compressed and lowered: the runtimes' optimisations, done once and verified.
 _FORM = "drop-dead-code,fold-constants,drop-identity,fold-batch-norm,fold-pad,fuse-activation"
 PRESETS: dict[str, str] = {
     "-O0": "",
@@ -38,7 +39,7 @@ PRESETS: dict[str, str] = {
     "-O2": f"fix({_FORM})",
     "-O3": f"fix({_FORM}),insert-qdq",
 }
-MAX_ROUNDS = 20  # a fixpoint that is not reached by then is a pass that undoes itself or another
+MAX_ROUNDS = 20  # without a fixpoint by then, a pass undoes itself or another one
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,16 @@ class Fix:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one pass did.
+    """Report of one pass.
 
     Attributes:
-        step: the pass with its options, as text that runs again.
-        changed: whether the graph or a constant differs.
-        seconds: time in the pass, and in its verification.
-        counts: what it counted.
-        refusals: nodes left alone, with reasons.
-        worst: largest difference from the exact twin as a share of the output range; None where not compared.
-        measured: what the pass states of the errors that it makes by intent: node, what, how much.
+        step: The pass with its options, as the text of a pipeline.
+        changed: Whether the graph or a constant differs.
+        seconds: Time of the pass, and of its verification.
+        counts: Numbers of actions, by name.
+        refusals: Nodes left unchanged, with the reasons.
+        worst: Largest difference from the exact twin as a share of the output range; None if not compared.
+        measured: Errors that the pass introduces by intent: node, name of the error, value.
     """
 
     step: str
@@ -77,14 +78,14 @@ class StepReport:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a pipeline runs.
+    """Options of a run.
 
     Attributes:
-        verify: check each pass against its exact twin.
-        bisect_limit: run only this many passes (to find the first bad one); all if None.
-        reproducer: folder for the graph before a failing pass; none written if None.
-        after: called with each report and the graph after it.
-        repeat: further words of the command that repeats a failure, as `("--data", "digits")`.
+        verify: Whether each pass is checked against its exact twin.
+        bisect_limit: Number of passes to run (to find the first bad one); all if None.
+        reproducer: Folder for the graph before a failing pass; none is written if None.
+        after: Callback for each report and the graph after the pass.
+        repeat: Further words of the command that repeats a failure, e.g. `("--data", "digits")`.
     """
 
     verify: bool = True
@@ -113,7 +114,7 @@ class Pipeline:
         """Parse a pipeline or preset. Raises UsageError naming the place and the known passes.
 
         Args:
-            extra: further passes by name, from a user's file.
+            extra: Further passes by name, from a user's file.
         """
         known = all_passes()
         for name, kind in (extra or {}).items():
@@ -129,14 +130,14 @@ class Pipeline:
     def run(
         self, graph: Graph, ctx: PassContext | None = None, options: RunOptions | None = None
     ) -> PipelineResult:
-        """Run, and leave the graph that is given as it is.
+        """Run the passes; the given graph is not modified.
 
         Raises:
-            Refusal: a pass cannot work on the graph.
-            VerificationError: a check failed, or a pass did; a reproducer was written if asked for.
+            Refusal: A pass cannot be applied to the graph.
+            VerificationError: A check or a pass failed; a reproducer was written if requested.
         """
         runner = _Runner(ctx or PassContext(), options or RunOptions())
-        # Dead nodes and missing origins are the driver's work, and not a change by the first pass.
+        # Dead code and missing origins are handled by the driver, and are no change by the first pass.
         first = next(iter(self.steps), None)
         while isinstance(first, Fix):
             first = next(iter(first.steps), None)
@@ -146,10 +147,10 @@ class Pipeline:
 
 
 def deployment_form(graph: Graph, options: RunOptions | None = None) -> Graph:
-    """The graph as it is lowered: batch norms folded, activations fused, identities dropped (`-O2`).
+    """The graph as it is lowered: batch norms folded, activations fused, identities removed (`-O2`).
 
     Args:
-        options: None: the passes are not proved one by one, since `mcc opt` does that.
+        options: Options of the run; if None, passes are not verified one by one, since `mcc opt` does that.
     """
     return Pipeline.parse("-O2").run(graph, options=options or RunOptions(verify=False)).graph
 
@@ -243,7 +244,7 @@ class _Runner:
             stamp_origins(graph, after)
             seconds = time.perf_counter() - start
             changed = differs(graph, after)
-            # A pass that left graph and constants as they were has nothing to prove.
+            # A pass that changed neither graph nor constants needs no verification.
             if self.options.verify and changed:
                 found = check_pass(step, graph, after, ctx)
                 worst = found.worst if found else None
@@ -255,7 +256,7 @@ class _Runner:
         except MccError as error:
             self._reproducible(step, graph, error)
             raise
-        except Exception as error:  # a mistake in the pass: it must not end in a traceback, nor unrepeatable
+        except Exception as error:  # a bug in the pass: reported without a traceback and with a reproducer
             reason = f"{type(error).__name__}: {first_line(error)}"
             failure = VerificationError(f"pass fails: {reason}", where=str(step))
             self._reproducible(step, graph, failure)
@@ -277,12 +278,12 @@ class _Runner:
         return after
 
     def _reproducible(self, step: Pass, graph: Graph, error: MccError) -> None:
-        """Write the graph before the failure, and name the command that repeats it in the error's hint."""
+        """Write the graph before the failure, and add the command that repeats it to the error's hint."""
         if self.options.reproducer is None:
             return
         path = self.options.reproducer / f"before-{step.name}.mcc"
         number, taken = 1, any(map(os.path.lexists, written_with(path)))
-        while taken and not _holds(path, graph):  # one that does is what is being repeated
+        while taken and not _holds(path, graph):  # one that holds it is being repeated
             number += 1
             path = path.with_name(f"before-{step.name}.{number}.mcc")
             taken = any(map(os.path.lexists, written_with(path)))
@@ -304,7 +305,7 @@ class _Runner:
 
 
 def _holds(path: Path, graph: Graph) -> bool:
-    """Whether a graph lies in a file already."""
+    """Whether a file already holds a graph."""
     try:
         return not differs(load_graph(path), graph)
     except (MccError, KeyError):  # damaged, or with other constants
@@ -320,7 +321,7 @@ def differs(before: Graph, after: Graph) -> bool:
 
 
 def stamp_origins(before: Graph, after: Graph) -> None:
-    """Note where new nodes come from: the node they were named after, else their operands' origins."""
+    """Note the origin of new nodes: the node they were named after, else their operands' origins."""
     known = {node.name: note(node).origin or (node.name,) for node in before.graph.nodes}
     for node in after.graph.nodes:
         if note(node).origin or node.op == "output":

@@ -1,7 +1,7 @@
-"""What people type for times, sizes, ratios and shapes, and what it means.
+"""Parsing of times, sizes, ratios and shapes of the command line.
 
-A number without a unit is refused where a unit decides what it means: nobody can tell 8 microseconds from 8
-milliseconds afterwards. Units of size are powers of ten (`kB`, `MB`) or of two (`KiB`, `MiB`).
+A number without a unit is refused where it would be ambiguous: 8 may be microseconds or milliseconds. Units
+of size are powers of ten (`kB`, `MB`) or of two (`KiB`, `MiB`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mcc.errors import UsageError
 
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\d\s].*?)?\s*$")
 
-_DIGITS = re.compile(r"\d{1,18}")  # 64 bits hold them; Python reads no integer of more than 4300
+_DIGITS = re.compile(r"\d{1,18}")  # they fit in 64 bits; Python parses no integer of more than 4300 digits
 
 TIMES = {"ns": 1e-3, "us": 1.0, "µs": 1.0, "μs": 1.0, "ms": 1e3, "s": 1e6}
 CYCLES = {"cycles": 1.0, "kcycles": 1e3, "mcycles": 1e6, "gcycles": 1e9}
@@ -29,7 +29,7 @@ class LatencyLimit:
     """A latency budget: a time where time is measured, model cycles where it is simulated.
 
     Attributes:
-        latency_us, model_cycles: one of the two.
+        latency_us, model_cycles: The limit; one of the two is set.
     """
 
     latency_us: float | None = None
@@ -89,9 +89,9 @@ def parse_duration(text: str) -> float:
 
 
 def parse_loss(text: str) -> float:
-    """What may be lost of a metric, `1.0` or `0.5`; zero allowed. Raises UsageError.
+    """Allowed loss of a metric, `1.0` or `0.5`; zero allowed. Raises UsageError.
 
-    Points of a fraction end at 100; whether the metric is one is known when the task is (`mcc.budget`).
+    Points of a fraction end at 100; that is checked once the task is known (`mcc.budget`).
     """
     hint = "write points of accuracy as for example 1.0, or so much of another metric, in its unit"
     try:

@@ -1,4 +1,4 @@
-"""Running Python that users bring: factories of models and data, tasks."""
+"""Loading users' Python code: factories of models and data, tasks."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _HERE = str(Path(__file__).parent)
 
 @contextmanager
 def neighbours_importable(spec: str) -> Generator[None]:
-    """Let the file of `path/file.py:name` import its neighbours, as it can when Python runs it; of
-    `package.module:name`, the working folder.
+    """Make the neighbours of the file of `path/file.py:name` importable, as when Python runs it; for
+    `package.module:name`, the modules of the working folder.
 
-    What is imported later, inside a function, is still found afterwards, behind everything else.
+    Later imports, inside a function, still find them afterwards, after everything else.
     """
     source = spec.rpartition(":")[0]
     folder = str(Path(source).expanduser().resolve().parent if source.endswith(".py") else Path.cwd())
@@ -45,10 +45,10 @@ def load_object(spec: str, forms: str) -> Any:
     """The object that `package.module:name` or `path/to/file.py:name` names; see `neighbours_importable`.
 
     Args:
-        forms: what can be named, for the hint.
+        forms: What can be named, for the hint.
 
     Raises:
-        UsageError: there is no such file, module or name, or importing it fails.
+        UsageError: There is no such file, module or name, or importing it fails.
     """
     source, _, name = spec.rpartition(":")
     if not source or not name:
@@ -63,10 +63,10 @@ def import_module(source: str, forms: str) -> ModuleType:
     """The module with a dotted name, or the Python file at a path ending in `.py`.
 
     Args:
-        forms: what can be named, for the hint.
+        forms: What can be named, for the hint.
 
     Raises:
-        UsageError: there is no such file or module, or importing it fails.
+        UsageError: There is no such file or module, or importing it fails.
     """
     try:
         if source.endswith(".py"):
@@ -77,7 +77,7 @@ def import_module(source: str, forms: str) -> ModuleType:
     except ModuleNotFoundError as error:
         hint = f"give {forms}" if error.name and source.startswith(error.name) else f"install {error.name}"
         raise UsageError(f"cannot be imported: {error}", where=source, hint=hint) from error
-    except (Exception, SystemExit) as error:  # a user's file may raise anything
+    except (Exception, SystemExit) as error:  # a user's file may raise any exception
         raise UsageError(f"cannot be imported: {reason_of(error)}", where=source) from error
 
 
@@ -98,7 +98,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def reason_of(error: BaseException) -> str:
-    """An exception of a user's code in one line, with the place in that code."""
+    """One line for an exception of a user's code, with the place in that code."""
     lines = str(error).strip().splitlines()
     place = user_place(error.__traceback__)
     return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}" + (
@@ -107,7 +107,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def user_place(traceback: TracebackType | None) -> tuple[str, str] | None:
-    """`file.py:12` and the text of the innermost line that is neither torch's nor mcc's."""
+    """The innermost line that is neither torch's nor mcc's: its place, e.g. `file.py:12`, and its text."""
     found: tuple[str, str] | None = None
     while traceback is not None:
         name = traceback.tb_frame.f_code.co_filename

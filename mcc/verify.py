@@ -2,9 +2,9 @@
 
 Numbers are compared in float64: the pass is run again on a float64 copy of the graph before, so that the
 rounding of float32 weights does not hide a mistake. Where all constants and inputs are small integers, sums
-are exact and equality means equality; elsewhere the tolerance is `TOLERANCE` of the output range, which is
-float64 rounding (2**-53) times the length of the longest sums and the depth of a network. The graph that the
-pass made in its own precision is then compared with the float64 one.
+are exact and outputs must be equal; elsewhere the tolerance is `TOLERANCE` of the output range, which is
+float64 rounding (2**-53) times the length of the longest sums and the depth of a network. The output of the
+pass in its own precision is then compared with the float64 one.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from mcc.ir.notes import DTYPES, TensorType, annotate, note, shape_of, type_of
 from mcc.pass_api import Pass, PassContext, apply_pass
 
 TOLERANCE = 1e-9
-# float32 rounds a weight by 2**-24 = 6e-8 of itself; a network of a hundred layers in which every layer adds
-# that much, all in one direction and amplified tenfold, is off by less.
+# float32 rounds a weight by a relative 2**-24 = 6e-8; the error of a network of a hundred layers, each adding
+# that much in the same direction and amplified tenfold, is smaller.
 SINGLE_TOLERANCE = 1e-4
-SMALL = 1e-5  # an output range below it counts as this: on the way there values of about 1 were rounded
+SMALL = 1e-5  # lower bound of the output range: intermediate values of about 1 were rounded
 SEEDS = (0, 1)
-INTEGER_INPUTS = 3  # integer inputs are -3..3, as the integer constants of goldens are
+INTEGER_INPUTS = 3  # integer inputs are -3..3, like the integer constants of golden files
 CALIBRATION_SAMPLES = 8
 SAMPLES = 8
-SMALL_INPUT = 1 << 14  # elements: eight samples of 3x26x26, which any network evaluates in a moment
+SMALL_INPUT = 1 << 14  # elements: eight samples of 3x26x26, which any network evaluates quickly
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Comparison:
 
 
 def check_interface(before: Graph, after: Graph) -> None:
-    """Raise VerificationError unless both graphs take and return values of the same names and types."""
+    """Raise VerificationError unless the inputs and outputs of both graphs have the same names and types."""
     taken = [[(node.name, type_of(node)) for node in inputs(graph)] for graph in (before, after)]
     if taken[0] != taken[1]:
         raise VerificationError(f"takes {_listed(taken[1])} in place of {_listed(taken[0])}")
@@ -68,10 +68,10 @@ def check_interface(before: Graph, after: Graph) -> None:
 
 
 def check_frozen(before: Graph, after: Graph) -> None:
-    """Raise VerificationError unless every frozen node that an output depends on is as it was.
+    """Raise VerificationError unless every frozen node that an output depends on is unchanged.
 
-    That is its operator, attributes, type, reason, and the constants that it reads; what it reads of other
-    nodes may come from another node (an identity before it may go).
+    This covers its operator, attributes, type, reason, and the constants that it reads; its other operands
+    may come from another node (an identity before it may be removed).
     """
     now = {node.name: node for node in calls(after)}
     for node in live_nodes(before):
@@ -96,7 +96,7 @@ def _listed(values: Sequence[tuple[str, TensorType]]) -> str:
 
 
 def as_float64(graph: Graph) -> Graph:
-    """A float64 copy of a graph, its declared types included."""
+    """A float64 copy of a graph, including its declared types."""
     double = copy_graph(graph).double()
     for node in inputs(double):
         declared = type_of(node)
@@ -108,7 +108,7 @@ def as_float64(graph: Graph) -> Graph:
 def random_inputs(graph: Graph, seed: int, *, integers: bool = False) -> list[Tensor]:
     """Float64 inputs of the declared shapes, normal or of small integers.
 
-    Small inputs come in batches: one sample alone may leave a path dead, behind an activation or a pool.
+    Small inputs are batched: with one sample, a path behind an activation or a pool may be dead.
     """
     generator = torch.Generator().manual_seed(seed)
     types = [type_of(node) for node in inputs(graph)]
@@ -132,8 +132,8 @@ def compare(
     """Compare the outputs of two graphs on one batch.
 
     Raises:
-        VerificationError: different number or shape of outputs, a value that is not finite on one side only,
-            or a difference beyond `tolerance` of the output range.
+        VerificationError: The outputs differ in number or shape, a value is not finite on one side only, or
+            the difference exceeds `tolerance` of the output range.
     """
     return compare_outputs(run(a, *values), run(b, *values), tolerance=tolerance, where=where)
 
@@ -141,7 +141,7 @@ def compare(
 def compare_outputs(
     left: Sequence[Tensor], right: Sequence[Tensor], *, tolerance: float, where: str = "graph"
 ) -> Comparison:
-    """Compare outputs with those that they must equal. Raises VerificationError as `compare` does."""
+    """Compare outputs with the expected ones. Raises VerificationError as `compare` does."""
     if len(left) != len(right):
         raise VerificationError(f"returns {len(left)} values in place of {len(right)}", where=where)
     worst, exact = 0.0, True
@@ -163,8 +163,8 @@ def compare_outputs(
 def relative_difference(x: Tensor, y: Tensor) -> float:
     """Largest absolute difference over the largest magnitude of y; infinite where only one is finite.
 
-    A magnitude below `SMALL` counts as that: the sum of what was normalised to a mean of zero is nothing but
-    rounding, and what rounds a value of 1 by 1e-16 is no mistake behind a clamp, either.
+    The magnitude is at least `SMALL`: the sum of values normalised to a mean of zero is only rounding, and a
+    rounding of a value of 1 by 1e-16 is no error after a clamp, either.
     """
     finite = torch.isfinite(x) & torch.isfinite(y)
     if not bool((finite | (x == y) | (torch.isnan(x) & torch.isnan(y))).all()):
@@ -177,18 +177,18 @@ def relative_difference(x: Tensor, y: Tensor) -> float:
 
 
 def prove(step: Pass, before: Graph, after: Graph, ctx: PassContext) -> Comparison | None:
-    """Prove a pass on a graph: run it in float64 and compare with its exact twin.
+    """Verify a pass on a graph: run it in float64 and compare with its exact twin.
 
     Args:
-        before: the graph that the pass was given.
-        after: what it made of it, in its own precision; its structure must be that of the float64 run.
-        ctx: calibration data and seed of that run.
+        before: Input of the pass.
+        after: Output of the pass, in its own precision; its structure must be that of the float64 run.
+        ctx: Calibration data and seed of that run.
 
     Returns:
         The comparison, or None for a pass whose numbers change by intent.
 
     Raises:
-        VerificationError: the outputs differ, no output is finite on any input, or the structure depends on
+        VerificationError: The outputs differ, no output is finite on any input, or the structure depends on
             the precision.
     """
     double = as_float64(before) if step.sees_dead_code else clean(as_float64(before))
@@ -207,7 +207,7 @@ def prove(step: Pass, before: Graph, after: Graph, ctx: PassContext) -> Comparis
                 proof.compare_variant(variant, whole and exact)
                 _release(variant)
             _same_in_own_precision(got, after, batch, step)
-    if not proof.finite:  # logarithms and roots need what is not negative
+    if not proof.finite:  # logarithms and roots need non-negative inputs
         proof.compare(result, [value.abs() for value in random_inputs(double, SEEDS[0])], TOLERANCE)
     for graph in (double, twin, result):
         _release(graph)
@@ -215,10 +215,10 @@ def prove(step: Pass, before: Graph, after: Graph, ctx: PassContext) -> Comparis
 
 
 def _release(graph: Graph) -> None:
-    """Give back the constants of a graph that is done with.
+    """Release the constants of a graph that is no longer needed.
 
-    Nodes, graph and module refer to one another, and wait for Python's collector, which counts objects and
-    not bytes: a proof of ResNet-50 left 1 GB behind.
+    Nodes, graph and module form reference cycles, freed by Python's garbage collector, which counts objects
+    and not bytes: the verification of ResNet-50 left 1 GB behind.
     """
     for name in [name for name, _ in graph.named_parameters(recurse=False)] + list(constants(graph)):
         if hasattr(graph, name):
@@ -226,7 +226,7 @@ def _release(graph: Graph) -> None:
 
 
 class _Proof:
-    """Comparisons with the exact twin of a pass, and whether they say anything."""
+    """Comparisons with the exact twin of a pass, and whether they are conclusive."""
 
     def __init__(self, step: Pass, twin: Graph) -> None:
         self.step = step
@@ -238,7 +238,7 @@ class _Proof:
         self._batch: list[Tensor] = []
 
     def compare(self, graph: Graph, batch: list[Tensor], tolerance: float) -> tuple[Tensor, ...]:
-        """Compare on a batch; the outputs of the graph. Raises VerificationError where they differ."""
+        """Compare on a batch; returns the graph's outputs. Raises VerificationError where they differ."""
         self._batch, self.wanted = batch, run(self.twin, *batch)
         got = run(graph, *batch)
         self._found.append(compare_outputs(got, self.wanted, tolerance=tolerance, where=str(self.step)))
@@ -254,7 +254,7 @@ class _Proof:
         compare_outputs(got, self.wanted, tolerance=tolerance, where=f"{self.step} (variant)")
 
     def comparison(self) -> Comparison:
-        """All in all. Raises VerificationError where nothing could be compared."""
+        """The overall comparison. Raises VerificationError where nothing could be compared."""
         if not self._meaningful:
             raise VerificationError(
                 "cannot be proved: no output is finite on any input", where=str(self.step)
@@ -263,11 +263,11 @@ class _Proof:
 
 
 def _batches(graph: Graph, ctx: PassContext) -> Iterator[tuple[list[Tensor], bool]]:
-    """Inputs to compare on, each with whether it is of integers."""
+    """Batches to compare on, each with a flag for integers."""
     integral = is_integral(graph)
     for seed in SEEDS:
         yield random_inputs(graph, seed, integers=integral), integral
-    if integral:  # integers drive clamps and sigmoids into their flat ends, where a mistake would not show
+    if integral:  # integers drive clamps and sigmoids into saturation, where an error would not show
         yield random_inputs(graph, SEEDS[0]), False
     if len(inputs(graph)) == 1:
         for batch in ctx.calibration[:1]:
@@ -275,9 +275,9 @@ def _batches(graph: Graph, ctx: PassContext) -> Iterator[tuple[list[Tensor], boo
 
 
 def _same_in_own_precision(wanted: Sequence[Tensor], single: Graph, batch: list[Tensor], step: Pass) -> None:
-    """The graph that leaves the pass is the one that was proved, but for the rounding of its constants."""
+    """Check that the output of the pass is the verified graph, up to the rounding of its constants."""
     if calls(single, "fake_quantize"):
-        return  # a rounding there turns any difference, however small, into a whole step
+        return  # rounding there turns any difference, however small, into a whole step
     double = as_float64(single)
     got = run(double, *batch)
     _release(double)
@@ -294,7 +294,7 @@ def _same_structure(double: Graph, single: Graph, step: Pass) -> None:
 
 
 def check_pass(step: Pass, before: Graph, after: Graph, ctx: PassContext) -> Comparison | None:
-    """Everything that is checked after a pass. Raises VerificationError naming the node and the pass."""
+    """All checks after a pass. Raises VerificationError naming the node and the pass."""
     try:
         check_structure(after)
         check_shapes(after)
