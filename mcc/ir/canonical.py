@@ -1,4 +1,4 @@
-"""Whether a graph is canonical: known operators, plain attributes, honest shapes, any batch length."""
+"""Checks of the canonical form: known operators, plain attributes, correct shapes, any batch length."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def check_shapes(graph: Graph) -> None:
 
 
 def _check_batch(node: fx.Node, longer: Mapping[fx.Node, TensorType]) -> None:
-    """Raise GraphError unless a node gives a longer batch for a longer batch, and works sample by sample."""
+    """Raise GraphError unless the batch length of a node's output follows its input, sample by sample."""
     try:
         found = infer_call(node, lambda arg: longer[arg])
     except GraphError as error:

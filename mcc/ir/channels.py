@@ -1,6 +1,6 @@
-"""Channel rules: which axes of operands, weights and outputs must keep the same channels.
+"""Channel rules: coupling of channels between axes of operands, weights and outputs.
 
-One rule per row of the op table; labels, and what a rule records, are in `mcc.ir.labels`.
+One rule per row of the op table; labels and their records are in `mcc.ir.labels`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mcc.ir.labels import (
 
 
 def carries(site: Site, space: Labels) -> LabelArray:
-    """Operators that work element by element: channels pass through."""
+    """Element-wise operators: channels pass through."""
     return site.input(0, space)
 
 
 def spatial(site: Site, space: Labels) -> LabelArray:
-    """Operators over windows of the last two axes: channels pass through, unless they lie on those axes."""
+    """Operators over windows of the last two axes: channels pass through, unless they are on those axes."""
     labels = site.input(0, space)
     if all(axis < 2 for axis in varying(labels)):
         return labels
@@ -40,7 +40,7 @@ def spatial(site: Site, space: Labels) -> LabelArray:
 
 
 def per_channel(site: Site, space: Labels, axis: int = 1) -> LabelArray:
-    """batch_norm, prelu: constants of one entry per channel (or of a single one) go with axis 1."""
+    """batch_norm, prelu: constants of one entry per channel (or a single one) follow axis 1."""
     labels = site.input(0, space)
     vector = along(labels, site.shape, axis, space)
     for operand in site.operands[1:]:
@@ -53,7 +53,7 @@ def per_channel(site: Site, space: Labels, axis: int = 1) -> LabelArray:
 
 
 def group_norm(site: Site, space: Labels) -> LabelArray:
-    """Channels that are normalised together go together: the other groups' statistics do not change."""
+    """Channels normalised together are removed together: the other groups' statistics do not change."""
     groups = int(site.attributes["groups"])
     if groups == 1:
         return mixes(site, space)
@@ -64,7 +64,7 @@ def group_norm(site: Site, space: Labels) -> LabelArray:
 
 
 def global_response_norm(site: Site, space: Labels) -> LabelArray:
-    """Channels on the axis of the mean can go: it is then taken over those that stay (`shrink.mask_out`)."""
+    """Channels on the axis of the mean can be removed: it is then over the others (see `mask_out`)."""
     axis = int(site.attributes["axis"]) % len(site.shape)
     if set(varying(site.input(0, space))) <= {axis}:
         return per_channel(site, space, axis)
@@ -72,7 +72,7 @@ def global_response_norm(site: Site, space: Labels) -> LabelArray:
 
 
 def fake_quantize(site: Site, space: Labels) -> LabelArray:
-    """Scales along an axis go with the channels of that axis; a weight's are bound where it is read."""
+    """Scales along an axis follow the channels of that axis; a weight's are bound where it is read."""
     x = site.operands[0]
     if x is not None and x.constant is not None:
         return frozen_labels(space, site.shape, f"{site.name} ({site.op}) quantises a constant")
@@ -166,14 +166,14 @@ def linear(site: Site, space: Labels) -> LabelArray:
 
 
 def mixes(site: Site, space: Labels) -> LabelArray:
-    """Operators that mix channels without weights: all their operands must stay."""
+    """Operators that mix channels without weights: all channels of their operands are frozen."""
     reason = f"{site.name} ({site.op}) mixes channels without weights"
     for index, operand in enumerate(site.operands):
         if operand is not None and operand.labels is not None:
             space.freeze(site.input(index, space), reason)
     x = site.operands[0]
     if x is not None and x.labels is not None and x.shape == site.shape and len(varying(x.labels)) == 1:
-        return x.labels  # on the axis on which the channels lie, wherever that is
+        return x.labels  # on the axis of the channels, whichever it is
     return frozen_labels(space, site.shape, reason)
 
 
@@ -236,7 +236,7 @@ def broadcasts(site: Site, space: Labels) -> LabelArray:
 
 
 def _is_stiff(operand: Operand, joined: LabelArray) -> bool:
-    """Whether a value is as long as channels along some axis on which it has no labels that could go."""
+    """Whether a value has the length of the channels along an axis without removable labels."""
     own = _align(operand, joined.ndim)
     lengths = (1,) * (joined.ndim - len(operand.shape)) + operand.shape
     return any(n > 1 and m == 1 and k > 1 for n, m, k in zip(lengths, own.shape, joined.shape, strict=True))
@@ -256,7 +256,7 @@ def _bind_broadcast(site: Site, operand: Operand, labels: LabelArray, space: Lab
 
 
 def concat(site: Site, space: Labels) -> LabelArray:
-    """Along the axis of channels labels follow one another; along others they are coupled."""
+    """Along the channel axis labels are concatenated; along others they are coupled."""
     axis = int(site.attributes["axis"]) % len(site.shape)
     parts = [site.input(index, space) for index in range(len(site.operands))]
     if all(part.shape[axis] == 1 for part in parts) and any(part.size > 1 for part in parts):
@@ -276,7 +276,7 @@ def concat(site: Site, space: Labels) -> LabelArray:
 
 
 def slice_(site: Site, space: Labels) -> LabelArray:
-    """A slice of channels is a slice of labels; every second channel cannot shrink evenly and stays."""
+    """A slice of channels is a slice of labels; channels sliced with a step are frozen."""
     labels = site.input(0, space)
     axis = int(site.attributes["axis"])
     if labels.shape[axis] == 1:
@@ -288,7 +288,7 @@ def slice_(site: Site, space: Labels) -> LabelArray:
 
 
 def pad(site: Site, space: Labels) -> LabelArray:
-    """Padding channels are new labels that nothing produces; reflecting channels cannot shrink."""
+    """Padding channels are new labels without a producer; reflected channels are frozen."""
     labels = site.input(0, space)
     x = site.operands[0]
     assert x is not None
@@ -337,7 +337,7 @@ def reshape(site: Site, space: Labels) -> LabelArray:
 
 
 def reshape_blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Shortest runs of axes of equal product: which old axes become which new ones."""
+    """Shortest runs of axes with equal products: pairs of old axes and the new axes they become."""
     blocks: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(old) or j < len(new):

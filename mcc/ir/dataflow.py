@@ -1,4 +1,4 @@
-"""What depends on what, for the graph algorithms of networkx."""
+"""Data dependences of a graph as a networkx graph."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import fx
 
 
 def dataflow(nodes: Iterable[fx.Node]) -> Any:
-    """A `networkx.DiGraph` of nodes and all that they read: edges lead from operands to readers.
+    """A `networkx.DiGraph` of nodes and all their operands: edges lead from operands to readers.
 
-    Networks have some hundred nodes: it takes a few milliseconds, and is made again for each question.
+    Networks have a few hundred nodes: building it takes a few milliseconds, and is repeated for each query.
     """
-    from networkx import DiGraph  # takes most of a second to import, and not every command asks
+    from networkx import DiGraph  # takes most of a second to import, and not every command needs it
 
     return DiGraph([(value, node) for node in nodes for value in node.all_input_nodes])
 
 
 def ancestors(flow: Any, *values: Hashable) -> set[Any]:
-    """Some values, and what they depend on, directly or not."""
+    """The given values and everything they depend on, directly or indirectly."""
     import networkx
 
     end = object()  # reads all of them, so that one search finds the ancestors of all
@@ -28,7 +28,7 @@ def ancestors(flow: Any, *values: Hashable) -> set[Any]:
 
 
 def descendants(flow: Any, value: Hashable) -> set[Any]:
-    """What depends on a value, directly or not."""
+    """Everything that depends on a value, directly or indirectly."""
     import networkx
 
     return set(networkx.descendants(flow, value))

@@ -1,9 +1,9 @@
-"""What differs between two graphs: added, removed, reshaped, requantised, other attributes, other weights.
+"""Differences of two graphs: nodes added, removed, reshaped, requantised, other attributes, other weights.
 
 Nodes are matched by name, then by origin (the nodes of the captured graph that both come from), so that a
-graph can be compared with what passes made of it. Graphs are compared as *views*, plain data that other
-formats can be brought into, too. Quantisation is shown as a property of the value that is quantised, not as
-nodes of its own.
+graph can be compared with the output of passes. Graphs are compared as *views*, plain data to which other
+formats can be converted, too. Quantisation is shown as a property of the quantised value, not as separate
+nodes.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class ConstantView:
     """A constant that a node reads.
 
     Attributes:
-        role: name of the operand, e.g. `weight`.
-        shape: in elements.
-        zeros: share of zeros.
-        digest: a hash of its values; empty where they cannot be compared.
-        quantised: its precision in words, or None for float.
+        role: Name of the operand, e.g. `weight`.
+        shape: Shape in elements.
+        zeros: Share of zeros.
+        digest: Hash of the values; empty where they cannot be compared.
+        quantised: Precision in words, or None for float.
     """
 
     role: str
@@ -51,13 +51,13 @@ class NodeView:
     """A node as plain data.
 
     Attributes:
-        name, op: of the node.
-        type: shape and dtype of its value, as in the text form.
-        operands: names of the values that it reads, in order, quantisers looked through.
-        attributes: as in the text form.
-        constants: those that it reads.
-        quantised: scale and zero point of its value in words, or None for a float value.
-        origin: names in the captured graph that it comes from.
+        name, op: Name and operator of the node.
+        type: Shape and dtype of its value, as in the text form.
+        operands: Names of its operands, in order, with quantisers skipped.
+        attributes: Attributes, as in the text form.
+        constants: Constants that it reads.
+        quantised: Scale and zero point of its value in words, or None for a float value.
+        origin: Names of its nodes of origin in the captured graph.
     """
 
     name: str
@@ -72,7 +72,7 @@ class NodeView:
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that differs between two matched nodes: what, and its value before and after."""
+    """A difference between two matched nodes: its kind, and the values before and after."""
 
     kind: Kind
     what: str
@@ -85,7 +85,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Entry:
-    """Two matched nodes, or one that the other graph lacks."""
+    """Two matched nodes, or one node without a match."""
 
     a: NodeView | None
     b: NodeView | None
@@ -93,7 +93,7 @@ class Entry:
 
     @property
     def status(self) -> Status:
-        """Whether the node was added, removed, changed, or stays the same."""
+        """Status of the node: added, removed, changed, or equal."""
         if self.a is None:
             return "added"
         if self.b is None:
@@ -103,7 +103,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class GraphDiff:
-    """All nodes of two graphs, matched, in an order that is that of both where they agree."""
+    """All nodes of two graphs, matched, in the common order of both where they agree."""
 
     entries: tuple[Entry, ...]
 
@@ -113,7 +113,7 @@ class GraphDiff:
         return all(entry.status == "same" for entry in self.entries)
 
     def counts(self) -> dict[str, int]:
-        """How many nodes were added and removed, show each kind of change, and stay the same."""
+        """Numbers of nodes added, removed, with each kind of change, and equal."""
         found = {"added": 0, "removed": 0}
         for entry in self.entries:
             keys = {change.kind for change in entry.changes} if entry.status == "changed" else {entry.status}
@@ -155,15 +155,15 @@ def view_graph(graph: Graph) -> list[NodeView]:
 
 
 def diff_graphs(a: Graph, b: Graph) -> GraphDiff:
-    """What differs between two canonical graphs."""
+    """The differences of two canonical graphs."""
     return diff_views(view_graph(a), view_graph(b))
 
 
 def diff_views(a: Sequence[NodeView], b: Sequence[NodeView], *, attributes: bool = True) -> GraphDiff:
-    """What differs between two graphs given as views.
+    """The differences of two graphs given as views.
 
     Args:
-        attributes: compare attributes, too; False for graphs of two formats, which name them differently.
+        attributes: Whether attributes are compared; False for two formats, which name them differently.
     """
     matched = _match(a, b)  # index in b -> index in a
     renamed = _renamed(a, {a[i].name: b[j].name for j, i in matched.items()})
@@ -172,7 +172,7 @@ def diff_views(a: Sequence[NodeView], b: Sequence[NodeView], *, attributes: bool
     done = 0
     for j, after in enumerate(b):
         i = matched.get(j)
-        # Removed nodes stand where they stood, and before what was added in their place.
+        # Removed nodes keep their place, before the nodes that were added in their place.
         end = next((k for k in range(done, len(a)) if k in taken), len(a)) if i is None else i
         entries += [Entry(a[k], None) for k in range(done, end) if k not in taken]
         done = max(done, end if i is None else i + 1)
@@ -208,9 +208,9 @@ def _match(a: Sequence[NodeView], b: Sequence[NodeView]) -> dict[int, int]:
 
 
 def _renamed(a: Sequence[NodeView], matched: Mapping[str, str]) -> dict[str, str]:
-    """What each value of a is called in b; a removed node of one operand stands for that operand.
+    """The name in b of each value of a; a removed node with one operand has the name of that operand.
 
-    So a reader is not said to be rewired because a batch norm before it was folded away.
+    Thus a reader does not count as rewired because a batch norm before it was folded.
     """
     renamed = dict(matched)
     for view in a:
@@ -313,7 +313,7 @@ def _roles(node: fx.Node) -> list[str]:
 
 
 def _source(node: fx.Node) -> fx.Node:
-    """The value behind quantisers."""
+    """The value before its quantisers."""
     while node.op == "call_function" and op_name(node) == FAKE_QUANTIZE:
         node = operand(node, 0)
     return node
@@ -325,7 +325,7 @@ def _quantises(user: fx.Node, node: fx.Node) -> bool:
 
 def _constant_view(graph: Graph, role: str, source: fx.Node, arg: fx.Node) -> ConstantView:
     value = constant(graph, source).detach().cpu()
-    if arg is not source and arg.args[0] is source:  # what the quantised operator computes with
+    if arg is not source and arg.args[0] is source:  # the quantised value that the operator reads
         parameters = [constant(graph, operand(arg, index)).detach().cpu() for index in (1, 2)]
         value = ops.fake_quantize(value, *parameters, **arg.kwargs)
     value = value.contiguous()

@@ -1,7 +1,7 @@
-"""What can be said of the files on a command line before torch is imported, which takes seconds.
+"""Checks of the files on a command line before torch is imported, which takes seconds.
 
-Each is a regular file that can be read, not empty, not beyond what mcc reads of its kind, and begins as its
-format does. What is inside is for the reader of the format.
+Each must be a readable regular file, not empty, within the size limit of its kind, and begin as its format
+does. The content is checked by the reader of the format.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from mcc.errors import DataError, MccError, UsageError
 from mcc.files import readable_file
 
 MAX_MODEL_BYTES = 768 << 20
-"""Of a model file: VGG-16, the largest of the public classifiers, takes 528 MiB. Readers hold it twice."""
+"""Limit of a model file: VGG-16, the largest of the public classifiers, 528 MiB. Readers hold two copies."""
 
-MAX_WEIGHTS_BYTES = 4 * MAX_MODEL_BYTES  # a checkpoint may hold the state of an optimiser, twice the weights
+MAX_WEIGHTS_BYTES = 4 * MAX_MODEL_BYTES  # a checkpoint may hold optimiser state, twice the weights
 
-MAX_SOURCE_BYTES = 16 << 20  # Python of a user: the largest file of torch itself has 1 MB
+MAX_SOURCE_BYTES = 16 << 20  # a user's Python file: the largest file of torch itself has 1 MB
 
 GRAPH_HEADER = b"mcc 1"
-MAX_FIELDS = 100_000  # of a model itself, functions and metadata; a graph is one. More are no model.
+MAX_FIELDS = 100_000  # top-level fields of ONNX's ModelProto (graph, functions, metadata); no model has more
 _TAG_GRAPH = 7  # field `graph` of ONNX's ModelProto
 
 
 def check_model_file(path: Path | str, *, raising: type[MccError] = DataError) -> Path:
-    """The path of a model file of any format that mcc reads or runs, by its suffix.
+    """Check a model file of any format that mcc reads or runs, by its suffix, and return its path.
 
     Args:
-        raising: kind of error where there is no such file.
+        raising: Type of the error where there is no such file.
 
     Raises:
-        DataError: it is empty, cut short, or holds something else.
-        MccError: (`raising`) absent, no regular file, or too large.
+        DataError: The file is empty, truncated, or of another format.
+        MccError: (`raising`) The file is absent, not regular, or too large.
     """
     path = readable_file(path, at_most_bytes=MAX_MODEL_BYTES, raising=raising)
     known = _FORMATS.get(path.suffix)
@@ -55,9 +55,9 @@ def check_model_file(path: Path | str, *, raising: type[MccError] = DataError) -
 
 
 def check_model(spec: str, weights: Path | None = None) -> None:
-    """A MODEL of the command line, and its --weights. Raises UsageError, DataError.
+    """Check a MODEL of the command line, and its --weights. Raises UsageError, DataError.
 
-    A model that is named by `package.module:factory` is looked for when it is imported.
+    A model given as `package.module:factory` is checked when it is imported.
     """
     if Path(spec).suffix in _FORMATS:
         check_model_file(spec, raising=UsageError)
@@ -69,21 +69,21 @@ def check_model(spec: str, weights: Path | None = None) -> None:
 
 
 def check_specs(*specs: str | None) -> None:
-    """DATA or a further MODEL of the command line, where it names a file. Raises UsageError, DataError."""
+    """Check DATA or further MODELs of the command line that name a file. Raises UsageError, DataError."""
     for spec in specs:
         if spec is not None:
             check_model(spec)
 
 
 def _check_source(spec: str) -> None:
-    """The file of `path/to/file.py:name`."""
+    """Check the file of `path/to/file.py:name`."""
     source = spec.removeprefix("unseen-train:").rpartition(":")[0]
     if source.endswith(".py"):
         readable_file(Path(source).expanduser(), at_most_bytes=MAX_SOURCE_BYTES, raising=UsageError)
 
 
 def _is_protobuf(stream: BinaryIO, size: int) -> bool:
-    """Whether the fields of an ONNX model fill the file, and its graph is among them; none is read."""
+    """Whether the fields of an ONNX model fill the file and include its graph; their content is not read."""
     tags: set[int] = set()
     for _ in range(MAX_FIELDS):
         if stream.tell() >= size:
@@ -104,7 +104,7 @@ def _is_protobuf(stream: BinaryIO, size: int) -> bool:
 
 
 def _varint(stream: BinaryIO) -> int | None:
-    """A number of 7 bits a byte, None where it does not end."""
+    """A protobuf varint (7 bits a byte), or None where it is unterminated."""
     found = 0
     for shift in range(0, 64, 7):
         byte = stream.read(1)
@@ -125,7 +125,7 @@ def _is_graph(stream: BinaryIO, size: int) -> bool:
 
 
 def _flatbuffer(identifier: bytes) -> Callable[[BinaryIO, int], bool]:
-    """Offset of the root table, which lies within the file, and the identifier, or how it begins."""
+    """A check of a flatbuffer: root table's offset within the file, then the identifier or its prefix."""
 
     def begins(stream: BinaryIO, size: int) -> bool:
         head = stream.read(8)

@@ -26,7 +26,7 @@ Graph = fx.GraphModule
 
 
 def op_name(node: fx.Node) -> str:
-    """Name of the operator a `call_function` node calls; the node kind for the others."""
+    """Name of the operator of a `call_function` node; the node kind for other nodes."""
     if node.op != "call_function":
         return node.op
     return table.row_of(node).name
@@ -38,7 +38,7 @@ def is_constant(node: fx.Node) -> bool:
 
 
 def constant(graph: Graph, node: fx.Node | str) -> Tensor:
-    """The tensor behind a `get_attr` node or constant name. Raises GraphError when it is missing."""
+    """The tensor of a `get_attr` node or constant name. Raises GraphError when it is missing."""
     name = node if isinstance(node, str) else str(node.target)
     value = getattr(graph, name, None)
     if not isinstance(value, Tensor):
@@ -47,10 +47,10 @@ def constant(graph: Graph, node: fx.Node | str) -> Tensor:
 
 
 def set_constant(graph: Graph, name: str, value: Tensor) -> None:
-    """Register or replace a constant: floating point ones as parameters that train, others as buffers.
+    """Register or replace a constant: a floating-point one as a trainable parameter, others as buffers.
 
-    Running statistics and quantisation parameters must not be touched by optimisers: names that were
-    registered as buffers stay buffers.
+    Optimisers must not update running statistics and quantisation parameters: names that were registered
+    as buffers stay buffers.
     """
     was_buffer = False
     if hasattr(graph, name):
@@ -63,14 +63,14 @@ def set_constant(graph: Graph, name: str, value: Tensor) -> None:
 
 
 def set_buffer(graph: Graph, name: str, value: Tensor) -> None:
-    """Register or replace a constant that does not train (statistics, scales, zero points)."""
+    """Register or replace a constant that is not trainable (statistics, scales, zero points)."""
     if hasattr(graph, name):
         delattr(graph, name)
     graph.register_buffer(name, value.detach())
 
 
 def constants(graph: Graph) -> dict[str, Tensor]:
-    """All constants that nodes of the graph read, by name, in the order of first use."""
+    """All constants read by nodes of the graph, by name, in the order of first use."""
     return {str(node.target): constant(graph, node) for node in graph.graph.nodes if is_constant(node)}
 
 
@@ -99,12 +99,12 @@ def _returned(graph: Graph) -> Iterator[fx.Node]:
 
 
 def weights_of(graph: Graph) -> dict[str, Tensor]:
-    """The constants that train, by name."""
+    """The trainable constants, by name."""
     return dict(graph.named_parameters(recurse=False, remove_duplicate=False))
 
 
 def calls(graph: Graph, *names: str) -> list[fx.Node]:
-    """The operator nodes in order; only those of the given operators, if any are named."""
+    """The operator nodes in order; only those of the named operators, if any are named."""
     found = [node for node in graph.graph.nodes if node.op == "call_function"]
     return [node for node in found if op_name(node) in names] if names else found
 
@@ -130,7 +130,7 @@ def optional_operand(node: fx.Node, index: int) -> fx.Node | None:
 
 
 def operands(node: fx.Node) -> list[fx.Node]:
-    """All tensor operands present, in order, repeated where a value is used twice."""
+    """All tensor operands that are present, in order, repeated where a value is used twice."""
     return [arg for arg in node.args if isinstance(arg, fx.Node)]
 
 
@@ -156,7 +156,7 @@ def infer_call(node: fx.Node, known: Callable[[fx.Node], TensorType]) -> TensorT
 
 
 def tensor_type(value: Tensor, name: str) -> TensorType:
-    """The type of a tensor. Raises GraphError for an element type that the canonical form has no name for."""
+    """The type of a tensor. Raises GraphError for an element type outside the canonical form."""
     if value.dtype not in DTYPE_NAMES:
         raise GraphError(f"has elements of {value.dtype}, which mcc does not know", where=name)
     try:
@@ -166,7 +166,7 @@ def tensor_type(value: Tensor, name: str) -> TensorType:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a message, the kind of error where there is none."""
+    """The first line of an error's message, or the error's type where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -179,12 +179,12 @@ def infer(graph: Graph) -> Graph:
 
 
 def copy_graph(graph: Graph) -> Graph:
-    """A deep copy: nodes, notes and constants are private to it.
+    """A deep copy with its own nodes, notes and constants.
 
-    Constants are copied when one side first writes into them: a proof holds up to six copies of a network.
+    Constants are copied on write: a verification holds up to six copies of a network.
     """
     twin = GraphBuilder().finish_empty()
-    # A tensor under two names is two constants here: the copies are private to each name.
+    # A tensor under two names is two constants here: each name has its own copy.
     for name, value in graph.named_buffers(recurse=False, remove_duplicate=False):
         twin.register_buffer(name, _copied_on_write(value))
     for name, value in graph.named_parameters(recurse=False, remove_duplicate=False):
@@ -201,9 +201,9 @@ def copy_graph(graph: Graph) -> Graph:
 
 
 def _copy_node(node: fx.Node, into: fx.Graph, mapping: Mapping[fx.Node, fx.Node]) -> fx.Node:
-    """A node of a canonical graph, copied to the end of another.
+    """Copy a node of a canonical graph to the end of another.
 
-    `fx.Graph.node_copy` and `create_node` walk through all arguments as nested containers, which took two
+    `fx.Graph.node_copy` and `create_node` traverse all arguments as nested containers, which took two
     thirds of the time of a copy; canonical operands are flat, and attributes plain.
     """
     copied = into.create_node(node.op, node.target, name=node.name)
@@ -217,9 +217,9 @@ def _copy_node(node: fx.Node, into: fx.Graph, mapping: Mapping[fx.Node, fx.Node]
 
 
 def _copied_on_write(value: Tensor) -> Tensor:
-    """A copy that takes memory only when it or the original is written to.
+    """A copy on write: it takes memory only when it or the original is written to.
 
-    Views, and memory that is not torch's (numpy's, a mapped file's), are copied at once.
+    Views, and memory not owned by torch (numpy's, a mapped file's), are copied immediately.
     """
     if value.untyped_storage().nbytes() == value.numel() * value.element_size():
         with contextlib.suppress(RuntimeError):
@@ -228,7 +228,7 @@ def _copied_on_write(value: Tensor) -> Tensor:
 
 
 def clean(graph: Graph) -> Graph:
-    """Drop operator and constant nodes nobody reads and constants no node names, in place; recompile."""
+    """Remove operator and constant nodes without readers and unused constants, in place; recompile."""
     for node in reversed(list(graph.graph.nodes)):
         if node.op in ("call_function", "get_attr") and not node.users:
             graph.graph.erase_node(node)
@@ -246,8 +246,8 @@ def add_constant(graph: Graph, before: fx.Node, name: str, value: Tensor, *, tra
     """Insert a `get_attr` node for a new constant before a node.
 
     Args:
-        name: wished name; made unique by a numbered suffix.
-        trains: False for statistics, scales and zero points.
+        name: Requested name; made unique by a numbered suffix.
+        trains: Whether it is trainable; False for statistics, scales and zero points.
     """
     unique, count = name, 1
     while hasattr(graph, unique):
@@ -263,7 +263,7 @@ def add_constant(graph: Graph, before: fx.Node, name: str, value: Tensor, *, tra
 def add_call(
     graph: Graph, before: fx.Node, op: str, *args: fx.Node | None, name: str | None = None, **attributes: Any
 ) -> fx.Node:
-    """Insert an operator node before a node, its type inferred. Raises GraphError when it does not fit."""
+    """Insert an operator node before a node and infer its type. Raises GraphError when it does not fit."""
     row = table.row(op)
     with graph.graph.inserting_before(before):
         node = graph.graph.create_node("call_function", row.function, args, attributes, name=name)
@@ -272,10 +272,10 @@ def add_call(
 
 
 class CanonicalGraph(_LazyGraphModule):
-    """A graph module that pickles as its text form and constants, and makes its code when it is first run.
+    """A graph module that pickles as its text form and constants, and generates its code when first run.
 
     FX would pickle the generated code and trace it again: into the operators, and without the notes. Most
-    graphs of a pipeline are never run; making code for each of them took a tenth of the time of a proof.
+    graphs of a pipeline are never run; generating code for each took a tenth of the time of a verification.
     """
 
     @property
@@ -345,7 +345,7 @@ class GraphBuilder:
         try:
             annotate(node, type=infer_call(node, type_of), origin=(node.name,))
         except GraphError:
-            self.graph.erase_node(node)  # the builder goes on as if nothing had been asked
+            self.graph.erase_node(node)  # the builder is left unchanged
             raise
         return node
 
@@ -361,17 +361,17 @@ class GraphBuilder:
         return self.finish_empty()
 
     def finish_empty(self) -> Graph:
-        """The module as it stands, its graph possibly still without output."""
+        """The module in its present state, possibly without output."""
         graph = CanonicalGraph(self.module, self.graph, class_name="CanonicalGraph")
         graph.eval()
         return graph
 
 
 def run(graph: Graph, *values: Tensor) -> tuple[Tensor, ...]:
-    """Evaluate the graph on a batch, without gradients; the outputs as a tuple.
+    """Evaluate the graph on a batch, without gradients, and return the outputs as a tuple.
 
-    Node by node, each value dropped after its last use: most graphs of a proof are run two or three times,
-    and to make and compile their code took longer than that.
+    The evaluation is node by node, each value freed after its last use: most graphs of a verification are
+    run two or three times, and generating and compiling their code took longer.
     """
     known: dict[fx.Node, Tensor] = dict(zip(inputs(graph), values, strict=True))
     last_reader = {arg: node for node in graph.graph.nodes for arg in node.all_input_nodes}

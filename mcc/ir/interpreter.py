@@ -1,4 +1,4 @@
-"""Evaluating a graph node by node, to look at values on the way."""
+"""Evaluation of a graph node by node, with access to intermediate values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mcc.ir.graph import Graph
 
 
 class _Observer(fx.Interpreter):
-    """Runs the graph and hands every wanted value to a callback; values are freed after their last use."""
+    """Runs the graph and passes every wanted value to a callback; values are freed after their last use."""
 
     def __init__(
         self, graph: Graph, wanted: Collection[str] | None, see: Callable[[fx.Node, Tensor], None]
@@ -22,7 +22,7 @@ class _Observer(fx.Interpreter):
         self.see = see
 
     def run_node(self, n: fx.Node) -> Any:
-        """Evaluate one node and show its value."""
+        """Evaluate one node and pass its value to the callback."""
         value = super().run_node(n)
         if isinstance(value, Tensor) and (self.wanted is None or n.name in self.wanted):
             self.see(n, value)
@@ -38,9 +38,9 @@ def observe(
     """Evaluate the graph and call `see(node, value)` for each wanted node, in order.
 
     Args:
-        values: one tensor for each input of the graph, any batch length.
-        see: receives the node and its value.
-        wanted: names of the nodes to show; all if None.
+        values: One tensor for each input of the graph, of any batch length.
+        see: Callback for a node and its value.
+        wanted: Names of the nodes to observe; all if None.
 
     Returns:
         The outputs of the graph.

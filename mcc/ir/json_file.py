@@ -1,7 +1,7 @@
-"""JSON from files that others may have written or edited: bounded in size and depth, mistakes told by field.
+"""Reading of JSON files that may have been edited: bounded in size and depth, errors reported by field.
 
-mcc's own files are small; one that is not small, not a regular file, or not what its reader asks for is
-refused with a sentence that names the file, the field and what is allowed.
+mcc's own files are small. A file that is large, not regular, or does not match the reader's model is refused
+with a sentence that names the file, the field and the allowed values.
 """
 
 from __future__ import annotations
@@ -19,28 +19,30 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="BaseModel")
 
-LARGEST_BYTES = 64 << 20  # the largest that mcc itself wrote was a table of 12 MB; parsed, it takes tenfold
-SHOWN = 40  # characters of a wrong value in a sentence
+LARGEST_BYTES = (
+    64 << 20
+)  # the largest that mcc itself wrote was a table of 12 MB; parsed, it takes ten times as much
+SHOWN = 40  # characters of a wrong value in a message
 
 
 def read_bounded(path: Path, *, hint: str | None = None) -> bytes:
-    """The bytes of a regular file that is not too large for what mcc writes.
+    """The bytes of a regular file within the size limit of files that mcc writes.
 
     Raises:
-        DataError: no such file, no regular file, one that cannot be read or is too large.
+        DataError: The file is absent, not regular, unreadable or too large.
     """
     try:
         with readable_file(path, at_most_bytes=LARGEST_BYTES, hint=hint).open("rb") as stream:
             raw = stream.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", where=str(path), hint=hint) from error
-    if len(raw) > LARGEST_BYTES:  # it grew meanwhile, or its size is not told, as in /proc
+    if len(raw) > LARGEST_BYTES:  # it grew meanwhile, or has no known size, as in /proc
         raise DataError(f"holds more than {LARGEST_BYTES:,} bytes", where=str(path), hint=hint)
     return raw
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Plain values of a JSON text. Raises ValueError for anything else, NaN and infinity included."""
+    """Plain values of a JSON text. Raises ValueError for invalid JSON, including NaN and infinity."""
 
     def refuse(name: str) -> NoReturn:
         raise ValueError(f"{name} is no number of JSON")
@@ -58,10 +60,10 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: Path, *, what: str, hint: str | None = None) -> Any:
-    """Plain values of a JSON file. Raises DataError naming the file for anything else.
+    """Plain values of a JSON file. Raises DataError naming the file if it is not valid JSON.
 
     Args:
-        what: the file is said to be, as in `report of mcc`.
+        what: Description of the file for messages, e.g. `report of mcc`.
     """
     raw = read_bounded(path, hint=hint)
     try:
@@ -72,10 +74,11 @@ def read_json(path: Path, *, what: str, hint: str | None = None) -> Any:
 
 
 def read_model(path: Path, model: type[Model], *, what: str, hint: str | None = None) -> Model:
-    """A JSON file as a model of pydantic, strictly: no text for a number, no number for a flag.
+    """A JSON file as a pydantic model, in strict mode: no text for a number, no number for a flag.
 
     Raises:
-        DataError: names the file, the first field that does not fit, and what is allowed there.
+        DataError: The file does not match; the message names it, the first wrong field and the allowed
+            values.
     """
     from pydantic import ValidationError
 
@@ -87,13 +90,13 @@ def read_model(path: Path, model: type[Model], *, what: str, hint: str | None = 
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first field that did not fit: its place, what is allowed, and what was found."""
+    """The first wrong field: its place, the allowed values, and the value found."""
     first = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     said = first["msg"].removeprefix("Value error, ")
     said = said.replace("Input should be", "must be") if place else said
     found = first["input"]
-    # A whole object says nothing more; a text that is no JSON is not shown at all.
+    # A whole object would add nothing; a text that is not JSON is not shown.
     shown = isinstance(found, str | int | float | bool) and place and first["type"] != "value_error"
     ending = f", not {_short(found)}" if shown else ""
     return f"{place}: {said}{ending}" if place else f"{said}{ending}"
@@ -102,6 +105,6 @@ def first_problem(error: ValidationError) -> str:
 def _short(value: object) -> str:
     try:
         text = repr(value)
-    except ValueError:  # an integer of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python prints
         return "a number of thousands of digits"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -1,12 +1,12 @@
-"""Labels of channels: which elements of values live and die together.
+"""Labels of channels: elements of values that are kept or removed together.
 
 Every value carries a *label array*: integers in the shape of the value (batch axis of length 1), with length
-1 along axes on which the label does not vary. Two elements with the same label live and die together. A rule
-computes the labels of an operator's output from those of its operands and records
+1 along axes on which the label does not vary. Two elements with the same label are kept or removed together.
+A rule computes the labels of an operator's output from those of its operands and records
 
 * which axis of which constant is indexed by which labels (`Labels.bind`),
 * which labels must stay together (`Labels.union`),
-* which labels must stay, and why (`Labels.freeze`).
+* which labels must be kept, and why (`Labels.freeze`).
 
 The arrays make concatenation, splitting, channel shuffle, flattening and padding ordinary index arithmetic
 (in place of following layers by type; the idea of coupled groups is that of Fang 2023, DepGraph).
@@ -27,14 +27,14 @@ Role = Literal["produces", "reads", "carries"]
 
 @dataclass(frozen=True)
 class Binding:
-    """One axis of one constant is indexed by labels.
+    """The labels that index one axis of one constant.
 
     Attributes:
-        constant: name of the constant.
-        axis: its axis.
+        constant: Name of the constant.
+        axis: Axis of the constant.
         role: `produces` (output channels of a weight), `reads` (input channels), `carries` (per channel).
-        labels: one label for each index of the axis.
-        node: name of the node through which it was found.
+        labels: One label for each index of the axis.
+        node: Name of the node whose rule recorded it.
     """
 
     constant: str
@@ -54,7 +54,7 @@ class Labels:
         self.bindings: list[Binding] = []
 
     def __len__(self) -> int:
-        """Number of labels made so far; labels count from 0."""
+        """Number of labels created so far; labels count from 0."""
         return len(self._parent)
 
     def fresh(self, shape: Sequence[int], axis: int) -> LabelArray:
@@ -74,7 +74,7 @@ class Labels:
         return root
 
     def resolved(self) -> LabelArray:
-        """The representative of every label, to be indexed with labels; holds until the next union."""
+        """The representative of every label, as an array indexed by labels; valid until the next union."""
         parents = np.array(self._parent, np.int64)
         while not np.array_equal(roots := parents[parents], parents):
             parents = roots
@@ -91,12 +91,12 @@ class Labels:
                     self._reasons.setdefault(low, self._reasons[high])
 
     def freeze(self, labels: LabelArray, reason: str) -> None:
-        """Labels that must stay, with the reason in the user's words."""
+        """Mark labels that must be kept, with a reason in the user's terms."""
         for label in labels.flat:
             self._reasons.setdefault(self.find(int(label)), reason)
 
     def reason(self, label: int) -> str | None:
-        """Why the class of a label must stay, or None when it may go."""
+        """The reason why the class of a label must be kept, or None if it can be removed."""
         return self._reasons.get(self.find(label))
 
     def bind(self, constant: str, axis: int, role: Role, labels: LabelArray, node: str) -> None:
@@ -113,10 +113,10 @@ class Operand:
     """One operand as a channel rule sees it.
 
     Attributes:
-        shape: in elements.
-        labels: None for a constant.
-        constant: its name; None for a value.
-        quantised: scales and zero points of the constant along an axis: their names and that axis.
+        shape: Shape in elements.
+        labels: Labels of a value; None for a constant.
+        constant: Name of a constant; None for a value.
+        quantised: Scales and zero points of the constant along an axis: their names and that axis.
     """
 
     shape: tuple[int, ...]
@@ -127,7 +127,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Site:
-    """Where a rule is applied: the node's name, operands, attributes and output shape."""
+    """The node that a rule is applied to: its name, operands, attributes and output shape."""
 
     name: str
     op: str
@@ -136,7 +136,7 @@ class Site:
     shape: tuple[int, ...]
 
     def input(self, index: int, space: Labels) -> LabelArray:
-        """Labels of operand `index`; a constant in the place of a value stays whole, and gets frozen ones."""
+        """Labels of operand `index`; a constant in the place of a value gets frozen labels."""
         operand = self.operands[index]
         assert operand is not None
         if operand.labels is not None:
@@ -161,17 +161,17 @@ Rule = Callable[[Site, Labels], LabelArray]
 
 
 def channel_axis(shape: Sequence[int]) -> int:
-    """The axis that holds channels: 1, or the last of a value without one."""
+    """The channel axis: 1, or the last axis of a value with fewer."""
     return 1 if len(shape) in (2, 4) or len(shape) > 4 else len(shape) - 1
 
 
 def produced_axis(op: str, shape: Sequence[int]) -> int:
-    """The axis along which a weighted operator makes channels: the last for linear, else 1."""
+    """The axis of the output channels of a weighted operator: the last for linear, else 1."""
     return len(shape) - 1 if op == "linear" else 1
 
 
 def frozen_labels(space: Labels, shape: Sequence[int], reason: str) -> LabelArray:
-    """New labels along the channels of a value that must stay."""
+    """New labels along the channels of a value that must be kept."""
     labels = space.fresh(shape, channel_axis(shape)) if len(shape) else space.fresh((1,), 0).reshape(())
     space.freeze(labels, reason)
     return labels
@@ -183,7 +183,7 @@ def varying(labels: LabelArray) -> list[int]:
 
 
 def along(labels: LabelArray, shape: Sequence[int], axis: int, space: Labels) -> LabelArray:
-    """Labels as a vector along one axis; what varies along other axes is coupled across them."""
+    """Labels as a vector along one axis; labels that vary along other axes are coupled across them."""
     full = np.broadcast_to(
         labels, [n if i == axis else m for i, (n, m) in enumerate(zip(shape, labels.shape, strict=True))]
     )
@@ -194,7 +194,7 @@ def along(labels: LabelArray, shape: Sequence[int], axis: int, space: Labels) ->
 
 
 def rectangular(labels: LabelArray, shape: Sequence[int], space: Labels) -> LabelArray:
-    """Couple labels until those kept always form a smaller array: they may vary along one axis only.
+    """Couple labels such that the kept ones always form a smaller array: they vary along one axis only.
 
     The axis is that of the channels in a map [N, C, H, W], else the longest one on which labels vary.
     """

@@ -1,7 +1,7 @@
-"""Bounds on graphs that come from files and other frameworks, and what their constants must be.
+"""Limits on graphs from files and other frameworks, and requirements on their constants.
 
-A few bytes of a file can ask for any amount of memory. What is beyond these bounds is no network for a phone:
-it is refused with a sentence before it is run.
+A few bytes of a file can request any amount of memory. A graph beyond these limits is no network for a phone:
+it is refused with a message before it is run.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from mcc.ir.notes import type_of
 # The deepest public classifiers have 1,500 operators, unrolled recurrent networks some thousand; a constant
 # node of ONNX takes 1 ms to evaluate.
 MAX_NODES = 8_000
-# Of values that live at the same time, for one sample. A U-Net of 64 channels on 1024 x 1024 pixels holds
+# Memory of values live at the same time, for one sample. A U-Net of 64 channels on 1024 x 1024 pixels holds
 # 0.5 GiB; proofs run two samples at once.
 MAX_LIVE_BYTES = 640 << 20
 
 
 class TooLargeError(UnsupportedError):
-    """A model that asks for more than mcc gives to any."""
+    """A model that exceeds the limits."""
 
 
 def check_count(nodes: int, what: str = "nodes") -> None:
-    """Raise TooLargeError for more nodes than mcc handles; asked before any of them is looked at."""
+    """Raise TooLargeError for more nodes than mcc handles; called before any node is read."""
     if nodes > MAX_NODES:
         raise TooLargeError(
             f"has {nodes} {what}, more than the {MAX_NODES} that mcc handles",
@@ -37,10 +37,10 @@ def check_count(nodes: int, what: str = "nodes") -> None:
 
 
 def check_graph(graph: Graph) -> Graph:
-    """The graph, once it is known to be within bounds and its constants to be numbers.
+    """Check that a graph is within the limits and its constants are valid numbers, and return it.
 
     Raises:
-        TooLargeError: too many nodes, or values that need more memory at one time than mcc handles.
+        TooLargeError: Too many nodes, or live values that need more memory than mcc handles.
         UnsupportedError: NaN in a constant, or an infinity among weights; the constant is named.
     """
     check_count(len(graph.graph.nodes))
@@ -72,7 +72,8 @@ def _check_finite(graph: Graph) -> None:
         str(arg.target)
         for node in calls(graph)
         for arg in node.args
-        # Elsewhere an infinity may be meant: a mask added before a softmax, the neutral element of a maximum.
+        # Elsewhere an infinity may be intended: a mask added before a softmax, the neutral element of a
+        # maximum.
         if table.row_of(node).parameters and isinstance(arg, fx.Node) and is_constant(arg)
     }
     trained = {name for name, _ in graph.named_parameters(recurse=False)}

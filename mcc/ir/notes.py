@@ -1,6 +1,6 @@
-"""Notes: what is decided about a node, as frozen data under one `node.meta` key.
+"""Notes: decisions about a node, as frozen data under one `node.meta` key.
 
-What can be computed from the graph (channel groups, liveness, costs) is computed and never noted.
+Properties that can be computed from the graph (channel groups, liveness, costs) are never noted.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class TensorType:
 
 @dataclass(frozen=True)
 class SparseNote:
-    """The weight of this 1x1 convolution is to be stored sparse.
+    """Sparse storage of the weight of a 1x1 convolution.
 
     Attributes:
-        block: output channels that share one pattern (1: unstructured).
-        sparsity: share of zeros in the weight, 0 to 1.
+        block: Number of output channels that share one pattern (1: unstructured).
+        sparsity: Share of zeros in the weight, 0 to 1.
     """
 
     block: int
@@ -79,17 +79,17 @@ class SparseNote:
 
 @dataclass(frozen=True)
 class Note:
-    """Everything noted about one node.
+    """The note of one node.
 
     Attributes:
-        type: the declared type of the value; None for the output node.
-        origin: names of the nodes of the captured graph that this one comes from.
-        frozen: why no pass may touch the node, or None.
-        keep: output channels that are to stay, ascending, once decided; None after pruning.
-        pruned_from: output channels before pruning, once pruned.
+        type: Declared type of the value; None for the output node.
+        origin: Names of the nodes of the captured graph that this one comes from.
+        frozen: Reason why no pass may change the node, or None.
+        keep: Output channels to keep, ascending, once decided; None after pruning.
+        pruned_from: Number of output channels before pruning, once pruned.
         precision: `float`, `int8` or `int7` once decided, or None.
-        sparse: how its weight is to be thinned and stored, once decided.
-        rank: inner channels of the low-rank pair this node is to become, or belongs to.
+        sparse: Sparsity and storage of its weight, once decided.
+        rank: Rank (inner channels) of the low-rank pair that this node will become, or belongs to.
     """
 
     type: TensorType | None = None
@@ -102,7 +102,7 @@ class Note:
     rank: int | None = None
 
     def __post_init__(self) -> None:
-        # Notes come from text too, where a field can hold anything.
+        # Notes may come from text, where a field can have any value.
         if self.precision not in (None, "float", "int8", "int7"):
             raise ValueError(f"precision must be float, int8 or int7, not {self.precision!r}")
         frozen, sparse = cast(object, self.frozen), cast(object, self.sparse)
@@ -130,7 +130,7 @@ def _is_ascending(keep: tuple[int, ...]) -> bool:
 
 
 def note(node: fx.Node) -> Note:
-    """The note of a node; an empty one where nothing was noted."""
+    """The note of a node; an empty note by default."""
     found = node.meta.get(META_KEY)
     return found if isinstance(found, Note) else Note()
 
@@ -143,13 +143,13 @@ def annotate(node: fx.Node, **changes: object) -> Note:
 
 
 def absorb(node: fx.Node, *others: fx.Node) -> None:
-    """Note that a node now does the work of `others`, too: origins of all of them, in graph order."""
+    """Add the origins of `others` to a node that replaces them, in graph order."""
     origins = [name for each in sorted((node, *others)) for name in note(each).origin]
     annotate(node, origin=tuple(dict.fromkeys(origins)))
 
 
 def type_of(node: fx.Node) -> TensorType:
-    """The declared type of a value. Raises ValueError where none is declared."""
+    """The declared type of a value. Raises ValueError if none is declared."""
     declared = note(node).type
     if declared is None:
         raise ValueError(f"node {node.name} declares no type")

@@ -29,10 +29,10 @@ _batch_statistics: ContextVar[float | None] = ContextVar("mcc_batch_statistics",
 
 @contextmanager
 def batch_statistics(momentum: float = 0.1) -> Generator[None]:
-    """Make `batch_norm` normalise with the statistics of the batch and update its running ones in place.
+    """Let `batch_norm` normalise with the statistics of the batch and update its running ones in place.
 
     Args:
-        momentum: weight of the new batch in the running mean and variance (torch's convention).
+        momentum: Weight of the new batch in the running mean and variance (torch's convention).
     """
     token = _batch_statistics.set(momentum)
     try:
@@ -61,13 +61,13 @@ def _pad_spatial(x: Tensor, padding: Quad, value: float = 0.0) -> tuple[Tensor, 
 
 
 def _check_bias(bias: Tensor | None, channels: int) -> None:
-    """Raise ValueError unless a bias has one entry for each channel; torch's shape rules let others pass."""
+    """Raise ValueError unless a bias has one entry per channel; torch's shape rules accept others."""
     if bias is not None and tuple(bias.shape) != (channels,):
         raise ValueError(f"a bias of {channels} channels has {channels} entries, not {tuple(bias.shape)}")
 
 
 def _check_window(x: Tensor, padding: Quad = (0, 0, 0, 0), **steps: Pair) -> None:
-    """Raise ValueError for windows that kernels refuse, or worse, and that torch's shape rules let pass."""
+    """Raise ValueError for windows that torch's shape rules accept and kernels refuse or crash on."""
     if x.dim() != 4:
         raise ValueError(f"needs a map [N, C, H, W], not {tuple(x.shape)}")
     for name, step in steps.items():
@@ -78,7 +78,7 @@ def _check_window(x: Tensor, padding: Quad = (0, 0, 0, 0), **steps: Pair) -> Non
 
 
 def _check_weight(channels: int, weight: Tensor, groups: int) -> None:
-    """Raise ValueError unless a weight has four axes, of which the first splits into groups."""
+    """Raise ValueError unless a weight has four axes and the length of the first is divisible by `groups`."""
     if weight.dim() != 4 or groups < 1 or weight.shape[0] % groups or channels % groups:
         raise ValueError(
             f"a weight {tuple(weight.shape)} does not fit {groups} groups of {channels} channels"
@@ -176,7 +176,7 @@ def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, groups:
 def global_response_norm(x: Tensor, weight: Tensor, bias: Tensor, *, axis: int, eps: float) -> Tensor:
     """x + weight * x * g / (mean(g) + eps) + bias along `axis`, g the L2 norm over all other axes (Woo 2023).
 
-    The mean is over `axis`, of which weight and bias have the length; the batch axis is left alone.
+    The mean is over `axis`; weight and bias have its length. The batch axis is not reduced.
     """
     others = [other for other in range(1, x.dim()) if other != axis % x.dim()]
     if not others or axis % x.dim() == 0 or {tuple(weight.shape), tuple(bias.shape)} != {(x.shape[axis],)}:
@@ -281,7 +281,7 @@ def elu(x: Tensor, *, alpha: float) -> Tensor:
 
 
 def clamp(x: Tensor, *, min: float, max: float) -> Tensor:
-    """Limit to [min, max]; an open end is infinite."""
+    """Clamp to [min, max]; an open end is infinite."""
     return torch.clamp(x, min, max)
 
 
@@ -356,7 +356,7 @@ def div(a: Tensor, b: Tensor, *, activation: str) -> Tensor:
 
 
 def concat(*xs: Tensor, axis: int) -> Tensor:
-    """Join along `axis`."""
+    """Concatenate along `axis`."""
     return torch.cat(xs, axis)
 
 
@@ -390,7 +390,7 @@ def resize(x: Tensor, *, size: Pair, mode: str, align_corners: bool) -> Tensor:
 
 
 def reshape(x: Tensor, *, shape: tuple[int, ...]) -> Tensor:
-    """Reshape each sample to `shape`, which leaves out the batch axis; every length is given."""
+    """Reshape each sample to `shape`, which excludes the batch axis and has no inferred length."""
     if any(length < 1 for length in shape):
         raise ValueError(f"shape {shape} holds a length that is not positive")
     return x.reshape((x.shape[0], *shape))
@@ -429,10 +429,10 @@ class _RoundStraightThrough(torch.autograd.Function):
 def fake_quantize(
     x: Tensor, scale: Tensor, zero_point: Tensor, *, qmin: int, qmax: int, axis: int | None
 ) -> Tensor:
-    """Quantise and dequantise: clamp(round(x / scale) + zero_point, qmin, qmax), back in real numbers.
+    """Quantise and dequantise: clamp(round(x / scale) + zero_point, qmin, qmax), as real numbers.
 
-    scale and zero_point are scalars, or vectors along `axis`. Rounds half to even. The gradient passes
-    straight through inside the range; the one of a scale is that of learned step size (Esser 2020).
+    scale and zero_point are scalars, or vectors along `axis`. Rounds half to even. The gradient is
+    that of a straight-through estimator inside the range; a scale's is that of LSQ (Esser 2020).
     """
     if axis is not None:
         shape: Sequence[int] = [-1 if i == axis else 1 for i in range(x.dim())]

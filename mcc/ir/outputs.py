@@ -1,12 +1,11 @@
-"""What a command may write over: never a file that it reads, and nobody's file that was not named.
+"""Rules for overwriting files: never an input, and no existing file that the user did not name.
 
-The rule for all outputs that a user names or that mcc names by itself:
+The rules hold for all outputs, named by the user or by mcc:
 
-* an output is never one of the inputs, whatever the two are called (the same file by device and number);
-* a file that the user named as output is overwritten, as compilers do;
+* an output is never one of the inputs, under any name (files are compared by device and inode);
+* a file that the user named as output is overwritten, as by compilers;
 * a file whose name mcc chose (the default name of `mcc lower`, the constants beside a graph) is overwritten
-  only where the user says so, with `--force`; in a folder of mcc's pages also where mcc made it, as its list
-  there says.
+  only with `--force`; in a folder of mcc's pages also if mcc wrote it, according to the list there.
 """
 
 from __future__ import annotations
@@ -22,13 +21,14 @@ from mcc.files import write_text
 from mcc.ir.json_file import read_json
 
 MADE = ".mcc-made.json"
-"""In a folder of pages: the names of what mcc wrote there."""
+"""List of the files that mcc wrote in a folder of pages."""
 
 
 def files_in(*specs: str | Path | None) -> list[Path]:
-    """The files that a command reads for what was given as MODEL, DATA or FILE, as far as they exist.
+    """The existing files that a command reads for its MODEL, DATA or FILE.
 
-    Of `net.py:factory` that is `net.py`, of `cifar10:DIR` the folder; beside a graph lie its constants.
+    For `net.py:factory` that is `net.py`, for `cifar10:DIR` the folder; a graph includes its file of
+    constants.
     """
     found: list[Path] = []
     for spec in specs:
@@ -47,17 +47,17 @@ def files_in(*specs: str | Path | None) -> list[Path]:
 
 
 def written_with(path: Path) -> list[Path]:
-    """The files that are written for an output: a graph has its constants beside it."""
+    """The files that are written for an output: a graph includes its file of constants."""
     return [path, path.with_suffix(".safetensors")] if path.suffix == ".mcc" else [path]
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raises UsageError where an output is one of the inputs, or cannot be a file."""
+    """Raise UsageError where an output is one of the inputs, or cannot be a file."""
     read = list(inputs)
     for output in outputs:
         try:
             found = output.stat()
-        except OSError:  # absent, or not to be looked at: writing will say
+        except OSError:  # absent or inaccessible: writing will report it
             continue
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
             raise UsageError("is a device or a pipe, not a file", where=str(output), hint="choose another -o")
@@ -71,22 +71,22 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def check_output(output: Path, inputs: Iterable[Path], *, named: bool, force: bool = False) -> None:
-    """Refuse an output by the rule of this module, before anything is computed for it.
+    """Check an output by the rules of this module, before anything is computed for it.
 
     Args:
-        output: the file.
-        inputs: the files that the command reads, see `files_in`.
-        named: whether the user named the output; else mcc did.
-        force: whether the user allows that files not named are overwritten.
+        output: File to write.
+        inputs: Files that the command reads, see `files_in`.
+        named: Whether the user named the output; else mcc did.
+        force: Whether files that the user did not name may be overwritten.
 
     Raises:
-        UsageError: it is an input, or it is there and was not named.
+        UsageError: The output is an input, or exists and was not named.
     """
     written = written_with(output)
     refuse_inputs(written, inputs)
     own = output if named else None
     if force or (named and os.path.lexists(output) and all(map(os.path.lexists, written))):
-        return  # a graph that is named stands for both of its files
+        return  # the name of a graph covers both of its files
     for path in written:
         if path != own and os.path.lexists(path):
             raise UsageError(
@@ -95,13 +95,13 @@ def check_output(output: Path, inputs: Iterable[Path], *, named: bool, force: bo
 
 
 def check_folder(folder: Path, names: Iterable[str], inputs: Iterable[Path], *, force: bool = False) -> None:
-    """Refuse a folder for files whose names mcc chose, before anything is computed for them.
+    """Check a folder for files whose names mcc chose, before anything is computed for them.
 
     Args:
-        names: of the files and folders in it that will be written.
+        names: Names of the files and folders to be written in it.
 
     Raises:
-        UsageError: one is an input, or is there and was not made by mcc.
+        UsageError: One is an input, or exists and was not written by mcc.
     """
     chosen = list(names)
     refuse_inputs([folder / name for name in (*chosen, MADE)], inputs)
@@ -118,12 +118,12 @@ def check_folder(folder: Path, names: Iterable[str], inputs: Iterable[Path], *, 
 
 
 def note_made(folder: Path, names: Iterable[str]) -> None:
-    """Remember in a folder what mcc wrote there. Raises DataError where it cannot be written."""
+    """Record in a folder the names that mcc wrote there. Raises DataError where it cannot be written."""
     write_text(folder / MADE, json.dumps(sorted({*names, *_made(folder)})))
 
 
 def _made(folder: Path) -> frozenset[str]:
-    """What mcc wrote into a folder before; nothing where its list is absent or damaged."""
+    """The names that mcc wrote in a folder before; empty where the list is absent or damaged."""
     try:
         found = read_json(folder / MADE, what="list of mcc")
     except DataError:

@@ -1,4 +1,4 @@
-"""Files of graphs.
+"""Reading and writing of graph files.
 
 `x.mcc` holds the text form of a graph, `x.safetensors` beside it the constants.
 """
@@ -20,20 +20,20 @@ from mcc.ir.graph import Graph
 from mcc.ir.limits import check_count, check_graph
 from mcc.ir.text import parse_graph, print_graph, text_constants
 
-# A node takes about 150 bytes of text: a hundred times the largest networks.
+# A node takes about 150 bytes of text: the limit is a hundred times the largest networks.
 MAX_TEXT_BYTES = 64 << 20
 
 SAID = "# mcc "
-"""Begins a comment that holds a key and JSON: what belongs to a network and is not in its graph."""
+"""Prefix of a comment with a key and JSON: data of a network outside its graph."""
 
 
 def save_graph(graph: Graph, path: Path | str, said: Mapping[str, Any] | None = None) -> None:
     """Write a graph to `path` (.mcc) and its constants to the .safetensors of the same name.
 
     Args:
-        said: JSON values by name that `said_with` reads back, as the preprocessing of the network.
+        said: JSON values by name that `said_with` reads back, e.g. the preprocessing of the network.
 
-    The constants are renamed into place first, so that a graph never stands without them.
+    The constants are renamed into place first, so that a graph never exists without them.
     """
     path = Path(path)
     tensors = {name: value.detach().contiguous().clone() for name, value in text_constants(graph).items()}
@@ -44,9 +44,9 @@ def save_graph(graph: Graph, path: Path | str, said: Mapping[str, Any] | None = 
 
 
 def said_with(path: Path | str) -> dict[str, Any]:
-    """What `save_graph` was told beside the graph; lines that hold something else are left out.
+    """The values that `save_graph` stored with the graph; lines that cannot be parsed are skipped.
 
-    Raises GraphError naming the file where it cannot be read.
+    Raises GraphError naming the file if it cannot be read.
     """
     found: dict[str, Any] = {}
     try:
@@ -65,8 +65,8 @@ def load_graph(path: Path | str) -> Graph:
     """Read a graph written by `save_graph`.
 
     Raises:
-        GraphError: it cannot be read; the message names the file and line.
-        UnsupportedError: it is beyond the bounds of `mcc.ir.limits`, or holds weights that are no numbers.
+        GraphError: The file cannot be read; the message names the file and line.
+        UnsupportedError: The graph exceeds the limits of `mcc.ir.limits`, or has NaN or infinite weights.
     """
     path = readable_file(path, at_most_bytes=MAX_TEXT_BYTES, raising=GraphError)
     beside = path.with_suffix(".safetensors")

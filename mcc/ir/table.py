@@ -1,7 +1,7 @@
 """The op table: one row per operator of the canonical form.
 
-A row holds all that the rest of the code wants to know about an operator: reference evaluation, attributes
-with defaults, shape rule, channel rule, multiply-accumulates, and how quantisation treats it. Nothing else
+A row holds all properties of an operator that the rest of the code uses: reference evaluation, attributes
+with defaults, shape rule, channel rule, multiply-accumulates, and its quantisation. Nothing else
 switches on operator names, except the lowerings, which have one emit function per row.
 """
 
@@ -21,7 +21,7 @@ from mcc.ir.labels import Rule
 from mcc.ir.notes import DTYPE_NAMES, DTYPES, TensorType
 
 Scales = Literal["weighted", "own", "tied", "fixed", "float"]
-"""How an operator is quantised.
+"""Quantisation of an operator.
 
 `weighted`: integer kernel with quantised weight and its own output scale; `own`: integer kernel with its own
 output scale; `tied`: output scale equals the input's; `fixed`: the runtime dictates the output scale;
@@ -29,13 +29,13 @@ output scale; `tied`: output scale equals the input's; `fixed`: the runtime dict
 """
 
 Sign = Literal["any", "kept", "positive"]
-"""What is known of a result: nothing; that it is not negative where no operand is; that it never is."""
+"""Sign of a result: unknown; non-negative if all operands are; always non-negative."""
 
 MacsRule = Callable[[Sequence[TensorType | None], Mapping[str, Any], TensorType], int]
 _REQUIRED = object()
 
 MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, ArithmeticError, AssertionError)
-"""What evaluating an operator raises when operands and attributes do not fit."""
+"""Exceptions of evaluating an operator whose operands and attributes do not fit."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,21 @@ class OpRow:
     """One operator.
 
     Attributes:
-        function: reference evaluation, a function of `mcc.ir.ops`.
-        attributes: keyword attributes with their defaults (`_REQUIRED` where there is none).
-        channels: channel rule, see `mcc.ir.channels`.
-        macs: multiply-accumulate operations of one evaluation at the declared shapes.
-        scales: how quantisation treats the operator.
-        operands: least and most number of tensor operands.
-        unary: whether it works element by element on one operand.
-        integral: whether it makes integers of integers, by sums, products and choices alone.
-        moves: whether its integer kernel only moves or clamps codes: a requantise can stand behind it.
-        clamps: whether it limits numbers and leaves the others as they are.
-        sign: what is known of the sign of its result.
-        parameters: whether its constants are weights, statistics or scales, of which none is infinite.
-        counts: attributes that count channels, or say where some lie.
-        bfloat16: whether training bears that its result has 8 bits of mantissa; exponentials, divisions and
-            most norms do not.
+        function: Reference evaluation, a function of `mcc.ir.ops`.
+        attributes: Keyword attributes with their defaults (`_REQUIRED` where there is none).
+        channels: Channel rule, see `mcc.ir.channels`.
+        macs: Multiply-accumulate operations of one evaluation at the declared shapes.
+        scales: Quantisation of the operator, see `Scales`.
+        operands: Minimum and maximum number of tensor operands.
+        unary: Whether it is element-wise on one operand.
+        integral: Whether it maps integers to integers, by sums, products and selection alone.
+        moves: Whether its integer kernel only moves or clamps codes: a requantise can follow it.
+        clamps: Whether it clamps values and leaves others unchanged.
+        sign: Sign of its result, see `Sign`.
+        parameters: Whether its constants are weights, statistics or scales, which must be finite.
+        counts: Attributes that are numbers or positions of channels.
+        bfloat16: Whether its result can be bfloat16 (8 bits of mantissa) in training; not for exponentials,
+            divisions and most norms.
     """
 
     function: Callable[..., Tensor]
@@ -82,7 +82,7 @@ class OpRow:
 
     @property
     def fuses_activation(self) -> bool:
-        """Whether a clamp can be fused behind the operator."""
+        """Whether an activation can be fused into the operator."""
         return "activation" in self.attributes
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,11 +106,11 @@ class OpRow:
             raise ValueError(f"{self.name} takes {least} to {most} operands, not {len(types)}")
         for key, default in self.attributes.items():
             given = attributes.get(key, default)
-            # torch's shape rules for convolutions overlook a length too many, which its kernels refuse.
+            # torch's shape rules for convolutions accept surplus lengths, which its kernels refuse.
             if isinstance(default, tuple) and (not isinstance(given, tuple) or len(given) != len(default)):
                 raise ValueError(f"{key} must hold {len(default)} numbers, not {given!r}")
         items = tuple(attributes.items())
-        # Shapes do not depend on the precision: a proof in float64 finds what float32 has evaluated.
+        # Shapes do not depend on the precision: a verification in float64 reuses the evaluations in float32.
         double = {t.dtype for t in types if t is not None and DTYPES[t.dtype].is_floating_point} == {"f64"}
         single = tuple(TensorType(t.shape, "f32") if t is not None and t.dtype == "f64" else t for t in types)
         result = _evaluate(self.function, single if double else tuple(types), items, repr(items))
@@ -124,9 +124,9 @@ def _evaluate(
     attributes: tuple[tuple[str, Any], ...],
     spelling: str,
 ) -> TensorType:
-    """The type of a result; remembered, since an evaluation takes torch milliseconds even without storage.
+    """The type of a result; cached, since an evaluation takes torch milliseconds even without storage.
 
-    The spelling of the attributes tells 1 from 1.0 and True, which are equal but do not all fit.
+    The text of the attributes distinguishes 1 from 1.0 and True, which are equal but not all valid.
     """
     values = [
         None if t is None else torch.empty(t.shape, dtype=DTYPES[t.dtype], device="meta") for t in types
@@ -172,7 +172,7 @@ def _row(
     macs: MacsRule = _no_macs,
     **columns: Any,
 ) -> None:
-    """Add a row; what is no column is an attribute of the operator."""
+    """Add a row; keywords that are not columns are attributes of the operator."""
     span = operands if isinstance(operands, tuple) else (operands, operands)
     given = {key: columns.pop(key) for key in _OPTIONAL & columns.keys()}
     TABLE[function.__name__] = OpRow(function, columns, rule, macs, scales, span, **given)
@@ -289,7 +289,7 @@ WEIGHTED = frozenset(name for name, row in TABLE.items() if row.scales == "weigh
 """Operators with a weight as operand 1 and a bias as operand 2; the integer kernel's bias is int32."""
 
 MOVING = frozenset(name for name, row in TABLE.items() if row.moves)
-"""Operators whose integer kernel moves or clamps codes: their result has the scale of their operands."""
+"""Operators whose integer kernel moves or clamps codes: their output scale is that of their operands."""
 
 
 def row(name: str) -> OpRow:

@@ -1,4 +1,4 @@
-"""The text form: one format for logs, golden files, diffs, reproducers and bug reports.
+"""The text form of graphs: one format for logs, golden files, diffs, reproducers and bug reports.
 
     mcc 1
     const @w : f32[8,3,3,3]
@@ -7,9 +7,9 @@
     %y = conv2d(%x, @w, none) {stride=(2, 2), padding=(1, 1, 1, 1), ...} : f32[1,8,16,16] !{origin=('stem',)}
     return %y
 
-`%` names a value, `@` a constant, `!{}` holds the note. `fixed` marks a constant that does not train. A
-constant may say how to make it, `= seed(3)` (normal), `= integers(3)` (-3..3) or `= full(0.5)`; otherwise its
-tensor lies beside the text. `print_graph` and `parse_graph` are inverse to each other.
+`%` names a value, `@` a constant, `!{}` holds the note. `fixed` marks a constant that is not trainable. A
+constant may have a generator, `= seed(3)` (normal), `= integers(3)` (-3..3) or `= full(0.5)`; otherwise its
+tensor is stored beside the text. `print_graph` and `parse_graph` are inverse to each other.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ _RETURN = re.compile(r"return (?P<values>%\w+(?:, %\w+)*)$", re.ASCII)
 _DEFINED = re.compile(r"^\s*%(\w+) =", re.ASCII | re.MULTILINE)
 # 1 GiB of float32: more than all constants of any CNN, small enough to refuse typing errors.
 _MAX_ELEMENTS = 1 << 28
-# Constants that a line of text makes out of nothing; more lies beside it.
+# Constants that a line of text generates; larger ones are stored beside it.
 _MAX_MADE_ELEMENTS = 1 << 26
-# The longest lines are concatenations of hundreds of values; beyond this a text is no graph.
+# The longest lines are concatenations of hundreds of values; a longer line is not part of a graph.
 _MAX_LINE = 1 << 18
 
 
@@ -69,7 +69,7 @@ def _literal(value: object) -> str:
 
 
 def print_note(node: fx.Node) -> str:
-    """What is noted about a node, its type left out: ` !{...}`, or nothing."""
+    """The note of a node without its type: ` !{...}`, or an empty string."""
     found = note(node)
     parts: list[str] = []
     for name, default in _NOTED.items():
@@ -102,7 +102,7 @@ def print_graph(graph: Graph, makers: Mapping[str, str] | None = None) -> str:
     """The text form of a canonical graph.
 
     Args:
-        makers: how to make a constant, by name, e.g. {"w": "seed(3)"}; the others lie beside the text.
+        makers: Generators of constants, by name, e.g. {"w": "seed(3)"}; others are stored beside the text.
     """
     lines = [HEADER]
     trains = dict(graph.named_parameters(recurse=False, remove_duplicate=False))
@@ -122,7 +122,7 @@ def print_graph(graph: Graph, makers: Mapping[str, str] | None = None) -> str:
 
 
 def make_constant(kind: str, argument: str, declared: TensorType) -> Tensor:
-    """A constant made from its description: `seed(n)`, `integers(n)` or `full(v)`. Raises GraphError."""
+    """A constant from its generator: `seed(n)`, `integers(n)` or `full(v)`. Raises GraphError."""
     dtype = DTYPES[declared.dtype]
     try:
         if kind == "full":
@@ -138,11 +138,11 @@ def make_constant(kind: str, argument: str, declared: TensorType) -> Tensor:
 
 
 class _Parser:
-    """Parses line by line into a builder; every mistake names its line."""
+    """Parses line by line into a builder; every error names its line."""
 
     def __init__(self, given: Mapping[str, Tensor], names: frozenset[str]) -> None:
         self.given = given
-        self.names = names  # of the values: constants must not take them
+        self.names = names  # of the values: constants must not use them
         self.made_elements = 0
         self.builder = GraphBuilder()
         self.values: dict[str, fx.Node] = {}
@@ -153,7 +153,7 @@ class _Parser:
         """Parse one line. Raises MccError, ValueError, KeyError or TypeError for a malformed one."""
         if self.returned is not None:
             raise GraphError("text after the return line")
-        # Unless the line ends with its note, every `!{` on it would be tried to the end of the line.
+        # Without this check every `!{` on the line would be matched to the end of the line.
         if len(text) > _MAX_LINE or ("!{" in text and not text.endswith("}")):
             raise GraphError(f"cannot be read: {text[:80]!r}")
         if match := _CONST.match(text):
@@ -248,7 +248,7 @@ def _parse_note(text: str) -> dict[str, object]:
 
 
 def _check_note(node: fx.Node) -> None:
-    """That what is noted can be done to this node: a graph may have been edited. Raises GraphError."""
+    """Raise GraphError unless a note is valid for its node: the graph may have been edited."""
     noted, shape = note(node), shape_of(node)
     decided = [name for name in ("keep", "rank", "sparse") if getattr(noted, name) is not None]
     if noted.keep is not None:
@@ -274,12 +274,12 @@ def parse_graph(text: str, given: Mapping[str, Tensor] | None = None, *, where: 
     """Parse the text form.
 
     Args:
-        text: what `print_graph` wrote.
-        given: tensors of the constants that do not say how to make them.
-        where: name of the file, for messages.
+        text: Output of `print_graph`.
+        given: Tensors of the constants without a generator.
+        where: Name of the file, for messages.
 
     Raises:
-        GraphError: the text is malformed; the message names the line.
+        GraphError: The text is malformed; the message names the line.
     """
     lines = text.splitlines()
     if not lines or lines[0].strip() != HEADER:
