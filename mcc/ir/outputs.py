@@ -90,7 +90,7 @@ def check_output(output: Path, inputs: Iterable[Path], *, named: bool, force: bo
     for path in written:
         if path != own and os.path.lexists(path):
             raise UsageError(
-                "exists, and nobody named it as output", where=str(path), hint="name one with -o, or --force"
+                "exists, and was not named as output", where=str(path), hint="name one with -o, or --force"
             )
 
 

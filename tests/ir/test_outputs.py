@@ -51,13 +51,13 @@ def test_only_what_was_named_is_overwritten_without_a_word() -> None:
     there.write_text("mine")
     check_output(there, [], named=True)
     check_output(there, [], named=False, force=True)
-    with pytest.raises(UsageError, match=r"net\.onnx: exists, and nobody named it.*--force"):
+    with pytest.raises(UsageError, match=r"net\.onnx: exists, and was not named.*--force"):
         check_output(there, [], named=False)
 
 
 def test_constants_beside_a_new_graph_are_not_overwritten() -> None:
     Path("net.safetensors").write_text("weights of the user")
-    with pytest.raises(UsageError, match=r"net\.safetensors: exists, and nobody named it"):
+    with pytest.raises(UsageError, match=r"net\.safetensors: exists, and was not named"):
         check_output(Path("net.mcc"), [], named=True)
     check_output(Path("net.mcc"), [], named=True, force=True)
     Path("net.mcc").write_text("of an earlier run, with its constants")
