@@ -1,1 +1,1 @@
-"""Analyses: computed from the graph, never stored in it."""
+"""Analyses of graphs: computed when needed, never stored in the graph."""

@@ -1,7 +1,7 @@
-"""Activations that can stand in for others, and by how much they differ.
+"""Approximations of activations by cheaper ones, and their errors.
 
-A stand-in is written twice: as the operators that take the place of the activation, and as its definition in
-sums, products and absolute values, which the exact twin of a replacement is made of.
+An approximation is defined twice: by the operators that replace the activation, and by its definition in
+sums, products and absolute values, from which the exact twin of a replacement is built.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from mcc.ir.graph import (
 from mcc.ir.notes import DTYPES, type_of
 
 GELU_SCALE = 1.702  # Hendrycks 2016, "Gaussian Error Linear Units", section 2: close to x sigmoid(1.702 x)
-MISH_SCALE = 1.22  # the least largest error, 0.2013, of all scales on a grid of steps of 0.02
-UNBOUNDED = ("relu6",)  # a relu goes on where a relu6 ends
-# Beyond this grid the others and their stand-ins are flat or equal.
+MISH_SCALE = 1.22  # minimises the largest error (0.2013) over a grid of scales in steps of 0.02
+UNBOUNDED = ("relu6",)  # a relu has no upper bound, a relu6 has
+# Beyond this grid the other activations and their approximations are constant or equal.
 GRID = torch.linspace(-30.0, 30.0, 60_001, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Writer:
-    """Adds operators before a node, in the place of an activation.
+    """Inserts operators before a node, in place of an activation.
 
     Attributes:
-        graph: the graph that is written to.
-        node: the activation; what is written is named after it.
-        before: where the operators go.
+        graph: Graph that is changed.
+        node: The activation; new nodes are named after it.
+        before: Node before which the operators are inserted.
     """
 
     graph: Graph
@@ -48,13 +48,13 @@ class Writer:
     before: fx.Node
 
     def call(self, op: str, *args: fx.Node, **attributes: object) -> fx.Node:
-        """An operator; a fused activation is none."""
+        """Insert an operator, without fused activation."""
         if op in ("add", "sub", "mul", "div"):
             attributes = {"activation": "none", **attributes}
         return add_call(self.graph, self.before, op, *args, name=self.node.name, **attributes)
 
     def number(self, value: float) -> fx.Node:
-        """A constant of one element, of the type of the value."""
+        """Insert a constant of one element, of the type of the activation's value."""
         held = torch.tensor(value, dtype=DTYPES[type_of(self.node).dtype])
         return add_constant(self.graph, self.before, f"{self.node.name}_number", held, trains=False)
 
@@ -64,12 +64,12 @@ Write = Callable[[Writer, fx.Node], fx.Node]
 
 @dataclass(frozen=True)
 class StandIn:
-    """What takes the place of an activation.
+    """Approximation of an activation.
 
     Attributes:
-        write: adds its operators; returns its value.
-        spell: adds its definition in other operators; returns its value.
-        default: whether it is used without being asked for by name.
+        write: Function that inserts its operators and returns its value.
+        spell: Function that inserts its definition in other operators and returns its value.
+        default: Whether it is used without being requested by name.
     """
 
     write: Write
@@ -130,14 +130,14 @@ STAND_INS: dict[str, StandIn] = {
 
 
 def largest_error(node: fx.Node) -> float:
-    """The largest difference of an activation node and its stand-in over all numbers; may be infinite."""
+    """The largest difference of an activation and its approximation over all numbers; may be infinite."""
     if op_name(node) in UNBOUNDED:
         return math.inf
     return float(_differ(_alone(node), GRID)[1].abs().max())
 
 
 def _alone(node: fx.Node) -> Graph:
-    """A graph of one float64 input that returns an activation and its stand-in."""
+    """A graph of one float64 input that returns an activation and its approximation."""
     b = GraphBuilder()
     x = b.input("x", (1, 1), "f64")
     attributes: dict[str, Any] = dict(node.kwargs)
@@ -149,14 +149,14 @@ def _alone(node: fx.Node) -> Graph:
 
 
 def _differ(alone: Graph, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The activation on a tensor of any shape, and how far the stand-in is from it."""
+    """The activation of a tensor of any shape, and the error of the approximation."""
     wanted, found = run(alone, x.double().reshape(-1, 1))
     return wanted, found - wanted
 
 
 @dataclass
 class DataError:
-    """Difference on data: the largest one, and its root mean square as a share of that of the activation."""
+    """Error on data: the largest one, and the root mean squares of the error and of the activation."""
 
     largest: float = 0.0
     squares: float = 0.0
@@ -169,11 +169,11 @@ class DataError:
 
 
 class ErrorMeter:
-    """Measures activations against their stand-ins on the values that they read.
+    """Measures the errors of approximations on the inputs of their activations.
 
     Attributes:
-        watched: names of the nodes whose values are to be shown to `see`.
-        found: the differences, by name of the activation.
+        watched: Names of the nodes whose values must be passed to `see`.
+        found: Errors, by name of the activation.
     """
 
     def __init__(self, activations: Sequence[fx.Node]) -> None:
@@ -185,7 +185,7 @@ class ErrorMeter:
         self.watched = set(self._readers)
 
     def see(self, source: fx.Node, value: Tensor) -> None:
-        """Add one batch of what some activations read."""
+        """Add one batch of an input of activations."""
         for name in self._readers[source.name]:
             wanted, error = _differ(self._alone[name], value)
             entry = self.found[name]

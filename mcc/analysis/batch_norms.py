@@ -1,4 +1,4 @@
-"""Which batch norms can be merged into the layer before them."""
+"""Batch norms that can be folded into the preceding layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mcc.ir.table import WEIGHTED
 
 
 def cannot_be_folded(norm: fx.Node) -> str | None:
-    """Why a batch norm cannot be folded, or None when it can."""
+    """The reason why a batch norm cannot be folded, or None if it can."""
     layer = operand(norm, 0)
     frozen = note(norm).frozen or note(layer).frozen
     if frozen is not None:

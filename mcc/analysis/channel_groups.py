@@ -1,9 +1,9 @@
 """Groups of channels that must be kept or removed together, found by propagating labels through the graph.
 
 The op table's channel rules (`mcc.ir.channels`) label every channel and record which axes of which constants
-the labels index. Labels coupled with one another form a *class*: the smallest thing that can be removed.
+the labels index. Labels coupled with one another form a *class*: the smallest unit that can be removed.
 Classes that index the same axes form a *group*: one width to decide. (The idea of coupled groups: Fang 2023,
-DepGraph; found here by index arithmetic on labels in place of a trace through autograd.)
+DepGraph; found here by index arithmetic on labels instead of a trace through autograd.)
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """One width to decide.
+    """Channels that share one width.
 
     Attributes:
-        name: that of the first node that produces the channels.
-        classes: label classes, in channel order; each can be kept or removed.
-        producers: nodes whose output channels the group holds (some of), in graph order.
-        readers: nodes that mix the channels through a weight.
-        frozen: why nothing of the group may be removed, or None.
+        name: Name of the first node that produces the channels.
+        classes: Label classes, in channel order; each can be kept or removed.
+        producers: Nodes with output channels in the group, in graph order.
+        readers: Nodes that mix the channels through a weight.
+        frozen: Reason why no channel of the group may be removed, or None.
     """
 
     name: str
@@ -45,7 +45,7 @@ class ChannelGroup:
 
     @property
     def width(self) -> int:
-        """Number of channels that can be kept or removed one by one."""
+        """Number of channels that can be kept or removed independently."""
         return len(self.classes)
 
 
@@ -54,10 +54,10 @@ class ChannelAnalysis:
     """Channel labels of a whole graph.
 
     Attributes:
-        labels: label class of each element of each value, by node name (see `mcc.ir.labels`).
-        bindings: which axis of which constant is indexed by which classes.
-        groups: all groups, in graph order.
-        count: number of labels; classes are numbers below it.
+        labels: Label class of each element of each value, by node name (see `mcc.ir.labels`).
+        bindings: Classes that index each axis of each constant.
+        groups: All groups, in graph order.
+        count: Number of labels; classes are numbers below it.
     """
 
     labels: dict[str, LabelArray]
@@ -81,22 +81,22 @@ class ChannelAnalysis:
         return self._by_name[name]
 
     def bound(self, constant: str) -> dict[int, LabelArray]:
-        """Classes along each bound axis of a constant."""
+        """Classes along each bound axis of a constant, by axis."""
         return self._by_constant.get(constant, {})
 
     def mask(self, classes: Collection[int]) -> Mask:
-        """Classes as a table to index with label arrays: true for those given."""
+        """A mask over classes, to be indexed with label arrays: true for the given ones."""
         table = np.zeros(self.count, np.bool_)
         table[list(classes)] = True
         return table
 
     def prunable(self) -> tuple[ChannelGroup, ...]:
-        """Groups of which something may be removed."""
+        """Groups that are not frozen."""
         return tuple(group for group in self.groups if group.frozen is None)
 
 
 def analyse_channels(graph: Graph) -> ChannelAnalysis:
-    """Label the channels of every value and gather them into groups. Outputs and frozen nodes stay whole."""
+    """Label the channels of every value and group them. Outputs and frozen nodes are not pruned."""
     space = Labels()
     labels: dict[str, LabelArray] = {}
     readers: dict[str, set[str]] = defaultdict(set)
@@ -109,11 +109,12 @@ def analyse_channels(graph: Graph) -> ChannelAnalysis:
             labels[node.name] = table.row_of(node).channels(site, space)
             if note(node).frozen is not None:
                 _freeze_node(space, labels, node)
-                # A frozen quantiser of a weight has no channels of its own: its weight's readers keep theirs.
+                # A frozen quantiser of a weight has no channels of its own: the weight's readers are frozen
+                # instead.
                 reason = f"{node.name} is frozen: {note(node).frozen}"
                 held |= {read.constant: reason for read in site.operands if read and read.constant}
             for operand in site.operands:
-                # A quantiser follows whoever reads it: what it quantises is bound there.
+                # A quantiser follows its readers: its constant is bound there.
                 if operand is not None and operand.constant is not None and site.op != "fake_quantize":
                     readers[operand.constant].add(node.name)
     for value in outputs(graph):
@@ -129,7 +130,7 @@ def analyse_channels(graph: Graph) -> ChannelAnalysis:
 
 
 def _freeze_half_bound(space: Labels, readers: dict[str, set[str]]) -> None:
-    """An axis of a shared constant can shrink only where every node that reads the constant follows."""
+    """Freeze axes of shared constants that are not bound by every node that reads the constant."""
     through: dict[tuple[str, int], set[str]] = defaultdict(set)
     for binding in space.bindings:
         through[binding.constant, binding.axis].add(binding.node)
@@ -160,7 +161,7 @@ def _site(node: fx.Node, labels: dict[str, LabelArray]) -> Site:
         if not isinstance(arg, fx.Node):
             operands.append(None)
             continue
-        # A weight behind fake_quantize is still that weight: look through to the constant.
+        # A weight may be read through fake_quantize nodes: skip them to find the constant.
         source = arg
         while source.op == "call_function" and op_name(source) == "fake_quantize":
             inner = source.args[0]
@@ -175,7 +176,7 @@ def _site(node: fx.Node, labels: dict[str, LabelArray]) -> Site:
 
 
 def _quantisers(source: fx.Node) -> Iterator[tuple[str, int]]:
-    """Scales and zero points along an axis between a weight and its reader: their names and that axis."""
+    """Per-axis scales and zero points between a weight and its reader: their names and that axis."""
     while source.op == "call_function":
         inner, axis = source.args[0], source.kwargs["axis"]
         for parameter in source.args[1:]:
@@ -189,7 +190,7 @@ _ROLES: tuple[Role, ...] = ("reads", "produces", "carries")
 
 
 def _unique(bindings: list[Binding]) -> tuple[Binding, ...]:
-    """One binding for each axis of each constant; an axis that is read anywhere counts as read."""
+    """One binding for each axis of each constant; an axis that is read by any node has the role `reads`."""
     seen: dict[tuple[str, int], Binding] = {}
     for binding in bindings:
         found = seen.setdefault((binding.constant, binding.axis), binding)
@@ -199,7 +200,7 @@ def _unique(bindings: list[Binding]) -> tuple[Binding, ...]:
 
 
 def _groups(space: Labels, bindings: list[Binding]) -> tuple[ChannelGroup, ...]:
-    """Gather classes with the same set of bound axes, in the order in which they are first produced."""
+    """Group classes with the same set of bound axes, in the order in which they are first produced."""
     places: dict[int, dict[int, None]] = defaultdict(dict)
     for index, binding in enumerate(bindings):
         for label in binding.labels.tolist():
@@ -227,6 +228,6 @@ def _groups(space: Labels, bindings: list[Binding]) -> tuple[ChannelGroup, ...]:
 
 
 def kept(labels: LabelArray, gone: Mask) -> list[Mask]:
-    """For each axis of a value, which indices stay when the classes marked in `gone` go."""
+    """For each axis of a value, a mask of the indices kept when the classes marked in `gone` are removed."""
     stays: Mask = ~gone[labels]
     return [np.moveaxis(stays, axis, 0).reshape(stays.shape[axis], -1).max(1) for axis in range(labels.ndim)]

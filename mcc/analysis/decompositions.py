@@ -1,4 +1,4 @@
-"""Operators made of simpler ones, exactly: what `decompose` puts in their place."""
+"""Exact decompositions of operators into simpler ones, for the pass `decompose`."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from mcc.ir.notes import DTYPES, shape_of, type_of
 
 @dataclass(frozen=True)
 class Recipe:
-    """Adds operators before a node that compute its value, named after it.
+    """Inserts operators before a node that compute its value, named after it.
 
     Attributes:
-        graph: the graph that is written to.
-        node: the operator that is taken apart.
+        graph: Graph that is changed.
+        node: Operator that is decomposed.
     """
 
     graph: Graph
     node: fx.Node
 
     def call(self, op: str, *args: fx.Node | None, **attributes: object) -> fx.Node:
-        """An operator; a fused activation is none unless given."""
+        """Insert an operator, without fused activation unless given."""
         if op in ("add", "sub", "mul", "div"):
             attributes = {"activation": "none", **attributes}
         return add_call(self.graph, self.node, op, *args, name=self.node.name, **attributes)
 
     def held(self, value: Tensor | float) -> fx.Node:
-        """A constant that does not train, of the type of the node."""
+        """Insert a constant that is not trainable, of the type of the node."""
         tensor = torch.as_tensor(value, dtype=torch.float64).to(DTYPES[type_of(self.node).dtype])
         return add_constant(self.graph, self.node, f"{self.node.name}_constant", tensor, trains=False)
 
@@ -45,7 +45,7 @@ class Recipe:
         return constant(self.graph, operand(self.node, index)).detach().double()
 
     def along_channels(self, value: Tensor) -> fx.Node:
-        """A constant [C] in the shape that broadcasts over axis 1 of the node."""
+        """Insert a constant [C], reshaped to broadcast over axis 1 of the node."""
         rank = len(shape_of(self.node))
         return self.held(value.reshape(1, -1, *(1,) * (rank - 2)))
 
@@ -158,7 +158,7 @@ def _pixel_shuffle(r: Recipe, x: fx.Node) -> fx.Node:
 
 
 def _conv2d(r: Recipe, x: fx.Node) -> fx.Node:
-    """A grouped convolution as one convolution for each group; depthwise ones are a kernel of their own."""
+    """A grouped convolution as one per group; not a depthwise one, which has kernels of its own."""
     groups: int = r.attribute("groups")
     weight, bias = constant(r.graph, operand(r.node, 1)).detach(), optional_operand(r.node, 2)
     out, width = weight.shape[0] // groups, weight.shape[1]
@@ -193,4 +193,4 @@ RECIPES: dict[str, Callable[[Recipe, fx.Node], fx.Node]] = {
     "pixel_shuffle": _pixel_shuffle,
     "conv2d": _conv2d,
 }
-"""By operator: a function of the recipe and the operator's first operand that returns the same value."""
+"""Decompositions by operator: functions of a `Recipe` and the first operand that return the same value."""

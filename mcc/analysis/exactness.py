@@ -1,4 +1,4 @@
-"""Whether float64 evaluates a graph on integers without any rounding, so that equal means equal."""
+"""Check that float64 evaluates a graph on integers without rounding, so that results compare exactly."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mcc.ir import ops, table
 from mcc.ir.graph import Graph, calls, constants, inputs, is_constant
 from mcc.ir.notes import shape_of
 
-FLOAT64_INTEGERS = 2.0**53  # up to here float64 holds every integer (IEEE 754-2019, binary64: p = 53)
+FLOAT64_INTEGERS = 2.0**53  # up to this, float64 represents every integer (IEEE 754-2019, binary64: p = 53)
 
 
 class _Magnitudes(fx.Interpreter):
-    """Evaluates a graph on magnitudes: every value bounds all partial sums of the true one."""
+    """Evaluates a graph on magnitudes: every value bounds all partial sums of the true value."""
 
     largest = 0.0
 
     def run_node(self, n: fx.Node) -> Any:
-        """Evaluate one node on magnitudes; constants count with theirs."""
+        """Evaluate one node on magnitudes; constants are replaced by theirs."""
         value = super().run_node(n)
         if not isinstance(value, Tensor):
             return value
@@ -31,7 +31,7 @@ class _Magnitudes(fx.Interpreter):
         return magnitude if is_constant(n) else _widest(magnitude)
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Differences are bounded by sums, clamped values by what was clamped and by the limits."""
+        """Bound differences by sums, and clamped values by the operand and the limits."""
         if "activation" in kwargs:
             kwargs = {**kwargs, "activation": "none"}
         if target is ops.relu6:
@@ -43,19 +43,19 @@ class _Magnitudes(fx.Interpreter):
 
 
 def _widest(value: Tensor) -> Tensor:
-    """The largest magnitude everywhere: a bound that holds whatever the sample."""
+    """The largest magnitude in every element: a bound for any sample."""
     return torch.full_like(value, float(value.max()))
 
 
 def exact_on_integers(graph: Graph, magnitude: float) -> bool:
     """Whether evaluating the graph in float64 rounds nowhere.
 
-    True when all constants and attributes are integers, all operators make integers of integers, and no sum
-    can leave the integers that float64 holds.
+    True when all constants and attributes are integers, all operators map integers to integers, and no sum
+    can exceed the integers that float64 represents.
 
     Args:
-        graph: with float64 constants.
-        magnitude: bound on the inputs, which are integers.
+        graph: Graph with float64 constants.
+        magnitude: Bound on the inputs, which are integers.
     """
     nodes = calls(graph)
     if not all(table.row_of(node).integral for node in nodes):
@@ -71,5 +71,5 @@ def exact_on_integers(graph: Graph, magnitude: float) -> bool:
 
 
 def _whole(value: object) -> bool:
-    """Whether an attribute is no fraction; an open end of a clamp is none."""
+    """Whether an attribute has no fractional part; infinite ends of a clamp are allowed."""
     return not isinstance(value, float) or value.is_integer() or math.isinf(value)

@@ -1,4 +1,4 @@
-"""Which convolutions are plain 1x1 ones: matrix products over the channels of every pixel."""
+"""Plain 1x1 convolutions: matrix products over the channels of every pixel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mcc.ir.notes import shape_of
 
 
 def is_pointwise(node: fx.Node) -> bool:
-    """Whether a conv2d node is 1x1 without stride, padding or groups, its weight a constant of its own."""
+    """Whether a conv2d node is 1x1 without stride, padding or groups, with a constant weight of its own."""
     weight = operand(node, 1)
     return bool(
         shape_of(weight)[2:] == (1, 1)
@@ -21,7 +21,7 @@ def is_pointwise(node: fx.Node) -> bool:
 
 
 def pointwise(graph: Graph) -> list[fx.Node]:
-    """The plain 1x1 convolutions of a graph, in order; those with a shared weight are left out."""
+    """The plain 1x1 convolutions of a graph, in order; those with a shared weight are excluded."""
     found = [node for node in calls(graph, "conv2d") if is_pointwise(node)]
     uses: dict[str, int] = {}
     for node in graph.graph.nodes:

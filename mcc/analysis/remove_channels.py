@@ -1,4 +1,4 @@
-"""Physically removing channel classes from a graph: constants, group counts and shape attributes shrink."""
+"""Removal of channel classes from a graph: constants, group counts and shape attributes shrink."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def shrink(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> 
     """Remove label classes in place and infer the shapes again.
 
     Args:
-        analysis: of this very graph.
-        removed: classes of groups that are not frozen.
+        analysis: Channel analysis of this graph.
+        removed: Classes to remove, of groups that are not frozen.
 
     Raises:
-        Refusal: a value or a constant would be left without channels.
+        Refusal: A value or a constant would be left without channels.
     """
     if not removed:
         for node in graph.graph.nodes:
@@ -63,7 +63,7 @@ def shrink(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> 
 
 
 def _done(node: fx.Node) -> None:
-    """The wish of a note is fulfilled; a frozen node keeps even its note."""
+    """Clear `keep` of a node's note after pruning; the note of a frozen node is not changed."""
     if note(node).frozen is None:
         annotate(node, keep=None)
 
@@ -103,7 +103,7 @@ def _attributes(node: fx.Node, analysis: ChannelAnalysis, gone: Mask) -> dict[st
 
 
 def _padding(node: fx.Node, analysis: ChannelAnalysis, gone: Mask) -> tuple[tuple[int, int], ...]:
-    """Channel padding shrinks with the labels it made; spatial padding stays."""
+    """Padding after removal: channel padding shrinks with its labels, spatial padding is unchanged."""
     result: list[tuple[int, int]] = []
     for axis, (low, high) in enumerate(cast(tuple[tuple[int, int], ...], node.kwargs["padding"])):
         stays = _along(node, axis, analysis, gone)
@@ -112,16 +112,16 @@ def _padding(node: fx.Node, analysis: ChannelAnalysis, gone: Mask) -> tuple[tupl
 
 
 def _along(node: fx.Node, axis: int, analysis: ChannelAnalysis, gone: Mask) -> Mask:
-    """Which indices along an axis of a value stay, in its full length."""
+    """A mask of the indices kept along an axis of a value, in its full length."""
     return np.broadcast_to(kept(analysis.labels[node.name], gone)[axis], shape_of(node)[axis])
 
 
 def mask_out(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int]) -> None:
-    """Let nothing depend on classes any more, in place: the exact twin of removing them.
+    """Remove all dependences on classes, in place: the exact twin of removing them.
 
     The weights through which they are read are set to zero. A mean over channels becomes one over the others:
-    with all but m of C channels zero, a global response norm of weight w and eps e computes for these m what
-    one of m channels does, if its weight is w m / C and its eps is e m / C.
+    with all but m of C channels zero, a global response norm of weight w and eps e computes for these m the
+    same as one of m channels, if its weight is w m / C and its eps is e m / C.
     """
     zero_readers(graph, analysis, removed)
     gone = analysis.mask(removed)
@@ -150,7 +150,7 @@ def zero_readers(graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int
 def refill_producers(
     graph: Graph, analysis: ChannelAnalysis, removed: frozenset[int], generator: torch.Generator
 ) -> None:
-    """Fill all that makes or carries the classes at random, in place; the twin's output must not move."""
+    """Randomise constants that produce or carry the classes, in place; the twin's output must not change."""
     gone = analysis.mask(removed)
     for binding in analysis.bindings:
         if binding.role != "reads":
@@ -168,6 +168,6 @@ def _write(graph: Graph, name: str, axis: int, where: Mask, fill: float | torch.
 
 def _filling(like: Tensor, fill: float | torch.Generator) -> Tensor:
     if isinstance(fill, torch.Generator):
-        # Positive, so that it may stand for a variance; integers, so that sums stay exact.
+        # Positive, since it may be a variance; integers, so that sums are exact.
         return torch.randint(1, 4, like.shape, generator=fill).to(like.dtype)
     return torch.full_like(like, fill)

@@ -1,4 +1,4 @@
-"""Pairs of layers, one of which writes channels that the other reads, in whatever scale they agree on."""
+"""Pairs of layers whose intermediate channels can be rescaled without changing the result."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Side = Literal["written", "read"]
 
 @dataclass(frozen=True)
 class ScalingPair:
-    """Two layers with nothing between them that minds a positive factor for each channel.
+    """Two layers with only operators between them that commute with a positive factor per channel.
 
     Attributes:
-        writer: the layer that makes the channels, with a constant weight of its own.
-        value: what the reader reads: the writer's value, or what activations and pools made of it.
-        reader: the layer that reads them, with a constant weight of its own.
+        writer: Layer that produces the channels, with a constant weight of its own.
+        value: Operand of the reader: the writer's value, possibly after activations and pools.
+        reader: Layer that reads the channels, with a constant weight of its own.
     """
 
     writer: fx.Node
@@ -35,7 +35,7 @@ def scaling_pairs(graph: Graph, refuse: Callable[[fx.Node, str], None]) -> list[
     """The pairs of a graph, in order.
 
     Args:
-        refuse: called with each layer that writes channels of no pair, and the reason.
+        refuse: Callback for each layer whose channels are in no pair, with the reason.
     """
     uses: Counter[str] = Counter()
     for node in graph.graph.nodes:
@@ -56,7 +56,7 @@ def scaling_pairs(graph: Graph, refuse: Callable[[fx.Node, str], None]) -> list[
 
 
 def _follow(writer: fx.Node, returned: set[fx.Node], uses: Counter[str]) -> ScalingPair | str:
-    """The pair that begins with a layer, or why there is none."""
+    """The pair that begins with a layer, or the reason why there is none."""
     value = writer
     while True:
         if note(value).frozen is not None:
@@ -82,7 +82,7 @@ def _does_not_scale(name: str) -> str:
 
 
 def _own_constants(layer: fx.Node, uses: Counter[str]) -> str | None:
-    """Why the weights of a layer cannot be scaled, or None."""
+    """The reason why the weights of a layer cannot be scaled, or None."""
     for held in (operand(layer, 1), optional_operand(layer, 2)):
         if held is None:
             continue
@@ -94,14 +94,14 @@ def _own_constants(layer: fx.Node, uses: Counter[str]) -> str | None:
 
 
 def _rank_reason(layer: fx.Node, value: fx.Node) -> str | None:
-    """Channels lie on axis 1 of the value on both ends; a linear layer works along the last axis."""
+    """The reason why a linear layer's channels, on its last axis, are not on axis 1 of a value, or None."""
     if op_name(layer) == "linear" and len(shape_of(value)) != 2:
         return f"{layer.name} works along another axis than the channels"
     return None
 
 
 def _passes_scale(node: fx.Node, value: fx.Node) -> bool:
-    """Whether f(s x) = s f(x) for a positive s for each channel on axis 1 of both."""
+    """Whether f(s x) = s f(x) for a positive s per channel on axis 1 of both."""
     if operand(node, 0) is not value or value in node.args[1:]:
         return False
     kwargs: dict[str, Any] = dict(node.kwargs)
@@ -119,20 +119,20 @@ def _passes_scale(node: fx.Node, value: fx.Node) -> bool:
 
 
 def _by_group(layer: fx.Node, weight: Tensor, side: Side) -> tuple[Tensor, int]:
-    """A weight as [groups, O, I, taps] ([groups, I, O, taps] if transposed), and the axis of the channels."""
+    """A weight as [groups, O, I, taps] ([groups, I, O, taps] if transposed), and its channel axis."""
     groups: Any = layer.kwargs.get("groups", 1)
     grouped = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
     return grouped, 1 if (side == "written") != (op_name(layer) == "conv_transpose2d") else 2
 
 
 def channel_rows(layer: fx.Node, weight: Tensor, side: Side) -> Tensor:
-    """The weights that write (or read) each channel, [C, n]."""
+    """The weights that produce (or read) each channel, [C, n]."""
     grouped, axis = _by_group(layer, weight, side)
     return grouped.movedim(axis, 1).reshape(grouped.shape[0] * grouped.shape[axis], -1)
 
 
 def scale_channels(layer: fx.Node, weight: Tensor, side: Side, factor: Tensor) -> Tensor:
-    """The weight of a layer with what writes (or reads) each channel multiplied by a factor [C]."""
+    """The weight of a layer with the part that produces (or reads) each channel times a factor [C]."""
     grouped, axis = _by_group(layer, weight, side)
     shape = [grouped.shape[0], 1, 1, 1]
     shape[axis] = grouped.shape[axis]

@@ -1,7 +1,7 @@
-"""Second moments of what 1x1 convolutions read.
+"""Second moments of the inputs of 1x1 convolutions.
 
 With C = E[x x^T] of the inputs x of a layer W on calibration data, the mean squared change of its outputs by
-another weight V is the trace of (W - V) C (W - V)^T: whatever reconstructs a layer on data needs C only.
+another weight V is the trace of (W - V) C (W - V)^T: reconstructing a layer on data needs C only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def input_moments(graph: Graph, nodes: Sequence[fx.Node], batches: Sequence[Tens
     """Second moments [I, I] of the input pixels of 1x1 convolutions, by node name, in float64.
 
     Args:
-        batches: of the graph's one input; a graph with several has no data here, and the result is empty.
+        batches: Batches of the graph's one input; for a graph with several inputs the result is empty.
     """
     sources = {operand(node, 0).name: node.name for node in nodes}
     found: dict[str, Tensor] = {}

@@ -1,15 +1,15 @@
-"""Whether XNNPACK's sparse path can switch on for a network, and which nodes run in it.
+"""Nodes of a network that run in XNNPACK's sparse path, or the reason why there are none.
 
-The path is taken for a cluster of nodes, never for a layer. A cluster starts at a 3x3 convolution of stride 2
-with 3 input channels and padding 1 on every side and ends in a global average pool; everything that is
-computed from the start must be something the cluster knows, and nothing of it may be read outside or be an
-output. (Rules of XNNPACK's `subgraph.c`, rewrite for NCHW, as measured with LiteRT 2.3.0 and LiteRT.js 2.5.3;
-versions move.)
+The path is taken for a cluster of nodes, never for one layer. A cluster starts at a 3x3 convolution of stride
+2 with 3 input channels and padding 1 on every side and ends in a global average pool; all operators computed
+from the start must be supported in the cluster, and none of their values may be read outside or be an output.
+(Rules of XNNPACK's `subgraph.c`, rewrite for NCHW, as measured with LiteRT 2.3.0 and LiteRT.js 2.5.3; they
+may change between versions.)
 
-Where a cluster starts but meets an operator that it does not know, those runtimes rewrite a part of it all
-the same when its weights are stored sparse, and compute *wrong numbers* without a word (a max-pool in
-between: off by 26 % of the output's range; a 1x1 head behind the pool: zeros). `SparseCluster.misread` says
-where that may happen.
+Where a cluster starts but contains an unsupported operator, those runtimes still rewrite a part of it when
+its weights are stored sparse, and compute *wrong numbers* without a warning (a max-pool in between: an error
+of 26 % of the output's range; a 1x1 head behind the pool: zeros). `SparseCluster.misread` is true where that
+may happen.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mcc.ir import table
 from mcc.ir.graph import Graph, calls, is_constant, op_name, operand, operands, outputs
 from mcc.ir.notes import shape_of
 
-ZERO_SHARE = 2 / 3  # of all 1x1 weights of a cluster must be zero, or it stays dense
-# Written as several TFLite operators, with constants of one element: those are not four-dimensional.
+ZERO_SHARE = 2 / 3  # minimum share of zeros of all 1x1 weights of a cluster; below it, it runs dense
+# Lowered to several TFLite operators, with constants of one element, which are not four-dimensional.
 SPELLED_OUT = frozenset({"softplus", "mish", "hardsigmoid"})
 DEPTHWISE_PADDING = {3: (1, 1, 1, 1), 5: (2, 2, 2, 2)}
 
@@ -34,10 +34,10 @@ class SparseCluster:
     """The part of a network that can run sparse.
 
     Attributes:
-        nodes: names in order; empty where the path cannot switch on.
-        pointwise: those of them that are 1x1 convolutions and run as sparse x dense.
-        reason: the first thing in the way, in the graph's own names; None where nothing is.
-        misread: whether weights stored sparse may come out wrong: a cluster starts, and is switched off.
+        nodes: Names in order; empty where the path is not taken.
+        pointwise: The 1x1 convolutions among them, which run as sparse x dense products.
+        reason: First reason why there is no cluster, in the graph's names; None for a cluster.
+        misread: Whether sparse weights may give wrong results: a cluster starts, and is switched off.
     """
 
     nodes: tuple[str, ...]
@@ -99,12 +99,12 @@ def _is_pool(node: fx.Node) -> bool:
 
 
 def _gates(node: fx.Node) -> bool:
-    """Whether a pool is that of a squeeze-and-excitation gate: its result stays a map, read by a 1x1."""
+    """Whether a pool belongs to a squeeze-and-excitation gate: its result is a map, read by a 1x1."""
     return bool(node.kwargs["keepdim"]) and any(op_name(user) == "conv2d" for user in node.users)
 
 
 def _member_reason(node: fx.Node, reached: set[fx.Node]) -> str | None:
-    """Why the cluster does not know a node, or None where it does."""
+    """The reason why a node is not supported in the cluster, or None if it is."""
     name = op_name(node)
     foreign = [arg for arg in operands(node) if arg not in reached and not is_constant(arg)]
     if foreign:
@@ -121,7 +121,7 @@ def _member_reason(node: fx.Node, reached: set[fx.Node]) -> str | None:
 
 
 def _sum_reason(node: fx.Node) -> str | None:
-    """Constants keep the order of channels that they had, and come out wrong."""
+    """The reason why a sum is not supported, or None. Constants keep NHWC order and give wrong results."""
     values = [arg for arg in operands(node) if not is_constant(arg)]
     if len(values) < 2:
         return f"is {_a(op_name(node))} with a constant"

@@ -1,4 +1,4 @@
-"""Which weights of a 1x1 convolution matter least, and the layer without them."""
+"""Sparsification of 1x1 convolutions: selection of weights to zero, and refitting of the others."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from torch import Tensor
 
 from mcc.ir.notes import SparseNote
 
-RIDGE = 1e-4  # of the mean energy of an input channel, added to all: channels that hardly vary stay in bounds
-ROWS_AT_A_TIME = 64  # systems solved together: 64 of 320 unknowns take 52 MB
+RIDGE = 1e-4  # of the mean energy of an input channel, added to all: keeps near-constant channels bounded
+ROWS_AT_A_TIME = 64  # systems solved at once: 64 of 320 unknowns take 52 MB
 
 
 def thin(weight: Tensor, wanted: SparseNote, moment: Tensor | None = None) -> Tensor:
-    """Zero the blocks with the smallest energy; ties go to the later block, so that the result is one.
+    """Zero the blocks with the smallest energy; of equal blocks the later one, so that the result is unique.
 
     Args:
         weight: [O, I, 1, 1].
-        moment: second moment [I, I] of the inputs: its energies weigh the squares, and the weights that stay
-            are fitted to it. Without one, all inputs count alike and the others stay as they are.
+        moment: Second moment [I, I] of the inputs: its energies weight the squares, and the kept weights are
+            refitted to it. Without one, all inputs have equal weight and the kept weights are unchanged.
 
     Returns:
-        The thinned weight, same shape.
+        The sparse weight, same shape.
     """
     out, width = weight.shape[0], weight.shape[1]
     rows = -(-out // wanted.block)
@@ -44,23 +44,23 @@ def thin(weight: Tensor, wanted: SparseNote, moment: Tensor | None = None) -> Te
 
 
 def zero_count(weight: Tensor, wanted: SparseNote) -> int:
-    """Number of zeros that a weight gets at least: whole blocks, rounded to the nearest below."""
+    """Minimum number of zeros of a weight: whole blocks, rounded down."""
     blocks = -(-weight.shape[0] // wanted.block) * weight.shape[1]
     per_block = min(wanted.block, weight.shape[0] % wanted.block or wanted.block)
     return int(blocks * wanted.sparsity) * per_block
 
 
 def refit(weight: Tensor, mask: Tensor, moment: Tensor) -> Tensor:
-    """The weight with zeros where the mask says so whose outputs are nearest to those of the whole weight.
+    """The masked weight whose outputs are nearest to those of the full weight.
 
-    Row w of the weight becomes the v that is least in (w - v) C (w - v)^T among those with its zeros: on the
-    kept places K, v_K = w C[:, K] C[K, K]^-1 (the optimal update of Hassibi and Stork 1993, "Second order
-    derivatives for network pruning", for a layer by itself).
+    Row w of the weight becomes the v that minimises (w - v) C (w - v)^T among those with its zeros: on the
+    kept indices K, v_K = w C[:, K] C[K, K]^-1 (the optimal update of Hassibi and Stork 1993, "Second order
+    derivatives for network pruning", for a single layer).
 
     Args:
         weight: [O, I, 1, 1].
-        mask: same shape, true where a weight stays.
-        moment: [I, I] of the inputs.
+        mask: Same shape, true where a weight is kept.
+        moment: Second moment [I, I] of the inputs.
 
     Returns:
         Same shape and dtype; exactly zero where the mask is false.
