@@ -1,1 +1,1 @@
-"""Quantised graphs: their scale table, which operators run on integers, and a simulator that is bit-exact."""
+"""Quantised graphs: scale table, selection of integer operators, and a bit-exact simulator."""

@@ -1,13 +1,13 @@
 """The integer arithmetic of XNNPACK's int8 kernels, formula by formula, on torch tensors.
 
-Found by reading XNNPACK (2026-08) and confirmed bit for bit against LiteRT 2.3.0 on x86 with AVX512-VNNI and
-on emulated ARM64 (Cortex-A76); the file behind each formula is named. One kernel differs on ARM64, by one
-step in under 0.5 % of its codes: the built-in softmax, which has a table of 16-bit integers there.
+Taken from XNNPACK's source (2026-08) and confirmed bit for bit against LiteRT 2.3.0 on x86 with AVX512-VNNI
+and on emulated ARM64 (Cortex-A76); the source file of each formula is named. One kernel differs on ARM64, by
+one step in under 0.5 % of its codes: the built-in softmax, which has a table of 16-bit integers there.
 
 `q` is an integer code, s a float32 scale, z a zero point; all rounding is half to even (`lrintf`,
 `_mm512_cvtps_epi32`) unless a formula adds a rounding term before a shift.
 
-Integer codes travel as int8 tensors; accumulators as float64 or float32 tensors that hold integers exactly.
+Integer codes are int8 tensors; accumulators are float64 or float32 tensors that represent integers exactly.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ FLOAT32_EXACT = 2**24
 """Integers below this are exact in float32."""
 
 _CVT_BITS = 8  # fractional bits of the multiplier of an int8-to-int8 conversion
-_ADD_BITS = 20  # the greater multiplier of an addition lies in [2^20, 2^21)
+_ADD_BITS = 20  # the larger multiplier of an addition is in [2^20, 2^21)
 _BILINEAR_BITS = 11  # fractional bits of an interpolation weight
 
 
 def saturate(steps: Tensor, least: int = INT8_MIN, greatest: int = INT8_MAX) -> Tensor:
-    """Clamp integers held in any dtype and store them as int8."""
+    """Clamp integers of any dtype and convert them to int8."""
     return steps.clamp(least, greatest).to(torch.int8)
 
 
@@ -45,7 +45,7 @@ def quantize(x: Tensor, params: QuantParams) -> Tensor:
 
 
 def quantize_by_division(x: Tensor, params: QuantParams) -> Tensor:
-    """Real to int8 as onnxruntime's QuantizeLinear does it: round(x / s) + z, saturated."""
+    """Real to int8 as by onnxruntime's QuantizeLinear: round(x / s) + z, saturated."""
     steps = torch.round(x.to(torch.float32) / float(params.scale))
     steps = torch.nan_to_num(steps, nan=0.0).clamp(-512.0, 512.0)
     return saturate(steps + params.zero_point)
@@ -57,14 +57,14 @@ def dequantize(q: Tensor, params: QuantParams) -> Tensor:
 
 
 def centred(q: Tensor, params: QuantParams, dtype: torch.dtype) -> Tensor:
-    """q - z in a dtype that holds it exactly."""
+    """q - z in a dtype that represents it exactly."""
     return q.to(dtype).sub_(params.zero_point)
 
 
 def requantize(q: Tensor, source: QuantParams, target: QuantParams) -> Tensor:
     """int8 to int8 with other parameters (qs8-vcvt): (z' << 8 + (q - z) * m + 128) >> 8, m = round(256 s/s').
 
-    The multiplier has 8 fractional bits only, so a ratio of scales below one is coarse: tie scales instead.
+    The multiplier has only 8 fractional bits, so a ratio of scales below one is coarse: tie scales instead.
     """
     if source.same_mapping(target):
         return q
@@ -92,7 +92,7 @@ def accumulator_dtype(
 ) -> torch.dtype:
     """float32 where every partial sum of products with the weight is exact in it, else float64.
 
-    The bound is 255 (the greatest |q - z|) times the largest sum of |w| over `reduced` axes, plus the bias.
+    The bound is 255 (the largest |q - z|) times the largest sum of |w| over `reduced` axes, plus the bias.
     """
     products = 255 * int(np.abs(weight.astype(np.int64)).sum(axis=reduced).max(initial=0))
     greatest = products + int(np.abs(bias.astype(np.int64)).max(initial=0))
@@ -108,19 +108,19 @@ def requantize_accumulator(
     converted to float32 (rounding above 2^24), multiplied in float32, converted half to even.
     """
     scaled = accumulator.to(torch.float32).mul_(scale).round_()
-    limit = 2.0**20  # far outside int8, far inside the integers of float32
+    limit = 2.0**20  # far outside int8, far inside the exact integers of float32
     return scaled.clamp_(-limit, limit).add_(zero_point).clamp_(*bounds).to(torch.int8)
 
 
 def clamp_bounds(activation: str, params: QuantParams) -> tuple[int, int]:
-    """Least and greatest code behind a fused activation (`xnn_qs8_quantize` of 0 and 6)."""
+    """Minimum and maximum code after a fused activation (`xnn_qs8_quantize` of 0 and 6)."""
     if activation == "none":
         return INT8_MIN, INT8_MAX
     return code_of(0.0, params), code_of(6.0, params) if activation == "relu6" else INT8_MAX
 
 
 def code_of(real: float, params: QuantParams) -> int:
-    """The code of one real number, infinities included: round(x / s + z), saturated (`xnn_qs8_quantize`)."""
+    """The code of one real number or infinity: round(x / s + z), saturated (`xnn_qs8_quantize`)."""
     if math.isinf(real):
         return INT8_MAX if real > 0 else INT8_MIN
     steps = np.float32(real) / params.scale + np.float32(params.zero_point)
@@ -140,7 +140,7 @@ def sum_multipliers(a: np.float32, b: np.float32, output: np.float32, sign_b: in
     """Multipliers such that q_out = (a*(q_a - z_a) + b*(q_b - z_b) + 2^(shift-1)) >> shift, plus z_out.
 
     Args:
-        a, b, output: scales of the operands and the result.
+        a, b, output: Scales of the operands and the result.
         sign_b: -1 for a subtraction.
     """
     ratio_a, ratio_b = np.float32(a / output), np.float32(b / output)
@@ -236,12 +236,12 @@ def lookup(q: Tensor, function: str, source: QuantParams, target: QuantParams) -
     return table[q.to(torch.int64) - INT8_MIN]
 
 
-# Evaluated in float64, where torch's results round to the float32 of the C library.
+# Evaluated in float64: torch's results rounded to float32 equal those of the C library.
 _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 
 def softmax(q: Tensor, axis: int, source: QuantParams, target: QuantParams) -> Tensor:
-    """The built-in SOFTMAX: tabulated exponentials, summed one after the other in float32.
+    """The built-in SOFTMAX: tabulated exponentials, summed sequentially in float32.
 
     round_half_away(e^(s*(q - max)) * (1 / (sum * s'))) + z' (optimized_ops.h, Softmax<int8_t, int8_t>).
     """

@@ -1,14 +1,15 @@
-"""What computes results from what the last layers with weights give, and why it stays float.
+"""Decoding operators after the last layers with weights, which stay in float.
 
-Behind the last weights stands what turns maps into results: offsets into boxes, distributions into distances,
-a picture's detail onto its enlargement. Nothing averages over it: each number of the outputs is read alone.
-Each step on integers would round to a 255th of the range once more and cut off what lies beyond it, and saves
-no time beside the layers with weights. By hand one leaves it in float, and so does `insert-qdq`:
+After the last weights, operators convert feature maps to results: offsets to boxes, distributions to
+distances, residuals to an enlarged image. Their errors are not averaged: each number of the outputs is used
+by itself. Each integer operator would add a rounding to 1/255 of the range and clip values beyond it, and
+saves hardly any time compared with the layers with weights. They are left in float, as one does by hand, by
+`insert-qdq`:
 
-* sums, differences and products of which no operator with weights reads what becomes of them,
-* a softmax, sigmoid or tanh from which these compute on; one that is only moved to an output stays integer,
-  for its dictated scale has steps of 1/256 of what it can reach at all,
-* a layer of fixed weights that takes the mean of a softmax (distances of YOLOv8, heat maps of joints).
+* sums, differences and products whose results reach no operator with weights,
+* a softmax, sigmoid or tanh that these read; one that is only moved to an output stays integer, since the
+  step of its fixed scale is 1/256 of its possible range,
+* a layer with fixed weights that takes the mean of a softmax (distances of YOLOv8, heat maps of joints).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ DECODES = "no weights follow: it computes what is read, in float"
 
 
 def decoding(graph: Graph) -> set[fx.Node]:
-    """The operators with an integer kernel that decode results, see the module."""
+    """The decoding operators that have an integer kernel; see the module."""
     followed = followed_by_weights(graph)
     found: set[fx.Node] = set()
     for node in reversed(calls(graph)):
@@ -41,7 +42,7 @@ def decoding(graph: Graph) -> set[fx.Node]:
 
 
 def followed_by_weights(graph: Graph) -> set[fx.Node]:
-    """The values that operators with weights compute from; means of a softmax do not count as such."""
+    """The values that operators with weights depend on; means of a softmax do not count as such."""
     found: set[fx.Node] = set()
     for node in reversed(calls(graph)):
         weighted = op_name(node) in WEIGHTED and not (_takes_mean_of_softmax(node) and node not in found)
@@ -51,7 +52,7 @@ def followed_by_weights(graph: Graph) -> set[fx.Node]:
 
 
 def _computed_on(user: fx.Node, found: set[fx.Node]) -> bool:
-    """Whether a reader computes from a value, itself or behind operators that only move it."""
+    """Whether a reader computes with a value, directly or after operators that only move it."""
     if user.op == "output":
         return False
     if user in found or op_name(user) not in MOVING:
@@ -60,7 +61,7 @@ def _computed_on(user: fx.Node, found: set[fx.Node]) -> bool:
 
 
 def _takes_mean_of_softmax(node: fx.Node) -> bool:
-    """Whether an operator has constant weights for one result each, and reads a softmax."""
+    """Whether an operator has constant weights with one output channel, and reads a softmax."""
     if op_name(node) not in WEIGHTED:
         return False
     weight = optional_operand(node, 1)

@@ -1,15 +1,15 @@
-"""What is read off a detector one by one, boxes and scores, and how far integers move it.
+"""Error of the boxes and scores of a quantised detector.
 
-The signal to noise of an output says little here: boxes of a hundred pixels carry places that are off by ten,
-and a classifier whose logits keep 7 dB still names its class. A detector is told by its outputs: some numbers
-come from a sigmoid or softmax, others from arithmetic behind the last weights, both perhaps joined in one
-tensor. The bounds are those of a person who lays the boxes over each other:
+The SQNR of an output is a poor criterion here: a box of a hundred pixels has a high SQNR with an error of
+ten, while a classifier whose logits have 7 dB still finds its class. A detector is recognised by its outputs:
+some numbers come from a sigmoid or softmax, others from arithmetic after the last weights, possibly
+concatenated in one tensor. The bounds are those of a visual comparison of the boxes:
 
-* boxes, and whatever else arithmetic gives, within `BOX_SHARE` of the range that they have on the data,
+* boxes, and other results of arithmetic, within `BOX_SHARE` of their range on the data,
 * scores within `SCORE`,
 
-for 99 of 100 numbers. The worst one of thousands is stated and not judged: int8 networks that were trained
-have it at several times that, and it says more about one picture than about the network.
+for 99 of 100 numbers. The largest error among thousands is reported and has no bound: in trained int8
+networks it is several times as large, and depends on one image more than on the network.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ from mcc.quant.simulator import Flavour, Simulator
 BOX_SHARE = 0.01
 SCORE = 0.02
 MOST = 0.99
-"""Share of the numbers that has to keep the bounds."""
+"""Share of the numbers that must be within the bounds."""
 
 _SCORES = frozenset({"sigmoid", "softmax"})
 _COMPUTED = frozenset({"add", "sub", "mul", "div", "exp", "pow", "sqrt", "sum", "clamp"})
-"""Operators that boxes come out of. Means and activations also end networks that are no detectors."""
+"""Operators that compute boxes. Means and activations are excluded: other networks end in them, too."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """A value that outputs consist of.
+    """A value that is part of an output.
 
     Attributes:
-        node: its name.
-        output: place of the first output that it is a part of.
-        scores: it is of 0..1 and comes from a sigmoid or softmax; else it is computed, as boxes are.
+        node: Name of the value.
+        output: Index of the first output that it is part of.
+        scores: Whether it is a score (0..1, from a sigmoid or softmax); otherwise it is computed, as boxes
+            are.
     """
 
     node: str
@@ -54,12 +55,12 @@ class Read:
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far a value is from its float one.
+    """Error of a value relative to float.
 
     Attributes:
-        read: the value.
-        most: what 99 of 100 numbers keep within: a share of the range for boxes, as it is for scores.
-        worst: of all numbers, likewise.
+        read: The value.
+        most: Error of the 99th percentile: relative to the range for boxes, absolute for scores.
+        worst: Largest error, likewise.
     """
 
     read: Read
@@ -68,12 +69,12 @@ class Deviation:
 
     @property
     def excess(self) -> float:
-        """Share of the bound that is used; above 1 it is broken."""
+        """The error relative to the bound; above 1 the bound is exceeded."""
         return self.most / (SCORE if self.read.scores else BOX_SHARE)
 
     @property
     def words(self) -> str:
-        """What is wrong, in words."""
+        """The exceeded bound in words."""
         if self.read.scores:
             return f"1 of 100 scores is off by more than {self.most:.3f}, {SCORE:g} is allowed"
         return (
@@ -82,7 +83,7 @@ class Deviation:
 
 
 def reads(graph: Graph) -> tuple[Read, ...]:
-    """The boxes and scores of a detector, in graph order; nothing for other networks."""
+    """The boxes and scores of a detector, in graph order; empty for other networks."""
     found: dict[str, Read] = {}
     for place, value in enumerate(outputs(graph)):
         front = [value]
@@ -100,7 +101,7 @@ def reads(graph: Graph) -> tuple[Read, ...]:
 
 
 def last_layers(graph: Graph) -> tuple[fx.Node, ...]:
-    """The operators with weights whose results no other one reads, and no output as they are."""
+    """The operators with weights whose results reach no other one, and are no output themselves."""
     followed = followed_by_weights(graph)
     shown = set(outputs(graph))
     return tuple(n for n in calls(graph, *WEIGHTED) if n not in followed and n not in shown)
@@ -109,11 +110,11 @@ def last_layers(graph: Graph) -> tuple[fx.Node, ...]:
 def deviations(
     graph: Graph, plain: Graph, values: Sequence[Tensor], flavour: Flavour = "xnnpack"
 ) -> tuple[Deviation, ...]:
-    """How far the boxes and scores of a quantised graph are from those of its float network.
+    """Errors of the boxes and scores of a quantised graph relative to its float network.
 
     Args:
-        plain: the float network, whose operators have the same names.
-        values: inputs [N, ...].
+        plain: Float network, whose operators have the same names.
+        values: Inputs [N, ...].
     """
     wanted_of = reads(plain)
     if not wanted_of:

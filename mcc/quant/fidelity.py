@@ -1,7 +1,7 @@
-"""How much of a value its integers keep: signal to quantisation noise, measured on numbers that it takes.
+"""Signal to quantisation-noise ratio (SQNR) of values, measured on samples of their numbers.
 
-A `Sample` holds some of the numbers that a value takes on calibration data, evenly from its images and
-places, so that any grid can be judged on them at once, without another run, and in bounded memory.
+A `Sample` holds some of the numbers of a value on calibration data, evenly from its images and positions,
+so that any quantisation grid can be evaluated on them without another run, and in bounded memory.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ Grid = tuple[float, int]
 """Scale and zero point of int8."""
 
 SAMPLE = 1 << 15
-"""Numbers of one value that are kept: 128 kB each, and signal to noise to 0.1 dB."""
+"""Numbers kept of one value: 128 kB, which give the SQNR to 0.1 dB."""
 LEAST_IMAGES = 8
-"""Images that a sample comes from at least, if there are so many."""
+"""Minimum number of images of a sample, if there are as many."""
 
 PERFECT_DB = 150.0
-"""Stands for no noise at all: what float32 itself keeps."""
+"""SQNR without noise: that of float32 itself."""
 
 GROUP_GAP = 4.0
-"""Channels whose ranges are further apart than this factor, with none between, belong to unlike groups."""
+"""Channels whose ranges differ by more than this factor, with none between, are in different groups."""
 LEAST_SHARE = 1 / 32
-"""Channels of a group that counts, as a share of all: boxes are 4 of 84 channels, or scores 1 of 5; a few
-nearly dead feature maps in a layer of a hundred are no signal that anybody reads."""
+"""Minimum size of a group as a share of all channels: boxes are 4 of 84 channels, or scores 1 of 5; a few
+nearly dead feature maps in a layer of a hundred do not count as a signal."""
 LEAST_NUMBERS = 32
-"""Numbers of a channel that its range is known from; the logits of two images say nothing about a class."""
+"""Minimum numbers of a channel for a known range; the logits of two images do not give that of a class."""
 DEAD = 2.0**-20
-"""Range of a dead channel as a share of the widest: weights that training left to decay."""
+"""Range of a dead channel as a share of the widest: its weights have decayed in training."""
 _SHRINKS = (1.0, 0.8, 0.6, 0.4, 0.25, 0.15)
-"""Shares of the whole range among which the best grid is sought."""
+"""Shares of the whole range among which the best grid is searched."""
 
 
 def decibels(signal: float, noise: float) -> float:
-    """Signal to noise from two powers; `PERFECT_DB` at most."""
+    """SQNR in decibels from the powers of signal and noise; at most `PERFECT_DB`."""
     if noise <= signal * 10 ** (-PERFECT_DB / 10):
         return PERFECT_DB
     return 10 * math.log10(signal / noise) if signal > 0 else -PERFECT_DB
@@ -51,7 +51,7 @@ def decibels(signal: float, noise: float) -> float:
 
 @lru_cache(maxsize=4096)
 def params_of(grid: Grid) -> QuantParams:
-    """A grid as parameters of an int8 activation."""
+    """The quantisation parameters of an int8 activation with a grid."""
     return QuantParams((grid[0],), (grid[1],), INT8_MIN, INT8_MAX)
 
 
@@ -66,7 +66,7 @@ def grid_over(low: float, high: float) -> Grid:
 
 
 def through(values: Tensor, grids: Sequence[Grid]) -> Tensor:
-    """What is left of real numbers that pass through grids one after the other, requantised in between."""
+    """Real numbers after quantisation on several grids in sequence, requantised in between."""
     params = params_of(grids[0])
     codes = arithmetic.quantize(values, params)
     for grid in grids[1:]:
@@ -83,12 +83,12 @@ def through(values: Tensor, grids: Sequence[Grid]) -> Tensor:
 
 @dataclass(frozen=True)
 class Sample:
-    """Numbers that a value takes.
+    """Sampled numbers of a value.
 
     Attributes:
-        values: [images, places] float32.
-        places: [places] of the numbers within one image, flat.
-        shape: of one image.
+        values: Numbers [images, places], float32.
+        places: Flat positions [places] of the numbers within one image.
+        shape: Shape of the value for one image.
     """
 
     values: Tensor
@@ -96,29 +96,29 @@ class Sample:
     shape: tuple[int, ...]
 
     def sqnr_db(self, *grids: Grid, of: Tensor | None = None) -> float:
-        """Signal to noise behind these grids, one after the other.
+        """SQNR after quantisation on these grids in sequence.
 
         Args:
-            of: places to judge, a mask; all if None.
+            of: Mask of the positions to evaluate; all if None.
         """
         values = self.values if of is None else self.values[:, of]
         noise = (through(values, grids) - values).double().square().mean()
         return decibels(float(values.double().square().mean()), float(noise))
 
     def best_db(self, of: Tensor | None = None) -> float:
-        """Signal to noise on the best grid that int8 could have for these numbers alone."""
+        """SQNR on the best int8 grid for these numbers alone."""
         values = self.values if of is None else self.values[:, of]
         low, high = (float(end) for end in torch.aminmax(values))
         return max(self.sqnr_db(grid_over(low * s, high * s), of=of) for s in _SHRINKS)
 
     @cached_property
     def groups(self) -> tuple[Tensor, ...]:
-        """Places of channels with like ranges, a mask for each group; dead and too few channels in none."""
+        """Groups of channels with similar ranges, as masks of positions, without dead and too few channels."""
         return channel_groups(self)
 
 
 def channel_groups(sample: Sample) -> tuple[Tensor, ...]:
-    """See `Sample.groups`; channels run along the axis whose ranges are most unlike."""
+    """See `Sample.groups`; the channel axis is the one whose ranges differ most."""
     best: tuple[float, Tensor, Tensor] | None = None
     for axis, length in enumerate(sample.shape):
         if length < 2 or sample.values.numel() < LEAST_NUMBERS * length:
@@ -149,7 +149,7 @@ class Sampler:
     """Collects the sample of one value over batches.
 
     Args:
-        images: that all batches have together.
+        images: Total number of images of all batches.
     """
 
     def __init__(self, images: int) -> None:
@@ -160,11 +160,11 @@ class Sampler:
         self.wanted = 0.0
 
     def add(self, value: Tensor) -> None:
-        """Take some numbers of a batch [N, ...]."""
+        """Sample some numbers of a batch [N, ...]."""
         value = value.detach().reshape(len(value), -1)
         if not self.parts:
             self._begin(value.shape[1])
-        # An even share of this batch's images, whole numbers of them over all batches.
+        # An even share of this batch's images, such that the total over all batches is right.
         before, self.wanted = int(self.wanted), self.wanted + len(value) * self.share
         count = min(len(value), max(int(self.wanted) - before, 0 if self.parts else 1))
         if count:
@@ -175,14 +175,14 @@ class Sampler:
         images = min(self.images, max(LEAST_IMAGES, SAMPLE // max(1, length)))
         self.share = images / max(1, self.images)
         stride = max(1, -(-length * images // SAMPLE))
-        while math.gcd(stride, length) > 1:  # it would fall in step with an axis, and miss channels
+        while math.gcd(stride, length) > 1:  # a common factor would skip channels
             stride += 1
         self.places = torch.arange(0, length, stride)
 
     def sample(self, shape: tuple[int, ...]) -> Sample:
-        """What was taken.
+        """The collected sample.
 
         Args:
-            shape: of the value, of which the first axis is that of the images.
+            shape: Shape of the value; the first axis is that of the images.
         """
         return Sample(torch.cat(self.parts), self.places, tuple(shape[1:]))

@@ -1,8 +1,8 @@
-"""Float operators between integer ones, evaluated as XNNPACK's float32 kernels round.
+"""Float operators between integer ones, with the rounding of XNNPACK's float32 kernels.
 
-A last-bit difference of a float kernel moves an int8 code only next to a rounding boundary. The operators
-whose results fall there often are reproduced exactly: means of few codes end in halves, and hardswish stands
-in many networks. The others follow torch, whose results differ by a unit or two in the last place.
+A last-bit difference of a float kernel changes an int8 code only next to a rounding boundary. The operators
+whose results are often there are reproduced exactly: means of few codes end in halves, and hardswish is used
+in many networks. The others use torch, whose results differ by one or two units in the last place.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mcc.ir.graph import op_name
 from mcc.ir.table import row_of
 
 _SIXTH = float(np.float32(1.0 / 6.0))
-_TAPS = 9  # values that one pass of the pooling kernel adds
+_TAPS = 9  # values added in one pass of the pooling kernel
 
 
 def evaluate(node: fx.Node, values: Sequence[Tensor | None]) -> Tensor:
-    """The float32 result of one operator node for its operands."""
+    """The float32 result of one operator node for given operands."""
     attributes: dict[str, Any] = dict(node.kwargs)
     kernel = _KERNELS.get(op_name(node))
     first = values[0]
@@ -42,8 +42,9 @@ def hardswish(x: Tensor, attributes: dict[str, Any]) -> Tensor:
 def avg_pool2d(x: Tensor, attributes: dict[str, Any]) -> Tensor:
     """f32-avgpool over x [N, C, H, W]: taps are added nine at a time, then multiplied by a reciprocal.
 
-    Padding outside the divisor is multiplied by the reciprocal of the taps on the image where TFLite's SAME
-    pads alike, and elsewhere corrected by a second factor, as the TFLite lowering writes it.
+    Where padding is excluded from the divisor, the sum is multiplied by the reciprocal of the number of taps
+    on the image if TFLite's SAME has the same padding, and otherwise corrected by a second factor, as lowered
+    to TFLite.
     """
     top, bottom, left, right = attributes["padding"]
     kernel, stride = attributes["kernel"], attributes["stride"]
@@ -83,7 +84,7 @@ def _sum_of_taps(taps: list[Tensor]) -> Tensor:
 
 
 def _is_same(length: int, kernel: int, stride: int, padding: tuple[int, int]) -> bool:
-    """Whether TFLite's SAME pads one axis like this."""
+    """Whether TFLite's SAME has this padding on one axis."""
     total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
     return padding == (total // 2, total - total // 2)
 

@@ -1,14 +1,14 @@
-"""Which values share a scale, and what stays float because no shared or dictated scale serves it.
+"""Sharing of scales between values, and exclusion of operators whose shared or fixed scales are too coarse.
 
 Integer kernels that move numbers, pool or resize cannot change a scale: their operands and results share one,
-or a requantise stands between. Softmax, sigmoid and tanh write the scale that the runtime dictates. Either
-can be far too coarse for one of the values concerned: boxes of -253..316 beside scores of 0..1. Whether it
-is, is measured and not guessed by operator: on the grids that it ends up with, each value
+or a requantise is between them. Softmax, sigmoid and tanh have output scales fixed by the runtime. Either can
+be far too coarse for one of the values: boxes of -253..316 beside scores of 0..1. This is measured, not
+derived from the operator: on its final grids, each value
 
-* that a join or a slice hands on, or whose scale is tied or dictated, keeps `JOIN_DB` of signal to noise,
-* that reaches an output does so in each group of channels with like ranges,
+* that passes a concat or a slice, or whose scale is tied or fixed, must have an SQNR of `JOIN_DB`,
+* that reaches an output must have it in each group of channels with similar ranges,
 
-unless a grid of its own would hardly be better (`HARDLY_DB`). What falls short stays float, by node, and the
+unless a grid of its own would hardly be better (`HARDLY_DB`). Operators that fail stay in float, and the
 placement is decided again.
 """
 
@@ -29,18 +29,18 @@ from mcc.quant.ranges import GREATEST, Observed, Range
 from mcc.quant.regions import FIXED_OUTPUTS, REQUANTISE_LIMITS
 
 JOIN_DB = 20.0
-"""Least signal to noise of what a join hands on: noise of a tenth of the signal, in amplitude."""
+"""Minimum SQNR of a value that passes a concat: noise of a tenth of the signal, in amplitude."""
 HARDLY_DB = 3.0
-"""Half a bit: no scale is blamed for less. Numbers that are rarely other than zero keep few decibels in int8
-whatever their scale."""
+"""Half a bit: a smaller loss is accepted. Numbers that are rarely non-zero have a low SQNR in int8 at any
+scale."""
 WIDEN_LIMIT = 2.0
-"""Tying scales may widen no value's range beyond this; a requantise costs less than a lost bit."""
+"""Maximum widening of a range by tying scales; a requantise costs less than a lost bit."""
 
-_EDGE = 1.01  # share of a dictated range by which a value tied to it may overhang
+_EDGE = 1.01  # largest ratio of the range of a tied value to a fixed range
 _DEAD_RATIO = 2.0**-21
-"""A term that much smaller than the sum keeps under `JOIN_DB` in float32, whose steps are 2**-24 of it."""
+"""A term smaller than the sum by this has less than `JOIN_DB` in float32, with steps of 2**-24 of the sum."""
 _SUM_LEAST_RATIO = 2.0**-9
-"""Least scale of a term over that of the sum: XNNPACK's kernel takes 2**-10, and a scale may be rounded."""
+"""Minimum scale of a term over that of the sum: XNNPACK's kernel allows 2**-10, and scales may be rounded."""
 
 
 @dataclass
@@ -48,12 +48,12 @@ class ScaleGroups:
     """Values that share one scale: union-find over the operators that cannot change it.
 
     Attributes:
-        observed: of each value: its range by itself, and numbers that it takes.
-        stand_ins: by value, the one that is judged in its place: what a clamp leaves of it.
-        ranges: by root of a group, what the group covers.
-        fixed: by root, the grid that the runtime dictates.
-        requantised: operators with operands or results that kept a scale apart.
-        kept: what has to stay float because of its numbers.
+        observed: Range and sample of each value by itself.
+        stand_ins: Values that are evaluated in place of others: the result of a clamp for its operand.
+        ranges: Ranges of the groups, by root.
+        fixed: Grids fixed by the runtime, by root.
+        requantised: Operators with operands or results that have a scale of their own.
+        kept: Operators and values that must stay in float because of their numbers.
     """
 
     observed: Mapping[fx.Node, Observed]
@@ -66,7 +66,7 @@ class ScaleGroups:
     kept: Kept = field(default_factory=Kept)
 
     def root(self, value: fx.Node) -> fx.Node:
-        """The value that stands for its group."""
+        """The representative of the group of a value."""
         while (parent := self.parents.get(value, value)) is not value:
             value = parent
         return value
@@ -77,7 +77,7 @@ class ScaleGroups:
         return self.fixed.get(root) or self.ranges[root].grid()
 
     def tie(self, a: fx.Node, b: fx.Node) -> None:
-        """Give two values one scale that covers both."""
+        """Tie two values to one scale that covers both."""
         a, b = self.root(a), self.root(b)
         if a is b:
             return
@@ -88,7 +88,7 @@ class ScaleGroups:
         self.ranges[a] = self.ranges[a].join(self.ranges[b])
 
     def fits(self, a: fx.Node, b: fx.Node) -> bool:
-        """Whether tying two values costs neither more than a bit, and keeps what the runtime dictates."""
+        """Whether tying two values costs neither of them more than a bit, and respects fixed grids."""
         a, b = self.root(a), self.root(b)
         joint = self.ranges[a].join(self.ranges[b])
         for dictated in (a, b):
@@ -99,7 +99,7 @@ class ScaleGroups:
         return joint.width <= WIDEN_LIMIT * min(self.ranges[a].width, self.ranges[b].width)
 
     def suffering(self, a: fx.Node, b: fx.Node) -> str | None:
-        """Which value would lose its numbers if two were tied, in words; None if none would."""
+        """The value that would lose too much SQNR if two were tied, in words; None if none would."""
         a, b = self.root(a), self.root(b)
         if a is b:
             return None
@@ -114,12 +114,12 @@ class ScaleGroups:
         return None
 
     def convertible(self, a: fx.Node, b: fx.Node) -> bool:
-        """Whether a requantise can lead from the scale of one to that of the other."""
+        """Whether a requantise can convert from the scale of one value to that of the other."""
         ratio = self.grid(a)[0] / self.grid(b)[0]
         return REQUANTISE_LIMITS[0] <= ratio <= REQUANTISE_LIMITS[1]
 
     def lost(self, value: fx.Node, *grids: Grid, of: Tensor | None = None) -> str | None:
-        """What a value keeps behind these grids, in words, where that is too little; None if it is enough."""
+        """The SQNR of a value after these grids, in words, if it is too low; None if it is sufficient."""
         sample = self.observed[self.stand_ins.get(value, value)].sample
         kept = sample.sqnr_db(*grids, of=of)
         if kept >= JOIN_DB or sample.best_db(of) < kept + HARDLY_DB:
@@ -137,16 +137,16 @@ def decide(
     observed: Mapping[fx.Node, Observed],
     reasons: Mapping[fx.Node, str] | None = None,
 ) -> tuple[Placement, ScaleGroups]:
-    """Place quantisers and tie scales; what its numbers do not allow on integers is in `Placement.refused`.
+    """Place quantisers and tie scales; `Placement.refused` has the operators excluded for their numbers.
 
     Args:
-        default: `int8` or `int7`, for nodes whose note says nothing.
-        observed: each value of `place(graph, default)`.
-        reasons: operators that stay float whatever their numbers say, and why.
+        default: `int8` or `int7`, for nodes whose note has no precision.
+        observed: Range and sample of each value of `place(graph, default)`.
+        reasons: Operators that stay in float regardless of their numbers, with the reason.
     """
     wide = {value: seen.range.width for value, seen in observed.items() if seen.range.width > GREATEST}
     kept = Kept(reasons or {}, {value: f"its values reach {width:.2g}" for value, width in wide.items()})
-    while True:  # each round keeps at least one more operator or value in float, or is the last
+    while True:  # each round excludes at least one more operator or value, or is the last
         placement = place(graph, default, kept)
         groups = group_scales(placement, observed)
         if not (groups.kept.nodes or groups.kept.values):
@@ -155,7 +155,7 @@ def decide(
 
 
 def depends_on_numbers(node: fx.Node) -> bool:
-    """Whether numbers may keep an operator in float that has a kernel: its own, or those that it reads."""
+    """Whether an operator with an integer kernel may stay in float for its numbers or its operands'."""
     own = op_name(node) in (*FIXED_OUTPUTS, "add", "sub") or table.row_of(node).scales == "tied"
     reads = any(op_name(v) == "concat" for v in activation_operands(node) if v.op == "call_function")
     return own or reads or _shown(node)
@@ -165,7 +165,7 @@ def group_scales(placement: Placement, observed: Mapping[fx.Node, Observed]) -> 
     """Tie the scales of operands and results where the integer kernel cannot change the scale.
 
     Args:
-        observed: each value of the placement by itself.
+        observed: Range and sample of each value of the placement by itself.
     """
     stand_ins = {value: reader for value in placement.values if (reader := _clamp(value, placement))}
     ranges = {value: observed[stand_ins.get(value, value)].range for value in placement.values}
@@ -197,7 +197,7 @@ def group_scales(placement: Placement, observed: Mapping[fx.Node, Observed]) -> 
 
 
 def _clamp(value: fx.Node, placement: Placement) -> fx.Node | None:
-    """The clamp that alone reads a value, whose range is then all that is needed of it."""
+    """The clamp that is the only reader of a value; its range then suffices for the value."""
     reader = next(iter(value.users), None)
     if reader is None or len(value.users) != 1 or reader not in placement.precision or is_constant(value):
         return None
@@ -205,12 +205,12 @@ def _clamp(value: fx.Node, placement: Placement) -> fx.Node | None:
 
 
 def _moves(node: fx.Node) -> bool:
-    """Whether the kernel only moves or clamps codes, so that a requantise behind it is possible."""
+    """Whether the kernel only moves or clamps codes, so that a requantise after it is possible."""
     return op_name(node) in MOVING and node.kwargs.get("mode") != "bilinear"
 
 
 def _tie_moving(groups: ScaleGroups, node: fx.Node, nodes: dict[fx.Node, str]) -> None:
-    """Tie operands to the result, widest first; leave to a requantise those that would lose over a bit."""
+    """Tie operands to the result, widest first; those that would lose more than a bit are requantised."""
     apart = False
     for value in sorted(set(operands(node)), key=lambda v: (-groups.ranges[groups.root(v)].width, v.name)):
         suffers = groups.suffering(value, node)
@@ -227,10 +227,10 @@ def _tie_moving(groups: ScaleGroups, node: fx.Node, nodes: dict[fx.Node, str]) -
 
 
 def _lift_small_terms(groups: ScaleGroups, node: fx.Node, nodes: dict[fx.Node, str]) -> None:
-    """Widen terms that are tiny beside the sum, which the integer kernel could not align.
+    """Widen the scales of terms that are tiny compared with the sum, which the integer kernel cannot align.
 
-    Where a term, or what shares its scale, would be lost on the wider one, the sum runs in float; but for a
-    term that a float32 sum would lose as well, such as a branch that training has switched off.
+    Where a term, or a value that shares its scale, would be lost on the wider one, the sum runs in float,
+    except for a term that a float32 sum would lose as well, such as a branch switched off by training.
     """
     width = groups.ranges[groups.root(node)].width
     least = width * _SUM_LEAST_RATIO
@@ -257,12 +257,12 @@ def _judge(
     nodes: dict[fx.Node, str],
     values: dict[fx.Node, str],
 ) -> None:
-    """Note the operator, or others, to be kept in float where numbers are lost on the way through it."""
+    """Record the operator, or others, to be kept in float where numbers are lost in it."""
     if node in nodes and op_name(node) != "concat":
         return
     grids, way = path(groups, node, placement)
     if op_name(node) == "concat":
-        # Parts that could not be tied may still be lost where the whole is read as integers, on its own grid.
+        # Parts that could not be tied may still be lost where the whole is read on its own integer grid.
         whole = groups.observed[node].range.grid() if node in nodes else groups.grid(node)
         for value in operands(node):
             before = path(groups, value, placement)[0]
@@ -277,7 +277,7 @@ def _judge(
             return
     elif len(way) > 1 and (found := groups.lost(node, *grids)):
         source = way[0]
-        if groups.lost(node, grids[0]):  # lost where it came from, a wide value of which it is a part
+        if groups.lost(node, grids[0]):  # lost at its source, a wide value of which it is a part
             nodes.update(dict.fromkeys(way, f"{node.name} would keep {found} on the scale of {source.name}"))
         else:
             nodes[node] = f"it would keep {found} on the scales that it passes"
@@ -295,7 +295,7 @@ def _judge(
 def path(
     groups: ScaleGroups, value: fx.Node, placement: Placement
 ) -> tuple[tuple[Grid, ...], tuple[fx.Node, ...]]:
-    """The grids that the numbers of a value pass, from the operator that computed them, and the values."""
+    """The grids that the numbers of a value pass, from the operator that computed them, with the values."""
     way = [value]
     while way[0] in placement.precision and _moves(way[0]) and op_name(way[0]) != "concat":
         way.insert(0, activation_operands(way[0])[0])
@@ -303,13 +303,13 @@ def path(
 
 
 def _meets_weights(node: fx.Node) -> bool:
-    """Whether an operator with weights computes from a value; without, integers save next to no time."""
+    """Whether an operator with weights depends on a value; otherwise integers save hardly any time."""
     behind = descendants(dataflow(node.graph.nodes), node)
     return any(user.op != "output" and op_name(user) in WEIGHTED for user in behind)
 
 
 def _shown(node: fx.Node) -> bool:
-    """Whether a value reaches an output, directly or moved to other places."""
+    """Whether a value reaches an output, directly or through operators that move it."""
     return any(u.op == "output" or (op_name(u) in MOVING and _shown(u)) for u in node.users)
 
 

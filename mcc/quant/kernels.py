@@ -1,4 +1,4 @@
-"""One integer kernel per operator that has one: int8 codes in, int8 codes out."""
+"""Integer kernels of operators, from int8 codes to int8 codes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Call:
     """One evaluation of an integer kernel.
 
     Attributes:
-        entry: the operator with the parameters of its operands and result.
-        codes: int8 activation operands, batch first.
-        weights: integers of a weighted operator, else None.
+        entry: Operator with the parameters of its operands and result.
+        codes: Activation operands as int8, batch first.
+        weights: Integers of a weighted operator, else None.
     """
 
     entry: IntegerNode
@@ -45,7 +45,7 @@ class Call:
 
 
 def run_kernel(call: Call) -> Tensor:
-    """The int8 result of an integer node, requantised where the kernel cannot change the scale."""
+    """The int8 result of an integer node, requantised if the kernel cannot change the scale."""
     result = _KERNELS[op_name(call.entry.node)](call)
     if call.entry.requantise == "output":
         return arithmetic.requantize(result, call.source, call.entry.output)
@@ -70,7 +70,7 @@ def _weighted(
 
 def _conv2d(call: Call) -> Tensor:
     options: dict[str, Any] = {**call.attributes, "activation": "none"}
-    # Padding is with the zero point, which is 0 once centred.
+    # Padding is with the zero point, which is 0 after centring.
     return _weighted(call, lambda x, w: ops.conv2d(x, w, None, **options), (1, 2, 3), 1)
 
 
@@ -123,7 +123,7 @@ def _leaky_relu(call: Call) -> Tensor:
 
 
 def _max_pool2d(call: Call) -> Tensor:
-    # Codes are ordered like the real numbers, and float32 holds them and the padding's minus infinity.
+    # Codes have the order of the real numbers, and float32 represents them and the padding's minus infinity.
     return ops.max_pool2d(call.codes[0].to(torch.float32), **call.attributes).to(torch.int8)
 
 
@@ -158,7 +158,7 @@ def _resize(call: Call) -> Tensor:
 
 
 def _moves(call: Call) -> Tensor:
-    """Operators that carry codes to other places as they are."""
+    """Operators that move codes unchanged."""
     function: Callable[..., Tensor] = getattr(ops, op_name(call.entry.node))
     return function(call.codes[0], **call.attributes)
 

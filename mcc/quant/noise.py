@@ -1,18 +1,18 @@
-"""A check that does not trust a quantised graph: its numbers against those of its own weights in float.
+"""Check of a quantised graph against the float network of its own weights.
 
-That a file computes what its graph computes says nothing where the graph itself is wrong: a scale or a zero
-point that clips or flattens a value. Here the quantisers are taken out, the float network that is left runs
-on the same inputs, and two things are held against it:
+Comparing a file with its graph does not find errors of the graph itself: a scale or a zero point that clips
+or flattens a value. Here the quantisers are removed, the remaining float network is run on the same inputs,
+and compared with:
 
-* each output of the integer simulator, and each group of its channels with like ranges: signal to noise of at
+* each output of the integer simulator, and each group of its channels with similar ranges: an SQNR of at
   least `OUTPUT_DB`,
-* boxes and scores of a detector: how far they are off, see `mcc.quant.detectors`,
-* each quantiser by itself: on the float value it keeps at least `LOCAL_DB`, or is less than `FALL_DB` worse
-  than the best grid that int8 could have had. What later layers average away is found all the same.
+* boxes and scores of a detector: their errors, see `mcc.quant.detectors`,
+* each quantiser by itself: an SQNR on the float value of at least `LOCAL_DB`, or less than `FALL_DB` below
+  that of the best int8 grid. This finds errors that later layers average out.
 
-The bounds lie between healthy networks and planted faults, see docs/method.md. Random inputs are unlike those
-that the ranges were chosen for (means of noise are small), so that there the bounds are far lower, and find
-only what is lost altogether.
+The bounds lie between healthy networks and planted faults, see docs/method.md. Random inputs differ from
+those of calibration (means of noise are small); their bounds are far lower, and find only values that are
+lost entirely.
 """
 
 from __future__ import annotations
@@ -46,29 +46,29 @@ from mcc.quant.params import QuantParams, is_fake_quantize, quant_params
 from mcc.quant.simulator import Flavour, Simulator
 
 OUTPUT_DB = 3.0
-"""Least signal to noise of an output, and of each group of its channels, on data: noise of half the signal.
-An untrained gated network of two classes, whose logits differ little, keeps 6.6."""
+"""Minimum SQNR of an output, and of each group of its channels, on data: noise power of half the signal's.
+An untrained gated network of two classes, whose logits differ little, has 6.6."""
 LOCAL_DB = 20.0
-"""Least signal to noise of a value behind its quantiser alone, where a better grid exists."""
+"""Minimum SQNR of a value after its own quantiser alone, where a better grid exists."""
 FALL_DB = 18.0
-"""Three bits: what a quantiser may lose against the best grid. Learned scales clip, tied ones are wide."""
+"""Three bits: allowed loss of a quantiser against the best grid. Learned scales clip, tied ones are wide."""
 RANDOM_OUTPUT_DB = -10.0
 RANDOM_LOCAL_DB = 3.0
-"""The same on random inputs, where healthy networks come down to -2 dB in outputs and 6 dB in a quantiser:
-only what is lost altogether is told from the wrong kind of input."""
+"""`LOCAL_DB` for random inputs, where healthy networks go down to -2 dB in outputs and 6 dB in a quantiser:
+only values that are lost entirely can be distinguished from the effect of the inputs."""
 
-IMAGES = 32  # that are compared
-TRACED = 4  # of them, all values of which are kept to find where the signal was lost
+IMAGES = 32  # number of images compared
+TRACED = 4  # images of which all values are kept, to find where the signal was lost
 _CLAMPS = ("relu", "relu6", "clamp")
 
 
 @dataclass(frozen=True)
 class Lost:
-    """Where a signal is lost.
+    """A value whose signal is lost.
 
     Attributes:
-        node: name of the value.
-        words: what is left of it.
+        node: Name of the value.
+        words: Remaining signal, in words.
     """
 
     node: str
@@ -77,14 +77,14 @@ class Lost:
 
 @dataclass(frozen=True)
 class NoiseReport:
-    """What became of the float network's numbers.
+    """Result of the check.
 
     Attributes:
-        images: how many inputs were compared.
-        random: they were random.
-        worst_db: signal to noise of the worst output or group of its channels.
-        lost: places below the bounds, in graph order.
-        read: how far boxes and scores of a detector are off; nothing on random inputs.
+        images: Number of inputs compared.
+        random: Whether they were random.
+        worst_db: SQNR of the worst output or group of its channels.
+        lost: Values below the bounds, in graph order.
+        read: Errors of the boxes and scores of a detector; empty for random inputs.
     """
 
     images: int
@@ -95,7 +95,7 @@ class NoiseReport:
 
     @property
     def compared_on(self) -> str:
-        """What the comparison was made on, in words."""
+        """The inputs of the comparison, in words."""
         return f"{self.images} {'random inputs' if self.random else 'calibration images'}"
 
     @property
@@ -106,7 +106,7 @@ class NoiseReport:
         return f"against the float network on {self.compared_on}: {kept}{read}"
 
     def failure(self) -> VerificationError | None:
-        """The error that names the first place, or None where nothing is lost."""
+        """The error that names the first lost value, or None if none is lost."""
         if not self.lost:
             return None
         first = self.lost[0]
@@ -119,7 +119,7 @@ class NoiseReport:
 
 
 def without_quantisers(graph: Graph) -> Graph:
-    """A copy in which each reader of a quantiser reads the real numbers; names of the operators stay."""
+    """A copy in which each reader of a quantiser reads the real numbers; names of operators are kept."""
     private = copy_graph(graph)
     for node in calls(private, "fake_quantize"):
         node.replace_all_uses_with(operand(node, 0))
@@ -128,12 +128,12 @@ def without_quantisers(graph: Graph) -> Graph:
 
 
 def is_integer(graph: Graph) -> bool:
-    """Whether a graph has quantisers, so that it has to be checked."""
+    """Whether a graph has quantisers, and so must be checked."""
     return bool(calls(graph, "fake_quantize"))
 
 
 def random_images(graph: Graph, seed: int = 0) -> tuple[Tensor, ...]:
-    """One random batch for each input, white noise and smooth noise by halves, over its quantiser's range."""
+    """One random batch for each input, half white and half smooth noise, over its quantiser's range."""
     generator = torch.Generator().manual_seed(seed)
     found: list[Tensor] = []
     for node in inputs(graph):
@@ -154,12 +154,12 @@ def random_images(graph: Graph, seed: int = 0) -> tuple[Tensor, ...]:
 def check_noise(
     graph: Graph, batch: Sequence[Tensor] | None = None, *, flavour: Flavour = "xnnpack", seed: int = 0
 ) -> NoiseReport:
-    """Hold a quantised graph against the float network of its own weights.
+    """Compare a quantised graph with the float network of its own weights.
 
     Args:
-        batch: [N, ...] for each input, of which `IMAGES` are taken; random inputs where None.
-        flavour: whose integer arithmetic.
-        seed: of random inputs.
+        batch: Values [N, ...] for each input, of which `IMAGES` are used; random inputs if None.
+        flavour: Integer arithmetic, see `mcc.quant.simulator`.
+        seed: Seed of random inputs.
     """
     random = batch is None
     values = tuple(v[:IMAGES].float() for v in (random_images(graph, seed) if batch is None else batch))
@@ -203,7 +203,7 @@ def _sample(value: Tensor) -> Sample:
 
 
 def _stand_in(quantiser: fx.Node) -> tuple[fx.Node, ...]:
-    """The clamp that alone reads a quantiser: what it takes away may be out of range."""
+    """The clamp that is the only reader of a quantiser: values that it cuts off may be out of range."""
     users = list(quantiser.users)
     clamped = len(users) == 1 and users[0].op == "call_function" and op_name(users[0]) in _CLAMPS
     return (users[0],) if clamped else ()
@@ -212,7 +212,7 @@ def _stand_in(quantiser: fx.Node) -> tuple[fx.Node, ...]:
 def _lost_in_quantisers(
     graph: Graph, quantisers: Sequence[fx.Node], samples: dict[str, Sample], least_db: float
 ) -> list[Lost]:
-    """The quantisers whose grid does not serve their value."""
+    """The quantisers whose grid is unsuitable for their value."""
     found: list[Lost] = []
     for node in quantisers:
         value = operand(node, 0)
@@ -229,7 +229,7 @@ def _lost_in_quantisers(
 
 
 def _drowned(quantiser: fx.Node, sample: Sample, params: QuantParams, samples: dict[str, Sample]) -> bool:
-    """Whether a value is only ever a term so small beside its sum that its noise is not seen there."""
+    """Whether a value is only used as a term so small that its noise does not affect the sum."""
     noise = float(params.scale) ** 2 / 12
     for user in quantiser.users:
         total = samples.get(user.name)
@@ -242,7 +242,7 @@ def _drowned(quantiser: fx.Node, sample: Sample, params: QuantParams, samples: d
 
 
 def _lost_in_weights(graph: Graph, samples: dict[str, Sample]) -> list[Lost]:
-    """The layers with an output channel whose weights their scale does not serve."""
+    """The layers with an output channel whose scale is unsuitable for its weights."""
     found: list[Lost] = []
     for node in calls(graph, *WEIGHTED):
         quantiser = operand(node, 1)
@@ -265,7 +265,7 @@ def _weights_of(graph: Graph, node: fx.Node, quantiser: fx.Node, x: Sample, y: S
     left = (rows / scale).round().clamp(params.qmin, params.qmax) * scale
     best_scale = rows.abs().amax(1, keepdim=True).clamp_min(1e-30) / params.qmax
     best = (rows / best_scale).round().clamp(params.qmin, params.qmax) * best_scale
-    # A channel whose weights hardly count beside its bias may have a scale that its bias dictates.
+    # A channel whose weights are tiny compared with its bias may have a scale determined by its bias.
     power = float(x.values.double().square().mean())
     total = float(y.values.double().square().mean())
     for channel in range(len(rows)):
@@ -285,7 +285,7 @@ def _weights_of(graph: Graph, node: fx.Node, quantiser: fx.Node, x: Sample, y: S
 def _lost_in_outputs(
     graph: Graph, values: Sequence[Tensor], reference: Sequence[Tensor], flavour: Flavour, random: bool
 ) -> tuple[float, str | None]:
-    """The worst signal to noise of outputs and their groups of channels, and what is below its bound."""
+    """The worst SQNR of outputs and their groups of channels, and those below the bound."""
     worst, broken = PERFECT_DB, None
     made = Simulator(graph, flavour).run(*values)
     bound = RANDOM_OUTPUT_DB if random else OUTPUT_DB
@@ -311,7 +311,7 @@ def _between(a: Sample, b: Sample, group: Tensor | None) -> float:
 def _where_it_fell(
     graph: Graph, plain: Graph, values: Sequence[Tensor], flavour: Flavour, broken: str
 ) -> Lost:
-    """The first value whose signal to noise falls most below that of the values that it is computed from."""
+    """The first value with the largest drop of SQNR relative to its operands."""
     few = [value[:TRACED] for value in values]
     simulator = Simulator(graph, flavour)
     made, kept = simulator.trace(*few), dict[str, float]()

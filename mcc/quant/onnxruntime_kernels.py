@@ -1,6 +1,7 @@
-"""Where onnxruntime's arithmetic on quantised values is neither XNNPACK's nor that of torch in float32.
+"""Kernels of onnxruntime whose quantised arithmetic differs from XNNPACK's and from torch's in float32.
 
-Found by comparing with onnxruntime 1.32 on x86; `core/mlas/lib` and `core/providers/cpu/tensor/upsample*`.
+Derived from comparisons with onnxruntime 1.32 on x86; `core/mlas/lib` and
+`core/providers/cpu/tensor/upsample*`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ def average_pool(codes: Tensor, zero_point: int, options: dict[str, Any]) -> Ten
 
     Args:
         codes: int8 [N, C, H, W].
-        zero_point: the code of zero, with which padding that counts is filled.
-        options: attributes of `avg_pool2d`.
+        zero_point: Code of zero, the value of padding that is included in the mean.
+        options: Attributes of `avg_pool2d`.
     """
     top, bottom, left, right = options["padding"]
     kernel, stride = options["kernel"], options["stride"]
@@ -59,7 +60,7 @@ def _neighbours(length: int, target: int, align_corners: bool) -> tuple[Tensor, 
     first = position.astype(np.int64)
     second = np.minimum(first + 1, length - 1)
     same = first == second
-    half = np.float32(0.5)  # at the border both neighbours are one, and each counts half
+    half = np.float32(0.5)  # at the border both neighbours are the same, and each has weight one half
     behind = np.where(same, half, np.abs(position - first.astype(np.float32)))
     ahead = np.where(same, half, np.abs(position - second.astype(np.float32)))
     return (

@@ -1,4 +1,4 @@
-"""Quantisation parameters of a value, read from the `fake_quantize` node that makes it."""
+"""Quantisation parameters of a value, read from its `fake_quantize` node."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ INT8_MIN, INT8_MAX = -128, 127
 
 @dataclass(frozen=True)
 class QuantParams:
-    """How real numbers map to integers: real = (q - zero_point) * scale.
+    """Affine mapping of integers to real numbers: real = (q - zero_point) * scale.
 
     Attributes:
-        scales: one float32 scale, or one per channel along `axis`.
-        zero_points: as many integers.
-        qmin, qmax: least and greatest integer, inclusive.
-        axis: the channel axis of the value, or None for one scale for all of it.
+        scales: One float32 scale, or one per channel along `axis`.
+        zero_points: Zero points, as many as scales.
+        qmin, qmax: Minimum and maximum integer, inclusive.
+        axis: Channel axis of the value, or None for a scale per tensor.
     """
 
     scales: tuple[float, ...]
@@ -44,14 +44,14 @@ class QuantParams:
 
     @property
     def scale(self) -> np.float32:
-        """The scale of a value that has only one. Raises ValueError for a scale per channel."""
+        """The scale of a value with one scale. Raises ValueError for a scale per channel."""
         if len(self.scales) != 1:
             raise ValueError("the value has a scale per channel")
         return np.float32(self.scales[0])
 
     @property
     def zero_point(self) -> int:
-        """The zero point of a value that has only one. Raises ValueError for one per channel."""
+        """The zero point of a value with one zero point. Raises ValueError for one per channel."""
         if len(self.zero_points) != 1:
             raise ValueError("the value has a zero point per channel")
         return self.zero_points[0]
@@ -63,12 +63,12 @@ class QuantParams:
 
     @property
     def is_int8_activation(self) -> bool:
-        """Whether integer kernels can hold the value: one scale, the whole int8 range."""
+        """Whether integer kernels accept the value as activation: one scale, the whole int8 range."""
         return self.axis is None and (self.qmin, self.qmax) == (INT8_MIN, INT8_MAX)
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether every zero point is 0 and all integers fit int8, as integer kernels ask of weights."""
+        """Whether every zero point is 0 and all integers fit int8, as integer kernels require of weights."""
         return not any(self.zero_points) and self.qmin >= INT8_MIN and self.qmax <= INT8_MAX
 
     def same_mapping(self, other: QuantParams) -> bool:
@@ -82,9 +82,9 @@ def is_fake_quantize(node: object) -> bool:
 
 
 def quant_params(graph: fx.GraphModule, node: fx.Node) -> QuantParams:
-    """Parameters of a `fake_quantize` node. Raises GraphError where its constants are not usable.
+    """Parameters of a `fake_quantize` node. Raises GraphError if its constants are unusable.
 
-    A range of 256 integers is given as that of int8, with the zero point shifted along (uint8 by 128).
+    A range of 256 integers is converted to that of int8, with the zero point shifted (uint8 by 128).
     """
     scale = constant(graph, operand(node, 1)).detach().to(torch.float32).reshape(-1)
     zero = constant(graph, operand(node, 2)).detach().to(torch.int64).reshape(-1)

@@ -1,8 +1,8 @@
-"""Where quantisers belong: which operators run on integers, which values that concerns, which share a scale.
+"""Placement of quantisers: selection of the operators that run on integers, and of the values to quantise.
 
-Decided before anything is edited. Precision is decided for each node: its note, else the default. Operators
-without weights have no wish of their own: they follow their neighbours, so that no value is quantised for the
-sake of a reshape between two float layers.
+The placement is decided before the graph is changed. The precision of each node is that of its note, else the
+default. Operators without weights follow their neighbours, so that no value is quantised only for a reshape
+between two float layers.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mcc.quant.regions import INTEGER_KERNELS
 
 @dataclass(frozen=True)
 class Placement:
-    """What shall be quantised.
+    """Operators and values to quantise.
 
     Attributes:
-        precision: `int8` or `int7` for each operator that shall run on integers, in graph order.
-        values: the values to be quantised, in graph order: results of these operators, their other operands.
-        refused: operators asked to run on integers that cannot, with the reason.
+        precision: `int8` or `int7` for each operator to run on integers, in graph order.
+        values: Values to quantise, in graph order: the results and the other operands of these operators.
+        refused: Operators requested to run on integers that cannot, with the reason.
     """
 
     precision: Mapping[fx.Node, str]
@@ -36,17 +36,17 @@ class Placement:
 
 
 def activation_operands(node: fx.Node) -> list[fx.Node]:
-    """The operands that an integer kernel takes as activations: all but weight and bias."""
+    """The activation operands of an integer kernel: all except weight and bias."""
     return operands(node)[:1] if op_name(node) in WEIGHTED else operands(node)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What the numbers on calibration data want kept in float, whatever else would allow integers.
+    """Operators and values that must stay in float because of their numbers on calibration data.
 
     Attributes:
-        nodes: operators, with the reason.
-        values: values that no grid of int8 holds; what reads them runs in float, too.
+        nodes: Operators, with the reason.
+        values: Values that no int8 grid can represent; their readers run in float, too.
     """
 
     nodes: Mapping[fx.Node, str] = field(default_factory=lambda: {})
@@ -60,8 +60,8 @@ def place(graph: Graph, default: str, kept: Kept = NOTHING_KEPT) -> Placement:
     """Decide which operators run on integers.
 
     Args:
-        default: `int8` or `int7`, for nodes whose note says nothing.
-        kept: what has to stay float because of its numbers.
+        default: `int8` or `int7`, for nodes whose note has no precision.
+        kept: Operators and values that must stay in float because of their numbers.
     """
     wanted: dict[fx.Node, str] = {}
     refused: dict[fx.Node, str] = {}
@@ -87,7 +87,7 @@ def place(graph: Graph, default: str, kept: Kept = NOTHING_KEPT) -> Placement:
 
 
 def _and_moved(graph: Graph, values: Collection[fx.Node]) -> set[fx.Node]:
-    """These values, and what only moves all of their numbers: no grid holds that either."""
+    """These values, and the results of operators that only move all of their numbers."""
     found = set(values)
     for node in graph.graph.nodes:
         whole = node.op == "call_function" and op_name(node) in MOVING and op_name(node) != "slice"
@@ -97,7 +97,7 @@ def _and_moved(graph: Graph, values: Collection[fx.Node]) -> set[fx.Node]:
 
 
 def _reason_of_numbers(node: fx.Node, kept: Kept, unfit: Collection[fx.Node]) -> str | None:
-    """Why the numbers of an operator do not let it run on integers, or None if they do."""
+    """The reason why an operator cannot run on integers because of its numbers, or None."""
     if node in kept.nodes:
         return kept.nodes[node]
     if node in kept.values:
@@ -107,7 +107,7 @@ def _reason_of_numbers(node: fx.Node, kept: Kept, unfit: Collection[fx.Node]) ->
 
 
 def _float_reason(node: fx.Node) -> str | None:
-    """Why an operator cannot run on integers, or None if it can."""
+    """The reason why an operator cannot run on integers, or None if it can."""
     name = op_name(node)
     found = note(node)
     if found.frozen is not None:
@@ -136,7 +136,7 @@ def _quad(node: fx.Node) -> tuple[int, ...]:
 
 
 def _with_purpose(wanted: Mapping[fx.Node, str]) -> set[fx.Node]:
-    """The operators in connected parts that hold a weighted one, or one whose note asks for integers."""
+    """The operators in connected components with a weighted one, or one whose note requests integers."""
     import networkx
 
     flow = networkx.Graph(

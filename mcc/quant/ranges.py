@@ -1,10 +1,10 @@
-"""From numbers to quantisation parameters: which range of a value the integers should cover.
+"""Range observers: quantisation ranges of values from calibration data.
 
-    minmax       all that was seen
-    percentile   all but the outermost share of what was seen, on either side
-    mse          the range whose rounding and clipping errors have the least sum of squares
+    minmax       all observed numbers
+    percentile   all observed numbers except the outermost share on either side
+    mse          the range with the least sum of squared rounding and clipping errors
 
-Zero always lies in the range and is an integer exactly, so that zero padding and ReLU stay exact (Jacob 2018,
+Zero is always in the range and is exactly an integer, so that zero padding and ReLU are exact (Jacob 2018,
 section 2.1).
 """
 
@@ -31,24 +31,24 @@ Observer = Literal["mse", "minmax", "percentile"]
 OBSERVERS: tuple[Observer, ...] = ("mse", "minmax", "percentile")
 
 BINS = 2048
-PERCENTILE = 0.9999  # share kept on either side; 0.999 clips ReLU tails that CNNs use
+PERCENTILE = 0.9999  # share kept on either side; 0.999 clips tails of ReLU that CNNs need
 HEADROOM = 1.1
-"""Range behind the last weights over what was seen: of 64 fresh images some exceed the calibration by 6 %
-of the range, which cuts a box; the room costs 0.8 dB."""
+"""Factor of the observed range after the last weights: of 64 new images some exceed the calibration by 6 %
+of the range, which cuts a box; the margin costs 0.8 dB."""
 GREATEST = 2.0**60
-"""Widest range that integers may stand for: products of scales stay within the exponents of float32. Masks of
-attention, whose -3e38 stand for minus infinity, are beyond it."""
-SAMPLES = 1 << 18  # of each value and batch that go into the histogram; the extremes are taken of all
+"""Widest range to quantise: products of scales stay within the exponents of float32. Attention masks, with
+-3e38 for minus infinity, exceed it."""
+SAMPLES = 1 << 18  # numbers of each value and batch in the histogram; the extremes are those of all numbers
 _SHRINKS = torch.linspace(0.2, 1.0, 81, dtype=torch.float64)  # candidate ends, as shares of the extreme
 _WEIGHT_SHRINKS = torch.linspace(0.5, 1.0, 26, dtype=torch.float64)
 _LEAST_CHANNEL = 2.0**-16
-"""Least scale of a channel as a share of the layer's greatest: weights below it round to nothing in the int8
-result of the layer, and a scale of zero does not exist."""
+"""Minimum scale of a channel as a share of the layer's largest: smaller weights do not affect the int8 result
+of the layer, and a scale must not be zero."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The real numbers that a value's integers cover; zero lies inside."""
+    """The range of real numbers that a value's integers cover; it includes zero."""
 
     low: float
     high: float
@@ -59,7 +59,7 @@ class Range:
         return self.high - self.low
 
     def join(self, other: Range) -> Range:
-        """The least range that covers both."""
+        """The smallest range that covers both."""
         return Range(min(self.low, other.low), max(self.high, other.high))
 
     def grid(self) -> Grid:
@@ -76,16 +76,14 @@ class Histogram:
 
     @property
     def centres(self) -> Tensor:
-        """Middle of each bin [BINS]."""
+        """Centre of each bin [BINS]."""
         step = (self.high - self.low) / BINS
         return self.low + step * (torch.arange(BINS, dtype=torch.float64) + 0.5)
 
     def add(self, value: Tensor) -> None:
-        """Count a value, thinned out evenly where it is large."""
+        """Count the numbers of a value, evenly subsampled if it is large."""
         flat = value.detach().flatten()
-        flat = flat[
-            :: max(1, flat.numel() // SAMPLES) | 1
-        ]  # an odd stride does not fall in step with channels
+        flat = flat[:: max(1, flat.numel() // SAMPLES) | 1]  # an odd stride does not skip channels
         if GREATEST > self.high - self.low > 0:
             self.counts += torch.histc(flat.float(), BINS, self.low, self.high).double()
 
@@ -103,7 +101,7 @@ class Histogram:
         return Range(min(low, 0.0), max(high, 0.0))
 
     def _least_squares(self) -> Range:
-        """Each end in turn over its candidates, until neither moves: the two hardly depend on each other."""
+        """Optimise each end in turn over its candidates until neither changes; both are nearly independent."""
         low, high = self.low, self.high
         for _ in range(4):
             before = (low, high)
@@ -126,7 +124,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Observed:
-    """What was seen of a value: the range that its integers should cover, and some of its numbers."""
+    """Observations of a value: the range to cover, and a sample of its numbers."""
 
     range: Range
     sample: Sample
@@ -135,18 +133,18 @@ class Observed:
 def observe_values(
     graph: Graph, values: Iterable[fx.Node], batches: Iterable[Tensor], observer: Observer
 ) -> dict[fx.Node, Observed]:
-    """The range and a sample of each value over calibration batches; those of a constant are its own.
+    """The range and a sample of each value over calibration batches; of constants, over their own numbers.
 
     The input, and a value from which an output is computed without weights, keeps its extremes: boxes and
-    depths are read one by one, and what serves the mean of all would cut the largest. Behind the last weights
-    there is room for somewhat more than was seen (`HEADROOM`).
+    depths are used individually, and a range that is best on average would clip the largest. After the last
+    weights the range has a margin (`HEADROOM`).
 
     Args:
-        values: placeholders, operators or constants of the graph.
-        batches: inputs [N, ...] of the graph, which has one input.
+        values: Placeholders, operators or constants of the graph.
+        batches: Inputs [N, ...] of the graph, which has one input.
 
     Raises:
-        DataError: a value is not finite on the data.
+        DataError: A value is not finite on the data.
     """
     values, batches = list(values), list(batches)
     extremes: dict[str, tuple[float, float]] = {}
@@ -176,7 +174,7 @@ def observe_values(
 
 
 def without_weights_to_outputs(graph: Graph) -> set[fx.Node]:
-    """The values from which a way leads to an output past no operator with weights."""
+    """The values with a path to an output that passes no operator with weights."""
     found = set(outputs(graph))
     for node in reversed(graph.graph.nodes):
         if node in found and node.op == "call_function" and op_name(node) not in WEIGHTED:
@@ -185,7 +183,7 @@ def without_weights_to_outputs(graph: Graph) -> set[fx.Node]:
 
 
 def _bounded(graph: Graph) -> set[fx.Node]:
-    """What softmax, sigmoid and tanh compute, and what only moves it: fresh images take it no further."""
+    """Results of softmax, sigmoid and tanh, also after moving: new images cannot exceed their range."""
     found: set[fx.Node] = set()
     for node in calls(graph):
         moved = op_name(node) in MOVING and all(value in found for value in operands(node))
@@ -195,7 +193,7 @@ def _bounded(graph: Graph) -> set[fx.Node]:
 
 
 def _finite_ends(node: fx.Node, value: Tensor) -> tuple[float, float]:
-    """The extremes of a value. Raises DataError where one is not finite."""
+    """The extremes of a value. Raises DataError if one is not finite."""
     low, high = (float(end) for end in torch.aminmax(value))
     if not (math.isfinite(low) and math.isfinite(high)):
         raise DataError(
@@ -223,7 +221,7 @@ def weight_scales(weight: Tensor, axis: int, limit: int, observer: Observer) -> 
 
     Args:
         observer: `minmax` covers every weight; `mse` and `percentile` choose each channel's clip for the
-            least sum of squared errors (few weights make no percentile).
+            least sum of squared errors (channels have too few weights for a percentile).
     """
     rows = weight.detach().double().transpose(0, axis).reshape(weight.shape[axis], -1)
     greatest = rows.abs().amax(1)
@@ -233,7 +231,7 @@ def weight_scales(weight: Tensor, axis: int, limit: int, observer: Observer) -> 
 
 
 def floor_scales(scales: Tensor) -> Tensor:
-    """Scales of a layer with dead and near-dead channels lifted to what integer kernels can hold."""
+    """Scales of a layer, with those of (nearly) dead channels raised to the minimum of integer kernels."""
     largest = float(scales.max())
     return scales.clamp_min(largest * _LEAST_CHANNEL if largest > 0 else 1.0 / INT8_MAX)
 
@@ -247,5 +245,5 @@ def _best_shrinks(rows: Tensor, greatest: Tensor, limit: int) -> Tensor:
 
 
 def bias_floor(bias: Tensor, input_scale: float) -> Tensor:
-    """Least weight scales [C] with which an int32 bias [C] of scale s_in * s_w stays below 2**30."""
+    """Minimum weight scales [C] for which an int32 bias [C] of scale s_in * s_w is below 2**30."""
     return (bias.detach().double().abs() / (input_scale * 2.0**30)).float()

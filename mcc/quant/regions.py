@@ -1,6 +1,6 @@
-"""Which operator nodes of a quantised graph run as integer kernels: the one answer for everybody.
+"""Selection of the operator nodes of a quantised graph that run as integer kernels.
 
-The TFLite writer, the ONNX lowering and the integer simulator all ask `integer_nodes`. The rules are those
+The TFLite writer, the ONNX lowering and the integer simulator all use `integer_nodes`. The rules are those
 of XNNPACK's int8 kernels as LiteRT 2.3 delegates to them (the scale limits are its delegate's checks in
 `tflite/delegates/xnnpack/xnnpack_delegate.cc`), plus average pooling and softmax, which have built-in ones.
 
@@ -15,12 +15,12 @@ An operator is an integer node when
 * a weight is a symmetric `fake_quantize` of a constant, per output channel or one scale for all; the bias is
   a constant,
 * its only user is one `fake_quantize` over 8 bits,
-* the scales are such that the kernel takes them.
+* the kernel accepts the scales.
 
 Kernels that only move or clamp values cannot change the scale. Where their operands and result have
-different ones, `IntegerNode.requantise` says that one int8-to-int8 requantise (`QUANTIZE` in TFLite) stands
-behind the kernel (`output`) or, for concat, before each operand that differs (`inputs`). Average pooling and
-bilinear resizing compute, and with scales that differ they run in float.
+different ones, `IntegerNode.requantise` places one int8-to-int8 requantise (`QUANTIZE` in TFLite) after the
+kernel (`output`) or, for concat, before each operand that differs (`inputs`). Average pooling and bilinear
+resizing compute new numbers; with different scales they run in float.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from mcc.quant.params import QuantParams, is_fake_quantize, quant_params
 Requantise = Literal["none", "inputs", "output"]
 
 FIXED_OUTPUTS = {"sigmoid": (2.0**-8, -128), "softmax": (2.0**-8, -128), "tanh": (2.0**-7, 0)}
-"""Scale and zero point of the result that these kernels insist on (TFLite's quantisation specification)."""
+"""Fixed scale and zero point of the result of these kernels (TFLite's quantisation specification)."""
 
 REQUANTISE_LIMITS = (2.0**-8, 2.0**7)
-"""Least and greatest input scale over output scale of an int8-to-int8 requantise and of leaky_relu."""
+"""Minimum and maximum of input scale over output scale of an int8-to-int8 requantise and of leaky_relu."""
 
 _ADD_LIMITS = (2.0**-10, 2.0**8)
 _MUL_LIMITS = (2.0**-16, 2.0**8)
@@ -54,12 +54,12 @@ class IntegerNode:
     """One operator that runs on integers.
 
     Attributes:
-        node: the operator.
-        inputs: parameters of its activation operands, in order (weight and bias left out).
-        weight: parameters of its weight, or None.
-        output: parameters of its result, those of its only user.
-        quantiser: that user, the `fake_quantize` node whose integers the kernel writes.
-        requantise: where a kernel that cannot change the scale is helped; see the module.
+        node: The operator.
+        inputs: Parameters of its activation operands, in order (without weight and bias).
+        weight: Parameters of its weight, or None.
+        output: Parameters of its result, those of its only user.
+        quantiser: That user, the `fake_quantize` node whose integers the kernel writes.
+        requantise: Place of a requantise for a kernel that cannot change the scale; see the module.
     """
 
     node: fx.Node
@@ -102,7 +102,7 @@ def _integer_node(graph: fx.GraphModule, node: fx.Node) -> IntegerNode | None:
 
 
 def _weight_params(graph: fx.GraphModule, node: fx.Node) -> QuantParams | None:
-    """Parameters of the weight if an integer kernel takes it, and the bias is a constant; else None."""
+    """Parameters of the weight if an integer kernel accepts it and the bias is a constant; else None."""
     weight, bias = optional_operand(node, 1), optional_operand(node, 2)
     if weight is None or not is_fake_quantize(weight) or not is_constant(operands(weight)[0]):
         return None
@@ -189,7 +189,7 @@ def _takes_requantised(
 def _takes_average(
     node: fx.Node, inputs: tuple[QuantParams, ...], weight: QuantParams | None, output: QuantParams
 ) -> bool:
-    # The built-in kernel leaves padding out of the divisor; padding inside it is a PAD before the kernel.
+    # The built-in kernel excludes padding from the divisor; included padding is a PAD before the kernel.
     padding = node.kwargs["padding"]
     assert isinstance(padding, tuple)
     whole = not any(padding) or bool(node.kwargs["count_include_pad"])
@@ -217,4 +217,4 @@ _SCALE_RULES: dict[str, _Rule] = {
 }
 
 INTEGER_KERNELS = frozenset(_SCALE_RULES)
-"""Operators that can run on integers at all."""
+"""Operators with an integer kernel."""

@@ -1,7 +1,7 @@
-"""The scale table of a quantised graph, and the integers that follow from it.
+"""The scale table of a quantised graph, and the integer weights and biases computed from it.
 
-The table is read off the `fake_quantize` nodes, so the trained scales are carried into every format exactly
-as they are; weights, biases and requantisation scales are computed here once, for all formats.
+The table is read from the `fake_quantize` nodes, so that every format has exactly the trained scales;
+weights, biases and requantisation scales are computed here once, for all formats.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mcc.quant.params import QuantParams, is_fake_quantize, quant_params
 from mcc.quant.regions import IntegerNode
 
 BIAS_LIMIT = 2**30
-"""Greatest bias in int32 steps that leaves half of the accumulator's range to the products."""
+"""Largest bias in int32 steps that leaves half of the accumulator's range to the products."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ def scale_table(graph: fx.GraphModule) -> ScaleTable:
 
 
 def quantized_constant(graph: fx.GraphModule, quantiser: fx.Node) -> NDArray[np.int8]:
-    """Integers of a constant behind a `fake_quantize`: clamp(round(value / scale) + zero_point, qmin, qmax).
+    """Integers of a constant with a `fake_quantize`: clamp(round(value / scale) + zero_point, qmin, qmax).
 
     Divides in float32 and rounds half to even, as `mcc.ir.ops.fake_quantize` does, so that a trained weight
-    and its integer are the same number. Raises GraphError where operand 0 is no constant.
+    and its integer are the same number. Raises GraphError if operand 0 is not a constant.
     """
     params = quant_params(graph, quantiser)
     value = constant(graph, operand(quantiser, 0)).detach().to(torch.float32)
@@ -71,14 +71,14 @@ def output_channels(node: fx.Node, weight: NDArray[np.int8]) -> int:
 
 @dataclass(frozen=True)
 class IntegerWeights:
-    """What an integer kernel with weights holds.
+    """Integers and scales of an integer kernel with weights.
 
     Attributes:
-        weight: int8, in the axes of the canonical operator.
-        weight_scale: float32 [O].
-        bias: int32 [O]; its scale is `bias_scale`. Zeros where the operator has none.
-        bias_scale: float32 [O], input scale times weight scale.
-        requantise: float32 [O], accumulator steps to output steps.
+        weight: Weight as int8, in the axes of the canonical operator.
+        weight_scale: Scales of the weight, float32 [O].
+        bias: Bias as int32 [O], with scale `bias_scale`; zeros if the operator has none.
+        bias_scale: Scales of the bias, float32 [O]: input scale times weight scale.
+        requantise: Requantisation scales, float32 [O], from accumulator steps to output steps.
     """
 
     weight: NDArray[np.int8]
@@ -115,11 +115,11 @@ def int32_bias(bias: Tensor, bias_scale: NDArray[np.float32]) -> NDArray[np.int3
 
 
 def clamp_weight_scales(weight_scale: Tensor, bias: Tensor | None, input_scale: float) -> Tensor:
-    """Raise the scales [O] of near-dead channels so that their bias fits int32 with room to spare.
+    """Raise the scales [O] of near-dead channels so that their bias fits int32 with a margin.
 
     A channel whose weights are almost zero has a tiny scale, and a bias in steps of input scale times weight
     scale that overflows. Each scale becomes at least |bias| / (input_scale * 2^30); the weights of such a
-    channel are far below that scale and their loss of resolution moves nothing.
+    channel are far below that scale, and their loss of resolution has no effect.
     """
     if bias is None:
         return weight_scale
@@ -128,5 +128,5 @@ def clamp_weight_scales(weight_scale: Tensor, bias: Tensor | None, input_scale: 
 
 
 def is_quantized_constant(node: fx.Node) -> bool:
-    """Whether a value is a constant behind a `fake_quantize`: a weight, or a constant operand."""
+    """Whether a value is the `fake_quantize` of a constant: a weight, or a constant operand."""
     return is_fake_quantize(node) and is_constant(operand(node, 0))

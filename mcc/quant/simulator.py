@@ -1,13 +1,13 @@
-"""The integer simulator: a quantised graph executed as a mobile runtime executes it, to the bit.
+"""The integer simulator: bit-exact execution of a quantised graph as by a mobile runtime.
 
-Nodes that `mcc.quant.regions.integer_nodes` names run on int8 codes with `mcc.quant.kernels`; all others in
-float32, between dequantise and quantise, as `mcc.quant.float_kernels` says. A value behind a `fake_quantize`
-over int8 lives as codes and is turned into real numbers only for a float reader.
+Nodes selected by `mcc.quant.regions.integer_nodes` run on int8 codes with `mcc.quant.kernels`; all others in
+float32, between dequantise and quantise, with `mcc.quant.float_kernels`. A value after a `fake_quantize` over
+int8 is kept as codes and dequantised only for a float reader.
 
-The flavour says whose arithmetic. `xnnpack` is LiteRT's, bit for bit. onnxruntime agrees with it wherever
-there are weights; but all other operators it computes in float32 and rounds once, half to even, where XNNPACK
+The flavour selects the arithmetic of a runtime. `xnnpack` is LiteRT's, bit for bit. onnxruntime agrees with
+it for operators with weights, but computes all others in float32 and rounds once, half to even, where XNNPACK
 has multipliers of 8 bits (leaky_relu, requantise) or rounds half up (bilinear resize) or half away from zero
-(average pooling). `onnxruntime` is that arithmetic; a code next to a tie may still fall to either side.
+(average pooling). `onnxruntime` is that arithmetic; a code next to a tie may still be rounded either way.
 
 `executorch` is XNNPACK's arithmetic, too, but ExecuTorch has none of the built-in kernels of LiteRT: average
 pooling and softmax run in float32 between conversions.
@@ -35,7 +35,7 @@ from mcc.quant.scales import IntegerWeights, integer_weights
 
 @dataclass(frozen=True)
 class Codes:
-    """A value that lives as int8 codes."""
+    """A value kept as int8 codes."""
 
     codes: Tensor
     params: QuantParams
@@ -45,22 +45,22 @@ Value = Tensor | Codes
 Flavour = Literal["xnnpack", "onnxruntime", "executorch"]
 
 BUILT_IN = frozenset({"avg_pool2d", "softmax"})
-"""Operators whose int8 kernels are LiteRT's own, and not XNNPACK's."""
+"""Operators whose int8 kernels are LiteRT's own, not XNNPACK's."""
 
 _FLAVOURS: dict[str, Flavour] = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".pte": "executorch"}
 
 
 def flavour_of(suffix: str) -> Flavour:
-    """Whose arithmetic a lowered file of that suffix gets."""
+    """The flavour of a lowered file with that suffix."""
     return _FLAVOURS.get(suffix, "xnnpack")
 
 
 class Simulator:
-    """A quantised graph made ready to run: integer weights and biases are computed once.
+    """A quantised graph prepared for execution: integer weights and biases are computed once.
 
     Args:
-        graph: canonical, quantised by `fake_quantize` nodes; later changes to it are not seen.
-        flavour: whose arithmetic; see the module.
+        graph: Canonical graph, quantised by `fake_quantize` nodes; later changes to it have no effect.
+        flavour: Arithmetic of a runtime; see the module.
 
     Raises GraphError for unusable quantisation parameters, ValueError for an unknown flavour.
     """
@@ -92,19 +92,19 @@ class Simulator:
 
     @torch.no_grad()
     def codes(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """Like `run`, but an output behind a `fake_quantize` over int8 as its int8 codes."""
+        """Like `run`, but an output of a `fake_quantize` over int8 is returned as its int8 codes."""
         found = self._outputs(values)
         return tuple(value.codes if isinstance(value, Codes) else value for value in found)
 
     @torch.no_grad()
     def trace(self, *values: Tensor) -> dict[str, Tensor]:
-        """Every computed value by node name: int8 codes where the value lives as codes, else float32."""
+        """Every computed value by node name: int8 codes where the value is kept as codes, else float32."""
         found = self._execute(values, keep=None)
         return {node.name: v.codes if isinstance(v, Codes) else v for node, v in found.items()}
 
     @torch.no_grad()
     def named(self, names: Collection[str], *values: Tensor) -> dict[str, Tensor]:
-        """The named values as real numbers; one that is quantised, as its reader takes it."""
+        """The named values as real numbers; a quantised one after quantisation."""
         wanted = {node for node in self._graph.graph.nodes if node.name in names}
         found = self._execute(values, keep=wanted)
         return {node.name: _real(found[node]) for node in wanted}
@@ -114,7 +114,7 @@ class Simulator:
         return [found[node] for node in outputs(self._graph)]
 
     def _execute(self, values: Sequence[Tensor], keep: Collection[fx.Node] | None) -> dict[fx.Node, Value]:
-        """Values by node: those that are still read behind the last node, and those to keep; None: all."""
+        """Values by node: those still in use after the last node, and those to keep (all if None)."""
         placeholders = inputs(self._graph)
         if len(placeholders) != len(values):
             raise GraphError(f"the graph takes {len(placeholders)} inputs, not {len(values)}")
@@ -166,7 +166,7 @@ class Simulator:
 def simulate(
     graph: fx.GraphModule, values: Sequence[Tensor], *, flavour: Flavour = "xnnpack"
 ) -> tuple[Tensor, ...]:
-    """Run a quantised graph on real inputs [N, ...] as a runtime would; outputs as float32.
+    """Run a quantised graph on real inputs [N, ...] as by a runtime; outputs as float32.
 
     Raises GraphError for unusable quantisation parameters or a wrong number of inputs.
     """
@@ -174,7 +174,7 @@ def simulate(
 
 
 def _onnxruntime_result(node: fx.Node, found: dict[fx.Node, Value]) -> Value | None:
-    """The result of an operator that onnxruntime computes its own way, or None for the others."""
+    """The result of an operator that onnxruntime computes differently, or None for other operators."""
     options: dict[str, Any] = dict(node.kwargs)
     if op_name(node) == "resize" and options["mode"] == "bilinear":
         x = _real(found[operand(node, 0)])
