@@ -1,1 +1,1 @@
-"""Lowering: canonical graphs into the formats that mobile runtimes load."""
+"""Lowering of canonical graphs to the file formats of mobile runtimes."""

@@ -1,11 +1,11 @@
-"""What a file format is: its suffix, how a graph is written in it, and what its constants take.
+"""File formats: suffix, lowering, and storage size of constants.
 
-A new format is one folder here with a file `format.py`, found by scanning, that holds
+A new format is a folder here with a file `format.py`, found by scanning, that defines
 
     FORMATS = (Format("my-format", ".my", host="my-host", lower=to_my_format, kernels=..., storage=...),)
 
-and a target that runs it, see `mcc.runtime.target`. What a *runtime* does with a file is told by the facts of
-the target (`mcc.runtime.facts`), not here.
+and a target that runs it, see `mcc.runtime.target`. Properties of a *runtime* are facts of the target
+(`mcc.runtime.facts`), not of the format.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcc.errors import UsageError
 
-if TYPE_CHECKING:  # the command line asks which formats there are before anything else is loaded
+if TYPE_CHECKING:  # the command line lists the formats before anything else is loaded
     from mcc.ir.graph import Graph
 
 LOWER = Path(__file__).parent
@@ -27,13 +27,13 @@ LOWER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Storage:
-    """Bytes of constants in files of a format.
+    """Storage size of constants in files of a format.
 
     Attributes:
-        alignment: of each constant.
-        weight_scale, bias_scale: of the scale and zero point of one output channel, as integers have them.
-        sparse: whether zeros of a weight need not be stored.
-        always_bias: whether an operator without a bias is given one of zeros.
+        alignment: Alignment of each constant, in bytes.
+        weight_scale, bias_scale: Bytes of the scale and zero point of one output channel of integers.
+        sparse: Whether zeros of a weight can be omitted.
+        always_bias: Whether an operator without a bias is given one of zeros.
     """
 
     alignment: int
@@ -48,15 +48,15 @@ class Format:
     """A file format that mcc writes.
 
     Attributes:
-        name: as `--to` and targets name it.
-        suffix: of its files.
-        host: the target of this machine that runs them.
-        lower: a graph in deployment form into bytes. Takes `labels`, `normalisation` and `judged`, and what
-            `options` and `routes` name.
-        kernels: a micro-network into bytes, with integer inputs and outputs where that is asked for.
-        storage: of constants.
-        options: of `mcc lower` that belong to it, with what the writer is given for each.
-        routes: the ways to it, of `--via`, the usual one first.
+        name: Name for `--to` and targets.
+        suffix: Suffix of its files.
+        host: Target of this machine that runs them.
+        lower: Function that lowers a graph in deployment form to bytes. Takes `labels`, `normalisation` and
+            `judged`, and the names in `options` and `routes`.
+        kernels: Function that lowers a micro-network to bytes, with integer inputs and outputs if requested.
+        storage: Storage size of constants.
+        options: Options of `mcc lower` for this format, with the arguments passed to the writer for each.
+        routes: Choices of `--via`, the default first.
     """
 
     name: str
@@ -69,13 +69,13 @@ class Format:
     routes: tuple[str, ...] = ()
 
     def write(self, graph: Graph, stem: Path, **options: Any) -> Path:
-        """Lower a graph into `stem` and the suffix, whole or not at all.
+        """Lower a graph to the file `stem` with the suffix, written atomically.
 
         Args:
-            options: of `lower`.
+            options: Options of `lower`.
 
         Raises:
-            MccError: the file cannot be written, or an operator lacks in the format.
+            MccError: The file cannot be written, or the format lacks an operator.
         """
         from mcc.files import write_bytes
 
@@ -95,7 +95,7 @@ def formats() -> Mapping[str, Format]:
 
 
 def get_format(name: str) -> Format:
-    """A format by name. Raises UsageError for one that there is not."""
+    """A format by name. Raises UsageError for an unknown name."""
     found = formats().get(name)
     if found is None:
         raise UsageError(f"mcc cannot write {name!r} files", hint=f"it writes {', '.join(formats())}")
@@ -103,6 +103,6 @@ def get_format(name: str) -> Format:
 
 
 def format_of(path: Path | str) -> Format | None:
-    """The format of a file by its suffix; None for a file of another kind."""
+    """The format of a file by its suffix; None for an unknown suffix."""
     suffix = Path(path).suffix
     return next((one for one in formats().values() if one.suffix == suffix), None)

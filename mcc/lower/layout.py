@@ -1,8 +1,8 @@
-"""How the axes of a graph value lie in memory in the lowered file, and what a reshape does to that.
+"""Storage layouts of graph values in lowered files, and the effect of reshapes on them.
 
-The graph speaks NCHW; TFLite's kernels read images NHWC. A value keeps its axes in an `order` of its own,
-so that a transpose of the graph costs nothing until an operator needs another order. The batch axis comes
-first in every layout.
+The graph is in NCHW; TFLite's kernels read images as NHWC. Each value has its own `order` of axes, so that a
+transpose of the graph has no cost until an operator needs another order. The batch axis is first in every
+layout.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Layout:
     """Storage order of a value.
 
     Attributes:
-        order: `order[i]` is the axis of the graph value stored at position i.
-        flat: for a flattened map [N, C*H*W] stored in the order H, W, C: its (C, H, W); else None.
+        order: Storage order; `order[i]` is the axis of the graph value stored at position i.
+        flat: Lengths (C, H, W) of a flattened map [N, C*H*W] stored in the order H, W, C; else None.
     """
 
     order: tuple[int, ...]
@@ -31,11 +31,11 @@ class Layout:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the value is stored just as the graph says."""
+        """Whether the value is stored in the order of the graph."""
         return self.flat is None and self.order == tuple(range(len(self.order)))
 
     def position(self, axis: int) -> int:
-        """Where an axis of the graph value (negative ones count from the end) is stored."""
+        """Position at which an axis of the graph value (negative ones count from the end) is stored."""
         return self.order.index(axis % len(self.order))
 
 
@@ -44,12 +44,12 @@ FLAT_ORDER = (0, 1)
 
 
 def plain(rank: int) -> Layout:
-    """Stored as the graph says."""
+    """The layout in the order of the graph."""
     return Layout(tuple(range(rank)))
 
 
 def image_or_plain(rank: int) -> Layout:
-    """NHWC for rank 4, as the graph says for all others: the layout of graph inputs and outputs."""
+    """NHWC for rank 4, the order of the graph for others: the layout of graph inputs and outputs."""
     return IMAGE if rank == 4 else plain(rank)
 
 
@@ -59,7 +59,7 @@ def stored_shape(shape: Shape, layout: Layout) -> Shape:
 
 
 def stored(value: Array, layout: Layout) -> Array:
-    """A constant rearranged as the layout says; axes of length 1 may stand for broadcast ones."""
+    """A constant transposed to the layout; axes may have length 1 for broadcasting."""
     if layout.flat is not None:
         if value.shape[1] == 1:
             return value
@@ -70,7 +70,7 @@ def stored(value: Array, layout: Layout) -> Array:
 
 
 def significant(shape: Shape, layout: Layout) -> tuple[int, ...]:
-    """Axes in storage order without those of length 1, which do not matter in memory; the batch stays."""
+    """Axes in storage order without those of length 1, which do not affect memory; the batch is kept."""
     return tuple(axis for axis in layout.order if axis == 0 or shape[axis] != 1)
 
 
@@ -96,8 +96,8 @@ def transposed(layout: Layout, perm: tuple[int, ...]) -> Layout:
 def reshaped(before: Shape, layout: Layout, after: Shape) -> Layout | None:
     """Layout, in the same memory, of a value reshaped from `before` to `after`; None if there is none.
 
-    The axes fall into groups of equal length on both sides; a group stays where it is stored if its axes are
-    stored side by side in order.
+    The axes are grouped such that both sides have equal lengths; a group keeps its place if its axes are
+    stored adjacently and in order.
     """
     if layout.flat is not None:
         return None
@@ -115,10 +115,10 @@ def reshaped(before: Shape, layout: Layout, after: Shape) -> Layout | None:
 
 
 def gathered(before: Shape, layout: Layout, after: Shape) -> Layout:
-    """A layout near the present one in which the reshape can be done in the same memory.
+    """A layout close to the present one in which the reshape needs no data movement.
 
-    For images each group's axes come side by side where the first of them lies; what becomes a sequence or a
-    matrix is stored plain, as its readers want it.
+    For images the axes of each group are moved next to its first one; values that become a sequence or a
+    matrix are stored plain, as their readers need them.
     """
     if layout.flat is not None or len(after) != 4:
         return plain(len(before))
@@ -132,7 +132,7 @@ def gathered(before: Shape, layout: Layout, after: Shape) -> Layout:
 
 
 def _groups(before: Shape, after: Shape) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The finest pairing of runs of axes with equal products, batch and axes of length 1 left out."""
+    """The finest pairing of runs of axes with equal products, without the batch and axes of length 1."""
     old = [axis for axis in range(1, len(before)) if before[axis] != 1]
     new = [axis for axis in range(1, len(after)) if after[axis] != 1]
     groups: list[tuple[tuple[int, ...], tuple[int, ...]]] = []

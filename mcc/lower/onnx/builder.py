@@ -16,7 +16,7 @@ from mcc.errors import UsageError
 Array = npt.NDArray[Any]
 
 OPSETS = range(13, 24)
-"""Opsets that can be written: 13 brought quantisation per channel, 23 is the newest that was tried."""
+"""Supported opsets: 13 introduced per-channel quantisation, 23 is the newest that was tested."""
 
 ELEMENT_TYPES: Mapping[str, int] = {
     "f32": TensorProto.FLOAT,
@@ -34,7 +34,7 @@ class OnnxGraph:
     """Collects nodes and initialisers; equal constants are stored once, names are made unique.
 
     Args:
-        opset: version of the default operator set. Raises UsageError outside `OPSETS`.
+        opset: Version of the default operator set. Raises UsageError outside `OPSETS`.
     """
 
     def __init__(self, opset: int) -> None:
@@ -47,7 +47,7 @@ class OnnxGraph:
         self._names: set[str] = set()
 
     def fresh(self, wished: str) -> str:
-        """A name that no value or node has yet: the wished one, or with a numbered suffix."""
+        """A name that no value or node has: the requested one, if necessary with a numbered suffix."""
         name, count = wished, 1
         while name in self._names:
             name, count = f"{wished}_{count}", count + 1
@@ -58,8 +58,8 @@ class OnnxGraph:
         """Store a constant and return its name; the same array of the same owner gives the same name.
 
         Args:
-            owner: what it is in the graph, for trained values: weights or scales that happen to be equal are
-                stored twice, so that the size of a file never depends on what training made of them.
+            owner: Name in the graph, for trained values: weights or scales that are equal by chance are
+                stored twice, so that the size of a file never depends on training.
         """
         value = np.ascontiguousarray(value).reshape(value.shape)
         key = (owner, value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest())
@@ -68,7 +68,7 @@ class OnnxGraph:
         return self._stored[key]
 
     def own_constant(self, value: Array, wished: str) -> str:
-        """Store a constant that nothing else will share, even if it is equal."""
+        """Store a constant that is not shared, even with an equal one."""
         name = self.fresh(wished)
         self._initializers.append(
             numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
@@ -76,7 +76,7 @@ class OnnxGraph:
         return name
 
     def integers(self, values: Sequence[int], wished: str = "shape") -> str:
-        """An int64 vector, as shapes, axes and padding are given."""
+        """An int64 vector, the type of shapes, axes and padding."""
         return self.constant(np.asarray(values, np.int64), wished)
 
     def number(self, value: float, wished: str = "number") -> str:
@@ -92,10 +92,10 @@ class OnnxGraph:
     def finish(
         self, name: str, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
     ) -> onnx.ModelProto:
-        """Close the graph. Values nobody reads have been left out by the caller."""
+        """Complete the graph. The caller has removed unused values."""
         graph = helper.make_graph(self._nodes, name, list(inputs), list(outputs), self._initializers)
         imports = [helper.make_opsetid("", self.opset)]
-        # The oldest container version that has the opset, so that older runtimes read the file.
+        # The oldest IR version that has the opset, so that older runtimes can read the file.
         version = helper.find_min_ir_version_for(imports)
         return helper.make_model(
             graph, opset_imports=imports, ir_version=version, producer_name="mcc", producer_version=""

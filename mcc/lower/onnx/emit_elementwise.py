@@ -37,7 +37,7 @@ for _name, _op in _ARITHMETIC.items():
 
 @emits("identity")
 def identity(low: Lowering, node: fx.Node) -> str:
-    """No operator: another name for the same value."""
+    """No operator: an alias of the same value."""
     return low.value(operand(node, 0))
 
 
@@ -74,7 +74,7 @@ def elu(low: Lowering, node: fx.Node) -> str:
 
 @emits("prelu")
 def prelu(low: Lowering, node: fx.Node) -> str:
-    """PRelu, its slope along axis 1."""
+    """PRelu, with its slope along axis 1."""
     slope, rank = low.array(operand(node, 1)), len(low.shape(node))
     shaped = low.model.constant(slope.reshape(-1, *[1] * (rank - 2)), f"{node.name}/slope", owner=node.name)
     return low.add(node, "PRelu", [low.value(operand(node, 0)), shaped])
@@ -104,7 +104,7 @@ def silu(low: Lowering, node: fx.Node) -> str:
 
 @emits("mish")
 def mish(low: Lowering, node: fx.Node) -> str:
-    """x * Tanh(Softplus(x)), which runtimes without the Mish of opset 18 have too."""
+    """x * Tanh(Softplus(x)), for runtimes without the Mish of opset 18."""
     gate = low.add(node, "Tanh", [low.add(node, "Softplus", low.operands(node), "softplus")], "gate")
     return low.add(node, "Mul", [*low.operands(node), gate])
 
@@ -185,7 +185,7 @@ def _composed_norm(low: Lowering, node: fx.Node, axes: list[int], eps: float) ->
 
 
 def affine(low: Lowering, node: fx.Node, x: str, shape: list[int]) -> str:
-    """Times weight plus bias (operands 1 and 2, where given), which have this shape against x."""
+    """Multiply by the weight and add the bias (operands 1 and 2, if present), broadcast with this shape."""
     for index, op in ((1, "Mul"), (2, "Add")):
         source = optional_operand(node, index)
         if source is not None:
@@ -213,7 +213,7 @@ def group_norm(low: Lowering, node: fx.Node) -> str:
 
 @emits("global_response_norm")
 def global_response_norm(low: Lowering, node: fx.Node) -> str:
-    """ReduceL2, its mean, and arithmetic."""
+    """ReduceL2, ReduceMean and arithmetic."""
     at, shape, x = attributes(node), low.shape(node), low.value(operand(node, 0))
     axis = int(at["axis"]) % len(shape)
     others = [other for other in range(1, len(shape)) if other != axis]

@@ -11,7 +11,7 @@ from mcc.lower.onnx.lowering import Lowering, attributes, emits
 
 
 def onnx_pads(padding: tuple[int, int, int, int]) -> list[int]:
-    """(top, bottom, left, right) as ONNX orders it: all begins, then all ends."""
+    """(top, bottom, left, right) in ONNX's order: all begins, then all ends."""
     top, bottom, left, right = padding
     return [top, left, bottom, right]
 
@@ -49,7 +49,7 @@ def conv_transpose2d(low: Lowering, node: fx.Node) -> str:
 
 @emits("linear")
 def linear(low: Lowering, node: fx.Node) -> str:
-    """Gemm, with all but the last axis flattened around it where the operand has more than two."""
+    """Gemm; the leading axes of an operand with more than two are flattened around it."""
     shape, out = low.shape(operand(node, 0)), low.shape(node)
     x = low.value(operand(node, 0))
     flat = len(shape) == 2

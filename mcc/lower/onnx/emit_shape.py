@@ -1,4 +1,4 @@
-"""Emit functions: pooling, reductions, softmax and what moves values to other places."""
+"""Emit functions: pooling, reductions, softmax and data movement."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def avg_pool2d(low: Lowering, node: fx.Node) -> str:
 
 @emits("mean")
 def mean(low: Lowering, node: fx.Node) -> str:
-    """GlobalAveragePool over the axes of an image, which onnxruntime has for integers, else ReduceMean."""
+    """GlobalAveragePool over the spatial axes, which onnxruntime supports on integers; else ReduceMean."""
     at, source = attributes(node), operand(node, 0)
     rank = len(low.shape(source))
     axes = sorted(axis % rank for axis in at["axes"])
@@ -126,6 +126,6 @@ def transpose(low: Lowering, node: fx.Node) -> str:
 
 @emits("pixel_shuffle")
 def pixel_shuffle(low: Lowering, node: fx.Node) -> str:
-    """DepthToSpace in the order column, row, depth of torch."""
+    """DepthToSpace in torch's channel order, mode CRD (column, row, depth)."""
     factor = int(attributes(node)["factor"])
     return low.add(node, "DepthToSpace", low.operands(node), mode="CRD", blocksize=factor)

@@ -1,4 +1,4 @@
-"""ONNX, and onnxruntime's own format (.ort) made of it."""
+"""The formats ONNX and .ort, onnxruntime's own format."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def lower_ort(graph: Graph, *, processor: str = "arm", **options: Any) -> bytes:
 
 
 def kernels(graph: Graph, integers: bool) -> bytes:
-    """A micro-network; inputs and outputs are float always."""
+    """The bytes of a micro-network; inputs and outputs are always float."""
     return lower(graph, simplify=False)
 
 
-# A zero point is a byte, that of a bias an int32; nothing is aligned.
+# A zero point is one byte, that of a bias an int32; nothing is aligned.
 _STORAGE = Storage(alignment=1, weight_scale=4 + 1, bias_scale=4 + 4, always_bias=False)
 
 FORMATS = (

@@ -1,13 +1,13 @@
-"""The state of one lowering: the ONNX value that stands for each graph value.
+"""The state of one lowering: the ONNX value of each graph value.
 
-A graph value stands for real numbers, and so does its ONNX value: behind a `fake_quantize` it is the result
-of a DequantizeLinear. onnxruntime recognises DequantizeLinear -> operator -> QuantizeLinear and runs it on
-the integers.
+A graph value has real numbers, and so has its ONNX value: after a `fake_quantize` it is the result of a
+DequantizeLinear. onnxruntime recognises DequantizeLinear -> operator -> QuantizeLinear and runs it on
+integers.
 
-Activations are quantised to uint8, the codes of the graph plus 128, and weights stay int8: only this pair is
-fused wholly. A clamp fused into an integer operator has no operator of its own: the saturation of the codes
-is that clamp wherever the zero point and the range say so, and elsewhere a Clip works on the codes, behind
-the QuantizeLinear, where it cannot come between operator and quantisation.
+Activations are quantised to uint8, the codes of the graph plus 128, and weights stay int8: only this
+combination is fully fused. A clamp fused into an integer operator has no operator of its own: it is the
+saturation of the codes where zero point and range allow it, and otherwise a Clip of the codes, after the
+QuantizeLinear, so that it is not between operator and quantisation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EMITTERS: dict[str, Emit] = {}
 
 
 def emits(name: str) -> Callable[[Emit], Emit]:
-    """Register the emit function of a row of the op table: it adds operators and names the result."""
+    """Register the emit function of a row of the op table: it adds operators and names their result."""
 
     def register(emit: Emit) -> Emit:
         EMITTERS[name] = emit
@@ -49,11 +49,11 @@ def attributes(node: fx.Node) -> dict[str, Any]:
 
 
 class Lowering:
-    """Graph values and the ONNX values that stand for them.
+    """Mapping of graph values to ONNX values.
 
     Args:
-        graph: the graph to lower.
-        model: the ONNX graph under construction.
+        graph: Graph to lower.
+        model: ONNX graph under construction.
     """
 
     def __init__(self, graph: fx.GraphModule, model: OnnxGraph) -> None:
@@ -63,7 +63,7 @@ class Lowering:
         self._values: dict[fx.Node, str] = {}
 
     def bind(self, node: fx.Node, name: str) -> None:
-        """Say which ONNX value stands for a graph value."""
+        """Set the ONNX value of a graph value."""
         self._values[node] = name
 
     def value(self, node: fx.Node) -> str:
@@ -74,10 +74,10 @@ class Lowering:
         return self._values[node]
 
     def weight(self, node: fx.Node) -> str:
-        """The weight of a node: float, or int8 behind a DequantizeLinear of its own.
+        """The weight of a node: float, or int8 with a DequantizeLinear of its own.
 
-        onnxruntime rewrites the integers and the zero point of a weight in place and fails where two nodes
-        share either, so nothing of a quantised weight is shared.
+        onnxruntime rewrites the integers and the zero point of a weight in place and fails if two nodes share
+        either, so no part of a quantised weight is shared.
         """
         source = operand(node, 1)
         if not is_fake_quantize(source) or not is_constant(operand(source, 0)):
@@ -106,14 +106,14 @@ class Lowering:
         return shape_of(node)
 
     def add(self, node: fx.Node, op: str, inputs: list[str], suffix: str = "", **options: Any) -> str:
-        """Add an operator on behalf of a node; the result is named after it."""
+        """Add an operator for a node; the result is named after the node."""
         return self.model.node(op, inputs, f"{node.name}/{suffix}" if suffix else node.name, **options)
 
     def activated(self, node: fx.Node, emit: Callable[[str], str]) -> str:
-        """The result of an operator with its fused clamp; an integer node's is left to its codes.
+        """The result of an operator with its fused clamp; on integers, quantisation applies the clamp.
 
         Args:
-            emit: adds the operator under a given suffix and returns its result.
+            emit: Function that adds the operator with a given suffix and returns its result.
         """
         activation = attributes(node)["activation"]
         if activation == "none" or node in self.integer:
@@ -125,7 +125,7 @@ class Lowering:
         return self.add(node, "Clip", [result, *limits])
 
     def bias(self, node: fx.Node, index: int = 2) -> list[str]:
-        """The bias of a weighted operator, if it has one: float, or int32 behind a DequantizeLinear."""
+        """The bias of a weighted operator, if it has one: float, or int32 with a DequantizeLinear."""
         source = node.args[index] if index < len(node.args) else None
         if not isinstance(source, fx.Node):
             return []
@@ -151,7 +151,7 @@ class Lowering:
     def quantized(
         self, value: str, params: QuantParams, wished: str, bounds: tuple[int, int] | None = None
     ) -> str:
-        """A value through QuantizeLinear, Clip on its codes where `bounds` are narrower, DequantizeLinear."""
+        """A value after QuantizeLinear, Clip of its codes if `bounds` are narrower, and DequantizeLinear."""
         grid = self.grid(params, wished)
         codes = self.model.node("QuantizeLinear", [value, *grid], f"{wished}/quantized", **along(params))
         low, high = bounds or (params.qmin, params.qmax)
@@ -163,12 +163,12 @@ class Lowering:
         return self.model.node("DequantizeLinear", [codes, *grid], wished, **along(params))
 
     def requantize_operand(self, node: fx.Node, value: str, wished: str) -> str:
-        """A value on the grid of the node's first operand: what keeps an operator between two equal grids."""
+        """A value on the grid of the node's first operand, so that an operator is between two equal grids."""
         return self.quantized(value, self.integer[node].inputs[0], f"{node.name}/{wished}")
 
 
 def along(params: QuantParams) -> dict[str, Any]:
-    """The axis attribute of a quantisation with a scale per channel."""
+    """The axis attribute of a per-channel quantisation."""
     return {} if params.axis is None else {"axis": params.axis}
 
 
@@ -186,7 +186,7 @@ def eight_bits(graph: fx.GraphModule, node: fx.Node) -> QuantParams:
 
 @emits("fake_quantize")
 def fake_quantize(low: Lowering, node: fx.Node) -> str:
-    """QuantizeLinear and DequantizeLinear; of a constant, its codes behind a DequantizeLinear."""
+    """QuantizeLinear and DequantizeLinear; for a constant, its codes and a DequantizeLinear."""
     source, params = operand(node, 0), eight_bits(low.graph, node)
     if is_constant(source):
         codes = quantized_constant(low.graph, node).astype(np.int16) + UINT8_SHIFT
@@ -203,6 +203,6 @@ def fake_quantize(low: Lowering, node: fx.Node) -> str:
 
 
 def is_only_weight(node: fx.Node) -> bool:
-    """Whether a value is a quantised constant that only weighted operators read, as their weight."""
+    """Whether a value is a quantised constant read only as weight of weighted operators."""
     constant_source = is_fake_quantize(node) and is_constant(operand(node, 0))
     return constant_source and all(op_name(u) in WEIGHTED and operand(u, 1) is node for u in node.users)

@@ -1,4 +1,4 @@
-"""ONNX models in onnxruntime's own format (.ort), optimised beforehand and read by its mobile builds."""
+"""Conversion of ONNX models to onnxruntime's own format (.ort), optimised, for its mobile builds."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def to_ort(raw: bytes, *, platform: str = "arm") -> bytes:
     """Convert a serialised ONNX model.
 
     Args:
-        raw: as `to_onnx` returns it.
-        platform: `arm` leaves out the blocked layout (NCHWc) that only x86 kernels know. `amd64` uses it, and
-            stores int8 weights so that sums cannot saturate on processors without VNNI: onnxruntime does
-            this when it optimises, so that no option can ask for it when the file is loaded.
+        raw: Bytes returned by `to_onnx`.
+        platform: `arm` excludes the blocked layout (NCHWc) of x86 kernels. `amd64` uses it, and stores int8
+            weights such that sums cannot saturate on processors without VNNI: onnxruntime does this in its
+            optimisation, so no option at load time can request it.
 
     Raises:
-        UsageError: an unknown platform.
-        TargetError: onnxruntime is missing or does not take the model.
+        UsageError: The platform is unknown.
+        TargetError: Onnxruntime is missing or rejects the model.
     """
     if platform not in PLATFORMS:
         raise UsageError(f"platform must be {' or '.join(PLATFORMS)}, not {platform!r}")
@@ -33,7 +33,7 @@ def to_ort(raw: bytes, *, platform: str = "arm") -> bytes:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.save_model_format", "ORT")
-    # The format holds no kernels of the machine that wrote it: those are chosen where it is loaded.
+    # The format has no kernels of the machine that writes it: they are chosen when it is loaded.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     if platform == "amd64":
         options.add_session_config_entry(PRECISE_KEY, "1")

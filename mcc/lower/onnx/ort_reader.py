@@ -1,4 +1,4 @@
-"""Reads .ort files, onnxruntime's own format, by the flatbuffer code that onnxruntime's wheel carries."""
+"""Reader of .ort files, onnxruntime's own format, with the flatbuffer code of onnxruntime's wheel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mcc.errors import DataError, TargetError
 from mcc.ir.first_look import check_model_file
 
 SUFFIX = ".ort"
-# `TensorDataType` of the schema, numbered as ONNX numbers them.
+# `TensorDataType` of the schema, with the numbers of ONNX.
 DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
     10: "float16", 11: "float64", 12: "uint32", 13: "uint64",
@@ -26,7 +26,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class OrtNode:
-    """A node: names of the values that it reads (empty where an optional one is left out) and makes."""
+    """A node: names of its operands (empty for an absent optional one) and results."""
 
     name: str
     op: str
@@ -37,15 +37,15 @@ class OrtNode:
 
 @dataclass(frozen=True)
 class OrtModel:
-    """A model as it is stored, optimised for a processor.
+    """A model as stored, optimised for a processor.
 
     Attributes:
-        inputs, outputs: names of values; constants are no inputs.
-        types: shape (an axis without a fixed length is 1) and dtype of values, as far as they are stored.
-        constants: by name.
-        nodes: in the order of the file.
-        metadata: what the model says of itself.
-        size_bytes: of the file.
+        inputs, outputs: Names of values, without constants.
+        types: Shape (1 for an axis without a fixed length) and dtype of values, as far as they are stored.
+        constants: Constants by name.
+        nodes: Nodes in the order of the file.
+        metadata: Metadata of the model.
+        size_bytes: Size of the file.
     """
 
     inputs: tuple[str, ...]
@@ -61,8 +61,8 @@ def read_ort(path: Path | str) -> OrtModel:
     """Read a file.
 
     Raises:
-        DataError: it cannot be read, is no .ort file, or is damaged.
-        TargetError: onnxruntime is not installed.
+        DataError: The file cannot be read, is no .ort file, or is damaged.
+        TargetError: Onnxruntime is not installed.
     """
     session = _schema().session
     try:
@@ -79,7 +79,7 @@ def read_ort(path: Path | str) -> OrtModel:
 
 @dataclass(frozen=True)
 class Schema:
-    """What is needed of the generated code: two tables, and the number that marks tensors."""
+    """The parts in use of the generated code: two tables, and the enum value of tensors."""
 
     session: Any
     tensor: Any
@@ -88,7 +88,7 @@ class Schema:
 
 @cache
 def _schema() -> Schema:
-    """The generated code; its modules name each other as a package of their own."""
+    """The generated code, whose modules import each other as a top-level package."""
     try:
         import_module("onnxruntime.tools.ort_format_model")  # puts the package below on the path
         session, shape, kinds = (
@@ -101,7 +101,7 @@ def _schema() -> Schema:
 
 
 class _Reader:
-    """Turns the generated accessors into plain values; vectors longer than the file are damage."""
+    """Converts the generated accessors to plain values; vectors longer than the file count as damage."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
@@ -145,7 +145,7 @@ class _Reader:
     def constant(self, tensor: Any) -> NDArray[Any]:
         shape = self.each(tensor.DimsLength(), tensor.Dims)
         dtype = DTYPES.get(tensor.DataType())
-        if dtype is None or tensor.RawDataIsNone():  # strings, or kept outside the file
+        if dtype is None or tensor.RawDataIsNone():  # strings, or data outside the file
             return np.zeros(0, np.uint8)
         data = np.asarray(tensor.RawDataAsNumpy(), np.uint8)
         return np.frombuffer(data.tobytes(), np.dtype(dtype)).reshape(shape)
@@ -162,7 +162,7 @@ class _Reader:
 
     def attribute(self, given: Any) -> Any:
         """A plain value, or a tuple of them; None for tensors and graphs."""
-        match given.Type():  # numbers of the schema's `AttributeType`
+        match given.Type():  # values of the schema's `AttributeType`
             case 1:
                 return float(given.F())
             case 2:
@@ -180,6 +180,6 @@ class _Reader:
 
 
 def _length(dimension: Any) -> int:
-    """The length of an axis; 1 where it has a name or nothing."""
+    """The length of an axis; 1 where it is symbolic or absent."""
     value = dimension.Value()
     return max(1, int(value.DimValue())) if value is not None else 1

@@ -1,4 +1,4 @@
-"""Lowering a canonical graph in deployment form into an ONNX model."""
+"""Lowering of a canonical graph in deployment form to an ONNX model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 EMIT_FILES = (emit_elementwise, emit_products, emit_shape)
 
 DEFAULT_OPSET = 17
-"""The newest opset that the onnxruntime releases of the last four years all read."""
+"""The newest opset supported by all onnxruntime releases of the last four years."""
 
 _MERGING = ("eliminate_duplicate_initializer", "eliminate_common_subexpression")
 """Passes of onnxsim that would share the integers or zero points of two weights; see `Lowering.weight`."""
@@ -51,19 +51,20 @@ def to_onnx(
     integers; see `mcc.lower.onnx.lowering`.
 
     Args:
-        graph: canonical graph in deployment form, float or with fake quantisations.
-        opset: version of the default operator set, 13 to 23.
-        name: name of the ONNX graph.
-        labels: class names in the order of the output `judged`, stored for the app as JSON under `labels`.
-        normalisation: what the app does to 0..255 pixels before the first input, under `normalisation`.
-        judged: place of the output that the labels are of; its name is stored under `labelled_output` unless
-            it is the first.
-        simplify: whether onnxsim goes over the model afterwards.
+        graph: Canonical graph in deployment form, float or with fake quantisation.
+        opset: Version of the default operator set, 13 to 23.
+        name: Name of the ONNX graph.
+        labels: Class names in the order of the output `judged`, stored for the app as JSON under `labels`.
+        normalisation: Preprocessing of 0..255 pixels by the app before the first input, stored under
+            `normalisation`.
+        judged: Index of the output with the scores of the labels; its name is stored under `labelled_output`
+            unless it is the first.
+        simplify: Whether the model is simplified by onnxsim.
 
     Raises:
-        UnsupportedError: an operator or attribute without a form in ONNX, named with its node.
-        UsageError: an opset that cannot be written.
-        VerificationError: onnxsim returned a model that does not compute the same.
+        UnsupportedError: An operator or attribute has no form in ONNX; the message names it and its node.
+        UsageError: The opset is not supported.
+        VerificationError: The model returned by onnxsim is not equivalent.
     """
     model = OnnxGraph(opset)
     low = Lowering(graph, model)
@@ -81,11 +82,11 @@ def to_onnx(
 
 
 def write_onnx(graph: fx.GraphModule, path: Path | str, **options: Any) -> Path:
-    """Lower a graph into a file, written whole or not at all; options as in `to_onnx`.
+    """Lower a graph to a file, written atomically; options as in `to_onnx`.
 
     Raises:
-        DataError: the file cannot be written.
-        UnsupportedError, UsageError, VerificationError: as `to_onnx`.
+        DataError: The file cannot be written.
+        UnsupportedError, UsageError, VerificationError: As in `to_onnx`.
     """
     path = Path(path)
     write_bytes(path, to_onnx(graph, **options))
@@ -120,7 +121,7 @@ def _outputs(low: Lowering) -> list[onnx.ValueInfoProto]:
 
 
 def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model after onnxsim. Raises VerificationError where onnxsim's own comparison fails."""
+    """The model simplified by onnxsim. Raises VerificationError where onnxsim's own comparison fails."""
     import onnxsim
 
     simpler, same = onnxsim.simplify(proto, skipped_optimizers=list(_MERGING))
@@ -129,7 +130,7 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
             "onnxsim returned a model that does not compute the same", hint="lower with simplify=False"
         )
     log.debug("onnxsim: %d nodes became %d", len(proto.graph.node), len(simpler.graph.node))
-    del simpler.metadata_props[:]  # onnxsim's own account of what it did
+    del simpler.metadata_props[:]  # onnxsim's own report
     return simpler
 
 
@@ -139,7 +140,7 @@ def _describe(
     normalisation: Normalisation | None,
     judged: int,
 ) -> None:
-    """Store what an app needs to know as metadata properties, JSON each."""
+    """Store labels and preprocessing as metadata properties in JSON."""
     described: dict[str, Any] = {}
     if labels is not None:
         described["labels"] = list(labels)

@@ -1,13 +1,13 @@
-"""A graph for ExecuTorch's XNNPACK delegate under construction: values and nodes in, bytes out.
+"""Builder of graphs for ExecuTorch's XNNPACK delegate.
 
-The format is that of `executorch/backends/xnnpack/serialization/schema.fbs`, which the wheel ships:
+The format is that of `executorch/backends/xnnpack/serialization/schema.fbs` in the wheel:
 
     header (30 bytes, padded to 32) | flatbuffer
 
-Constants stand in the program beside the delegate, under names: the runtime frees the delegate's bytes once
-it has compiled them, but XNNPACK goes on reading constants that it does not pack (operands of additions).
-Values lie in memory as XNNPACK reads them (NHWC). Only the schema and the `flatc` of the wheel are used: to
-import `executorch` itself takes seconds.
+Constants are stored by name in the program, outside the delegate: the runtime frees the delegate's bytes
+after compiling them, but XNNPACK keeps reading constants that it does not pack (operands of additions).
+Values have XNNPACK's layout (NHWC). Only the schema and the `flatc` of the wheel are used: importing
+`executorch` itself takes seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 SCHEMA = "backends/xnnpack/serialization/schema.fbs"
-ELSEWHERE = 2**64 - 1  # the offset of a constant that stands in the program, under its name
+ELSEWHERE = 2**64 - 1  # the offset of a constant stored by name in the program
 NAME_LENGTH = 32  # hex digits of a constant's name: 128 bits of its hash
 HEADER_BYTES, PADDED_HEADER = 30, 32
 HEADER_MAGIC = b"XH00"
@@ -45,8 +45,8 @@ class XnnValue:
     """A value of the delegate's graph.
 
     Attributes:
-        index: its id.
-        shape: as stored.
+        index: Id of the value.
+        shape: Shape as stored.
         dtype: `float32`, or `int8` and `int32` with their `quantisation`.
     """
 
@@ -68,11 +68,11 @@ class XnnGraph:
     def value(
         self, shape: Shape, dtype: str = "float32", quantisation: Quantisation | None = None
     ) -> XnnValue:
-        """A value that a node writes, or the caller."""
+        """Add a value that is written by a node or the caller."""
         return self._add(shape, dtype, quantisation, 0)
 
     def constant(self, array: Array, quantisation: Quantisation | None = None) -> XnnValue:
-        """A constant: float32, or int8 and int32 with their quantisation, per tensor or per channel."""
+        """Add a constant: float32, or int8 and int32 with their quantisation, per tensor or per channel."""
         array = np.ascontiguousarray(array).reshape(array.shape)
         raw = array.tobytes()
         name = hashlib.sha256(raw).hexdigest()[:NAME_LENGTH]
@@ -81,7 +81,7 @@ class XnnGraph:
         return self._add(array.shape, array.dtype.name, quantisation, place)
 
     def node(self, kind: str, clamp: tuple[float, float] | None = None, **fields: Any) -> None:
-        """A node of a kind that the schema knows; `clamp` limits its result, in real numbers."""
+        """Add a node of a kind of the schema; `clamp` limits its result, in real numbers."""
         entry: dict[str, Any] = {
             "xnode_union_type": kind,
             "xnode_union": {**fields, "flags": fields.get("flags", 0)},
@@ -92,10 +92,10 @@ class XnnGraph:
         self._nodes.append(entry)
 
     def finish(self, inputs: Sequence[XnnValue], outputs: Sequence[XnnValue]) -> bytes:
-        """The delegate's bytes, without `constants`; inputs and outputs are different values, none constant.
+        """The delegate's bytes, without `constants`; inputs and outputs are distinct values, none constant.
 
         Raises:
-            TargetError: `flatc` of the wheel is missing or refuses the graph.
+            TargetError: `flatc` of the wheel is missing or rejects the graph.
         """
         for number, value in enumerate([*inputs, *outputs]):
             tensor = _tensor(self._values[value.index])
@@ -165,7 +165,7 @@ def _header(flat_bytes: int) -> bytes:
         HEADER_BYTES.to_bytes(2, "little"),
         PADDED_HEADER.to_bytes(4, "little"),
         flat_bytes.to_bytes(4, "little"),
-        (PADDED_HEADER + flat_bytes).to_bytes(4, "little"),  # where constants would stand: none do
+        (PADDED_HEADER + flat_bytes).to_bytes(4, "little"),  # offset of the constants: there are none
         bytes(8),
     ]
     return b"".join(parts).ljust(PADDED_HEADER, b"\0")

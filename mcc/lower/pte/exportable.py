@@ -1,14 +1,14 @@
-"""The canonical graph as a module that `torch.export` and ExecuTorch's partitioner take.
+"""Conversion of a canonical graph to a module for `torch.export` and ExecuTorch's partitioner.
 
-The operators of the canonical form are plain functions of torch, so the graph itself is exported; only what
-XNNPACK's partitioner would not recognise is written otherwise:
+The operators of the canonical form are plain functions of torch, so the graph itself is exported; only
+patterns that XNNPACK's partitioner would not recognise are rewritten:
 
     fake_quantize of a value        quantize_per_tensor, and one dequantize_per_tensor for each reader
-    fake_quantize of a weight       int8 constant behind dequantize_per_channel or _per_tensor
+    fake_quantize of a weight       int8 constant and dequantize_per_channel or _per_tensor
     mean over the image             keepdim, then a reshape
-    pooling, transposed convolution the plain operator of torch, where it says the same
+    pooling, transposed convolution torch's own operator, where it is equivalent
 
-A dequantise that several operators read gives "dependency cycles" in the partitioner.
+A dequantise with several readers causes "dependency cycles" in the partitioner.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Arguments = dict[str, Any]
 
 
 def exportable(graph: fx.GraphModule) -> fx.GraphModule:
-    """A module of the same inputs and outputs whose quantisers are explicit integer operators.
+    """A module with the same inputs and outputs whose quantisers are explicit integer operators.
 
     Raises:
-        UnsupportedError: a quantiser over more than 8 bits.
+        UnsupportedError: A quantiser has more than 8 bits.
     """
     import torch.ao.quantization.fx._decomposed  # noqa: F401  # pyright: ignore  (registers the operators)
 
@@ -44,7 +44,7 @@ def exportable(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 class _Writer:
-    """Copies a graph node by node; `codes` hold what stands behind a quantiser."""
+    """Copies a graph node by node; `codes` has the integer values of quantisers."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         self.source = graph
@@ -64,7 +64,7 @@ class _Writer:
         return fx.GraphModule(self.root, self.graph)
 
     def read(self, node: fx.Node) -> fx.Node:
-        """The value of a node for one reader: behind a quantiser a dequantise of its own."""
+        """The value of a node for one reader: after a quantiser, with a dequantise of its own."""
         if node in self.codes:
             codes, parameters, dequantise = self.codes[node]
             return self.graph.call_function(dequantise, (codes, *parameters))
@@ -93,7 +93,7 @@ class _Writer:
         self.values[node] = self.graph.call_function(function, tuple(args), dict(node.kwargs))
 
     def _bias(self, node: fx.Node) -> fx.Node:
-        """The bias on the grid of its int32 steps: ExecuTorch finds the same integers again."""
+        """The bias rounded to its int32 steps, so that ExecuTorch computes the same integers."""
         weights = integer_weights(self.source, self.integer[node])
         real = (weights.bias.astype(np.float64) * weights.bias_scale).astype(np.float32)
         return self.buffer(f"{node.name}_bias", torch.from_numpy(real))
@@ -169,4 +169,4 @@ PLAIN: dict[str, Callable[..., Tensor]] = {
     "max_pool2d": _max_pool2d,
     "conv_transpose2d": _conv_transpose2d,
 }
-"""Operators that are exported in torch's own spelling, which the partitioner knows."""
+"""Operators exported as torch's own operators, which the partitioner recognises."""

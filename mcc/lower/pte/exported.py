@@ -1,6 +1,6 @@
-"""The route through `torch.export` and ExecuTorch's XNNPACK partitioner: any operator, some seconds.
+"""Lowering through `torch.export` and ExecuTorch's XNNPACK partitioner: any operator, in some seconds.
 
-What XNNPACK's partitioner leaves over runs in ExecuTorch's portable kernels.
+Operators outside XNNPACK's partitions run in ExecuTorch's portable kernels.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from mcc.lower.pte.exportable import exportable
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """torch and ExecuTorch warn about their own insides while they export."""
+    """Suppress warnings of torch and ExecuTorch about their own internals during export."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def export_pte(graph: fx.GraphModule, described: Mapping[str, Any]) -> bytes:
-    """The bytes of a program made by ExecuTorch's own tools.
+    """The bytes of a program created by ExecuTorch's own tools.
 
     Args:
-        described: what constant methods of the program answer, by name.
+        described: Values of the constant methods of the program, by name.
 
     Raises:
-        UnsupportedError: torch or ExecuTorch refuses the graph.
+        UnsupportedError: torch or ExecuTorch rejects the graph.
     """
     with quiet(), torch.no_grad():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -53,5 +53,5 @@ def export_pte(graph: fx.GraphModule, described: Mapping[str, Any]) -> bytes:
                 compile_config=EdgeCompileConfig(_check_ir_validity=False),
             )
             return bytes(lowered.to_executorch().buffer)
-        except Exception as error:  # both raise their own kinds, with no common base
+        except Exception as error:  # both raise exceptions of their own, without a common base
             raise UnsupportedError(f"ExecuTorch does not take the graph: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""ExecuTorch programs (.pte) for the XNNPACK delegate."""
+"""The format of ExecuTorch programs (.pte) for the XNNPACK delegate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def lower(graph: Graph, **options: Any) -> bytes:
 
 
 def kernels(graph: Graph, integers: bool) -> bytes:
-    """A micro-network, with integer inputs and outputs always."""
+    """The bytes of a micro-network; inputs and outputs are always integers."""
     return lower(graph, via="direct", io="int8")
 
 

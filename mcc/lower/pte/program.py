@@ -1,9 +1,9 @@
-"""An ExecuTorch program around one delegate: one method that hands its inputs to XNNPACK.
+"""Writing and reading of ExecuTorch programs with one method and one XNNPACK delegate.
 
-    flatbuffer (`schema/program.fbs`), an extended header behind its first 8 bytes | segments
+    flatbuffer (`schema/program.fbs`), an extended header after its first 8 bytes | segments
 
-Constant methods answer what an app needs to know (labels, normalisation). ExecuTorch's own `exir` writes the
-same; this needs no more of it than its schema.
+Constant methods return data for an app (labels, normalisation). The result is that of ExecuTorch's own
+`exir`, of which only the schema is used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from mcc.flatc import compile_json, read_json
 
 SCHEMA = "schema/program.fbs"
-SEGMENT_ALIGNMENT = 16  # as XNNPACK asks of constants
+SEGMENT_ALIGNMENT = 16  # required by XNNPACK for constants
 MEMORY_ALIGNMENT = 16
 HEADER_MAGIC, HEADER_BYTES = b"eh00", 32
 SCALAR_TYPES = {"float32": "FLOAT", "int8": "CHAR", "int32": "INT", "int64": "LONG", "bool": "BOOL"}
@@ -41,12 +41,12 @@ def write_program(
     """The bytes of a `.pte` program.
 
     Args:
-        delegate: what `XnnGraph.finish` gave; it takes the inputs and outputs in this order.
-        constants: what the delegate reads under these names.
-        answers: constant methods by name: a text, or a list of numbers.
+        delegate: Result of `XnnGraph.finish`, with the inputs and outputs in this order.
+        constants: Constants of the delegate, by name.
+        answers: Constant methods by name: a text, or a list of numbers.
 
     Raises:
-        TargetError: the wheel is missing.
+        TargetError: The wheel is missing.
     """
     plans = [_forward(inputs, outputs), *(_constant_method(name, value) for name, value in answers.items())]
     places, data = _laid_out([delegate, *constants.values()])
@@ -55,7 +55,7 @@ def write_program(
         "execution_plan": plans,
         "constant_buffer": [],
         "backend_delegate_data": [],
-        # The runtime wants a segment of constants, whose first entry stands for "none", even an empty one.
+        # The runtime requires a segment of constants, even an empty one; its first entry means "none".
         "segments": [{"offset": 0, "size": 0}, *places],
         "constant_segment": {"segment_index": 0, "offsets": [0]},
         "named_data": [{"key": name, "segment_index": 2 + i} for i, name in enumerate(constants)],
@@ -76,7 +76,7 @@ def write_program(
 
 
 def _laid_out(parts: Sequence[bytes]) -> tuple[list[dict[str, int]], bytes]:
-    """Where each part stands, and all of them together."""
+    """Offset and size of each part, and their aligned concatenation."""
     places: list[dict[str, int]] = []
     data = bytearray()
     for part in parts:
@@ -87,10 +87,10 @@ def _laid_out(parts: Sequence[bytes]) -> tuple[list[dict[str, int]], bytes]:
 
 
 def read_answers(raw: bytes) -> dict[str, str | list[float]]:
-    """The constant methods of a program, by name: those that answer a text or a list of numbers.
+    """The constant methods of a program that return a text or a list of numbers, by name.
 
     Raises:
-        TargetError: the wheel is missing, or this is no program.
+        TargetError: The wheel is missing, or the bytes are no program.
     """
     found: dict[str, str | list[float]] = {}
     for plan in read_json(SCHEMA, raw)["execution_plan"]:
@@ -106,7 +106,7 @@ def read_answers(raw: bytes) -> dict[str, str | list[float]]:
 
 def _forward(inputs: Sequence[Port], outputs: Sequence[Port]) -> dict[str, Any]:
     values: list[dict[str, Any]] = []
-    end = 0  # of the memory that inputs and outputs take
+    end = 0  # of the memory of inputs and outputs
     for port in (*inputs, *outputs):
         values.append(_tensor(port, end))
         size = ITEM_BYTES[port.dtype]

@@ -29,13 +29,13 @@ def unary(t: Translation, op: TfliteOperator) -> XnnValue:
 
 @translates(*INTEGER_UNARY)
 def integer_unary(t: Translation, op: TfliteOperator) -> XnnValue:
-    """A function of one value, in integers by a table."""
+    """A function of one value; on integers, by a lookup table."""
     return t.unary(INTEGER_UNARY[op.code], t.operand(op, 0), t.result(op))
 
 
 @translates(*RECTIFIED)
 def rectified(t: Translation, op: TfliteOperator) -> XnnValue:
-    """RELU and its kin: a clamp."""
+    """RELU and its variants: a clamp."""
     return t.clamp(t.operand(op, 0), *RECTIFIED[op.code], out=t.result(op))
 
 
@@ -48,13 +48,13 @@ def leaky_relu(t: Translation, op: TfliteOperator) -> XnnValue:
 
 @translates("ELU")
 def elu(t: Translation, op: TfliteOperator) -> XnnValue:
-    """ELU, which TFLite has for alpha 1."""
+    """ELU, which TFLite defines with alpha 1."""
     return in_float(t, op, lambda x: t.unary("XNNELU", x, alpha=1.0))
 
 
 @translates("GELU")
 def gelu(t: Translation, op: TfliteOperator) -> XnnValue:
-    """GELU; with tanh composed, since the delegate's schema has the exact one only."""
+    """GELU; the tanh form is composed, since the delegate's schema has only the exact one."""
 
     def tanh_gelu(x: XnnValue) -> XnnValue:
         cube = t.binary("XNNMultiply", t.unary("XNNSquare", x), x)
@@ -83,7 +83,7 @@ def arithmetic(t: Translation, op: TfliteOperator) -> XnnValue:
 
 @translates(*EXTREMES)
 def extreme(t: Translation, op: TfliteOperator) -> XnnValue:
-    """MAXIMUM or MINIMUM; with one number a clamp."""
+    """MAXIMUM or MINIMUM; with a single number, a clamp."""
     limit = t.model.constant(op.inputs[1])
     if limit is not None and limit.size == 1:
         value = float(limit.reshape(-1)[0])
@@ -98,7 +98,7 @@ def extreme(t: Translation, op: TfliteOperator) -> XnnValue:
 
 @translates("QUANTIZE", "DEQUANTIZE")
 def convert(t: Translation, op: TfliteOperator) -> XnnValue:
-    """To another grid, to integers or back."""
+    """Conversion to another grid, to integers or to floats."""
     return t.convert(t.operand(op, 0), t.model.tensors[op.outputs[0]].quantisation)
 
 

@@ -1,4 +1,4 @@
-"""Translations: shapes, pieces, padding, reductions."""
+"""Translations: shapes, slices, padding, reductions."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mcc.lower.tflite.reader import TfliteOperator
 
 @translates("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 def reshape(t: Translation, op: TfliteOperator) -> XnnValue:
-    """The declared shape of the result."""
+    """Reshape to the declared shape of the result."""
     return t.reshape(t.operand(op, 0), t.model.tensors[op.outputs[0]].shape)
 
 
 @translates("TRANSPOSE")
 def transpose(t: Translation, op: TfliteOperator) -> XnnValue:
-    """Axes in the order of a constant."""
+    """Permute the axes by a constant."""
     return t.transpose(t.operand(op, 0), t.numbers(op, 1))
 
 
 @translates("CONCATENATION")
 def concatenation(t: Translation, op: TfliteOperator) -> XnnValue:
-    """Operands on the grid of the result."""
+    """Concatenate operands on the grid of the result."""
     tensor = t.model.tensors[op.outputs[0]]
     parts = [t.convert(t.operand(op, index), tensor.quantisation) for index in range(len(op.inputs))]
     joined = t.concat(parts, int(op.options["axis"]) % len(tensor.shape))
@@ -36,7 +36,7 @@ def concatenation(t: Translation, op: TfliteOperator) -> XnnValue:
 
 @translates("STRIDED_SLICE")
 def strided_slice(t: Translation, op: TfliteOperator) -> XnnValue:
-    """Windows; every n-th element by a reshape that puts n behind one another."""
+    """Windows; for every n-th element, a reshape with an axis of length n."""
     if any(op.options.get(mask) for mask in ("ellipsisMask", "newAxisMask", "shrinkAxisMask")):
         raise t.refused(op, "adds or drops axes")
     x = t.operand(op, 0)
@@ -66,13 +66,13 @@ def _every(t: Translation, x: XnnValue, axis: int, low: int, high: int, step: in
 
 @translates("SLICE")
 def plain_slice(t: Translation, op: TfliteOperator) -> XnnValue:
-    """Windows that begin where a constant says."""
+    """Windows with a constant begin."""
     return t.slice(t.operand(op, 0), t.numbers(op, 1), t.model.tensors[op.outputs[0]].shape)
 
 
 @translates("PAD", "PADV2")
 def pad(t: Translation, op: TfliteOperator) -> XnnValue:
-    """Zeros, or another number."""
+    """Pad with zeros or another number."""
     x, value = t.operand(op, 0), 0.0
     if len(op.inputs) > 2:
         filler, grid = t.model.constant(op.inputs[2]), t.model.tensors[op.inputs[2]].quantisation
@@ -112,7 +112,7 @@ def depth_to_space(t: Translation, op: TfliteOperator) -> XnnValue:
 
 @translates("GATHER")
 def gather(t: Translation, op: TfliteOperator) -> XnnValue:
-    """An axis by constant indices."""
+    """Select by constant indices along an axis."""
     x = t.operand(op, 0)
     if op.options.get("batchDims"):
         raise t.refused(op, "gathers from each batch apart")
@@ -121,7 +121,7 @@ def gather(t: Translation, op: TfliteOperator) -> XnnValue:
 
 @translates("MEAN", "SUM", "REDUCE_MAX")
 def reduce(t: Translation, op: TfliteOperator) -> XnnValue:
-    """Reductions over an image; other axes are brought there."""
+    """Reductions over the spatial axes; other axes are moved there."""
     tensor = t.model.tensors[op.outputs[0]]
     x = t.operand(op, 0)
     rank = len(x.shape)
@@ -148,7 +148,7 @@ def reduce(t: Translation, op: TfliteOperator) -> XnnValue:
 
 
 def _greatest(t: Translation, x: XnnValue, out: XnnValue) -> XnnValue:
-    """The maximum over the image: one window."""
+    """The maximum over the spatial axes: one window."""
     if x.shape[1:3] == (1, 1):
         return x
     sizes = {"pooling_height": x.shape[1], "pooling_width": x.shape[2], "stride_height": 1, "stride_width": 1}

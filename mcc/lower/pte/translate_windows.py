@@ -56,7 +56,7 @@ def transposed_convolution(t: Translation, op: TfliteOperator) -> XnnValue:
     stride = (int(op.options["strideH"]), int(op.options["strideW"]))
     kernel = filters.shape[1:3]
     total = [(x.shape[1 + i] - 1) * stride[i] + kernel[i] - out.shape[1 + i] for i in range(2)]
-    # Where the output is larger than the full one, XNNPACK calls the rest an adjustment.
+    # If the output is larger than the full one, XNNPACK calls the difference an adjustment.
     crop = [max(value, 0) for value in total]
     if any(value < 0 and int(op.options["padding"]) == 0 for value in total):
         raise t.refused(op, "writes more than its windows reach")
@@ -88,7 +88,7 @@ def transposed_convolution(t: Translation, op: TfliteOperator) -> XnnValue:
 
 @translates("FULLY_CONNECTED")
 def fully_connected(t: Translation, op: TfliteOperator) -> XnnValue:
-    """Weight [O, I]; leading axes stay as they are."""
+    """Weight [O, I]; leading axes are unchanged."""
     x, weight, out = t.operand(op, 0), t.operand(op, 1), t.result(op)
     if len(x.shape) != len(out.shape):
         x = t.reshape(x, (*out.shape[:-1], weight.shape[1]))
@@ -148,7 +148,7 @@ def max_pool(t: Translation, op: TfliteOperator) -> XnnValue:
 
 @translates("AVERAGE_POOL_2D")
 def average_pool(t: Translation, op: TfliteOperator) -> XnnValue:
-    """AVERAGE_POOL_2D, whose padding does not count; in float, for XNNPACK has no int8 kernel for it."""
+    """AVERAGE_POOL_2D, without padding in the divisor; in float, since XNNPACK has no int8 kernel for it."""
     shape = t.model.tensors[op.outputs[0]].shape
     return in_float(t, op, lambda x: _pool(t, op, "XNNAvgPooling2d", x, t.xnn.value(shape)))
 

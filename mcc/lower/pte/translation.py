@@ -1,8 +1,8 @@
-"""The state of one translation: TFLite tensors, and the values of XNNPACK's graph that stand for them.
+"""The state of one translation: mapping of TFLite tensors to values of XNNPACK's graph.
 
-What LiteRT's own delegate does when it loads a file is done here when the file is written: each operator of
-the TFLite lowering becomes the XNNPACK node that it would run as. So the layouts, the fused activations and
-the integers are those that the TFLite writer decided, and the arithmetic is that of LiteRT.
+The work of LiteRT's own delegate at load time is done here when the file is written: each operator of the
+TFLite lowering becomes the XNNPACK node that it would run as. So layouts, fused activations and integers are
+those of the TFLite writer, and the arithmetic is that of LiteRT.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ CLAMPS: dict[int, tuple[float, float] | None] = {
     2: (-1.0, 1.0),
     3: (0.0, 6.0),
 }
-"""Limits of TFLite's fused activations by code."""
+"""Limits of TFLite's fused activations, by code."""
 
-MOST_OPERANDS = 5  # of one concatenation
-MOST_RUNS = 256  # slices into which one gather may fall apart
+MOST_OPERANDS = 5  # of one concatenation in XNNPACK
+MOST_RUNS = 256  # maximum number of slices of one gather
 
 
 def translates(*codes: str) -> Callable[[Emit], Emit]:
@@ -46,7 +46,7 @@ def translates(*codes: str) -> Callable[[Emit], Emit]:
 
 
 class Translation:
-    """Tensors and values; the steps that several operators need."""
+    """Mapping of tensors to values, and steps common to several operators."""
 
     def __init__(self, model: TfliteModel) -> None:
         self.model = model
@@ -54,7 +54,7 @@ class Translation:
         self.values: dict[int, XnnValue] = {}
 
     def refused(self, op: TfliteOperator, why: str) -> UnsupportedError:
-        """What to raise where XNNPACK lacks an operator."""
+        """The exception for an operator that XNNPACK lacks."""
         name = self.model.tensors[op.outputs[0]].name if op.outputs else str(op.index)
         return UnsupportedError(f"{op.code} {why}", where=name)
 
@@ -81,7 +81,7 @@ class Translation:
         return [int(value) for value in data.reshape(-1)]
 
     def result(self, op: TfliteOperator) -> XnnValue:
-        """A new value for the result of an operator, as the file declares it."""
+        """A new value for the result of an operator, with its declared type."""
         tensor = self.model.tensors[op.outputs[0]]
         return self.xnn.value(tensor.shape, tensor.dtype, tensor.quantisation)
 
@@ -92,7 +92,7 @@ class Translation:
     # -- steps ----------------------------------------------------------------------------------------------
 
     def unary(self, kind: str, x: XnnValue, out: XnnValue | None = None, **fields: Any) -> XnnValue:
-        """A node with one operand; its result looks like it unless one is given."""
+        """A node with one operand; its result has the operand's type unless one is given."""
         out = out or self.like(x, x.shape)
         self.xnn.node(kind, input_id=x.index, output_id=out.index, **fields)
         return out
@@ -100,7 +100,7 @@ class Translation:
     def binary(
         self, kind: str, a: XnnValue, b: XnnValue, out: XnnValue | None = None, **fields: Any
     ) -> XnnValue:
-        """A node with two operands, which broadcast; its result looks like the greater one."""
+        """A node with two operands, which broadcast; its result has the type of the larger one."""
         out = out or self.like(a, np.broadcast_shapes(a.shape, b.shape))
         self.xnn.node(kind, input1_id=a.index, input2_id=b.index, output_id=out.index, **fields)
         return out
@@ -110,13 +110,13 @@ class Translation:
         return self.xnn.constant(np.asarray([value], np.float32))
 
     def clamp(self, x: XnnValue, least: float, greatest: float, out: XnnValue | None = None) -> XnnValue:
-        """Limit to a range of real numbers."""
+        """Clamp to a range of real numbers."""
         return self.unary("XNNClamp", x, out, clamp=(least, greatest))
 
     def convert(
         self, x: XnnValue, quantisation: Quantisation | None, out: XnnValue | None = None
     ) -> XnnValue:
-        """The same numbers on another grid; None: as floats."""
+        """The same numbers on another grid; as floats if None."""
         if out is None and x.quantisation == quantisation:
             return x
         dtype = "float32" if quantisation is None else "int8"
@@ -127,14 +127,14 @@ class Translation:
         return self.convert(x, None)
 
     def reshape(self, x: XnnValue, shape: Sequence[int]) -> XnnValue:
-        """The same bytes under another shape."""
+        """The same bytes with another shape."""
         if tuple(shape) == x.shape:
             return x
         out = self.like(x, shape)
         return self.unary("XNNStaticReshape", x, out, num_dims=len(out.shape), new_shape=list(out.shape))
 
     def transpose(self, x: XnnValue, perm: Sequence[int]) -> XnnValue:
-        """Axes in another order; where only axes of length 1 move, a reshape."""
+        """Permute the axes; a reshape where only axes of length 1 move."""
         shape = [x.shape[axis] for axis in perm]
         moved = [axis for axis in perm if x.shape[axis] != 1]
         if moved == sorted(moved):
@@ -187,7 +187,7 @@ class Translation:
         )  # fmt: skip
 
     def take(self, op: TfliteOperator, x: XnnValue, axis: int, indices: Sequence[int]) -> XnnValue:
-        """x[..., indices, ...]: an axis in another order, repeated, or pieces of it joined."""
+        """x[..., indices, ...]: an axis permuted, repeated, or concatenated from slices."""
         length, count = x.shape[axis], len(indices)
         if list(indices) == list(range(length)):
             return x
@@ -214,22 +214,22 @@ class Translation:
         return self.reshape(self.transpose(parted, order), x.shape)
 
     def copy(self, x: XnnValue) -> XnnValue:
-        """The same value once more, for a caller who wants it twice."""
+        """A copy of a value, for a caller that needs it twice."""
         return self.unary("XNNCopy", x)
 
     def renamed(self, x: XnnValue, quantisation: Quantisation | None) -> XnnValue:
-        """The value with other parameters said of it, where an operator keeps codes and not numbers."""
+        """The value with other quantisation parameters, for an operator that keeps codes and not numbers."""
         return replace(x, quantisation=quantisation)
 
 
 def in_float(t: Translation, op: TfliteOperator, compute: Callable[[XnnValue], XnnValue]) -> XnnValue:
-    """An operator without integer kernel: between conversions, where its operand and result are integers."""
+    """An operator without integer kernel, between conversions if its operand and result are integers."""
     found = compute(t.real(t.operand(op, 0)))
     return t.convert(found, t.model.tensors[op.outputs[0]].quantisation)
 
 
 def fused(op: TfliteOperator) -> tuple[float, float] | None:
-    """Limits of the activation that an operator fuses. Raises UnsupportedError for one without limits."""
+    """Limits of the fused activation of an operator. Raises UnsupportedError for one without limits."""
     code = int(op.options.get("fusedActivationFunction", 0) or 0)
     if code not in CLAMPS:
         raise UnsupportedError(f"{op.code} fuses the activation {code}, which XNNPACK does not")
@@ -237,7 +237,7 @@ def fused(op: TfliteOperator) -> tuple[float, float] | None:
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """What TFLite's SAME pads along one axis, before and behind."""
+    """Padding of TFLite's SAME along one axis, before and after."""
     extent = (kernel - 1) * dilation + 1
     total = max((-(-size // stride) - 1) * stride + extent - size, 0)
     return total // 2, total - total // 2

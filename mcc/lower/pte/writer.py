@@ -1,4 +1,4 @@
-"""Lowering a canonical graph in deployment form into an ExecuTorch program (`.pte`)."""
+"""Lowering of a canonical graph in deployment form to an ExecuTorch program (`.pte`)."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ def to_pte(
 ) -> bytes:
     """Lower a graph and return the bytes of the program; its method is `forward`.
 
-    Inputs and outputs have the shapes of the graph (NCHW), as a program exported from PyTorch has. Labels and
-    normalisation become constant methods: `labels` answers a JSON list, `normalisation_mean` and
-    `normalisation_deviation` numbers for 0..255 pixels.
+    Inputs and outputs have the shapes of the graph (NCHW), as in a program exported from PyTorch. Labels and
+    normalisation become constant methods: `labels` returns a JSON list, `normalisation_mean` and
+    `normalisation_deviation` return numbers for 0..255 pixels.
 
     Args:
-        graph: canonical graph in deployment form, float or with fake quantisations.
-        labels: class names in the order of the output `judged`.
-        normalisation: what the app does to 0..255 pixels before the first input.
-        judged: place of the output that the labels are of, the answer of `labelled_output` unless it is
-            the first.
+        graph: Canonical graph in deployment form, float or with fake quantisation.
+        labels: Class names in the order of the output `judged`.
+        normalisation: Preprocessing of 0..255 pixels by the app before the first input.
+        judged: Index of the output with the scores of the labels, returned by the constant method
+            `labelled_output` unless it is the first.
         via: `direct`: XNNPACK's graph written from the operators of the TFLite lowering, in one delegate,
             with LiteRT's arithmetic; `export`: `torch.export` and ExecuTorch's own XNNPACK partitioner;
             `auto`: the first, or the second where XNNPACK lacks an operator.
-        io: `int8`: inputs and outputs lie as XNNPACK has them (NHWC), those that a fake quantisation reads or
-            writes as int8; for micro-models, whose conversions nobody wants to time. Only `direct` writes it.
+        io: `int8`: inputs and outputs have XNNPACK's layout (NHWC), and are int8 where a fake quantisation
+            reads or writes them; for micro-models, to exclude conversions from timing. Only with `direct`.
 
     Raises:
-        UnsupportedError: an operator without a form in ExecuTorch, named.
-        UsageError: an unknown option.
+        UnsupportedError: An operator has no form in ExecuTorch; the message names it.
+        UsageError: An option is unknown.
         TargetError: ExecuTorch is not installed.
     """
     if via not in VIAS or io not in ("float", "int8") or (io == "int8" and via == "export"):
@@ -85,11 +85,11 @@ def to_pte(
 
 
 def write_pte(graph: fx.GraphModule, path: Path | str, **options: Any) -> Path:
-    """Lower a graph into a file, written whole or not at all; options as in `to_pte`.
+    """Lower a graph to a file, written atomically; options as in `to_pte`.
 
     Raises:
-        DataError: the file cannot be written.
-        UnsupportedError, UsageError, TargetError: as `to_pte`.
+        DataError: The file cannot be written.
+        UnsupportedError, UsageError, TargetError: As in `to_pte`.
     """
     path = Path(path)
     write_bytes(path, to_pte(graph, **options))
@@ -100,10 +100,10 @@ def translate(model: TfliteModel, answers: Answers, *, images: bool) -> bytes:
     """A TFLite model as an ExecuTorch program of one delegate.
 
     Args:
-        images: whether values of rank 4 go in and out as NCHW, as PyTorch has them.
+        images: Whether inputs and outputs of rank 4 are NCHW, as in PyTorch.
 
     Raises:
-        UnsupportedError: an operator that XNNPACK's delegate lacks.
+        UnsupportedError: XNNPACK's delegate lacks an operator.
         TargetError: ExecuTorch is not installed.
     """
     t = Translation(model)
@@ -128,7 +128,7 @@ def translate(model: TfliteModel, answers: Answers, *, images: bool) -> bytes:
 
 
 def _returned(t: Translation, model: TfliteModel, given: list[XnnValue], images: bool) -> list[XnnValue]:
-    """The values that leave the delegate: each once, none that came in, none constant."""
+    """The outputs of the delegate: distinct values, none of them an input or a constant."""
     taken = {value.index for value in given}
     computed = {index for op in model.operators for index in op.outputs}
     found: list[XnnValue] = []

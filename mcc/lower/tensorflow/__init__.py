@@ -1,5 +1,5 @@
-"""TensorFlow's converter: the second, independent way from a canonical graph to a float `.tflite` file.
+"""TensorFlow's converter: a second, independent lowering of a canonical graph to a float `.tflite` file.
 
-`converter.convert` rewrites the graph as a TensorFlow function (`functions`) and leaves the rest to it. It is
-what the direct writer is held against, and the way out where that lacks an operator.
+`converter.convert` rewrites the graph as a TensorFlow function (`functions`) and calls the converter. It is
+the reference for the direct writer, and the fallback where that lacks an operator.
 """

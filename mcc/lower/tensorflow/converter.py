@@ -1,4 +1,4 @@
-"""A canonical graph through TensorFlow's converter."""
+"""Lowering of a canonical graph with TensorFlow's converter."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ HOW_TO_GET = how_to_install("tensorflow")
 
 
 def convert(graph: fx.GraphModule, *, quantised: bool = False, **described: Any) -> bytes:
-    """The bytes of a `.tflite` file that TensorFlow's converter made.
+    """The bytes of a `.tflite` file created by TensorFlow's converter.
 
-    Images go in and out as NHWC, as in the files of `mcc.lower.tflite`. The batch is that of the graph.
+    Images are NHWC, as in the files of `mcc.lower.tflite`. The batch is that of the graph.
 
     Args:
-        graph: canonical graph in deployment form.
-        quantised: take fake quantisations, too: scales are then those of the graph but for their last digits.
-        described: labels and normalisation, which this route does not store.
+        graph: Canonical graph in deployment form.
+        quantised: Whether fake quantisation is accepted: scales are those of the graph except for their last
+            digits.
+        described: Labels and normalisation, which are not stored here.
 
     Raises:
         TargetError: TensorFlow is not installed.
-        UnsupportedError: a quantised graph where none is asked for, one with several inputs or outputs, or
-            one that TensorFlow does not take.
+        UnsupportedError: The graph is quantised without `quantised`, has several inputs or outputs, or is
+            rejected by TensorFlow.
     """
     for node in live_nodes(graph):
         if node.op == "call_function" and not quantised:
@@ -49,7 +50,7 @@ def convert(graph: fx.GraphModule, *, quantised: bool = False, **described: Any)
         raise TargetError("TensorFlow is not installed", hint=HOW_TO_GET) from error
     try:
         return _converted(tf, graph)
-    except Exception as error:  # TensorFlow raises its own kinds, with no common base
+    except Exception as error:  # TensorFlow's exceptions have no common base
         raise UnsupportedError(f"TensorFlow does not take the graph: {first_line(error)}") from error
 
 
@@ -87,7 +88,7 @@ def _converted(tf: Any, graph: fx.GraphModule) -> bytes:
     concrete = forward.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
     if any(is_fake_quantize(node) for node in live_nodes(graph)):
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]  # integers where grids allow them
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]  # integers where the grids allow them
     return bytes(converter.convert())
 
 

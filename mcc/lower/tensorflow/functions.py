@@ -1,10 +1,10 @@
-"""The operators of the canonical form as TensorFlow computes them, on NCHW values as the graph has them.
+"""The operators of the canonical form as TensorFlow functions, on NCHW values.
 
-Written from the definitions of the operators (`mcc.ir.ops`) and not from the TFLite writer: the two are held
-against each other.
+They are written from the definitions of the operators (`mcc.ir.ops`), not from the TFLite writer: the two are
+compared with each other.
 """
 
-# TensorFlow has no types, and so have the parameters of functions that stand in a table.
+# TensorFlow has no types; neither have the parameters of the functions of the table.
 # pyright: reportUnknownLambdaType=false
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def functions(tf: Any) -> dict[str, Function]:
     """One function per row of the op table, by name: positional tensors, keyword attributes.
 
     Args:
-        tf: the module `tensorflow`.
+        tf: The module `tensorflow`.
     """
     return {**_elementwise(tf), **_windows(tf), **_shapes(tf), **_reductions(tf)}
 
 
 def same(value: Value) -> Value:
-    """A weight as it is: in place of what quantises it."""
+    """The identity, in place of the quantiser of a weight."""
     return value
 
 
@@ -83,12 +83,12 @@ def _elementwise(tf: Any) -> dict[str, Function]:
 
 
 def max_lower(value: float) -> float:
-    """A lower limit that float32 holds."""
+    """A lower limit within float32."""
     return max(value, float(np.finfo(np.float32).min))
 
 
 def min_upper(value: float) -> float:
-    """An upper limit that float32 holds."""
+    """An upper limit within float32."""
     return min(value, float(np.finfo(np.float32).max))
 
 
@@ -116,7 +116,7 @@ def _windows(tf: Any) -> dict[str, Function]:
     def conv_transpose2d(
         x: Value, weight: Value, bias: Value | None, *, taps: Function = same, **at: Any
     ) -> Value:
-        """Zeros between the pixels, then a convolution with the kernel turned round."""
+        """Insert zeros between the pixels, then convolve with the flipped kernel."""
         inner, _, height, width = weight.shape
         rows = inner // at["groups"]
         parts: list[Value] = []
@@ -182,7 +182,7 @@ def _windows(tf: Any) -> dict[str, Function]:
 
 
 def _spread(tf: Any, image: Value, stride: tuple[int, int]) -> Value:
-    """stride - 1 zeros between neighbours of an NHWC image, none behind the last."""
+    """Insert stride - 1 zeros between the pixels of an NHWC image, none after the last."""
     n, height, width, channels = image.shape
     rows = tf.reshape(image, (n, height, 1, width * channels))
     rows = tf.pad(rows, ((0, 0), (0, 0), (0, stride[0] - 1), (0, 0)))
@@ -259,7 +259,7 @@ def _reductions(tf: Any) -> dict[str, Function]:
 
 
 def refuse_quantised(name: str, where: str) -> None:
-    """This route is float only: TensorFlow would choose scales again. Raises UnsupportedError."""
+    """Raise UnsupportedError: this lowering is float only, since TensorFlow would choose its own scales."""
     if name == "fake_quantize":
         raise UnsupportedError(
             "TensorFlow's converter would not keep the trained scales",

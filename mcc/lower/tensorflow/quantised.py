@@ -1,8 +1,8 @@
-"""Fake quantisations of the canonical form as TensorFlow has them, for its converter to make integers of.
+"""Fake quantisation of the canonical form as TensorFlow functions, which its converter lowers to integers.
 
-TensorFlow states a grid by the real numbers at its ends and computes the scale again, in float32: trained
-scales come out the same to a few units in their last place, not to the bit. Good for an oracle; files for
-apps are written by `mcc.lower.tflite`.
+TensorFlow defines a grid by the real numbers at its ends and recomputes the scale in float32: trained scales
+are preserved to a few units in the last place, not bit for bit. This is sufficient for a test oracle; files
+for apps are written by `mcc.lower.tflite`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ BITS = 8
 
 
 def quantiser(tf: Any, params: QuantParams, where: str) -> Callable[[Value], Value]:
-    """A function that puts a value on a grid; channels are the last axis where each has a scale.
+    """A function that quantises a value to a grid; channels are the last axis for per-channel scales.
 
     Raises:
-        UnsupportedError: a grid that TensorFlow does not have.
+        UnsupportedError: TensorFlow does not have the grid.
     """
     narrow = (params.qmin, params.qmax) == (-INT8_MAX, INT8_MAX)
     if not narrow and (params.qmin, params.qmax) != (INT8_MIN, INT8_MAX):
@@ -44,7 +44,7 @@ def quantiser(tf: Any, params: QuantParams, where: str) -> Callable[[Value], Val
 
 
 def weight_grids(graph: Graph) -> dict[fx.Node, fx.Node]:
-    """The fake quantisations of weights with a scale per channel, by the operator that reads them."""
+    """The fake quantisation nodes of weights with per-channel scales, by the operator that reads them."""
     found: dict[fx.Node, fx.Node] = {}
     for node in calls(graph):
         if op_name(node) not in WEIGHTED:

@@ -1,6 +1,6 @@
-"""TFLite: written directly as a flatbuffer, and read back.
+"""TFLite: direct writer of the flatbuffer, and reader.
 
-`writer.to_tflite` lowers a graph, `reader.read_tflite` reads any file. One emit function per row of the op
-table stands in the `emit_*` files; `builder` is the only file that writes through the generated schema and
-`reader` the only one that reads through it.
+`writer.to_tflite` lowers a graph, `reader.read_tflite` reads any file. The `emit_*` files have one emit
+function per row of the op table; `builder` is the only file that writes with the generated schema code and
+`reader` the only one that reads with it.
 """

@@ -1,7 +1,7 @@
-"""A TFLite flatbuffer under construction: typed tensors and operators in, bytes out.
+"""Builder of TFLite flatbuffers from typed tensors and operators.
 
-Wraps the object API of the schema that ai-edge-litert ships, so that no other file of the lowering sees
-the untyped generated code. Equal calls give equal bytes: nothing here depends on time, hashes or paths.
+Wraps the object API of the schema in ai-edge-litert, so that no other file of the lowering uses the untyped
+generated code. Equal calls give equal bytes: nothing here depends on time, hashes or paths.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Options:
 
 
 class _AlignedBuffer(schema.BufferT):
-    """A buffer whose bytes start at a multiple of 16 in the file; the generated code does not see to it."""
+    """A buffer whose bytes start at a multiple of 16 in the file, unlike in the generated code."""
 
     def __init__(self, raw: bytes) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class FlatModel:
     def tensor(
         self, name: str, shape: Sequence[int], dtype: str, quantisation: Quantisation | None = None
     ) -> int:
-        """Add a tensor that an operator will write (or the caller feeds); returns its index."""
+        """Add a tensor written by an operator or the caller; returns its index."""
         return self._add(name, tuple(shape), dtype, quantisation, buffer=0)
 
     def constant(
@@ -92,8 +92,8 @@ class FlatModel:
         """Add a constant; the same owner, values, shape and quantisation give the same tensor.
 
         Args:
-            owner: what it is in the graph, for trained values: weights that happen to be equal are stored
-                twice, so that the size of a file never depends on what training made of its weights.
+            owner: Name in the graph, for trained values: weights that are equal by chance are stored twice,
+                so that the size of a file never depends on training.
         """
         value = np.ascontiguousarray(value)
         raw = value.tobytes()
@@ -267,7 +267,7 @@ def _sparsity(weight: SparseWeight) -> Any:
 
 
 def _index_vector(values: npt.NDArray[np.int64]) -> tuple[int, Any]:
-    """The narrowest index vector of the schema that holds the values, as (union type, table)."""
+    """The narrowest index vector of the schema for the values, as (union type, table)."""
     largest = int(values.max(initial=0))
     for limit, name, dtype in ((2**8, "Uint8Vector", np.uint8), (2**16, "Uint16Vector", np.uint16)):
         if largest < limit:

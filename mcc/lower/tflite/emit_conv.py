@@ -40,8 +40,8 @@ def activation_code(node: fx.Node) -> int:
 def weight_and_bias(low: Lowering, node: fx.Node) -> tuple[Weight, Weight]:
     """Weight (in the graph's axes) and bias of a node: float32, or int8 and int32 with their scales.
 
-    The scales of an int8 weight run over output channels. Without a bias it is zeros.
-    Raises UnsupportedError for a computed weight, and where the int32 bias would overflow.
+    The scales of an int8 weight are per output channel. A missing bias is replaced by zeros.
+    Raises UnsupportedError for a computed weight, and if the int32 bias would overflow.
     """
     entry = low.integer.get(node)
     if entry is not None:
@@ -147,7 +147,8 @@ def _filters(low: Lowering, node: fx.Node, weight: Weight, *, depthwise: bool) -
 def conv_transpose2d(low: Lowering, node: fx.Node) -> None:
     """TRANSPOSE_CONV.
 
-    Groups become a block-diagonal filter, dilation zeros between its taps, a crop unlike SAME's a slice.
+    Groups become a block-diagonal filter, dilation becomes zeros between its taps, and a crop other than
+    SAME's a slice.
     """
     at = attributes(node)
     x = low.operand(node, 0, IMAGE)
@@ -201,7 +202,7 @@ def _transposed_padding(at: Any, x: Shape, kernel: tuple[int, ...], out: Shape) 
 
 
 def crop_image(low: Lowering, node: fx.Node, value: Value, top: int, left: int, out: Shape) -> Value:
-    """Cut a window of the spatial size of `out` from an NHWC value."""
+    """Crop an NHWC value to the spatial size of `out`."""
     begin, end = (0, top, left, 0), (0, top + out[2], left + out[3], 0)
     fields = {"beginMask": 0b1001, "endMask": 0b1001}
     inputs = [
@@ -218,7 +219,7 @@ def crop_image(low: Lowering, node: fx.Node, value: Value, top: int, left: int, 
 
 @emits("linear")
 def linear(low: Lowering, node: fx.Node) -> None:
-    """FULLY_CONNECTED; the columns of the weight follow the order in which a flattened map is stored."""
+    """FULLY_CONNECTED; the columns of the weight follow the storage order of a flattened map."""
     x = low.operand(node, 0)
     if x.layout.flat is None:
         x = low.operand(node, 0, plain(len(x.shape)))
@@ -240,7 +241,7 @@ def linear(low: Lowering, node: fx.Node) -> None:
 
 
 def _matrix(low: Lowering, node: fx.Node, index: int) -> tuple[Value, bool]:
-    """An operand of a matrix product, plain or with its last two axes swapped, and whether it is swapped."""
+    """An operand of a matrix product, possibly with its last two axes swapped, and whether they are."""
     source = operand(node, index)
     if is_constant(source):
         return low.operand(node, index), False
@@ -254,7 +255,7 @@ def _matrix(low: Lowering, node: fx.Node, index: int) -> tuple[Value, bool]:
 
 @emits("matmul")
 def matmul(low: Lowering, node: fx.Node) -> None:
-    """BATCH_MATMUL; a transpose of the last two axes right before it becomes a flag."""
+    """BATCH_MATMUL; a directly preceding transpose of the last two axes becomes a flag."""
     a, adjoint_a = _matrix(low, node, 0)
     b, adjoint_b = _matrix(low, node, 1)
     if len(a.shape) < 2 or len(b.shape) < 2:

@@ -1,4 +1,4 @@
-"""Emit functions: activations and arithmetic, element by element."""
+"""Emit functions: element-wise activations and arithmetic."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def step(
     options: Options | None = None,
     suffix: str = "",
 ) -> Value:
-    """A float operator whose output looks like its first input."""
+    """Add a float operator whose output has the shape and layout of its first input."""
     like = next(item for item in inputs if isinstance(item, Value))
     return low.call(node, code, inputs, like.shape, like.layout, options, suffix=suffix)
 
@@ -53,15 +53,15 @@ _emit_unary("neg", "NEG", "NegOptions")
 
 @emits("identity")
 def identity(low: Lowering, node: fx.Node) -> None:
-    """No operator: another name for the same tensor."""
+    """No operator: an alias of the same tensor."""
     low.bind(node, low.operand(node, 0))
 
 
 def _rectify(low: Lowering, node: fx.Node, code: str, limit: float) -> None:
     """RELU or RELU6.
 
-    In int8 the saturation of the output grid does it where that ends below the limit by a step of the input.
-    Else an int8 image takes a maximum over windows of one element with the clamp fused, which XNNPACK runs,
+    In int8, the saturation of the output grid suffices where it ends below the limit by a step of the input.
+    Otherwise an int8 image uses a max-pool with windows of one element and a fused clamp, which XNNPACK runs,
     unlike an int8 RELU.
     """
     x = low.operand(node, 0)
@@ -139,7 +139,7 @@ def gelu(low: Lowering, node: fx.Node) -> None:
 
 @emits("elu")
 def elu(low: Lowering, node: fx.Node) -> None:
-    """ELU, which TFLite has for alpha 1; any other is relu(x) + alpha * elu(min(x, 0))."""
+    """ELU, which TFLite defines with alpha 1; for another alpha, relu(x) + alpha * elu(min(x, 0))."""
     x = low.operand(node, 0)
     alpha = float(attributes(node)["alpha"])
     if alpha == 1.0:
@@ -205,7 +205,7 @@ def prelu(low: Lowering, node: fx.Node) -> None:
     shape = [1] * len(x.shape)
     if len(x.shape) > 1:
         shape[1] = slope.size
-    alpha = stored(slope.reshape(shape), x.layout)[0]  # TFLite's alpha leaves out the batch axis
+    alpha = stored(slope.reshape(shape), x.layout)[0]  # TFLite's alpha has no batch axis
     if slope.size == 1:
         alpha = np.broadcast_to(alpha, [1] * (len(x.shape) - 2) + [x.stored_shape[-1]])
     low.bind(
@@ -250,7 +250,7 @@ def _emit_binary(name: str, code: str) -> None:
 
 
 def _common_layout(low: Lowering, node: fx.Node, shape: Shape) -> Layout:
-    """The layout of the operand that has the most elements: the one it would cost most to rearrange."""
+    """The layout of the operand with the most elements, which is the most expensive to transpose."""
     best, size = plain(len(shape)), 0
     for index in range(2):
         source = operand(node, index)
@@ -265,12 +265,12 @@ def _common_layout(low: Lowering, node: fx.Node, shape: Shape) -> Layout:
 
 
 def _all_same_shape(node: fx.Node, low: Lowering) -> bool:
-    """Whether the computed operands agree in shape, so that they may stay in the order of a flattened map."""
+    """Whether the computed operands agree in shape, so that they can keep the order of a flattened map."""
     return len({shape_of(source) for source in operands(node) if not low.is_constant(source)}) == 1
 
 
 def _broadcast(low: Lowering, node: fx.Node, index: int, shape: Shape, layout: Layout) -> Value:
-    """An operand in a layout of the output's rank; leading axes of length 1 are put before a smaller one."""
+    """An operand in a layout of the output's rank; leading axes of length 1 are added to a smaller one."""
     source = operand(node, index)
     own = shape_of(source)
     missing = len(shape) - len(own)

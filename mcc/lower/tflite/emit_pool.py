@@ -19,7 +19,7 @@ from mcc.lower.tflite.windows import SAME, VALID, fits_same, pad_image
 
 
 def is_not_negative(node: fx.Node) -> bool:
-    """Whether the value can be shown to have no negative element, from the operators that compute it."""
+    """Whether the value is provably non-negative, from the operators that compute it."""
     if node.op != "call_function":
         return False
     sign = table.row_of(node).sign
@@ -44,7 +44,7 @@ def _pool_options(at: Any, padding: int) -> Options:
 
 @emits("max_pool2d")
 def max_pool2d(low: Lowering, node: fx.Node) -> None:
-    """MAX_POOL_2D. Padding unlike SAME's is PAD where nothing is negative, else PADV2 with the minimum."""
+    """MAX_POOL_2D. Padding other than SAME's is PAD for non-negative values, else PADV2 with the minimum."""
     at = attributes(node)
     x = low.operand(node, 0, IMAGE)
     out = shape_of(node)
@@ -93,7 +93,7 @@ def _dilated_max(low: Lowering, node: fx.Node, x: Value) -> Value:
 
 @emits("avg_pool2d")
 def avg_pool2d(low: Lowering, node: fx.Node) -> None:
-    """AVERAGE_POOL_2D; TFLite's SAME leaves padding out of the divisor, PAD counts it in."""
+    """AVERAGE_POOL_2D; TFLite's SAME excludes padding from the divisor, PAD includes it."""
     at = attributes(node)
     x = low.operand(node, 0, IMAGE)
     out = shape_of(node)
@@ -120,7 +120,7 @@ def avg_pool2d(low: Lowering, node: fx.Node) -> None:
 
 
 def _pad_correction(at: Any, size: tuple[int, ...], out: tuple[int, ...]) -> Any:
-    """Window elements over those that lie on the image, per output position: [1, H, W, 1]."""
+    """Ratio of window elements to those on the image, per output position: [1, H, W, 1]."""
     counts: list[Any] = []
     for i in range(2):
         first = np.arange(out[i]) * at["stride"][i] - at["padding"][2 * i]
@@ -145,13 +145,13 @@ def resize(low: Lowering, node: fx.Node) -> None:
 
 
 def shuffle_order(channels: int, factor: int) -> Any:
-    """For each channel as DEPTH_TO_SPACE reads it (offset first), the one that torch has (offset last)."""
+    """Permutation from the channel order of DEPTH_TO_SPACE (offset first) to torch's (offset last)."""
     return np.arange(channels).reshape(channels // factor**2, factor**2).T.reshape(-1)
 
 
 @emits("pixel_shuffle")
 def pixel_shuffle(low: Lowering, node: fx.Node) -> None:
-    """DEPTH_TO_SPACE. It reads channels in another order: GATHER makes it, unless the producer did."""
+    """DEPTH_TO_SPACE, whose channel order differs: a GATHER reorders them unless the producer did."""
     factor = int(attributes(node)["factor"])
     x = low.operand(node, 0, IMAGE)
     order = shuffle_order(x.shape[1], factor)
@@ -169,9 +169,9 @@ def pixel_shuffle(low: Lowering, node: fx.Node) -> None:
 
 
 def plan_channel_orders(low: Lowering, nodes: list[fx.Node]) -> None:
-    """Let the convolution right before a pixel shuffle write its channels in the order that is read.
+    """Let the convolution directly before a pixel shuffle write its channels in DEPTH_TO_SPACE's order.
 
-    Only where nothing else reads them, and only through element-wise operators that treat all channels alike.
+    Only if they have no other reader, and only through element-wise operators that treat all channels alike.
     """
     for node in nodes:
         if node.op != "call_function" or op_name(node) != "pixel_shuffle":

@@ -24,7 +24,7 @@ def reduce(
     quantisation: Quantisation | None = None,
     suffix: str = "",
 ) -> Value:
-    """A reduction over axes of the graph value that keeps them with length 1."""
+    """Add a reduction over axes of the graph value, which are kept with length 1."""
     rank = len(x.shape)
     positions = sorted(x.layout.position(axis) for axis in axes)
     gone = {axis % rank for axis in axes}
@@ -38,7 +38,7 @@ def reduce(
 def _emit_reduction(name: str, code: str) -> None:
     """Register a reduction.
 
-    The reduced axes are kept and dropped by a RESHAPE behind: XNNPACK's sparse path ends only in a mean
+    The reduced axes are kept, and removed by a RESHAPE afterwards: XNNPACK's sparse path ends only in a mean
     that keeps its axes.
     """
 
@@ -71,7 +71,7 @@ _emit_reduction("amax", "REDUCE_MAX")
 
 @emits("softmax")
 def softmax(low: Lowering, node: fx.Node) -> None:
-    """SOFTMAX, which works on the last stored axis: others are brought there first."""
+    """SOFTMAX over the last stored axis: another axis is moved there first."""
     x = low.operand(node, 0)
     axis = int(attributes(node)["axis"]) % len(x.shape)
     if x.layout.flat is not None:
@@ -96,7 +96,7 @@ def _normalise(low: Lowering, node: fx.Node, x: Value, axes: tuple[int, ...], ep
 
 
 def _affine(low: Lowering, node: fx.Node, x: Value, shape: Shape) -> Value:
-    """Times weight plus bias (operands 1 and 2, where given), which have this shape against x."""
+    """Multiply by the weight and add the bias (operands 1 and 2, if present), broadcast with this shape."""
     for index, code, options in ((1, "MUL", MUL), (2, "ADD", ADD)):
         if optional_operand(node, index) is not None:
             value = stored(low.weight(node, index).value.reshape(shape), x.layout)
@@ -121,7 +121,7 @@ def layer_norm(low: Lowering, node: fx.Node) -> None:
 
 @emits("group_norm")
 def group_norm(low: Lowering, node: fx.Node) -> None:
-    """Group normalisation: the channel axis is split in two, and the mean runs over all but the first."""
+    """Group normalisation: the channel axis is split in two, and the mean is over all but the first."""
     at = attributes(node)
     x = low.operand(node, 0)
     groups, channels = int(at["groups"]), x.shape[1]

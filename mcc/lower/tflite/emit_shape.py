@@ -25,7 +25,7 @@ _MIRROR_REFLECT, _MIRROR_SYMMETRIC = 0, 1
 
 @emits("concat")
 def concat(low: Lowering, node: fx.Node) -> None:
-    """CONCATENATION along the stored axis; int8 operands are brought onto the grid of the output first."""
+    """CONCATENATION along the stored axis; int8 operands are first requantised to the grid of the output."""
     rank = len(shape_of(node))
     layout = _majority_layout(low, node)
     quantisation = low.output_quantisation(node)
@@ -42,7 +42,7 @@ def concat(low: Lowering, node: fx.Node) -> None:
 
 
 def _majority_layout(low: Lowering, node: fx.Node) -> Layout:
-    """The layout in which most of the elements come."""
+    """The layout of the majority of the elements."""
     sizes: Counter[Layout] = Counter()
     for index, source in enumerate(operands(node)):
         if not low.is_constant(source):
@@ -53,7 +53,7 @@ def _majority_layout(low: Lowering, node: fx.Node) -> Layout:
 
 
 def _pixel_step(node: fx.Node) -> tuple[int, int] | None:
-    """Row and column step of a slice that takes every n-th row or column of an image from the first on."""
+    """Row and column step of a slice of every n-th row or column of an image, beginning with the first."""
     if node.op != "call_function" or op_name(node) != "slice":
         return None
     at = attributes(node)
@@ -67,9 +67,9 @@ def _pixel_step(node: fx.Node) -> tuple[int, int] | None:
 
 
 def joined_reader(graph: Graph, node: fx.Node) -> fx.Node | None:
-    """The slice of the other image axis that alone reads this pixel step, so that one operator does both.
+    """The slice of the other image axis that is the only reader of this one, so that one operator does both.
 
-    Between the two there may be a fake quantisation that changes nothing.
+    There may be a fake quantisation without effect between the two.
     """
     if _pixel_step(node) is None or _joined_source(graph, node) is not None:
         return None
@@ -82,16 +82,16 @@ def joined_reader(graph: Graph, node: fx.Node) -> fx.Node | None:
 
 
 def _joined_source(graph: Graph, node: fx.Node) -> fx.Node | None:
-    """The slice whose pixel step this slice also does, or None."""
+    """The preceding slice whose step this slice also performs, or None."""
     source = operand(node, 0)
     inner = operand(source, 0) if is_fake_quantize(source) else source
     return inner if joined_reader(graph, inner) is node else None
 
 
 def _take_pixels(low: Lowering, node: fx.Node, step: tuple[int, int]) -> None:
-    """Every n-th pixel as a depthwise 1x1 convolution with weight 1, exact in float and int8.
+    """Take every n-th pixel by a depthwise 1x1 convolution with weight 1, exact in float and int8.
 
-    XNNPACK has no strided slice, and every break of its region costs more than this: ResNet20 takes 0.73
+    XNNPACK has no strided slice, and a break in its region costs more than this: ResNet20 takes 0.73
     instead of 0.80 ms in float, 0.35 instead of 0.43 in int8 (Xeon with VNNI, LiteRT 2.3.0, 2026-11).
     """
     source = operand(node, 0)
@@ -121,7 +121,7 @@ def _take_pixels(low: Lowering, node: fx.Node, step: tuple[int, int]) -> None:
 
 @emits("slice")
 def slice_(low: Lowering, node: fx.Node) -> None:
-    """STRIDED_SLICE along the stored axis; all other axes are taken whole by mask."""
+    """STRIDED_SLICE along the stored axis; masks select the whole of all other axes."""
     if joined_reader(low.graph, node) is not None:
         return
     step = _pixel_step(node)
@@ -146,7 +146,7 @@ def slice_(low: Lowering, node: fx.Node) -> None:
 
 
 def _unflattened(low: Lowering, node: fx.Node) -> Value:
-    """Operand 0, never in the order of a flattened map."""
+    """Operand 0, not in the order of a flattened map."""
     x = low.operand(node, 0)
     return x if x.layout.flat is None else low.operand(node, 0, plain(len(x.shape)))
 
@@ -179,7 +179,7 @@ def pad(low: Lowering, node: fx.Node) -> None:
 
 
 def _replicate(low: Lowering, node: fx.Node, x: Value, amounts: list[tuple[int, ...]]) -> Value:
-    """Repeat the border: a symmetric pad by one element repeats it once, so it is done as often as needed."""
+    """Replicate the border by repeated symmetric pads of one element each."""
     left = [list(pair) for pair in amounts]
     while any(amount for pair in left for amount in pair):
         now = [[min(amount, 1) for amount in pair] for pair in left]
@@ -198,7 +198,7 @@ def _replicate(low: Lowering, node: fx.Node, x: Value, amounts: list[tuple[int, 
 
 @emits("reshape")
 def reshape(low: Lowering, node: fx.Node) -> None:
-    """RESHAPE. Where bytes would have to move, a flattened map keeps its order, others are transposed."""
+    """RESHAPE. If data would have to move, a flattened map keeps its order, other values are transposed."""
     x = low.operand(node, 0)
     target = shape_of(node)
     layout = reshaped(x.shape, x.layout, target)
@@ -213,7 +213,7 @@ def reshape(low: Lowering, node: fx.Node) -> None:
 
 @emits("transpose")
 def transpose(low: Lowering, node: fx.Node) -> None:
-    """No operator: the same bytes, read as other axes. Who needs another order transposes."""
+    """No operator: the same bytes with permuted axes. Readers that need another order transpose them."""
     x = _unflattened(low, node)
     perm = tuple(int(axis) for axis in attributes(node)["perm"])
     layout = transposed(x.layout, perm)

@@ -1,4 +1,4 @@
-"""TFLite, by our own writer or by TensorFlow's converter."""
+"""The format TFLite, by mcc's own writer or by TensorFlow's converter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def lower(graph: Graph, *, via: str = "direct", **options: Any) -> bytes:
 
 
 def kernels(graph: Graph, integers: bool) -> bytes:
-    """A micro-network."""
+    """The bytes of a micro-network."""
     from mcc.lower.tflite.writer import to_tflite
 
     return to_tflite(graph, io="int8" if integers else "float")

@@ -1,8 +1,8 @@
-"""The state of one lowering: graph values and the tensors that stand for them in the file.
+"""The state of one lowering: mapping of graph values to tensors of the file.
 
-An emit function asks for its operands in the layout it needs, adds operators, and binds its result to the
-node. Conversions (DEQUANTIZE at the border of an integer region, TRANSPOSE where layouts differ) come into
-being here, once, when somebody asks for them.
+An emit function requests its operands in the layout it needs, adds operators, and binds its result to the
+node. Conversions (DEQUANTIZE at the border of an integer region, TRANSPOSE where layouts differ) are added
+here, once, on request.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Value:
     """A tensor of the file that holds a graph value.
 
     Attributes:
-        index: its tensor index.
-        shape: shape of the graph value (NCHW).
-        layout: how that is stored.
-        quantisation: parameters of an int8 tensor, None for float.
+        index: Tensor index.
+        shape: Shape of the graph value (NCHW).
+        layout: Storage layout.
+        quantisation: Parameters of an int8 tensor, None for float.
     """
 
     index: int
@@ -69,13 +69,13 @@ class Weight:
 
 
 class Lowering:
-    """Graph values and their tensors.
+    """Mapping of graph values to tensors.
 
     Args:
-        graph: the graph to lower.
-        model: the file under construction.
-        integer: the nodes that run as integer kernels, as `mcc.quant.regions.integer_nodes` says.
-        half_weights: whether float weights are stored in half precision.
+        graph: Graph to lower.
+        model: File under construction.
+        integer: Nodes that run as integer kernels, see `mcc.quant.regions.integer_nodes`.
+        half_weights: Whether float weights are stored in half precision.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Lowering:
         self.integer = integer
         self.half_weights = half_weights
         cluster = find_sparse_cluster(graph)
-        # Runtimes would compute wrong numbers (see `mcc.analysis.sparse_cluster`); dense is right.
+        # Runtimes would compute wrong numbers (see `mcc.analysis.sparse_cluster`); dense storage is safe.
         self.sparse_refusal = cluster.reason if cluster.misread else None
         self.channel_order: dict[fx.Node, npt.NDArray[np.int64]] = {}
         self._values: dict[fx.Node, list[Value]] = {}
@@ -99,22 +99,22 @@ class Lowering:
     # -- values ---------------------------------------------------------------------------------------------
 
     def bind(self, node: fx.Node, value: Value) -> None:
-        """Make a tensor stand for a node."""
+        """Set the tensor of a node."""
         self._values.setdefault(node, []).append(value)
 
     def native(self, node: fx.Node) -> Value:
-        """The tensor first bound to a node, in whatever layout and type it came."""
+        """The tensor first bound to a node, in its original layout and type."""
         found = self._values.get(node)
         if not found:
             raise UnsupportedError("is read before it is computed", where=node.name)
         return found[0]
 
     def operand(self, node: fx.Node, index: int, layout: Layout | None = None) -> Value:
-        """Operand of a node: int8 if the node runs in integers, else float; in a given layout or its own."""
+        """Operand of a node: int8 if the node runs on integers, else float; in a given layout or its own."""
         return self.value(operand(node, index), layout, integer=node in self.integer)
 
     def value(self, node: fx.Node, layout: Layout | None = None, *, integer: bool = False) -> Value:
-        """The tensor for a graph value in a type and layout, converted where it does not exist yet."""
+        """The tensor of a graph value in a type and layout, converted if it does not exist yet."""
         if self.is_constant(node):
             return self._constant_value(node, layout, integer)
         wished = [v for v in self._values.get(node, []) if (v.quantisation is not None) == integer]
@@ -145,7 +145,7 @@ class Lowering:
         return converted
 
     def is_constant(self, node: fx.Node) -> bool:
-        """Whether a value is known when the file is written: a constant, quantised or not."""
+        """Whether a value is a constant, quantised or not."""
         return is_constant(node) or is_quantized_constant(node)
 
     def constant_operand(self, node: fx.Node, index: int, shape: Shape, layout: Layout) -> Value:
@@ -175,7 +175,7 @@ class Lowering:
     def weight(self, node: fx.Node, index: int) -> Weight:
         """A constant operand of a node that runs in float.
 
-        Raises UnsupportedError where the operand is computed and not constant.
+        Raises UnsupportedError if the operand is computed.
         """
         source = operand(node, index)
         if not self.is_constant(source):
@@ -187,7 +187,7 @@ class Lowering:
         return Weight(self._constant_array(source, integer=False)[0], None, source.name)
 
     def store_weight(self, name: str, weight: Weight) -> int:
-        """Add a weight to the file, in half precision behind a DEQUANTIZE if so asked; its tensor index."""
+        """Add a weight to the file, as float16 and DEQUANTIZE if `half_weights`; returns its tensor index."""
         if weight.quantisation is not None or not self.half_weights:
             return self.model.constant(name, weight.value, weight.quantisation, owner=weight.owner)
         half = self.model.constant(f"{name}/half", weight.value.astype(np.float16), owner=weight.owner)
@@ -212,9 +212,9 @@ class Lowering:
         """Add an operator with one output of a given graph shape and layout; not yet bound to the node.
 
         Args:
-            inputs: values, or indices of constants; -1 for an absent one.
-            quantisation: parameters of an int8 output, None for a float one.
-            suffix: tells the inner tensors of a node apart by name.
+            inputs: Values, or indices of constants; -1 for an absent one.
+            quantisation: Parameters of an int8 output, None for a float one.
+            suffix: Suffix of the name, to distinguish the inner tensors of a node.
         """
         name = f"{node.name}/{suffix}" if suffix else node.name
         value = Value(-1, shape, layout, quantisation)
@@ -237,7 +237,7 @@ class Lowering:
         return regions.tensor_quantisation(entry.output) if entry else None
 
     def requantise(self, node: fx.Node, value: Value, quantisation: Quantisation) -> Value:
-        """The same numbers on another int8 grid (or from float on one); the value itself if it is on it."""
+        """The value converted to an int8 grid, from another one or from float; unchanged if it is on it."""
         if value.quantisation == quantisation:
             return value
         return self.call(
@@ -248,7 +248,7 @@ class Lowering:
     # -- layouts ---------------------------------------------------------------------------------------------
 
     def reshape(self, node: fx.Node, value: Value, shape: Shape, layout: Layout, suffix: str) -> Value:
-        """The same bytes under another shape; the batch stays open."""
+        """The same bytes with another shape; the batch length is not fixed."""
         wanted = stored_shape(shape, layout)
         if wanted == value.stored_shape:
             return replace(value, shape=shape, layout=layout)
@@ -274,7 +274,7 @@ class Lowering:
         )  # fmt: skip
 
     def _convert_flat(self, node: fx.Node, value: Value, layout: Layout) -> Value:
-        """Into or out of the H, W, C order of a flattened map, through the map."""
+        """Conversion to or from the H, W, C order of a flattened map, through the map."""
         flat = value.layout.flat or layout.flat
         assert flat is not None
         shape = (value.shape[0], *flat)

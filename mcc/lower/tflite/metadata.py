@@ -1,8 +1,8 @@
-"""What an app needs to know to use the file: pixel normalisation and class labels, as TFLite Metadata.
+"""TFLite Metadata for apps: pixel normalisation and class labels.
 
 The format is that of `metadata_schema.fbs` (tensorflow/tflite-support), which Android Studio, ML Kit and
 MediaPipe read: a flatbuffer with the identifier M001 under the name TFLITE_METADATA, and the labels in a
-`labels.txt` inside a zip archive behind the model. Written with the plain flatbuffers builder, since the
+`labels.txt` inside a zip archive appended to the model. Written with the plain flatbuffers builder, since the
 generated code for that schema is in no maintained package.
 """
 
@@ -22,14 +22,14 @@ from mcc.errors import UsageError
 
 METADATA_NAME = "TFLITE_METADATA"
 MORE_NAME = "MCC_PREPROCESSING"
-"""Of a second entry, JSON: what the schema of the first has no place for."""
+"""Name of a second entry, in JSON, for properties outside the schema of the first."""
 LABELS_FILE = "labels.txt"
 IDENTIFIER = b"M001"
 PARSER_VERSION = "1.0.0"
-MAX_LABELS_BYTES = 16 << 20  # unpacked: a few kB can hold a gigabyte
+MAX_LABELS_BYTES = 16 << 20  # unpacked: a few kB can expand to a gigabyte
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the format's earliest date: equal input gives equal bytes
 
-# Numbers of the schema: union members and enum values.
+# Constants of the schema: union members and enum values.
 _CONTENT_FEATURE, _CONTENT_IMAGE = 1, 2
 _COLOUR_UNKNOWN, _COLOR_RGB, _COLOR_GREY = 0, 1, 2
 _PROCESS_NORMALISATION = 1
@@ -38,10 +38,10 @@ _FILE_AXIS_LABELS = 2
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What is done to a pixel: (pixel - mean) / deviation, per channel, for pixels of 0 to 255.
+    """Normalisation of pixels: (pixel - mean) / deviation, per channel, for pixels of 0 to 255.
 
     Attributes:
-        crop, channels: see `mcc.data.Preprocessing`; no format has a place of its own for them.
+        crop, channels: As in `mcc.data.Preprocessing`; no format has fields for them.
     """
 
     mean: tuple[float, ...]
@@ -60,13 +60,13 @@ class Normalisation:
 
     @property
     def more(self) -> dict[str, Any]:
-        """What differs from the usual besides mean and deviation, as JSON values; usually nothing."""
+        """Non-default properties other than mean and deviation, as JSON values; usually empty."""
         usual = Normalisation((0.0,), (1.0,))
         return {k: getattr(self, k) for k in ("crop", "channels") if getattr(self, k) != getattr(usual, k)}
 
 
 class _Tables:
-    """Flatbuffer tables field by field, without generated code."""
+    """Writer of flatbuffer tables field by field, without generated code."""
 
     def __init__(self) -> None:
         self.builder = flatbuffers.Builder(1024)
@@ -144,7 +144,7 @@ def _output(t: _Tables, name: str, labelled: bool) -> int:
 
 
 def append_labels(model: bytes, labels: Sequence[str]) -> bytes:
-    """Put `labels.txt` into a zip archive behind the model, where readers of the metadata look for it.
+    """Append a zip archive with `labels.txt` to the model, where readers of the metadata expect it.
 
     Raises UsageError for a label with a line break.
     """
@@ -159,7 +159,7 @@ def append_labels(model: bytes, labels: Sequence[str]) -> bytes:
 
 
 def read_labels(model: bytes) -> list[str]:
-    """The class labels stored behind a model: `labels.txt`, or the only text there is; empty if none is."""
+    """The class labels appended to a model: `labels.txt`, or the only text file; empty if there is none."""
     try:
         with zipfile.ZipFile(io.BytesIO(model)) as archive:
             texts = [name for name in archive.namelist() if name.endswith(".txt")]
@@ -171,5 +171,5 @@ def read_labels(model: bytes) -> list[str]:
             return archive.read(name).decode().splitlines()
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError):
         return []
-    except RuntimeError:  # encrypted; or NotImplementedError, one of its kind: packed in an unknown way
+    except RuntimeError:  # encrypted; its subclass NotImplementedError: an unknown compression
         return []

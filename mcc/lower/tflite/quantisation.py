@@ -13,9 +13,9 @@ class Quantisation:
     """real = scale * (q - zero_point), per tensor (one scale) or along `axis` (one scale per index).
 
     Attributes:
-        scales: float32, positive, as trained.
-        zero_points: int64, as many as scales.
-        axis: quantised dimension of the tensor as stored; 0 where there is one scale.
+        scales: Scales as trained, float32, positive.
+        zero_points: Zero points, int64, as many as scales.
+        axis: Quantised dimension of the tensor as stored; 0 for one scale.
     """
 
     scales: npt.NDArray[np.float32]

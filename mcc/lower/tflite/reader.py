@@ -1,7 +1,7 @@
-"""Reading a .tflite file, anybody's, into a light structure.
+"""Reader of .tflite files from any writer.
 
-For `inspect`, `diff`, `bench` and for tests that compare what was written with what was meant. Sparse
-constants are decoded. Weights are views of the file's bytes where the format allows it.
+Used by `inspect`, `diff`, `bench` and by tests that compare a written file with its graph. Sparse constants
+are decoded. Weights are views of the file's bytes where the format allows it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class TfliteTensor:
     """One tensor.
 
     Attributes:
-        shape: as stored (NHWC for images), in elements.
+        shape: Shape as stored (NHWC for images), in elements.
         dtype: numpy name of the element type (`float32`, `int8`, `int4`, ...).
-        data: the constant, dense, or None for an activation (and for types numpy does not have).
-        sparse: the encoding, where the file stores the constant sparse.
-        stored_bytes: bytes of its buffer in the file.
+        data: Dense values of a constant; None for an activation (and for types that numpy lacks).
+        sparse: Encoding of a constant stored sparse.
+        stored_bytes: Bytes of its buffer in the file.
     """
 
     index: int
@@ -75,10 +75,10 @@ class TfliteModel:
     """The first subgraph of a file, with its metadata.
 
     Attributes:
-        inputs, outputs: tensor indices, in order.
-        signatures: by key, input names and output names with their tensor indices.
-        metadata: raw entries by name.
-        size_bytes: size of the file.
+        inputs, outputs: Tensor indices, in order.
+        signatures: Input and output names with their tensor indices, by signature key.
+        metadata: Raw entries by name.
+        size_bytes: Size of the file.
     """
 
     tensors: tuple[TfliteTensor, ...]
@@ -91,7 +91,7 @@ class TfliteModel:
     size_bytes: int
 
     def op_counts(self) -> Counter[str]:
-        """How many operators of each kind the file holds."""
+        """Numbers of operators in the file, by kind."""
         return Counter(operator.code for operator in self.operators)
 
     def producer(self, tensor: int) -> TfliteOperator | None:
@@ -99,7 +99,7 @@ class TfliteModel:
         return next((operator for operator in self.operators if tensor in operator.outputs), None)
 
     def constant(self, tensor: int) -> Array | None:
-        """Values of a constant, looked up through DENSIFY and through DEQUANTIZE of half precision."""
+        """Values of a constant, also through DENSIFY and through DEQUANTIZE of half precision."""
         data = self.tensors[tensor].data
         producer = self.producer(tensor)
         if data is not None or producer is None or producer.code not in ("DENSIFY", "DEQUANTIZE"):
@@ -114,7 +114,7 @@ def read_tflite(source: Path | str | bytes) -> TfliteModel:
     """Read a file, or its bytes.
 
     Raises:
-        DataError: not a TFLite file, or one that ends early or contradicts itself.
+        DataError: The file is not TFLite, truncated or inconsistent.
     """
     raw = source if isinstance(source, bytes) else _read_bytes(Path(source))
     where = "the given bytes" if isinstance(source, bytes) else str(source)
@@ -122,7 +122,9 @@ def read_tflite(source: Path | str | bytes) -> TfliteModel:
         raise DataError("not a TFLite file", where=where, hint="its first bytes are not those of the format")
     try:
         return _model(raw)
-    except Exception as error:  # what the generated reader raises on wrong offsets has no common class
+    except (
+        Exception
+    ) as error:  # the exceptions of the generated reader for wrong offsets have no common class
         reason = f"{type(error).__name__}: {error}"
         raise DataError(
             f"the TFLite file is damaged ({reason})", where=where, hint="write it again"
@@ -130,7 +132,7 @@ def read_tflite(source: Path | str | bytes) -> TfliteModel:
 
 
 ABSENT = -1
-"""An optional operand that is left out."""
+"""Index of an absent optional operand."""
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -168,7 +170,7 @@ def _model(raw: bytes) -> TfliteModel:
 def _check_references(
     tensors: tuple[TfliteTensor, ...], operators: tuple[TfliteOperator, ...], ends: tuple[int, ...]
 ) -> None:
-    """Raise ValueError for a tensor that is named and not there, and for scales that do not fit theirs."""
+    """Raise ValueError for an index of a missing tensor, and for scales that do not fit their tensor."""
     for operator in operators:
         named = [*operator.outputs, *(index for index in operator.inputs if index != ABSENT)]
         if any(not 0 <= index < len(tensors) for index in named):
@@ -185,7 +187,7 @@ def _check_references(
 
 
 def _buffer_bytes(buffer: Any, raw: bytes) -> npt.NDArray[np.uint8]:
-    if buffer.offset > 1:  # data behind the flatbuffer, used by files beyond 2 GB
+    if buffer.offset > 1:  # data after the flatbuffer, in files beyond 2 GB
         return np.frombuffer(raw, np.uint8, int(buffer.size), int(buffer.offset))
     if buffer.data is None:
         return np.zeros(0, np.uint8)

@@ -1,7 +1,7 @@
-"""Fake quantisations of the graph as quantisation parameters of tensors in the file.
+"""Conversion of fake quantisation nodes to quantisation parameters of TFLite tensors.
 
-Which operators run in integers is `mcc.quant.regions.integer_nodes`' to say; every other operator runs in
-float between DEQUANTIZE and QUANTIZE, which is what the graph says.
+`mcc.quant.regions.integer_nodes` decides which operators run on integers; every other operator runs in float
+between DEQUANTIZE and QUANTIZE, as in the graph.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def per_channel(scales: npt.NDArray[np.float32], axis: int = 0) -> Quantisation:
 
 
 def tensor_quantisation(params: QuantParams) -> Quantisation:
-    """Parameters of a value with one scale, as the file holds them."""
+    """Parameters of a value with one scale, as stored in the file."""
     return per_tensor(params.scale, params.zero_point)
 
 
 def activation_quantisation(graph: Graph, node: fx.Node) -> Quantisation:
     """int8 parameters of a fake quantisation of an activation; uint8 is shifted by 128.
 
-    Raises UnsupportedError for per-channel parameters and for ranges other than 8 bits, at which an int8
-    tensor would not saturate.
+    Raises UnsupportedError for per-channel parameters and for ranges other than 8 bits, where an int8 tensor
+    would not saturate.
     """
     params = quant_params(graph, node)
     if not params.is_int8_activation:

@@ -1,4 +1,4 @@
-"""TFLite's sparse encoding of 1x1 convolution weights, both ways.
+"""Encoding and decoding of 1x1 convolution weights in TFLite's sparse format.
 
 A weight [O, 1, 1, I] is stored row by row: for each output channel (or block of 2 or 4 output channels that
 share one pattern) the input channels with a non-zero weight, CSR-like. In the terms of the schema the
@@ -33,11 +33,11 @@ class SparseWeight:
     """A tensor in the sparse encoding.
 
     Attributes:
-        shape: the dense shape.
-        values: stored values, 1-D, in traversal order.
-        traversal_order: dimensions (and block dimensions, numbered after them) in the order of storage.
-        block_map: for each block dimension, the dimension it divides.
-        dimensions: one per entry of `traversal_order`.
+        shape: Dense shape.
+        values: Stored values, 1-D, in traversal order.
+        traversal_order: Dimensions (and block dimensions, numbered after them) in storage order.
+        block_map: Dimension that each block dimension divides.
+        dimensions: Dimensions, one per entry of `traversal_order`.
     """
 
     shape: tuple[int, ...]
@@ -48,7 +48,7 @@ class SparseWeight:
 
     @property
     def block(self) -> int:
-        """Elements of a block; 1 where single values are stored."""
+        """Number of elements of a block; 1 where single values are stored."""
         return int(np.prod([d.size for d in self.dimensions[len(self.shape) :]], dtype=np.int64))
 
 
@@ -56,12 +56,12 @@ def encode(weight: Array, block: int = 1) -> SparseWeight:
     """Encode a weight [O, 1, 1, I]; a block in which any value is non-zero is stored whole.
 
     Args:
-        weight: the dense weight, TFLite's layout.
-        block: output channels that share a pattern: 1, 2 or 4. Single values are stored where it does
+        weight: Dense weight in TFLite's layout.
+        block: Number of output channels that share a pattern: 1, 2 or 4. Single values are stored if it does
             not divide O, since the format has no partial blocks.
 
     Raises:
-        ValueError: not the shape of a 1x1 convolution weight, or another block size.
+        ValueError: The shape is not that of a 1x1 convolution weight, or the block size is another.
     """
     if weight.ndim != 4 or weight.shape[1:3] != (1, 1):
         raise ValueError(f"only weights [O, 1, 1, I] are stored sparse, not {list(weight.shape)}")
@@ -84,10 +84,10 @@ def encode(weight: Array, block: int = 1) -> SparseWeight:
 
 
 def decode(weight: SparseWeight) -> Array:
-    """Decode any tensor in the sparse encoding, whoever wrote it, into its dense form.
+    """Decode any tensor in the sparse encoding, from any writer, to its dense form.
 
     Raises:
-        ValueError: metadata that does not fit the shape or the values.
+        ValueError: The metadata do not fit the shape or the values.
     """
     rank = len(weight.shape)
     if sorted(weight.traversal_order) != list(range(rank + len(weight.block_map))):
@@ -109,9 +109,9 @@ def decode(weight: SparseWeight) -> Array:
 
 
 def _coordinates(weight: SparseWeight) -> tuple[dict[int, npt.NDArray[np.int64]], int]:
-    """Coordinates of every stored value along every traversed dimension, by walking the levels as a tree."""
+    """Coordinates of every stored value along every traversed dimension, by traversing the levels as a tree."""
     coordinates: dict[int, npt.NDArray[np.int64]] = {}
-    count = 1  # positions at the current level; each keeps its own row of coordinates
+    count = 1  # positions at the current level; each has its own row of coordinates
     for axis, level in zip(weight.traversal_order, weight.dimensions, strict=True):
         if level.segments is None or level.indices is None:
             repeats = np.full(count, level.size, np.int64)

@@ -1,8 +1,8 @@
-"""Operator versions: which version of an operator a file must name, and the runtime that first had it.
+"""Operator versions required in a file, and the first runtime that supports each.
 
-A runtime refuses an operator version that it does not know, and treats a version as a promise about types
-and options. The rules follow `op_version.cc` and `runtime_version.cc` of TensorFlow Lite (2026), for the
-operators and types that this lowering writes.
+A runtime rejects an unknown operator version, and relies on a version's constraints on types and options. The
+rules follow `op_version.cc` and `runtime_version.cc` of TensorFlow Lite (2026), for the operators and types
+that this lowering writes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mcc.lower.tflite.quantisation import Quantisation
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Static facts of a tensor in the file: shape, numpy dtype name, quantisation."""
+    """Static properties of a tensor in the file: shape, numpy dtype name, quantisation."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -25,7 +25,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Signature:
-    """What the version of an operator depends on; None stands for an absent optional input."""
+    """Properties that determine the version of an operator; None for an absent optional input."""
 
     inputs: tuple[TensorInfo | None, ...]
     outputs: tuple[TensorInfo | None, ...]
@@ -47,7 +47,7 @@ class Signature:
         return len({info.shape for info in self.inputs if info}) > 1
 
 
-# Operators of which version 2 is version 1 with int8.
+# Operators whose version 2 is version 1 with int8.
 # fmt: off
 _INT8_IS_VERSION_2 = frozenset({
     "ADD", "SUB", "MAX_POOL_2D", "AVERAGE_POOL_2D", "CONCATENATION", "SOFTMAX", "MEAN", "SUM", "REDUCE_MAX",
@@ -150,7 +150,7 @@ _SPECIAL: dict[str, Any] = {
     "DEQUANTIZE": _dequantize,
 }
 
-# Runtime version that first had (operator, version); what is missing is older than 2.3.0.
+# First runtime version with (operator, version); others are older than 2.3.0.
 _RUNTIME: dict[tuple[str, int], str] = {
     ("CONV_2D", 6): "2.9.0",
     ("PAD", 4): "2.6.0",
@@ -167,6 +167,6 @@ _OLDEST = "2.3.0"
 
 
 def minimum_runtime(used: Iterable[tuple[str, int]]) -> str:
-    """The oldest TensorFlow Lite runtime that knows all the given (operator, version) pairs."""
+    """The oldest TensorFlow Lite runtime that supports all the given (operator, version) pairs."""
     versions = [_RUNTIME.get(pair, _OLDEST) for pair in used]
     return max([_OLDEST, *versions], key=lambda text: tuple(int(part) for part in text.split(".")))

@@ -1,4 +1,4 @@
-"""Padding of sliding windows: which torch padding is TFLite's SAME, and explicit PAD for the rest."""
+"""Padding of sliding windows: TFLite's SAME where it equals torch's padding, explicit PAD elsewhere."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Pair = tuple[int, int]
 def fits_same(
     size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], padding: Quad
 ) -> bool:
-    """Whether TFLite's SAME pads an input of this height and width just as (top, bottom, left, right).
+    """Whether TFLite's SAME pads an input of this height and width by (top, bottom, left, right).
 
-    SAME keeps ceil(size / stride) positions and pads what they need, the odd element at the end. No padding
-    at all is called SAME, too, where SAME would not pad.
+    SAME has ceil(size / stride) positions and pads as they require, the odd element at the end. No padding
+    counts as SAME, too, where SAME would not pad.
     """
     for i in range(2):
         extent = (kernel[i] - 1) * dilation[i] + 1
@@ -49,7 +49,7 @@ def pad_image(
 ) -> Value:
     """Pad an NHWC value by (top, bottom, left, right) with zeros, or with another real number.
 
-    Zeros take PAD, which XNNPACK fuses into the convolution behind it; for int8 both operators pad in the
+    Zeros use PAD, which XNNPACK fuses into the following convolution; for int8, both operators pad on the
     grid of the input.
     """
     top, bottom, left, right = padding
@@ -71,7 +71,7 @@ def pad_image(
 
 
 def pad_value(low: Lowering, x: Value, value: float) -> int:
-    """The constant that PADV2 fills with, on the grid of an int8 input."""
+    """The fill value of PADV2, on the grid of an int8 input."""
     if x.quantisation is None:
         limits = np.finfo(np.float32)
         return low.model.constant("fill", np.asarray(np.clip(value, limits.min, limits.max), np.float32))

@@ -1,4 +1,4 @@
-"""Lowering a canonical graph in deployment form into a .tflite file."""
+"""Lowering of a canonical graph in deployment form to a .tflite file."""
 
 from __future__ import annotations
 
@@ -48,22 +48,22 @@ def to_tflite(
 ) -> bytes:
     """Lower a graph and return the bytes of the .tflite file.
 
-    Images go in and out as NHWC, all other values as the graph has them. The declared batch is that of the
-    file, but a runtime may resize it: nothing but a transposed convolution fixes it.
-    Each node's result is the tensor of its name; inner tensors of a node carry a suffix behind a slash.
+    Image inputs and outputs are NHWC, all others as in the graph. The file has the declared batch, but a
+    runtime can resize it: only a transposed convolution fixes it.
+    Each node's result is the tensor of its name; inner tensors of a node have a suffix after a slash.
 
     Args:
-        graph: canonical graph in deployment form, float or with fake quantisations.
-        name: name of the subgraph.
-        labels: class names in the order of the output `judged`, stored for the app.
-        normalisation: what the app does to 0..255 pixels before the first input, stored for the app.
-        judged: place of the output that the labels are of.
-        weights: how float weights are stored.
-        io: `float`: inputs and outputs are float32 (LiteRT.js takes no others); `int8`: those that a fake
+        graph: Canonical graph in deployment form, float or with fake quantisation.
+        name: Name of the subgraph.
+        labels: Class names in the order of the output `judged`, stored for the app.
+        normalisation: Preprocessing of 0..255 pixels by the app before the first input, stored for the app.
+        judged: Index of the output with the scores of the labels.
+        weights: Storage type of float weights.
+        io: `float`: inputs and outputs are float32 (required by LiteRT.js); `int8`: those that a fake
             quantisation reads or writes are int8.
 
     Raises:
-        UnsupportedError: an operator or attribute without a form in TFLite, named with its node.
+        UnsupportedError: An operator or attribute has no form in TFLite; the message names it and its node.
     """
     if weights not in ("float32", "float16") or io not in ("float", "int8"):
         raise UsageError(f"weights={weights!r}, io={io!r}: not an option of the TFLite writer")
@@ -87,11 +87,11 @@ def to_tflite(
 
 
 def write_tflite(graph: Graph, path: Path | str, **options: Any) -> Path:
-    """Lower a graph into a file, written whole or not at all; options as in `to_tflite`.
+    """Lower a graph to a file, written atomically; options as in `to_tflite`.
 
     Raises:
-        DataError: the file cannot be written.
-        UnsupportedError: as `to_tflite`.
+        DataError: The file cannot be written.
+        UnsupportedError: As in `to_tflite`.
     """
     path = Path(path)
     write_bytes(path, to_tflite(graph, **options))
@@ -114,16 +114,16 @@ def _emit(low: Lowering, node: fx.Node) -> None:
 
 
 def _quantise(low: Lowering, node: fx.Node) -> None:
-    """A fake quantisation is the grid of its producer, or a QUANTIZE where that has another or is float."""
+    """Lower a fake quantisation: the grid of its producer, or a QUANTIZE if that has another or is float."""
     source = operand(node, 0)
     if emit_shape.joined_reader(low.graph, source) is not None:
-        return  # the slice behind takes its pixels in one step with this one's
+        return  # the following slice takes both steps at once
     wanted = regions.activation_quantisation(low.graph, node)
     low.bind(node, low.requantise(node, low.native(source), wanted))
 
 
 def _input(low: Lowering, node: fx.Node, io: Interface) -> int:
-    """The tensor of a graph input, int8 if so asked and nothing but one fake quantisation reads it."""
+    """The tensor of a graph input, int8 if requested and its only reader is one fake quantisation."""
     shape = shape_of(node)
     readers = list(node.users)
     alone = len(readers) == 1 and is_fake_quantize(readers[0])
