@@ -1,6 +1,6 @@
-"""Where a lowered model runs and is timed: one file per target.
+"""Targets, on which lowered models run and are timed: one file per target.
 
-A file in this folder that holds a `TARGET` object is a target; `get_target("name")` finds it by scanning.
+A file in this folder with a `TARGET` object is a target; `get_target("name")` finds it by scanning.
 Start reading at `target.py` (the protocol) and `litert_host.py` (an example of a target).
 """
 

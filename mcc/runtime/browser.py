@@ -1,10 +1,10 @@
-"""The runner of `litert-web:chromium`: a headless browser with one page, behind the messages of `wire.py`.
+"""The runner of `litert-web:chromium`: a headless browser with one page, controlled by messages of `wire.py`.
 
     python -m mcc.runtime.browser /usr/bin/chromium
 
 Playwright starts the system's browser; the page (`web/browser.html`) comes from a server on the loopback
-interface, under an address that holds a secret. The server sends the two headers that make a page
-cross-origin isolated: only there is the browser's clock fine enough (5 microseconds in place of 100).
+interface, under an address with a secret. The server sends the two headers that make a page cross-origin
+isolated: this is required for a clock resolution of 5 microseconds instead of 100.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mcc.runtime.wire import PREFIX, Header
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-# Chromium lowers the priority of what nobody looks at, and may throttle it.
+# Chromium lowers the priority of pages in the background, and may throttle them.
 FLAGS = ("--disable-background-timer-throttling", "--disable-renderer-backgrounding")
 
 
@@ -29,8 +29,8 @@ class BrowserRunner:
     """Answers requests in a page of a running browser.
 
     Args:
-        browser: running.
-        server: serves the page; ends with its creator.
+        browser: Running browser.
+        server: Server of the page, closed by its creator.
     """
 
     def __init__(self, browser: Browser, server: PageServer) -> None:
@@ -42,11 +42,11 @@ class BrowserRunner:
             raise RuntimeError("the page is not cross-origin isolated, so that its clock is too coarse")
 
     def answer(self, header: Header, message: bytes) -> bytes:
-        """The answer to one request, both as messages."""
+        """The answer to one request, both as raw messages."""
         if "file" in header:
             self._server.allow(str(header["file"]))
         self._server.request = message
-        self._page.evaluate("answerRequest()")  # raises where the page crashes
+        self._page.evaluate("answerRequest()")  # raises if the page crashes
         return self._server.take_answer()
 
 
@@ -57,7 +57,7 @@ def header_of(message: bytes) -> Header:
 
 
 def read_whole(source: BinaryIO) -> bytes | None:
-    """The next message as it stands; None at the end of the stream."""
+    """The next raw message; None at the end of the stream."""
     prefix = source.read(PREFIX.size)
     if len(prefix) < PREFIX.size:
         return None
@@ -69,7 +69,7 @@ def serve(program: str, source: BinaryIO, sink: BinaryIO) -> None:
     """Answer requests in a browser until `source` ends."""
     from playwright.sync_api import sync_playwright
 
-    # No sandbox: as root there is none, and the page is ours; a file is trusted as in any other target.
+    # No sandbox: root has none, and the page is part of mcc; a file is trusted as by any other target.
     with (
         PageServer(WEB, secrets.token_urlsafe(16)) as server,
         sync_playwright() as playwright,
@@ -82,9 +82,9 @@ def serve(program: str, source: BinaryIO, sink: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Serve with the browser named on the command line; one line on standard error where that fails."""
+    """Serve with the browser named on the command line; a failure is one line on standard error."""
     sink = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a library that prints must not disturb the messages
+    os.dup2(2, 1)  # output of a library must not corrupt the messages
     try:
         serve(sys.argv[1], os.fdopen(os.dup(0), "rb"), sink)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""ExecuTorch on this machine: the wheel's own runtime, whose work XNNPACK does."""
+"""ExecuTorch on this machine: the wheel's own runtime with its XNNPACK delegate."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from mcc.runtime.wire import Array
 
 METHOD = "forward"
 DTYPES = {0: "uint8", 1: "int8", 3: "int32", 4: "int64", 6: "float32", 7: "float64", 11: "bool"}
-"""Names of the numbers in `schema/scalar_type.fbs`."""
+"""Dtype names by the enum values in `schema/scalar_type.fbs`."""
 
 EVENTS_SCHEMA = "devtools/etdump/etdump_schema_flatcc.fbs"
-EXECUTION = "Execute"  # the block of events that each inference leaves
-WHOLES = frozenset({"Method::execute", "DELEGATE_CALL", "OPERATOR_CALL"})  # they hold other events
+EXECUTION = "Execute"  # the block of events of each inference
+WHOLES = frozenset({"Method::execute", "DELEGATE_CALL", "OPERATOR_CALL"})  # they contain other events
 
 
 class ExecuTorchModel(LoadedModel):
     """A program's `forward` method.
 
     Args:
-        runtime: the wheel's extension module.
+        runtime: Extension module of the wheel.
     """
 
     def __init__(self, runtime: Any, file: Path, threads: int) -> None:
-        # The pool belongs to the process: the last file that is loaded says how many threads all have.
+        # The thread pool belongs to the process: the last file loaded sets its size for all.
         runtime._unsafe_reset_threadpool(threads)
         self._runtime, self._file = runtime, file
         self._program = runtime._load_for_executorch(str(file))
@@ -53,7 +53,7 @@ class ExecuTorchModel(LoadedModel):
         self._results: list[Any] = []
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
-        """Keep the arrays as tensors."""
+        """Store the arrays as tensors."""
         import torch
 
         self._given = [torch.from_numpy(np.array(array, order="C")) for array in arrays]
@@ -63,11 +63,11 @@ class ExecuTorchModel(LoadedModel):
         self._results = self._program.run_method(METHOD, self._given, clone_outputs=False)
 
     def get_outputs(self) -> list[Array]:
-        """Copies of the outputs, which lie in the program's own memory."""
+        """Copies of the outputs, which are in the program's own memory."""
         return [result.numpy().copy() for result in self._results]
 
     def op_times(self, runs: int) -> list[OpTime]:
-        """From ExecuTorch's event tracer: XNNPACK's operators in whole microseconds, and portable kernels."""
+        """Times from ExecuTorch's event tracer: portable kernels; XNNPACK's operators in microseconds."""
         traced = self._runtime._load_for_executorch(str(self._file), enable_etdump=True)
         if not traced.has_etdump():
             raise TargetError("this build of ExecuTorch has no event tracer", hint=HOW_TO_GET)
@@ -81,13 +81,13 @@ class ExecuTorchModel(LoadedModel):
 
 
 def op_times(dump: Mapping[str, Any]) -> list[OpTime]:
-    """Undisturbed mean of each operator, in order of execution; the first inference is left out.
+    """Undisturbed mean of each operator, in order of execution, without the first inference.
 
     Args:
-        dump: an ETDump as its schema has it, one block of events for each inference.
+        dump: ETDump in the form of its schema, with one block of events for each inference.
 
     Raises:
-        TargetError: no operator was timed.
+        TargetError: No operator was timed.
     """
     runs = [block["events"] for block in dump["run_data"] if block["name"] == EXECUTION][1:]
     durations: list[tuple[str, list[float]]] = []
@@ -104,7 +104,7 @@ def op_times(dump: Mapping[str, Any]) -> list[OpTime]:
 
 
 def _name(event: Mapping[str, Any]) -> str:
-    """XNNPACK's name of an operator of the delegate, ExecuTorch's of any other event."""
+    """XNNPACK's name of an operator of the delegate, ExecuTorch's name of any other event."""
     return str(event.get("delegate_debug_id_str") or event.get("name") or "")
 
 
@@ -118,7 +118,7 @@ def _tensor_info(name: str, told: Any) -> TensorInfo:
 class ExecuTorchHost(HostTarget):
     """The runtime of ExecuTorch's wheel on this machine.
 
-    Its extension module is loaded by itself: `executorch.runtime` draws in the exporter, which takes seconds.
+    Its extension module is loaded directly: `executorch.runtime` imports the exporter, which takes seconds.
     """
 
     name = "executorch-host"
@@ -140,7 +140,7 @@ class ExecuTorchHost(HostTarget):
         return metadata.version("executorch")
 
     def facts(self) -> TargetFacts:
-        """XNNPACK as in LiteRT; the delegate never takes its sparse path."""
+        """Facts: XNNPACK as in LiteRT; the delegate never takes its sparse path."""
         return TargetFacts(
             sparse_1x1=False,
             sparse_why="ExecuTorch's XNNPACK delegate has no sparse weights",
@@ -157,7 +157,7 @@ class ExecuTorchHost(HostTarget):
         _extension()
 
     def load(self, file: Path, threads: int) -> ExecuTorchModel:
-        """Load a program and plan its method."""
+        """Load a program and initialise its method."""
         return ExecuTorchModel(_extension(), file, threads)
 
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TargetFacts:
-    """What the planner must know before it has measured anything; times are always measured.
+    """Properties of a target that the planner needs before any measurement; times are always measured.
 
     Attributes:
-        sparse_1x1: whether zeros in 1x1 convolutions can save time here at all, and `sparse_why`.
-        sparse_block: output channels that should share a pattern (1: unstructured).
-        channel_multiple: of which kept channels should be a multiple, the width of the float kernels' tiles.
-        activation_dtype: of integer activations in the form that the runtime fuses: int8 or uint8.
-        int8_io: whether a file may have quantised inputs and outputs.
-        blocked_layout: whether float convolutions hand each other values in blocks of channels.
-        coarse_profile: whether its profile adds microseconds to each operator and merges equal ones.
-        named_profile: whether operators in the profile have the names of the graph's nodes.
+        sparse_1x1: Whether zeros in 1x1 convolutions can save time, with the reason in `sparse_why`.
+        sparse_block: Number of output channels that should share a pattern (1: unstructured).
+        channel_multiple: Preferred divisor of channel numbers, the tile width of the float kernels.
+        activation_dtype: Dtype of integer activations in the form that the runtime fuses: int8 or uint8.
+        int8_io: Whether a file may have quantised inputs and outputs.
+        blocked_layout: Whether values between float convolutions have a layout of channel blocks.
+        coarse_profile: Whether its profile adds microseconds to each operator and merges equal ones.
+        named_profile: Whether operators in the profile have the names of the graph's nodes.
     """
 
     sparse_1x1: bool
@@ -39,7 +39,7 @@ XNNPACK_ARM64 = TargetFacts(
     activation_dtype="int8",
     int8_io=True,
 )
-"""LiteRT on a phone or an imitated core: sparse kernels are fastest for pairs of output channels."""
+"""LiteRT on a phone or an emulated core: sparse kernels are fastest for pairs of output channels."""
 
 ONNXRUNTIME_CPU = TargetFacts(
     sparse_1x1=False,
@@ -52,4 +52,4 @@ ONNXRUNTIME_CPU = TargetFacts(
     coarse_profile=True,
     named_profile=True,
 )
-"""onnxruntime anywhere: float convolutions work on blocks of 8 or 16 channels (NCHWc)."""
+"""onnxruntime on any device: float convolutions use blocks of 8 or 16 channels (NCHWc)."""

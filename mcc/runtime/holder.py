@@ -1,4 +1,4 @@
-"""Locks of files: which may be taken, and who holds one that is waited for."""
+"""Lock files: checks before locking, and identification of the holder."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from mcc.errors import UsageError
 
 log = logging.getLogger(__name__)
 
-SAY_AFTER_S = 2.0  # of waiting: what takes less, nobody wonders about
+SAY_AFTER_S = 2.0  # of waiting before the holder is logged
 LOCKS = Path("/proc/locks")
-MOST_WORDS = 100  # characters of a command line in a sentence
+MOST_WORDS = 100  # characters of a command line in a message
 
 
 def checked_lock(path: Path, *, hint: str) -> Path:
-    """The path, where a lock file may be made or is one already.
+    """Check that a path can be a lock file, and return it.
 
-    To open a lock file empties it: behind a symbolic link, that would be somebody's file.
+    Opening a lock file truncates it: through a symbolic link, that would destroy another file.
 
     Raises:
-        UsageError: it is a symbolic link or no regular file.
+        UsageError: The path is a symbolic link or not a regular file.
     """
     try:
         mode = path.lstat().st_mode
-    except OSError:  # absent; or not to be looked at, which taking the lock will say
+    except OSError:  # absent or inaccessible; locking will report the latter
         return path
     if stat.S_ISLNK(mode):
         raise UsageError("is a symbolic link, and a lock file must be none", where=str(path), hint=hint)
@@ -43,11 +43,11 @@ def checked_lock(path: Path, *, hint: str) -> Path:
 
 @contextmanager
 def said_when_waiting(path: Path, what: str) -> Generator[None]:
-    """Say who holds a file's lock where what is done inside has to wait for it.
+    """Log the holder of a file's lock if the body of the context has to wait for it.
 
     Args:
-        path: of the file that is locked.
-        what: is waited for, as the sentence has it.
+        path: Path of the locked file.
+        what: Description of the awaited event for the message.
     """
 
     def say() -> None:
@@ -70,7 +70,7 @@ def _after(seconds: float, call: Callable[[], None]) -> Generator[None]:
 
 
 def holder_words(path: Path) -> str:
-    """Who holds the lock of a file: process, command, and since when it runs; else `another process`."""
+    """Description of a lock's holder: process, command and start time; else `another process`."""
     for pid in holders_of(path):
         try:
             process = psutil.Process(pid)
@@ -86,13 +86,13 @@ def holder_words(path: Path) -> str:
 
 
 def holders_of(path: Path) -> list[int]:
-    """Processes other than this one that hold a lock on a file, as far as the system tells."""
+    """Processes other than this one that hold a lock on a file, if the system lists them."""
     try:
         found = path.stat()
         lines = LOCKS.read_text().splitlines()
     except OSError:  # no such file, or a system without /proc
         return []
-    # 1: FLOCK  ADVISORY  WRITE 708 08:01:1312 0 EOF; a line with -> is of one that waits
+    # 1: FLOCK  ADVISORY  WRITE 708 08:01:1312 0 EOF; a line with -> is a waiting process
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     pids: list[int] = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""Targets whose runtime has a Python interface: each runs in a fresh worker process of this interpreter."""
+"""Targets whose runtime has a Python interface: each runs in a new worker process of this interpreter."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mcc.runtime.wire import Array
 
 
 class LoadedModel(ABC):
-    """A file loaded inside a worker process, by a runtime with a Python interface."""
+    """A file loaded in a worker process by a runtime with a Python interface."""
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
 
     @abstractmethod
     def set_inputs(self, arrays: Sequence[Array]) -> None:
-        """Take inputs of exactly the shapes and dtypes in `inputs`."""
+        """Set inputs of exactly the shapes and dtypes in `inputs`."""
 
     @abstractmethod
     def invoke(self) -> None:
-        """One inference; this alone is timed."""
+        """Run one inference; only this is timed."""
 
     @abstractmethod
     def get_outputs(self) -> list[Array]:
@@ -31,7 +31,7 @@ class LoadedModel(ABC):
 
     @abstractmethod
     def op_times(self, runs: int) -> list[OpTime]:
-        """Per-operator times; raises TargetError where the runtime cannot tell."""
+        """Per-operator times. Raises TargetError if the runtime has none."""
 
 
 class HostTarget(Target):
@@ -46,13 +46,13 @@ class HostTarget(Target):
         """Load a file, in the worker; any exception becomes a TargetError of the caller."""
 
     def runner_command(self) -> list[str]:
-        """A fresh Python process of this interpreter with this target's worker."""
+        """A new Python process of this interpreter with this target's worker."""
         from mcc.runtime.process import python_worker
 
         return python_worker(self.spec)
 
     def profile(self, file: Path | str, *, threads: int = 1, runs: int = 50) -> list[OpTime]:
-        """Per-operator times, taken in a fresh worker; see `Target.profile`."""
+        """Per-operator times, measured in a new worker; see `Target.profile`."""
         from mcc.runtime.process import measure_op_times
 
         return measure_op_times(self, self.checked(file, threads), threads, runs)

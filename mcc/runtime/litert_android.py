@@ -1,8 +1,8 @@
 """LiteRT on a phone over adb: `runner.c` and the ARM64 build of ai-edge-litert, with XNNPACK.
 
-The runner is a program for ARM64 Linux with glibc, and brings its loader and C library along: it asks
-nothing of Android but the kernel's interface. Emulated phones run it in the tests. The authors of mcc have
-never run it on a phone; see docs/android.md.
+The runner is a program for ARM64 Linux with its own loader and C library (glibc): of Android it uses only
+the kernel's interface. Tests run it on emulated phones. The authors of mcc have never run it on a phone; see
+docs/android.md.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class LiteRtAndroid(AndroidTarget):
         return runtime_version()
 
     def facts(self) -> TargetFacts:
-        """XNNPACK on ARM64: pairs of output channels that share a pattern are the fastest sparse kernels."""
+        """Facts: XNNPACK's ARM64 sparse kernels are fastest for pairs of output channels with one pattern."""
         return XNNPACK_ARM64
 
     def programs(self) -> tuple[str, Sequence[Path]]:
-        """Loader, C library, LiteRT and the runner, which is built when it is asked for."""
+        """Loader, C library, LiteRT and the runner, which is built on demand."""
         from mcc.runtime.arm64.build import device_files
 
         return "litert", device_files()
@@ -65,13 +65,13 @@ class LiteRtAndroid(AndroidTarget):
         return RunnerSession(self, self.checked(file, 1), 1, self.runner("--kernels", "reference"))
 
     def sparse_kernels(self, file: Path | str) -> int:
-        """How many operators ran by XNNPACK's kernels for sparse weights."""
+        """Number of operators that ran in XNNPACK's sparse kernels."""
         from mcc.runtime.litert_arm64_sim import SPARSE_KERNEL
 
         return sum(SPARSE_KERNEL in op.kind for op in self.profile(file, runs=1))
 
     def op_times(self, report: Mapping[str, Any], runs: int) -> list[OpTime]:
-        """From the events of LiteRT's profiler."""
+        """Times from the events of LiteRT's profiler."""
         from mcc.runtime.litert_profile import typical
 
         return typical([(tag.encode(), kind, us) for tag, kind, us, _ in report["events"]], runs)

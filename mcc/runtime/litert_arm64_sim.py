@@ -1,8 +1,8 @@
-"""LiteRT's ARM64 build on an imitated phone core: numbers, instructions and model cycles; never a time.
+"""LiteRT's ARM64 build on an emulated phone core: outputs, instructions and model cycles, but no times.
 
-The unmodified library runs under qemu-user, which counts instructions; LLVM's scheduling models estimate the
-cycles that a core needs for them (`arm64/cycles.py`). There are no caches and no memory bandwidth in it: it
-ranks alternatives on one core. Counts are the same in every run, on every machine.
+The unmodified library runs under qemu-user, which counts instructions; LLVM's scheduling models estimate
+their cycles on a core (`arm64/cycles.py`). Caches and memory bandwidth are not modelled: the result ranks
+alternatives on one core. Counts are the same in every run, on every machine.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from mcc.runtime.session import Session
 from mcc.runtime.simulated import Counts, OperatorCounts, SimulatedTarget
 from mcc.runtime.target import Availability, Fingerprint, Target
 
-DEFAULT_CORE = "a76"  # the most common big core of phones since 2019 whose kernels later cores also get
-AT_ONCE = 2  # emulated processes; each needs one processor and some 100 MB
-FILES_AT_ONCE = 16  # in one process, which then translates the runtime's code once
+DEFAULT_CORE = "a76"  # the most common big core of phones since 2019; later cores use the same kernels
+AT_ONCE = 2  # emulated processes; each needs one processor and about 100 MB
+FILES_AT_ONCE = 16  # in one process, so that the runtime's code is translated once
 MEMORY_RUNS = 10  # inferences before the peak is read, as in `Target.peak_memory`
 SPARSE_KERNEL = "SPMM"  # in XNNPACK's names of sparse kernels
 
@@ -48,7 +48,7 @@ class LiteRtArm64Sim(SimulatedTarget):
 
     @property
     def core(self) -> Core:
-        """The imitated core."""
+        """The emulated core."""
         return CORES[self.option or DEFAULT_CORE]
 
     def available(self) -> Availability:
@@ -69,11 +69,11 @@ class LiteRtArm64Sim(SimulatedTarget):
             made()
 
     def runtime_version(self) -> str:
-        """Versions of what decides the counts: LiteRT, qemu, LLVM."""
+        """Versions that determine the counts: LiteRT, qemu, LLVM."""
         return f"{install.runtime_version()} {install.require().versions()}"
 
     def fingerprint(self, threads: int = 1) -> Fingerprint:
-        """The imitated core; the machine that imitates it makes no difference."""
+        """The fingerprint of the emulated core, independent of the machine that emulates it."""
         device = f"{self.core.title.split(' (')[0]}, simulated (llvm-mca {self.core.llvm_cpu})"
         name = f"{self.name}:{self.core.name}"
         return Fingerprint(name, device, self.runtime, self.runtime_version(), threads, "linux-aarch64")
@@ -85,15 +85,15 @@ class LiteRtArm64Sim(SimulatedTarget):
         return host if host.available().ok else None
 
     def facts(self) -> TargetFacts:
-        """XNNPACK's ARM64 kernels: sparse ones are fastest for pairs of output channels, of whole vectors."""
+        """Facts: XNNPACK's ARM64 sparse kernels are fastest for pairs of output channels in whole vectors."""
         return XNNPACK_ARM64
 
     def start_runner(self) -> StreamRunner:
-        """A runner that takes inputs through a pipe; see `Target.start_runner`."""
+        """A runner with inputs through a pipe; see `Target.start_runner`."""
         return self._runner("xnnpack")
 
     def reference_session(self, file: Path | str) -> Session:
-        """The file with LiteRT's reference kernels, on the same imitated core."""
+        """The file with LiteRT's reference kernels, on the same emulated core."""
         return RunnerSession(self, self.checked(file, 1), 1, self._runner("reference"))
 
     def _runner(self, kernels: str) -> StreamRunner:
@@ -104,7 +104,7 @@ class LiteRtArm64Sim(SimulatedTarget):
     def peak_memory(self, file: Path | str, threads: int = 1) -> int:
         """Growth of the peak memory of the emulated runner.
 
-        The model was loaded, run and dropped before, so that what the emulator itself takes does not count.
+        The model is loaded, run and released before, so that the emulator's own memory is not included.
         """
         path = self.checked(file, threads)
         arguments = ["--memory", "--rehearse", "--warmup", str(MEMORY_RUNS)]
@@ -112,7 +112,7 @@ class LiteRtArm64Sim(SimulatedTarget):
         return int(counted.report["peak_after_bytes"] - counted.report["peak_before_bytes"])
 
     def counts(self, files: Sequence[Path | str]) -> list[Counts]:
-        """Counts of one inference of each file; many share a process, and processes run side by side."""
+        """Counts of one inference of each file; files share processes, which run in parallel."""
         keys = {(self.core.name, _digest(path)): path for path in (self.checked(file, 1) for file in files)}
         missing = [path for key, path in keys.items() if key not in _known]
         size = max(1, min(FILES_AT_ONCE, -(-len(missing) // AT_ONCE)))
@@ -127,11 +127,11 @@ class LiteRtArm64Sim(SimulatedTarget):
         return list(_operators(self.core, path, _digest(path)))
 
     def sparse_kernels(self, file: Path | str) -> int:
-        """How many operators ran by XNNPACK's kernels for sparse weights."""
+        """Number of operators that ran in XNNPACK's sparse kernels."""
         return sum(SPARSE_KERNEL in op.kind for op in self.operators(file))
 
     def _count(self, files: Sequence[Path]) -> None:
-        """Count files in one process; where that fails, find out which of them it was."""
+        """Count files in one process; on failure, find the file that caused it."""
         tools = install.require()
         try:
             found = count(tools, self.core, files)

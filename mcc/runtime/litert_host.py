@@ -29,7 +29,7 @@ class LiteRtModel(LoadedModel):
         self._output_details: list[Any] = interpreter.get_output_details()
         self.inputs = tuple(map(_tensor_info, self._input_details))
         self.outputs = tuple(map(_tensor_info, self._output_details))
-        self.invoke = interpreter.invoke  # bound once: no Python frame inside the timed loop
+        self.invoke = interpreter.invoke  # bound once, to avoid a Python frame in the timed loop
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
         """Copy the arrays into the interpreter."""
@@ -46,7 +46,7 @@ class LiteRtModel(LoadedModel):
         return [self._interpreter.get_tensor(detail["index"]) for detail in self._output_details]
 
     def op_times(self, runs: int) -> list[OpTime]:
-        """From the profiler of LiteRT's C library, for XNNPACK's kernels only."""
+        """Times from the profiler of LiteRT's C library, only with XNNPACK's kernels."""
         from mcc.runtime import litert_profile
 
         if self._option is not None:
@@ -91,7 +91,7 @@ class LiteRtHost(HostTarget):
         return metadata.version("ai-edge-litert")
 
     def facts(self) -> TargetFacts:
-        """XNNPACK on x86 has no sparse kernels for processors with AVX; its float tiles are 8 or 16 wide."""
+        """Facts: XNNPACK has no sparse kernels for x86 processors with AVX; float tiles are 8 or 16 wide."""
         return TargetFacts(
             sparse_1x1=False,
             sparse_why="XNNPACK takes its sparse path on ARM64 and WebAssembly only, never on x86 with AVX",
@@ -106,7 +106,7 @@ class LiteRtHost(HostTarget):
         import ai_edge_litert.interpreter  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     def load(self, file: Path, threads: int) -> LiteRtModel:
-        """Build an interpreter with the kernels that the option names."""
+        """Create an interpreter with the kernels of the option."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         resolver = {

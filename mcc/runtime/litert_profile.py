@@ -1,9 +1,9 @@
 """Per-operator times of LiteRT, from the profiler of its C library, which has no Python interface.
 
-XNNPACK names the kernel that ran ("Convolution (NHWC, F32) GEMM", "... SPMM"), so a profile also tells which
-kernels a file really got. The C interface is not promised to stay as it is: the library's versions that this
-was tried with are named below, others are refused. It runs in a worker process, so a mistake cannot harm the
-caller. XNNPACK calls a 1x1 convolution "Fully Connected".
+XNNPACK names the kernel that ran ("Convolution (NHWC, F32) GEMM", "... SPMM"), so a profile also shows which
+kernels a file actually uses. The C interface is not stable: the tested versions of the library are listed
+below, others are refused. It runs in a worker process, so an error cannot crash the caller. XNNPACK calls a
+1x1 convolution "Fully Connected".
 
 Source of the calls and of the event's layout: litert/c/*.h of github.com/google-ai-edge/LiteRT.
 """
@@ -21,12 +21,12 @@ from mcc.runtime.samples import undisturbed_mean, undisturbed_runs
 from mcc.runtime.session import OpTime
 from mcc.runtime.wire import Array
 
-TRIED = ("2.3.",)  # beginnings of versions of ai-edge-litert
+TRIED = ("2.3.",)  # prefixes of versions of ai-edge-litert
 ON_CPU = 1
 LOCK_TO_WRITE = 1
 BEGIN_OF_RUN = b"LiteRT::Run[buffer registration]"
-OPERATOR, DELEGATE_OPERATOR, DELEGATE_PROFILED = 2, 4, 8  # event types that are one operator
-EVENTS_ROOM = 1 << 20  # more than the profiler of a run of any model; guards against a wrong layout
+OPERATOR, DELEGATE_OPERATOR, DELEGATE_PROFILED = 2, 4, 8  # event types of single operators
+EVENTS_ROOM = 1 << 20  # more than the events of any model's run; guards against a wrong layout
 
 Handle = ctypes.c_void_p
 
@@ -64,26 +64,26 @@ class Library:
             raise TargetError(f"{name} of LiteRT failed with status {status}")
 
     def make(self, name: str, *arguments: Any) -> Handle:
-        """Call a function whose last argument is where it puts its result."""
+        """Call a function whose last argument is a pointer to its result."""
         result = Handle()
         self.call(name, *arguments, ctypes.byref(result))
         return result
 
 
 def op_times(file: Path, threads: int, inputs: Sequence[Array], runs: int) -> list[OpTime]:
-    """Mean microseconds of every operator that XNNPACK or LiteRT ran, in order; each run counts whole ones.
+    """Mean microseconds of every operator of XNNPACK or LiteRT, in order; single runs have whole ones.
 
     Args:
-        file: a .tflite file.
-        threads: of XNNPACK.
-        inputs: arrays of the file's shapes and dtypes.
-        runs: timed inferences; two more come first.
+        file: Path of a .tflite file.
+        threads: Threads of XNNPACK.
+        inputs: Arrays of the file's shapes and dtypes.
+        runs: Number of timed inferences, after two for warm-up.
 
     Raises:
-        TargetError: another version of the library, or a call that fails.
+        TargetError: The library has another version, or a call failed.
     """
     library = Library()
-    keep: list[Any] = []  # what the library refers to until the last run
+    keep: list[Any] = []  # objects referenced by the library until the last run
     model, compiled, environment = _compile(library, file, threads, keep)
     feeds = [
         _buffer(library, environment, model, compiled, "Input", index, array)
@@ -131,7 +131,7 @@ def _compile(library: Library, file: Path, threads: int, keep: list[Any]) -> tup
 
 
 def _leave(_: Any) -> None:
-    """The payload belongs to Python."""
+    """Deallocator that does nothing: Python owns the memory."""
 
 
 def _buffer(
@@ -143,11 +143,11 @@ def _buffer(
     index: int,
     array: Array | None,
 ) -> Handle:
-    """A tensor buffer for one input or output, filled with `array` where given."""
+    """A tensor buffer for one input or output, filled with `array` if given."""
     zero, place = ctypes.c_size_t(0), ctypes.c_size_t(index)
     subgraph = library.make("LiteRtGetModelSubgraph", model, zero)
     tensor = library.make(f"LiteRtGetSubgraph{side}", subgraph, place)
-    tensor_type = ctypes.create_string_buffer(512)  # handed on as it is; 80 bytes in 2.3
+    tensor_type = ctypes.create_string_buffer(512)  # opaque; 80 bytes in 2.3
     library.call("LiteRtGetRankedTensorType", tensor, tensor_type)
     needs = library.make(f"LiteRtGetCompiledModel{side}BufferRequirements", compiled, zero, place)
     made = library.make("LiteRtCreateManagedTensorBufferFromRequirements", environment, tensor_type, needs)
@@ -173,20 +173,20 @@ def _events(library: Library, profiler: Handle) -> list[tuple[bytes, int, int]]:
 
 
 def typical(events: Sequence[tuple[bytes, int, int]], runs: int) -> list[OpTime]:
-    """Operators in the order in which every run has them, with their mean over the calmest runs.
+    """Operators in order of execution, with their mean over the undisturbed runs.
 
     Args:
-        events: tag, type and microseconds, in order of time.
+        events: Tag, type and microseconds, in order of time.
 
     Raises:
-        TargetError: not that many runs, or runs with different operators.
+        TargetError: The number of runs differs, or runs have different operators.
     """
     series: list[list[tuple[str, int]]] = []
     for tag, kind, us in events:
         if tag == BEGIN_OF_RUN:
             series.append([])
         operator = kind in (DELEGATE_OPERATOR, DELEGATE_PROFILED) or (
-            kind == OPERATOR and b"Delegate" not in tag  # the delegate's own operators follow one by one
+            kind == OPERATOR and b"Delegate" not in tag  # the delegate's own operators follow individually
         )
         if operator and series:
             series[-1].append((tag.decode(errors="replace"), us))

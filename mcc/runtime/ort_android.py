@@ -1,7 +1,7 @@
 """onnxruntime on a phone over adb: the runner linked with the ARM64 build of onnxruntime, CPU provider.
 
-Like litert_android.py, it is a program for ARM64 Linux that brings its C library along, and was never run
-on a phone by the authors of mcc. PyPI's ARM64 wheel of onnxruntime holds the library.
+As for litert_android.py, the runner is a program for ARM64 Linux with its own C library, and was never run on
+a phone by the authors of mcc. The library is that of PyPI's ARM64 wheel of onnxruntime.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mcc.runtime.facts import ONNXRUNTIME_CPU, TargetFacts
 from mcc.runtime.session import OpTime
 from mcc.runtime.target import Availability
 
-MORE_LIBRARIES = ("libdl.so.2", "libpthread.so.0", "librt.so.1")  # empty shells that the library asks for
+MORE_LIBRARIES = ("libdl.so.2", "libpthread.so.0", "librt.so.1")  # empty stubs that the library depends on
 
 
 class OrtAndroid(AndroidTarget):
@@ -43,7 +43,7 @@ class OrtAndroid(AndroidTarget):
         """Fetch the compiler, ARM64's C library and onnxruntime's.
 
         Raises:
-            TargetError: no network, no room, with the reason.
+            TargetError: There is no network or no disk space; the message gives the reason.
         """
         from mcc.runtime.arm64.install import fetch_library, install
 
@@ -67,11 +67,11 @@ class OrtAndroid(AndroidTarget):
         return metadata.version("onnxruntime")
 
     def facts(self) -> TargetFacts:
-        """No sparse kernels; float convolutions work on 16 channels, and integer activations are uint8."""
+        """Facts: no sparse kernels; float convolutions use blocks of 16 channels; activations are uint8."""
         return ONNXRUNTIME_CPU
 
     def programs(self) -> tuple[str, Sequence[Path]]:
-        """Loader, C library, onnxruntime and the runner, which is built when it is asked for."""
+        """Loader, C library, onnxruntime and the runner, which is built on demand."""
         from mcc.runtime.arm64.build import onnxruntime_runner
         from mcc.runtime.arm64.install import require
 
@@ -84,7 +84,7 @@ class OrtAndroid(AndroidTarget):
         return "onnxruntime", [*tools.arm_libraries(), *more, _library(), onnxruntime_runner(_library())]
 
     def op_times(self, report: Mapping[str, Any], runs: int) -> list[OpTime]:
-        """From onnxruntime's profile, as on this machine: the first inference is left out."""
+        """Times from onnxruntime's profile, as on this machine, without the first inference."""
         from mcc.runtime.ort_host import kernel_times
 
         events = [
@@ -95,7 +95,7 @@ class OrtAndroid(AndroidTarget):
 
 
 def _library() -> Path:
-    """onnxruntime's library for ARM64, under the name by which programs ask for it."""
+    """onnxruntime's library for ARM64, under its shared-object name."""
     from mcc.runtime.arm64.install import tools_folder
 
     return tools_folder() / f"onnxruntime-{metadata.version('onnxruntime')}-arm64" / "libonnxruntime.so.1"

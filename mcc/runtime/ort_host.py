@@ -1,4 +1,4 @@
-"""onnxruntime on this machine: the CPU provider, in its precise or its fast configuration for int8."""
+"""onnxruntime on this machine: the CPU provider, with its precise or its fast int8 kernels."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class OrtModel(LoadedModel):
         self._results: list[Array] = []
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
-        """Keep the arrays; onnxruntime reads them in place."""
+        """Store the arrays; onnxruntime reads them in place."""
         self._feed = {info.name: array for info, array in zip(self.inputs, arrays, strict=True)}
 
     def invoke(self) -> None:
@@ -56,11 +56,11 @@ class OrtModel(LoadedModel):
         self._results = self._session.run(self._names, self._feed)
 
     def get_outputs(self) -> list[Array]:
-        """The outputs; onnxruntime allocates them again for every inference."""
+        """The outputs; onnxruntime allocates new ones for every inference."""
         return self._results
 
     def op_times(self, runs: int) -> list[OpTime]:
-        """From onnxruntime's own profile: kernels by node name, over the undisturbed runs after the first."""
+        """Times from onnxruntime's own profile: kernels by node name, over undisturbed runs."""
         with tempfile.TemporaryDirectory() as folder:
             self._options.enable_profiling = True
             self._options.profile_file_prefix = str(Path(folder) / "ops")
@@ -72,7 +72,7 @@ class OrtModel(LoadedModel):
 
 
 def sums_saturate() -> bool:
-    """Whether onnxruntime's fastest int8 kernels on this processor add products in 16 bits that saturate."""
+    """Whether onnxruntime's fastest int8 kernels on this processor use 16-bit sums that saturate."""
     return platform.machine() == "x86_64" and not VNNI_FLAGS & processor_flags()
 
 
@@ -83,7 +83,7 @@ def _session(file: Path, options: Any) -> Any:
 
 
 def kernel_times(events: Sequence[Mapping[str, Any]]) -> list[OpTime]:
-    """Mean of each node's kernel over the calmest runs, in order of execution; the first run is left out."""
+    """Mean of each node's kernel over the undisturbed runs, in order of execution, without the first run."""
     durations: dict[tuple[str, str], list[float]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
@@ -98,7 +98,7 @@ def kernel_times(events: Sequence[Mapping[str, Any]]) -> list[OpTime]:
 
 
 def _tensor_info(value: Any) -> TensorInfo:
-    """Names of dynamic axes (the batch, if any) become 1."""
+    """Type of a value; dynamic axes (the batch, if any) become 1."""
     shape = tuple(size if isinstance(size, int) else 1 for size in value.shape)
     if value.type not in DTYPES:
         raise TargetError(f"{value.name!r} has the type {value.type}, which cannot be handed over")
@@ -108,11 +108,11 @@ def _tensor_info(value: Any) -> TensorInfo:
 class OrtHost(HostTarget):
     """onnxruntime's CPU provider on this machine.
 
-    Without VNNI, the int8 kernels that onnxruntime chooses add u8 x s8 products in 16 bits, which saturate:
-    wrong numbers. The precise ones are then the default. With VNNI nothing saturates (outputs are bit-equal),
-    and the precise ones only cost time: int8 convolutions took 1.1 to 1.5 times as long as float with them,
-    half as long as float without (Xeon with AVX512-VNNI, onnxruntime 1.32, 2026-11). Accuracy and latency are
-    always taken in the same configuration.
+    Without VNNI, the int8 kernels chosen by onnxruntime add u8 x s8 products in 16 bits, which saturate and
+    give wrong results; the precise kernels are then the default. With VNNI nothing saturates (outputs are
+    bit-equal), and the precise kernels only take more time: int8 convolutions took 1.1 to 1.5 times as long
+    as float with them, half as long as float without (Xeon with AVX512-VNNI, onnxruntime 1.32, 2026-11).
+    Accuracy and latency are always measured with the same kernels.
     """
 
     name = "ort-host"
@@ -125,11 +125,11 @@ class OrtHost(HostTarget):
     }
 
     def is_precise(self) -> bool:
-        """Whether int8 runs in the kernels that cannot saturate on any processor."""
+        """Whether int8 uses the kernels that cannot saturate on any processor."""
         return self.option == "precise" if self.option is not None else sums_saturate()
 
     def int8_saturates(self, suffix: str) -> bool:
-        """Without VNNI: in the fast kernels, and in .ort files, whose kernels were chosen when written."""
+        """True without VNNI for the fast kernels and for .ort files, whose kernels are fixed when written."""
         return sums_saturate() and (suffix == ".ort" or not self.is_precise())
 
     def available(self) -> Availability:
@@ -143,7 +143,7 @@ class OrtHost(HostTarget):
         return metadata.version("onnxruntime")
 
     def facts(self) -> TargetFacts:
-        """No sparse kernels; float convolutions work on blocks of 8 or 16 channels (NCHWc)."""
+        """Facts: no sparse kernels; float convolutions use blocks of 8 or 16 channels (NCHWc)."""
         return ONNXRUNTIME_CPU
 
     def start(self) -> None:
@@ -151,7 +151,7 @@ class OrtHost(HostTarget):
         import onnxruntime  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     def load(self, file: Path, threads: int) -> OrtModel:
-        """Open a session with that many threads inside an operator and one operator at a time."""
+        """Open a session with that many intra-operator threads, one operator at a time."""
         import onnxruntime as ort
 
         options: Any = ort.SessionOptions()

@@ -1,4 +1,4 @@
-"""A server on the loopback interface for one cross-origin isolated page and the messages it exchanges."""
+"""HTTP server on the loopback interface for one cross-origin isolated page and its messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KINDS = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript",
     ".mjs": "text/javascript",
-    ".wasm": "application/wasm",  # browsers compile it while it arrives only under this name
+    ".wasm": "application/wasm",  # required by browsers for compilation while streaming
     ".json": "application/json",
     ".css": "text/css",
     ".png": "image/png",
@@ -30,14 +30,14 @@ ISOLATION = {
 
 
 class PageServer:
-    """Serves a folder, the files that were allowed, one request and its answer. Use it in a `with` statement.
+    """Serves a folder, allowed files, one request and its answer. Use it in a `with` statement.
 
     Args:
-        folder: what may be fetched.
-        secret: first part of every path, so that other users of the machine cannot read along.
+        folder: Folder that is served.
+        secret: First part of every path, to exclude other users of the machine.
 
     Attributes:
-        request: the message that `GET request` gives.
+        request: Message returned for `GET request`.
     """
 
     def __init__(self, folder: Path, secret: str) -> None:
@@ -50,22 +50,22 @@ class PageServer:
 
     @property
     def address(self) -> str:
-        """Where the folder is, with a slash at its end."""
+        """Address of the folder, with a slash at its end."""
         return f"http://127.0.0.1:{self._server.server_port}/{self._secret}/"
 
     def allow(self, file: str) -> None:
-        """Let `GET file?PATH` give this file."""
+        """Serve this file for `GET file?PATH`."""
         self._allowed.add(file)
 
     def take_answer(self) -> bytes:
-        """The message that was posted last to `answer`. Raises RuntimeError where none was."""
+        """The message last posted to `answer`. Raises RuntimeError if there is none."""
         try:
             return self._answers.get_nowait()
         except queue.Empty:
             raise RuntimeError("the page gave no answer") from None
 
     def find(self, path: str) -> tuple[bytes, str] | None:
-        """Content and kind for the path of a GET request; None where there is nothing to be had."""
+        """Content and media type for the path of a GET request; None if not found."""
         start = f"/{self._secret}/"
         if not path.startswith(start):
             return None
@@ -104,7 +104,7 @@ class PageServer:
                 self.wfile.write(content)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Say nothing: standard error is for what goes wrong."""
+                """Log nothing: standard error is for errors."""
 
         return Handler
 

@@ -1,4 +1,4 @@
-"""A runner process from the caller's side: requests with a time limit, crashes turned into one sentence."""
+"""Client of a runner process: requests with a time limit, and errors for crashes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from mcc.runtime.session import OpTime, Runner, RunnerSource, Session, TensorInf
 from mcc.runtime.wire import Array, Header, encode, read_message
 
 LOAD_LIMIT_S = 300.0  # a load compiles and packs weights; seconds even for large models
-RUN_LIMIT_S = 300.0  # one request: an inference, a turn, or a chunk of images
-CHUNK_BYTES = 32 << 20  # of images in one message: bounds memory, hides the message's own cost
-PIPE_BYTES = 1 << 20  # of images under way; Linux starts with 64 KiB, one switch between processes each
+RUN_LIMIT_S = 300.0  # of one request: an inference, a turn, or a chunk of images
+CHUNK_BYTES = 32 << 20  # of images in one message: bounds memory, amortises the cost of a message
+PIPE_BYTES = 1 << 20  # of images in the pipe; Linux's default of 64 KiB costs a context switch each
 MEMORY_RUNS = 10  # inferences before the peak is read
 
 
 def python_worker(spec: str) -> list[str]:
-    """Command of a worker for a target with a Python interface; the working folder is kept off its path."""
+    """Command of a worker for a target with a Python interface; its path excludes the working folder."""
     return [sys.executable, "-P", "-m", "mcc.runtime.worker", spec]
 
 
 class ProcessRunner:
-    """A fresh process that speaks `wire.py`; ends with `close()`.
+    """A new process that exchanges messages of `wire.py`; ended by `close()`.
 
     Args:
-        command: program and arguments.
-        label: how errors name it: the target.
+        command: Program and arguments.
+        label: Name of the target in errors.
     """
 
     def __init__(self, command: Sequence[str], label: str) -> None:
@@ -51,7 +51,7 @@ class ProcessRunner:
                 stderr=self._errors,
                 env=_environment(),
                 bufsize=0,
-                start_new_session=True,  # Ctrl-C reaches the caller alone, which then closes its runners
+                start_new_session=True,  # Ctrl-C reaches only the caller, which then closes its runners
             )
         except OSError as error:
             self._errors.close()
@@ -61,7 +61,7 @@ class ProcessRunner:
         self._into, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._into, False)
         for pipe in (self._into, self._out):
-            with suppress(OSError):  # a user's quota may be spent; it only costs speed
+            with suppress(OSError):  # a user's quota may be exhausted; only speed is affected
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     @property
@@ -81,13 +81,13 @@ class ProcessRunner:
 
         Args:
             header: `op` and its arguments.
-            arrays: its payload.
-            limit_s: seconds until the runner counts as hung and is killed.
-            where: the file concerned, for errors.
+            arrays: Payload.
+            limit_s: Seconds after which the runner counts as hung and is killed.
+            where: File concerned, for errors.
 
         Raises:
-            UsageError: the request does not fit the file (say, an input of another shape).
-            TargetError: the runtime refused, the runner crashed or hung.
+            UsageError: The request does not fit the file (e.g. an input of another shape).
+            TargetError: The runtime failed, or the runner crashed or hung.
         """
         deadline = time.monotonic() + limit_s
         try:
@@ -107,7 +107,7 @@ class ProcessRunner:
         return answer, results
 
     def close(self) -> None:
-        """End the process; a second call does nothing."""
+        """End the process; idempotent."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
@@ -138,7 +138,7 @@ class ProcessRunner:
         self._process.wait()
 
     def _ending(self) -> str:
-        """What happened to a runner that ended by itself, with the last line that it wrote."""
+        """Exit status or signal of a runner that ended by itself, with its last line of output."""
         try:
             status = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -155,14 +155,14 @@ def _left(deadline: float) -> float:
 
 
 def _environment() -> dict[str, str]:
-    """The caller's environment, with mcc importable and numpy's own thread pool kept from starting."""
+    """The caller's environment, with mcc importable and numpy's own thread pool disabled."""
     home = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 def load(runner: Runner, file: Path, threads: int, model: int = 0) -> tuple[tuple[TensorInfo, ...], ...]:
-    """Load a file as number `model` of a runner; returns its inputs and its outputs."""
+    """Load a file as model number `model` of a runner; returns its inputs and its outputs."""
     request = {"op": "load", "model": model, "file": str(file.resolve()), "threads": threads}
     answer, _ = runner.request(request, limit_s=LOAD_LIMIT_S, where=str(file))
     return _infos(answer["inputs"]), _infos(answer["outputs"])
@@ -243,7 +243,7 @@ def _quantised(array: Array, info: TensorInfo, file: Path) -> Array:
 
 
 def _whole(array: Array, info: TensorInfo, wanted: np.dtype[Any], file: Path) -> Array:
-    """Floats for an integer input that states no scale: as they are, where they are such integers."""
+    """Floats for an integer input without a scale, cast if they are integers in its range."""
     limits, rounded = np.iinfo(wanted), np.round(array)
     if not np.array_equal(rounded, array) or rounded.min() < limits.min or rounded.max() > limits.max:
         raise UsageError(

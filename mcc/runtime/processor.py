@@ -1,4 +1,4 @@
-"""This machine's processor, as far as measurements depend on it."""
+"""Properties of this machine's processor that affect measurements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @cache
 def _processor() -> dict[str, str]:
-    """Fields of the first processor in /proc/cpuinfo; empty where there is none."""
+    """Fields of the first processor in /proc/cpuinfo; empty without that file."""
     fields: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -22,7 +22,7 @@ def _processor() -> dict[str, str]:
 
 
 def processor_flags() -> frozenset[str]:
-    """Instruction-set flags of this machine, as Linux names them."""
+    """Instruction-set flags of this machine, in Linux's names."""
     return frozenset((_processor().get("flags") or _processor().get("Features") or "").split())
 
 

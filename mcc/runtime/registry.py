@@ -1,4 +1,4 @@
-"""Targets are found by scanning this package: any module in it with a `TARGET` object is one."""
+"""Discovery of targets by scanning this package: any module in it with a `TARGET` object is a target."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import mcc.runtime
 from mcc.errors import TargetError, UsageError
 from mcc.runtime.target import Target
 
-# Parts of the machinery, not targets; named so that asking for one target does not import them.
+# Modules other than targets; listed so that looking up one target does not import them.
 MACHINERY = frozenset(
     {
         "android",
@@ -40,7 +40,7 @@ def targets() -> dict[str, Target]:
     """All targets by name, sorted.
 
     Raises:
-        TargetError: a file's `TARGET` is not a Target, or is not named like its file.
+        TargetError: A file's `TARGET` is not a Target, or is not named like its file.
     """
     found: dict[str, Target] = {}
     for module in sorted(item.name for item in pkgutil.iter_modules(mcc.runtime.__path__)):
@@ -57,10 +57,10 @@ def target_names() -> list[str]:
 
 
 def get_target(spec: str) -> Target:
-    """The target of that name; an option may follow a colon: `ort-host:fast`.
+    """A target by name; an option may follow a colon: `ort-host:fast`.
 
     Raises:
-        UsageError: no such target or option; the message lists those that there are.
+        UsageError: There is no such target or option; the message lists the existing ones.
     """
     name, colon, option = spec.partition(":")
     found = targets()

@@ -1,9 +1,9 @@
-"""What a latency measurement leaves: every sample, its median, and how sure the median is.
+"""Results of latency measurements: samples, their median, and its confidence interval.
 
-Samples taken one after the other are not independent: the clock of the processor, its caches and its other
-tenants change slowly. So a measurement is made of *turns*, short series spread over the whole measuring time,
-and the 95 % interval of the median comes from resampling whole turns (a block bootstrap, Künsch 1989), never
-single samples, which would make it far too narrow.
+Successive samples are not independent: the clock of the processor, its caches and other programs change
+slowly. So a measurement consists of *turns*, short series spread over the whole measuring time, and the 95 %
+interval of the median comes from resampling whole turns (a block bootstrap, Künsch 1989); resampling single
+samples would make it far too narrow.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-RESAMPLES = 1000  # of the block bootstrap; 25 of them lie beyond each end of the 95 % interval
+RESAMPLES = 1000  # of the block bootstrap; 25 of them are beyond each end of the 95 % interval
 CONFIDENCE_PERCENT = (2.5, 97.5)
-INTERRUPTED_RATIO = 1.5  # an operator that took longer than that times its median was interrupted
-CLOCK_STEP_US = 2.0  # and more than the rounding of begin and end to whole microseconds
+INTERRUPTED_RATIO = 1.5  # a duration above this multiple of an operator's median was interrupted
+CLOCK_STEP_US = 2.0  # and exceeds it by more than the rounding of begin and end to microseconds
 UNDISTURBED_SHARE = (
     0.25  # of the runs of a profile: on a busy machine most begin with another program's caches
 )
@@ -30,12 +30,12 @@ FEWEST_UNDISTURBED = 5
 
 @dataclass(frozen=True)
 class MachineLoad:
-    """How busy the machine was while a measurement ran.
+    """Load of the machine during a measurement.
 
     Attributes:
-        one_minute_before: load average of the last minute when it began.
-        one_minute_after: load average of the last minute when it ended.
-        others_cores: processor cores that processes outside the measurement kept busy, on average.
+        one_minute_before: One-minute load average at the start.
+        one_minute_after: One-minute load average at the end.
+        others_cores: Average number of cores used by processes outside the measurement.
     """
 
     one_minute_before: float
@@ -52,11 +52,11 @@ class MachineLoad:
 
 
 class LoadWatch:
-    """Notes the load of the machine from its creation to `stop()`.
+    """Records the load of the machine from its creation to `stop()`.
 
     Args:
-        pids: processes that belong to the measurement with all that they started, besides this one; they must
-            still live at `stop()`.
+        pids: Processes of the measurement besides this one, including their descendants; they must still be
+            running at `stop()`.
     """
 
     def __init__(self, pids: Sequence[int]) -> None:
@@ -74,7 +74,7 @@ class LoadWatch:
         total = 0.0
         processes = [psutil.Process()]
         for runner in self._runners:
-            with suppress(psutil.Error):  # a browser is a process with several below it
+            with suppress(psutil.Error):  # a browser has several child processes
                 processes += [runner, *runner.children(recursive=True)]
         for process in processes:
             try:
@@ -94,16 +94,16 @@ def _busy_seconds() -> float:
 
 @dataclass(frozen=True)
 class LatencySamples:
-    """One file's latency: every sample, in microseconds per inference; outliers are kept.
+    """Latency of one file: all samples, in microseconds per inference, including outliers.
 
     Attributes:
-        median_us, p10_us, p90_us: of all samples.
+        median_us, p10_us, p90_us: Median and percentiles of all samples.
         ci_low_us, ci_high_us: 95 % interval of the median.
-        runs: timed inferences (samples x inferences per sample).
-        per_sample: inferences in one sample; a sample is their mean.
-        turns: samples in the order in which they were taken, one tuple for each turn.
-        warmup_runs: inferences before the first sample.
-        load: of the machine, meanwhile.
+        runs: Number of timed inferences (samples x inferences per sample).
+        per_sample: Number of inferences in one sample, which is their mean.
+        turns: Samples in order of time, one tuple for each turn.
+        warmup_runs: Number of inferences before the first sample.
+        load: Load of the machine during the measurement.
     """
 
     median_us: float
@@ -140,12 +140,12 @@ class LatencySamples:
 
     @property
     def samples(self) -> tuple[float, ...]:
-        """All samples in the order in which they were taken, microseconds per inference."""
+        """All samples in order of time, in microseconds per inference."""
         return tuple(value for turn in self.turns for value in turn)
 
     @property
     def relative_halfwidth(self) -> float:
-        """Half the width of the 95 % interval as a share of the median."""
+        """Half the width of the 95 % interval relative to the median."""
         return (self.ci_high_us - self.ci_low_us) / 2 / self.median_us
 
     def as_json(self) -> dict[str, float | int]:
@@ -170,20 +170,20 @@ class LatencySamples:
 
 
 def undisturbed_runs(totals_us: Sequence[float]) -> list[int]:
-    """The fastest quarter of some runs of one file (at least five), by index, in order of time.
+    """Indices of the fastest quarter of the runs of one file (at least five), in order of time.
 
-    Other programs slow a run as a whole: after each of their time slices the caches are cold, and the file's
-    own operators all take longer, by up to 1.8 times.
+    Other programs slow down a whole run: after each of their time slices the caches are cold, and all
+    operators of the file take up to 1.8 times as long.
     """
     count = max(FEWEST_UNDISTURBED, round(UNDISTURBED_SHARE * len(totals_us)))
     return sorted(np.argsort(np.asarray(totals_us), kind="stable")[:count].tolist())
 
 
 def undisturbed_mean(us: Sequence[float]) -> float:
-    """Mean of the durations of one operator, without those in which something else had the processor.
+    """Mean of the durations of one operator, without those interrupted by other programs.
 
     Profilers count whole microseconds, so a median would be too coarse for short operators; a plain mean is
-    ruled by the few runs that waited for a time slice of milliseconds.
+    dominated by the few runs that waited for a time slice of milliseconds.
     """
     durations = np.asarray(us, dtype=np.float64)
     usual = float(np.median(durations))
@@ -194,7 +194,7 @@ def median_interval(turns: Sequence[Sequence[float]]) -> tuple[float, float]:
     """95 % interval of the median of all samples, by resampling whole turns with a fixed seed.
 
     Args:
-        turns: series of samples; a turn of unequal length counts by its length.
+        turns: Series of samples; turns are weighted by their length.
 
     Returns:
         Lower and upper bound, in the unit of the samples. One turn alone gives its extremes.

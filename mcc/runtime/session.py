@@ -1,4 +1,4 @@
-"""A loaded file, ready to run, and the runner that holds it: what targets hand out."""
+"""Sessions of loaded files, and the interface of their runners."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mcc.runtime.wire import Array, Header
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output as the file declares it, in its own layout (NHWC in the .tflite files of mcc).
+    """An input or output declared in a file, in its own layout (NHWC in the .tflite files of mcc).
 
     Attributes:
-        scale, zero_point: of a quantised tensor whose parameters the file holds, else None.
+        scale, zero_point: Parameters of a quantised tensor if the file has them, else None.
     """
 
     name: str
@@ -28,11 +28,11 @@ class TensorInfo:
 
 
 class Runner(Protocol):
-    """What answers the requests of `worker.py`: a process on this machine, or a program on a phone."""
+    """Interface of runners, which answer the requests of `worker.py`: a process here or on a phone."""
 
     @property
     def pid(self) -> int:
-        """Process id on this machine, for noting what else keeps it busy."""
+        """Process id on this machine, to exclude it from the load of other processes."""
         ...
 
     def request(
@@ -47,7 +47,7 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None:
-        """End it; a second call does nothing."""
+        """End the runner; idempotent."""
         ...
 
 
@@ -98,16 +98,16 @@ class Session(ABC):
         """One inference.
 
         Args:
-            inputs: arrays of the shapes in `inputs`, in the file's own layout; float arrays given to a
-                quantised input are quantised with the file's parameters.
-            raw: leave quantised outputs as integers; otherwise they are dequantised to float32.
+            inputs: Arrays of the shapes in `inputs`, in the file's own layout; float arrays for a quantised
+                input are quantised with the file's parameters.
+            raw: Whether quantised outputs are returned as integers; otherwise dequantised to float32.
 
         Returns:
             The outputs in the order of `outputs`.
 
         Raises:
-            UsageError: the inputs do not fit the file.
-            TargetError: the runtime failed, crashed or hung.
+            UsageError: The inputs do not fit the file.
+            TargetError: The runtime failed, crashed or hung.
         """
 
     @abstractmethod
@@ -115,23 +115,23 @@ class Session(ABC):
         """N inferences of a model with one input, without per-image process overhead.
 
         Args:
-            x: [N, ...] where the file's input is [B, ...]; N must be a multiple of B (normally 1).
-            raw: as in `run`.
+            x: Input [N, ...] for a file's input [B, ...]; N must be a multiple of B (normally 1).
+            raw: As in `run`.
 
         Returns:
-            Each output in the order of `outputs`, of all inferences, joined along axis 0.
+            The outputs in the order of `outputs`, each concatenated over all inferences along axis 0.
 
         Raises:
-            UsageError, TargetError: as in `run`.
+            UsageError, TargetError: As in `run`.
         """
 
     def run_many(self, x: Array, *, raw: bool = False) -> Array:
-        """The first output of `run_all`, for models with one."""
+        """The first output of `run_all`, for models with one output."""
         return self.run_all(x, raw=raw)[0]
 
     @abstractmethod
     def close(self) -> None:
-        """End the session and its runner; a second call does nothing."""
+        """End the session and its runner; idempotent."""
 
     @property
     def input_details(self) -> tuple[TensorInfo, ...]:

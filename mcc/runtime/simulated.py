@@ -1,4 +1,4 @@
-"""Targets that count what a processor would do instead of timing it: the same file always costs the same."""
+"""Simulated targets: deterministic counts of instructions and model cycles in place of times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mcc.runtime.units import CYCLES, Unit
 
 @dataclass(frozen=True)
 class Counts:
-    """What one inference costs: instructions, and the cycles that a model of the core needs for them."""
+    """Cost of one inference: instructions, and their cycles in a model of the core."""
 
     instructions: int
     model_cycles: float
@@ -25,7 +25,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class OperatorCounts:
-    """What one operator costs; `kind` is the runtime's name of the kernel that ran."""
+    """Cost of one operator; `kind` is the runtime's name of its kernel."""
 
     name: str
     kind: str
@@ -44,7 +44,7 @@ class SimulatedTarget(Target):
         """Counts of one inference of each file, in order.
 
         Raises:
-            UsageError, TargetError: as `session`.
+            UsageError, TargetError: As in `session`.
         """
 
     @abstractmethod
@@ -52,7 +52,7 @@ class SimulatedTarget(Target):
         """Counts of each operator of a file, in order of execution.
 
         Raises:
-            UsageError, TargetError: as `session`; or the runtime cannot tell operators apart.
+            UsageError, TargetError: As in `session`; or the runtime cannot distinguish operators.
         """
 
     def time(
@@ -64,7 +64,7 @@ class SimulatedTarget(Target):
         precision: float = 0.0,
         files_per_runner: int = 1,
     ) -> list[LatencySamples]:
-        """Model cycles of each file, in the target's unit; they are exact, so nothing is repeated."""
+        """Model cycles of each file, in the target's unit; they are exact, without repetitions."""
         checked = [self.checked(file, threads) for file in files]
         return [_exact(self.unit.from_raw(counts.model_cycles)) for counts in self.counts(checked)]
 
@@ -74,7 +74,7 @@ class SimulatedTarget(Target):
         return [OpTime(op.name, op.kind, self.unit.from_raw(op.model_cycles)) for op in found]
 
     def measuring(self) -> AbstractContextManager[None]:
-        """Nothing is timed: counting disturbs nobody and is disturbed by nobody."""
+        """No lock: counts do not depend on other processes."""
         return nullcontext()
 
 

@@ -1,20 +1,20 @@
-"""The protocol of a target: where a lowered file runs, is timed and is checked.
+"""The protocol of targets, on which lowered files run, are timed and checked.
 
 A new target is one file in this folder:
 
     class MyRuntime(HostTarget):               # host.py; or Target, for a runtime outside Python
         name, format, suffixes = "my-runtime", "tflite", (".tflite",)
         runtime = "my_package"
-        def available(self): ...               # is it here, and if not, how to get it
+        def available(self): ...               # whether it is installed, and how to get it
         def runtime_version(self): ...
-        def facts(self): ...                   # what its kernels reward
+        def facts(self): ...                   # properties of its kernels
         def start(self): ...                   # import the runtime
         def load(self, file, threads): ...     # a LoadedModel: set_inputs, invoke, get_outputs
 
     TARGET = MyRuntime()
 
-All the rest (fresh runner processes, crash isolation, interleaved timing, peak memory, evaluation without
-per-image overhead) comes from the base classes. The file's name is the target's in snake case.
+The base classes provide all the rest (runner processes, crash isolation, interleaved timing, peak memory,
+evaluation without per-image overhead). The file has the target's name in snake case.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from mcc.runtime.session import OpTime, Runner, Session
 from mcc.runtime.timing import time_files
 from mcc.runtime.units import MICROSECONDS, Unit
 
-MOST_THREADS = 256  # of an inference: more than the cores of any phone, and few enough to start everywhere
+MOST_THREADS = 256  # of an inference: more than the cores of any phone, and possible on every system
 
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a target can be used on this machine; `reason` and `how_to_get` say more where it cannot."""
+    """Whether a target can be used on this machine, else the reason and the way to get it."""
 
     ok: bool
     reason: str = ""
@@ -52,15 +52,15 @@ class Availability:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a latency belongs to: measurements with unequal fingerprints are never mixed.
+    """Identity of a measuring setup: measurements with different fingerprints are never mixed.
 
     Attributes:
-        target: name with option, e.g. `ort-host:fast`.
-        device: processor model and a short hash of its instruction-set flags.
-        runtime: name of the runtime.
-        version: of the runtime.
-        threads: that an inference uses.
-        os: system and machine architecture.
+        target: Name with option, e.g. `ort-host:fast`.
+        device: Processor model and a short hash of its instruction-set flags.
+        runtime: Name of the runtime.
+        version: Version of the runtime.
+        threads: Number of threads of an inference.
+        os: System and machine architecture.
     """
 
     target: str
@@ -87,19 +87,19 @@ class Fingerprint:
 
 
 class Target(ABC):
-    """A runtime on a device. Instances are immutable; an option after a colon makes another instance."""
+    """A runtime on a device. Instances are immutable; an option after a colon gives another instance."""
 
     name: ClassVar[str]
-    format: ClassVar[str]  # what `mcc lower --to` writes for it: tflite, onnx or pte
+    format: ClassVar[str]  # format of `mcc lower --to` for it: tflite, onnx or pte
     suffixes: ClassVar[tuple[str, ...]]  # of the files it runs
     runtime: ClassVar[str]
-    options: ClassVar[Mapping[str, str]] = {}  # what may follow the colon, with one line on each
+    options: ClassVar[Mapping[str, str]] = {}  # options after the colon, with a description of each
     max_threads: ClassVar[int | None] = None  # None: up to MOST_THREADS
-    sample_us: float = 500.0  # inferences are batched until a sample is at least that long
-    runners_at_once: int = 16  # processes held in memory together while files are timed
-    memory_kind: ClassVar[str] = "resident memory"  # what `peak_memory` counts
-    memory_runners: int = 3  # resident memory varies from run to run: the largest counts
-    unit: ClassVar[Unit] = MICROSECONDS  # of the costs that `time` and `profile` give, whatever their names
+    sample_us: float = 500.0  # minimum duration of a sample, by batching inferences
+    runners_at_once: int = 16  # maximum number of processes in memory while files are timed
+    memory_kind: ClassVar[str] = "resident memory"  # kind of memory of `peak_memory`
+    memory_runners: int = 3  # resident memory varies from run to run: the maximum is used
+    unit: ClassVar[Unit] = MICROSECONDS  # of the costs of `time` and `profile`, despite their field names
 
     def __init__(self, option: str | None = None) -> None:
         if option is not None and option not in self.options:
@@ -113,21 +113,21 @@ class Target(ABC):
         return self.name if self.option is None else f"{self.name}:{self.option}"
 
     def with_option(self, option: str | None) -> Target:
-        """This target with an option; raises UsageError for one that it does not have."""
+        """This target with an option. Raises UsageError for an unknown option."""
         return type(self)(option)
 
     @abstractmethod
     def available(self) -> Availability:
-        """Whether it can be used here, found without loading the runtime."""
+        """Whether it can be used here, determined without loading the runtime."""
 
     def install(self, say: Callable[[str], None]) -> None:
-        """Fetch what is missing into mcc's cache folder, where mcc can do that itself.
+        """Fetch missing components into mcc's cache folder, if mcc can install them.
 
         Args:
-            say: is told what is done next.
+            say: Callback for progress messages.
 
         Raises:
-            TargetError: it cannot, with the way to get it; or it failed.
+            TargetError: It failed, or mcc cannot install them; the hint says how to get them.
         """
         state = self.available()
         if not state.ok:
@@ -140,38 +140,38 @@ class Target(ABC):
         """Version of the installed runtime."""
 
     def quicker(self) -> Target | None:
-        """A target here that should give the same numbers in far less time, None where there is none.
+        """A target on this machine with the same numerical results in far less time; None if there is none.
 
-        Who rests on it compares some of its outputs with this target's first.
+        Its user must first compare some of its outputs with this target's.
         """
         return None
 
     @abstractmethod
     def facts(self) -> TargetFacts:
-        """What its kernels reward, with reasons."""
+        """Properties of its kernels, with reasons."""
 
     def runner_command(self) -> list[str]:
-        """Program and arguments of a runner that speaks `wire.py` on its standard streams.
+        """Program and arguments of a runner that exchanges messages of `wire.py` on its standard streams.
 
         Raises:
-            TargetError: the target has no such runner; it overrides what would start one.
+            TargetError: The target has no such runner; it overrides `start_runner`.
         """
         raise TargetError(f"target {self.name} has no runner that mcc starts here")
 
     def start_runner(self) -> Runner:
-        """A fresh runner: a process of `runner_command()`, unless the runtime is not on this machine.
+        """A new runner: a process of `runner_command()`, unless the runtime is on another device.
 
         Raises:
-            TargetError: it does not start.
+            TargetError: The runner does not start.
         """
         return ProcessRunner(self.runner_command(), self.spec)
 
     def measuring(self) -> AbstractContextManager[None]:
-        """Held while something is timed: what is timed on this machine has it to itself."""
+        """Context held while timing: exclusive use of this machine."""
         return measuring()
 
     def conditions(self, file: Path | str, threads: int = 1) -> Mapping[str, Any]:
-        """What else is worth telling about a file that was timed: plain JSON values by name."""
+        """Further conditions of a file's timing, as plain JSON values by name."""
         return {}
 
     @abstractmethod
@@ -179,15 +179,15 @@ class Target(ABC):
         """Per-operator times of a file, in order of execution: the mean over the undisturbed ones of `runs`.
 
         Raises:
-            TargetError: the runtime cannot tell, with the reason.
+            TargetError: The runtime has no per-operator times; the message gives the reason.
         """
 
     def session(self, file: Path | str, threads: int = 1) -> Session:
-        """Load a file in a fresh runner process.
+        """Load a file in a new runner process.
 
         Raises:
-            UsageError: no such file, or one of another format.
-            TargetError: the runtime is missing, or refuses the file.
+            UsageError: The file does not exist or has another format.
+            TargetError: The runtime is missing, or rejects the file.
         """
         return RunnerSession(self, self.checked(file, threads), threads)
 
@@ -200,20 +200,20 @@ class Target(ABC):
         precision: float = 0.01,
         files_per_runner: int = 1,
     ) -> list[LatencySamples]:
-        """Latency of each file, interleaved, in fresh runner processes, under the machine-wide lock.
+        """Latency of each file, interleaved, in new runner processes, under the machine-wide lock.
 
         Args:
-            files: measured in turns, one after the other, round after round.
-            threads: per inference.
-            budget_s: seconds for all rounds together; loading and warm-up come on top.
-            precision: rounds end early when every 95 % interval of a median is within +- this share of it.
-            files_per_runner: how many files share a runner process: 1 for candidates, more for micro-models.
+            files: Files, measured in turns, round after round.
+            threads: Threads of an inference.
+            budget_s: Seconds for all rounds together, without loading and warm-up.
+            precision: Relative half-width of the 95 % intervals of the medians at which rounds end early.
+            files_per_runner: Number of files in a runner process: 1 for candidates, more for micro-models.
 
         Returns:
             One `LatencySamples` per file, in order.
 
         Raises:
-            UsageError, TargetError: as `session`; the message names the file.
+            UsageError, TargetError: As in `session`; the message names the file.
         """
         checked = [self.checked(file, threads) for file in files]
         return time_files(
@@ -226,50 +226,51 @@ class Target(ABC):
         )
 
     def reference_session(self, file: Path | str) -> Session | None:
-        """The file in the same runtime with reference kernels: slow, and right. None where there are none."""
+        """The file in the same runtime with its slow and exact reference kernels; None if it has none."""
         return None
 
     def int8_saturates(self, suffix: str) -> bool:
-        """Whether sums of int8 products may saturate in files of that suffix, as they do on no phone."""
+        """Whether sums of int8 products may saturate in files with that suffix, unlike on phones."""
         return False
 
     def sparse_kernels(self, file: Path | str) -> int | None:
-        """How many kernels for sparse weights run in an inference. None where the runtime does not tell."""
+        """Number of sparse kernels in an inference; None if the runtime does not report them."""
         return None
 
     def peak_memory(self, file: Path | str, threads: int = 1) -> int:
-        """Growth of the peak of a fresh runner's `memory_kind`, in bytes.
+        """Growth of the peak of a new runner's `memory_kind`, in bytes.
 
-        It is counted from before loading (the runtime already imported) to after the tenth inference; the
-        largest of `memory_runners` fresh runners counts.
+        It is measured from before loading (with the runtime imported) to after the tenth inference, as the
+        maximum over `memory_runners` new runners.
 
         Raises:
-            UsageError, TargetError: as `session`.
+            UsageError, TargetError: As in `session`.
         """
         return measure_peak_memory(self, self.checked(file, threads), threads)
 
     def fingerprint(self, threads: int = 1) -> Fingerprint:
-        """What a measurement of this target on this machine belongs to."""
+        """The fingerprint of measurements of this target on this machine."""
         system = f"{platform.system()}-{platform.machine()}".lower()
         return Fingerprint(self.spec, host_device(), self.runtime, self.runtime_version(), threads, system)
 
     def check_threads(self, threads: int) -> None:
-        """Raises UsageError for a number of threads that an inference on this target cannot use."""
+        """Raise UsageError for an unsupported number of threads."""
         most = self.max_threads or MOST_THREADS
         if not 1 <= threads <= most:
             raise UsageError(f"target {self.name} cannot use {threads} threads", hint=f"give 1 to {most}")
 
     def checked(self, file: Path | str, threads: int) -> Path:
-        """The file as a path, after checking that this target can be used and could run it.
+        """The path of a file, after checking that this target is available and runs its format.
 
         Raises:
-            UsageError: no such file, another format, or a number of threads that it cannot use.
-            TargetError: the runtime is missing.
+            UsageError: The file does not exist or has another format, or the number of threads is
+                unsupported.
+            TargetError: The runtime is missing.
         """
         path = Path(file)
         if path.suffix not in self.suffixes:
             raise UsageError(f"target {self.name} runs {' or '.join(self.suffixes)} files", where=str(path))
-        readable_file(path, raising=UsageError)  # what it holds is for the runtime to say, in its own process
+        readable_file(path, raising=UsageError)  # the content is checked by the runtime, in its own process
         self.check_threads(threads)
         state = self.available()
         if not state.ok:

@@ -1,7 +1,7 @@
-"""Interleaved timing: round after round, each file takes one short turn in its own runner process.
+"""Interleaved timing: in every round, each file has one short turn in its own runner process.
 
-What changes on the machine while it measures (its clock, its other tenants) then meets all files alike, so
-ratios of their medians hold even where the medians drift. The order of the files rotates from round to round.
+Changes of the machine during the measurement (its clock, other programs) then affect all files alike, so
+ratios of their medians are valid even if the medians drift. The order of the files rotates between rounds.
 """
 
 from __future__ import annotations
@@ -21,20 +21,18 @@ from mcc.runtime.session import Runner, RunnerSource
 
 log = logging.getLogger(__name__)
 
-TURN_US = (
-    40_000.0  # recorded time of a turn: long against the switch to it, short against drifts of the machine
-)
-SAMPLES_PER_TURN = 3  # at least, unless one alone is longer than a turn
-SETTLE_US = 4_000.0  # unrecorded at the start of a turn: caches belong to the file again
-MIN_ROUNDS = 10  # below that, resampling turns says little
+TURN_US = 40_000.0  # recorded time of a turn: long compared with the switch to it, short compared with drifts
+SAMPLES_PER_TURN = 3  # minimum, unless a single one is longer than a turn
+SETTLE_US = 4_000.0  # unrecorded at the start of a turn, to fill the caches
+MIN_ROUNDS = 10  # with fewer, resampling of turns is unreliable
 WARM_TURNS = 3  # warm when the medians of that many turns in a row...
 WARM_SPREAD = 0.03  # ...lie within this share of each other
-WARM_LIMIT_S = 3.0  # or after that long, on a machine that never settles
+WARM_LIMIT_S = 3.0  # or after that time, if they never do
 
 
 @dataclass
 class Contender:
-    """One file while it is measured."""
+    """One file during a measurement."""
 
     file: Path
     runner: Runner
@@ -46,7 +44,7 @@ class Contender:
     turns: list[list[float]] = field(default_factory=list)
 
     def take_turn(self) -> list[float]:
-        """One turn; samples in microseconds per inference."""
+        """Run one turn; returns samples in microseconds per inference."""
         request = {
             "op": "turn",
             "model": self.model,
@@ -63,7 +61,7 @@ class Contender:
         while time.monotonic() - begin < WARM_LIMIT_S:
             medians.append(median(self.take_turn()))
             self.warmup_runs += self.settle + self.samples * self.per_sample
-            self._size_turns(min(medians), sample_us)  # a turn that was disturbed must not make it short
+            self._size_turns(min(medians), sample_us)  # not the last: a disturbed one would shorten turns
             last = medians[-WARM_TURNS:]
             if len(last) == WARM_TURNS and max(last) <= min(last) * (1 + WARM_SPREAD):
                 return
@@ -76,7 +74,7 @@ class Contender:
         self.settle = max(1, round(SETTLE_US / inference_us))
 
     def halfwidth(self) -> float:
-        """Half the 95 % interval of the median as a share of the median, so far."""
+        """Half the 95 % interval of the median relative to the median, so far."""
         low, high = median_interval(self.turns)
         return (high - low) / 2 / median([value for turn in self.turns for value in turn])
 
@@ -96,7 +94,7 @@ def time_files(
     precision: float,
     files_per_runner: int,
 ) -> list[LatencySamples]:
-    """See `Target.time`; more files than fit at once are measured group after group."""
+    """See `Target.time`; more files than fit at once are measured in groups."""
     group = target.runners_at_once * files_per_runner
     results: list[LatencySamples] = []
     with target.measuring():
@@ -134,7 +132,7 @@ def _time_group(
 
 
 def run_rounds(contenders: Sequence[Contender], budget_s: float, precision: float) -> None:
-    """Rounds of turns until every median is known to `precision`, or budget and `MIN_ROUNDS` are spent."""
+    """Run rounds until every median has `precision`, or `budget_s` and `MIN_ROUNDS` are reached."""
     begin, rounds = time.monotonic(), 0
     while True:
         shift = rounds % len(contenders)

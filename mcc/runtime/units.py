@@ -1,8 +1,8 @@
-"""In what a target counts the cost of an inference, and how reports name it.
+"""Units of the cost of an inference, and their names in reports.
 
-Inside mcc a cost is one number. Where time is measured it is microseconds. Where a processor is simulated it
-is *thousands of model cycles*: about as many as the microseconds of a phone, so that thresholds such as "too
-short to be told from nothing" hold for both. Reports hold whole cycles, under a key that says so.
+Inside mcc a cost is one number: microseconds on measured targets, *thousands of model cycles* on simulated
+ones. A thousand cycles are about a microsecond of a phone, so that thresholds such as the shortest measurable
+time hold for both. Reports have cycles, under a key of their own.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ class Unit:
 
     Attributes:
         name: `us` or `cycles`.
-        key: of the figure in reports; `predicted_` may stand in front.
-        raw_per_cost: reported units in one unit of the costs inside mcc.
-        exact: whether the same file always costs the same, so that nothing is repeated.
-        example: a budget as people type it.
+        key: Key of the figure in reports, possibly with the prefix `predicted_`.
+        raw_per_cost: Number of reported units in one unit of cost.
+        exact: Whether the cost of a file is deterministic, so that no repetition is needed.
+        example: Example of a budget on the command line.
     """
 
     name: str
@@ -29,15 +29,15 @@ class Unit:
     example: str
 
     def raw(self, cost: float) -> float:
-        """The figure of reports for a cost."""
+        """The figure in reports for a cost."""
         return cost * self.raw_per_cost
 
     def from_raw(self, figure: float) -> float:
-        """The cost of a figure of reports."""
+        """The cost for a figure in reports."""
         return figure / self.raw_per_cost
 
     def words(self, cost: float) -> str:
-        """For people: `3.20 ms`, `27.9 Mcycles`."""
+        """A cost in words: `3.20 ms`, `27.9 Mcycles`."""
         return _words(self.raw(cost), _CYCLES if self.name == "cycles" else _TIMES)
 
 

@@ -1,10 +1,10 @@
-"""The messages between mcc and a runner: one JSON header and the raw bytes of arrays, length-prefixed.
+"""Messages between mcc and a runner: a JSON header and the raw bytes of arrays, length-prefixed.
 
     uint32 header bytes | uint32 payload bytes | header (JSON, UTF-8) | payload      (little endian)
 
-A request's header holds `op` and its arguments; an answer's holds `ok`, and `error` where it is false.
-`tensors` in a header lists dtype and shape of the arrays that lie one after the other in the payload. It is
-spoken by `worker.py` (Python runtimes) and `web/runner.mjs` (LiteRT.js under Node).
+A request's header has `op` and its arguments; an answer's has `ok`, and `error` if it is false.
+`tensors` in a header lists dtype and shape of the arrays stored consecutively in the payload. The protocol is
+implemented by `worker.py` (Python runtimes) and `web/runner.mjs` (LiteRT.js under Node).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PREFIX = struct.Struct("<II")
 
 
 def encode(header: Header, arrays: Sequence[Array] = ()) -> bytes:
-    """One message; `arrays` are described in the header and appended in C order."""
+    """Encode a message; `arrays` are described in the header and appended in C order."""
     solid = [np.asarray(array, order="C") for array in arrays]
     described = [{"dtype": array.dtype.name, "shape": list(array.shape)} for array in solid]
     head = json.dumps({**header, "tensors": described}).encode()
@@ -36,7 +36,7 @@ def read_message(read_exactly: Callable[[int], bytes]) -> tuple[Header, list[Arr
     """The next message.
 
     Args:
-        read_exactly: returns that many bytes; raises EOFError at the end of the stream.
+        read_exactly: Function that returns that many bytes; it raises EOFError at the end of the stream.
 
     Returns:
         The header and its arrays.

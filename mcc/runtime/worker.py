@@ -1,9 +1,9 @@
-"""The worker: a fresh process that runs models for a target with a Python interface.
+"""The worker: a new process that runs models for a target with a Python interface.
 
     python -m mcc.runtime.worker litert-host
 
-It speaks `wire.py` on its standard streams until they end. What the runtime itself prints goes to standard
-error.
+It exchanges messages of `wire.py` on its standard streams until they end. Output of the runtime itself goes
+to standard error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES = -3, 128 << 10  # of glibc's malloc.h, and 
 
 
 class Worker:
-    """Answers requests for one target; models are known by numbers that the caller chooses."""
+    """Answers requests for one target; models are identified by numbers chosen by the caller."""
 
     def __init__(self, target: HostTarget) -> None:
         self._target = target
@@ -38,7 +38,7 @@ class Worker:
         target.start()
 
     def answer(self, request: Header, arrays: Sequence[Array]) -> tuple[Header, Sequence[Array]]:
-        """The answer to one request; raises what the runtime raises."""
+        """The answer to one request; passes on exceptions of the runtime."""
         match request["op"]:
             case "load":
                 return self._load(request), ()
@@ -119,11 +119,11 @@ def random_inputs(model: LoadedModel) -> list[Array]:
 
 
 def fix_large_blocks() -> None:
-    """Have glibc give blocks from 128 KiB on back when they are freed: its own first choice, mallopt(3).
+    """Let glibc return freed blocks of 128 KiB or more to the system: its initial setting, see mallopt(3).
 
-    Left to itself it raises that limit, to 32 MiB at most, with the blocks that are freed, and puts later
-    ones between small ones, where a random address decides on holes: onnxruntime 1.32 took 20.2 or 22.6 MB
-    for one file, and takes 17.3 to 18.3 MB now.
+    By default glibc raises that limit with the freed blocks, to at most 32 MiB, and places later blocks
+    between small ones, where fragmentation depends on random addresses: onnxruntime 1.32 took 20.2 or 22.6 MB
+    for one file, and takes 17.3 to 18.3 MB with this setting.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -131,18 +131,18 @@ def fix_large_blocks() -> None:
 
 
 def _peak_bytes() -> int:
-    """VmHWM: unlike ru_maxrss, it does not begin with the memory of the process that started this one."""
+    """VmHWM, which unlike ru_maxrss does not include the memory of the parent process."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None, "no VmHWM in /proc/self/status"
     return int(found.group(1)) * 1024
 
 
 def _fresh_peak_bytes() -> int:
-    """The peak, set to what is resident now: the runtime's import must not hide the growth."""
+    """The peak after a reset to the present resident memory, so that it excludes the runtime's import."""
     gc.collect()
     try:
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # some containers forbid it; the peak since the start is then the base
+    except OSError:  # some containers forbid it; the base is then the peak since the start
         return _peak_bytes()
     return _peak_bytes()
 
@@ -168,7 +168,7 @@ def serve(target: HostTarget, source: BinaryIO, sink: BinaryIO) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """A runtime's own complaint, on one line and of readable length."""
+    """A runtime's error message on one line, shortened."""
     text: Any = " ".join(str(error).split()) or type(error).__name__
     return f"the runtime refuses it: {text[:300]}"
 
@@ -183,7 +183,7 @@ def _exactly(source: BinaryIO, count: int) -> bytes:
 def main() -> None:
     """Serve the target named on the command line."""
     sink = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a runtime that prints must not disturb the messages
+    os.dup2(2, 1)  # output of a runtime must not corrupt the messages
     target = get_target(sys.argv[1])
     assert isinstance(target, HostTarget)
     serve(target, os.fdopen(os.dup(0), "rb"), sink)

@@ -1,1 +1,1 @@
-"""A phone over adb: what `litert-android` and `ort-android` share. Start reading at `target.py`."""
+"""Phones over adb: common parts of `litert-android` and `ort-android`. Start reading at `target.py`."""

@@ -1,7 +1,7 @@
-"""The adb client program: attached phones, commands, files; every failure as one sentence.
+"""Interface to the adb client program: attached phones, commands, files.
 
-The program is asked, not adb's server: it is what users have, it starts its server by itself, and it knows
-every way in which a phone can be attached.
+The client program is used, not adb's server: users have it installed, it starts its server by itself, and it
+supports every way of attaching a phone.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mcc.errors import TargetError
 
 GET_ADB = "Debian and Ubuntu: apt-get install adb; elsewhere: Android's platform tools, with adb on the PATH"
 PLUG_IN = "plug a phone in, allow USB debugging in its developer options, and see that `adb devices` lists it"
-ASK_LIMIT_S = 60.0  # of what answers at once; the first call starts adb's server
-FILE_LIMIT_S = 600.0  # of moving one file
-TIMED_OUT = 124  # status of `timeout` when it ended what it ran
-SIGNALS = 128  # a shell's status of a program that a signal ended is this and the signal's number
-_END = "mcc-status="  # printed after a command, so that one that did not come to its end is told apart
+ASK_LIMIT_S = 60.0  # for short commands; the first call starts adb's server
+FILE_LIMIT_S = 600.0  # for copying one file
+TIMED_OUT = 124  # status of `timeout` when the limit was reached
+SIGNALS = 128  # a shell's status of a program ended by a signal is this plus the signal's number
+_END = "mcc-status="  # printed after a command, to detect one that did not complete
 _STATES = {
     "unauthorized": (
         "has not allowed this computer to use it",
@@ -39,7 +39,7 @@ _STATES = {
 
 @dataclass(frozen=True)
 class Attached:
-    """A phone that adb lists, with its state: `device` when it can be used."""
+    """A phone listed by adb, with its state: `device` when it can be used."""
 
     serial: str
     state: str
@@ -51,7 +51,7 @@ def find_adb() -> str | None:
 
 
 def attached() -> list[Attached]:
-    """The phones that adb knows of. Raises TargetError where adb is missing or does not work."""
+    """The phones listed by adb. Raises TargetError if adb is missing or does not work."""
     listed = _call(["devices"], ASK_LIMIT_S)
     if listed.returncode:
         raise TargetError(f"adb does not work: {_last_line(listed.stderr)}", hint="try `adb devices` by hand")
@@ -64,10 +64,10 @@ def attached() -> list[Attached]:
 
 
 def choose(serial: str | None) -> str:
-    """The serial of the phone to use: the one named, or the only one.
+    """The serial of the phone to use: the given one, or the only one.
 
     Raises:
-        TargetError: adb is missing; no phone, or several and none named; the phone cannot be used.
+        TargetError: Adb is missing; there is no phone, or several and none given; the phone cannot be used.
     """
     phones = attached()
     names = ", ".join(phone.serial for phone in phones)
@@ -102,14 +102,14 @@ class Adb:
         self.serial = serial
 
     def shell(self, line: str, *, limit_s: float = ASK_LIMIT_S, where: str | None = None) -> str:
-        """Run a line of shell on the phone and return what it printed.
+        """Run a shell command on the phone and return its output.
 
         Args:
-            limit_s: seconds until it is given up.
-            where: the file concerned, for errors.
+            limit_s: Time limit in seconds.
+            where: File concerned, for errors.
 
         Raises:
-            TargetError: the phone is gone, the command failed, was killed, or took too long.
+            TargetError: The phone is gone, or the command failed, was killed, or took too long.
         """
         try:
             done = _call(["-s", self.serial, "shell", f"{line}\necho {_END}$?"], limit_s)
@@ -123,7 +123,7 @@ class Adb:
         return printed
 
     def push(self, files: Sequence[Path], folder: str) -> None:
-        """Copy files into a folder of the phone that exists. Raises TargetError."""
+        """Copy files into an existing folder of the phone. Raises TargetError."""
         self._move(["push", *map(str, files), f"{folder}/"], f"copying {files[0].name} to")
 
     def pull(self, path: str, to: Path) -> None:
@@ -145,7 +145,7 @@ class Adb:
         raise TargetError(f"{doing} the Android device {self.serial} failed: {_last_line(said.encode())}")
 
     def _lost(self, done: subprocess.CompletedProcess[bytes], where: str | None) -> TargetError:
-        """A command of which the end was not seen: the phone is gone, or the shell was killed."""
+        """The error for an incomplete command: the phone is gone, or the shell was killed."""
         if self._gone():
             error = self._unplugged()
             return TargetError(error.message, where=where, hint=error.hint)

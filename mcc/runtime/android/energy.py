@@ -1,10 +1,10 @@
-"""Energy of an inference, from what a phone's battery says of itself.
+"""Energy of an inference, from the readings of a phone's battery.
 
     energy = |mean power while inferences run - mean power at rest before| x time / inferences
 
-Power is current times voltage, of the whole phone. On a cable the charger's share cancels out in the
-difference, as long as it stays the same; signs of the current differ between phones, hence the magnitude.
-Many phones renew these figures once a second, or do not let adb's user read them.
+Power is current times voltage, of the whole phone. With a cable attached, the charger's share cancels in the
+difference, if it is constant; the sign of the current differs between phones, hence the magnitude. Many
+phones update these figures once a second, or do not allow adb's user to read them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-REST_S, BUSY_S = 3, 5  # long against the second in which a battery's figures are renewed
+REST_S, BUSY_S = 3, 5  # long compared with the update interval of one second
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy of one inference in microjoules, and the phone's power at rest and meanwhile in milliwatts."""
+    """Energy of one inference in microjoules, and the phone's power at rest and while busy, in milliwatts."""
 
     microjoules: float
     rest_mw: float
@@ -27,11 +27,11 @@ class Energy:
 
 
 def energy_of(rest: Sequence[str], busy: Sequence[str], ns: Sequence[int]) -> Energy | None:
-    """From readings of the battery, `microamperes microvolts` each; None where the phone gives none.
+    """Energy from readings of the battery, `microamperes microvolts` each; None if the phone has none.
 
     Args:
-        rest, busy: before the inferences, and while they ran.
-        ns: duration of each inference.
+        rest, busy: Readings before and during the inferences.
+        ns: Duration of each inference, in nanoseconds.
     """
     powers = [_milliwatts(readings) for readings in (rest, busy)]
     if powers[0] is None or powers[1] is None or not ns:
@@ -41,7 +41,7 @@ def energy_of(rest: Sequence[str], busy: Sequence[str], ns: Sequence[int]) -> En
 
 
 def _milliwatts(readings: Sequence[str]) -> float | None:
-    """Mean power; None where no reading holds both figures."""
+    """Mean power in milliwatts; None if no reading has both figures."""
     found: list[float] = []
     for reading in readings:
         words = reading.split()

@@ -1,4 +1,4 @@
-"""What a phone is, and the state that it is in: the answers of phone.sh, read."""
+"""Facts about a phone and its state, parsed from the output of phone.sh."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ABI = "arm64-v8a"
 
 
 def read_pairs(text: str) -> dict[str, str]:
-    """Lines of key=value; others are left out."""
+    """Parse lines of key=value; others are skipped."""
     return {
         key.strip(): value.strip()
         for key, mark, value in (line.partition("=") for line in text.splitlines())
@@ -21,16 +21,16 @@ def read_pairs(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PhoneFacts:
-    """What never changes while a phone runs.
+    """Constant facts about a phone.
 
     Attributes:
-        model: maker and model.
-        soc: the chip, as far as Android names it.
-        android: version and API level.
-        abis: binary interfaces that it runs, the first is its own.
-        emulated: it is an emulator, by its own account: its times are no phone's.
-        max_khz: highest clock of each core, by number; empty where that may not be read.
-        features: of the instruction set, from /proc/cpuinfo.
+        model: Maker and model.
+        soc: Chip, if Android names it.
+        android: Version and API level.
+        abis: Supported binary interfaces, the native one first.
+        emulated: Whether it reports to be an emulator, whose times are not those of a phone.
+        max_khz: Highest clock of each core, by number; empty if it may not be read.
+        features: Features of the instruction set, from /proc/cpuinfo.
     """
 
     model: str
@@ -43,7 +43,7 @@ class PhoneFacts:
 
     @staticmethod
     def read(text: str) -> PhoneFacts:
-        """From `phone.sh facts`."""
+        """Parse the output of `phone.sh facts`."""
         found = read_pairs(text)
 
         def said(*names: str) -> str:
@@ -63,7 +63,7 @@ class PhoneFacts:
 
     @property
     def device(self) -> str:
-        """One line for fingerprints and reports: phones of one model, chip and system share it."""
+        """One line for fingerprints and reports, common to phones of one model, chip and system."""
         flags = hashlib.sha256(" ".join(self.features).encode()).hexdigest()[:8]
         kind = "emulated " if self.emulated else ""
         abi = self.abis[0] if self.abis else "unknown ABI"
@@ -75,7 +75,7 @@ class PhoneFacts:
         return f"android-{self.android}"
 
     def fastest_cores(self, threads: int) -> tuple[int, ...]:
-        """The cores of the highest clock, then those of the next lower, until the threads have one each."""
+        """The cores of the highest clock, then those of the next lower, one for each thread."""
         chosen: list[int] = []
         for khz in sorted({khz for _, khz in self.max_khz}, reverse=True):
             chosen += [core for core, clock in self.max_khz if clock == khz]
@@ -85,20 +85,20 @@ class PhoneFacts:
 
 
 def core_mask(cores: Sequence[int]) -> str:
-    """Cores as taskset takes them: a mask in hex; 0 for none in particular."""
+    """Cores in the form of taskset: a mask in hex; 0 for any."""
     return f"{sum(1 << core for core in cores):x}"
 
 
 @dataclass(frozen=True)
 class PhoneState:
-    """A phone at one moment; None where it does not tell.
+    """State of a phone at one moment; None for unknown values.
 
     Attributes:
         thermal: Android's thermal status, 0 (none) to 6 (shutdown).
-        hottest_millidegrees: of the sensors of its processors.
-        governors: that set the clock of each core.
-        load: average of the last minute.
-        battery_microamperes, battery_microvolts: as the battery reports them; signs differ between phones.
+        hottest_millidegrees: Highest temperature of the sensors of its processors.
+        governors: Governors of the cores' clocks.
+        load: One-minute load average.
+        battery_microamperes, battery_microvolts: Readings of the battery; signs differ between phones.
     """
 
     thermal: int | None
@@ -112,7 +112,7 @@ class PhoneState:
 
     @staticmethod
     def read(text: str) -> PhoneState:
-        """From `phone.sh state`."""
+        """Parse the output of `phone.sh state`."""
         found = read_pairs(text)
 
         def number(name: str) -> int | None:

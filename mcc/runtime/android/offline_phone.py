@@ -1,8 +1,8 @@
-"""A phone that is far away: what it is to measure is packed into a folder, and what it measured is read back.
+"""Calibration of a phone that is not attached: packing of a measurement kit, and reading of its results.
 
-Both stand where a phone would: a calibration runs against them unchanged. `Packing` notes every file that is
-to be timed or profiled and answers with made-up figures; `Recorded` answers with those that the phone's
-owner sent. The files are told apart by their content, and mcc writes the same ones both times.
+Both replace a phone: a calibration runs against them unchanged. `Packing` records every file to be timed or
+profiled and returns placeholder figures; `Recorded` returns the figures sent by the phone's owner. Files are
+identified by their content, and mcc writes the same ones both times.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from mcc.runtime.session import OpTime, Runner
 from mcc.runtime.wire import Array, Header
 
 FORMAT = 1  # of kit.json and results.json
-PROFILED_RUNS = 20  # inferences in a profile of the kit: events of more would make megabytes of text
+PROFILED_RUNS = 20  # inferences in a profile of the kit: more would give megabytes of events
 KINDS = ("timed", "profiled")  # of runs
-LONGEST_NS = 1e15  # eleven days for one inference: no phone takes that
-PACKED_US_PER_BYTE = 0.01  # a made-up time: longer for the file with more copies of a kernel
+LONGEST_NS = 1e15  # eleven days for one inference, beyond any phone
+PACKED_US_PER_BYTE = 0.01  # a placeholder time: longer for the file with more copies of a kernel
 
 
 class OfflinePhone(Protocol):
-    """What stands for the phone."""
+    """Replacement of a phone."""
 
     @property
     def facts(self) -> PhoneFacts:
-        """What kind of phone it is."""
+        """Facts about the phone."""
         ...
 
     def start_runner(self) -> Runner:
-        """Answers requests in the phone's place."""
+        """A runner that answers requests in place of the phone."""
         ...
 
     def time(self, files: Sequence[Path], threads: int) -> list[LatencySamples]:
@@ -50,16 +50,17 @@ class OfflinePhone(Protocol):
 
 
 def digest(file: Path) -> str:
-    """Name of a file in a kit: sixteen hex digits of its content."""
+    """Name of a file in a kit: sixteen hex digits of a hash of its content."""
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 class OfflineRunner:
-    """A runner that hands each request about a file on.
+    """A runner that answers requests with functions of the file.
 
     Args:
-        turn: microseconds of a turn's inferences, from the file, threads and the number of the turn.
-        ops: operators of a file.
+        turn: Function of the file, threads and number of the turn that returns the microseconds of its
+            inferences.
+        ops: Function that returns the operators of a file.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class OfflineRunner:
 
     @property
     def pid(self) -> int:
-        """This process's."""
+        """Process id of this process."""
         return os.getpid()
 
     def request(
@@ -84,7 +85,7 @@ class OfflineRunner:
         limit_s: float = math.inf,
         where: str | None = None,
     ) -> tuple[Header, list[Array]]:
-        """See `mcc.runtime.session.Runner`. Raises TargetError for what only an attached phone can do."""
+        """See `mcc.runtime.session.Runner`. Raises TargetError for requests that need an attached phone."""
         match header["op"]:
             case "load":
                 self._models[header["model"]] = (Path(header["file"]), header["threads"])
@@ -101,15 +102,16 @@ class OfflineRunner:
                 raise TargetError("the phone is not attached: only its kit's results are here", where=where)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
 
 class Packing:
     """Collects the jobs and models of a kit.
 
     Args:
-        folder: gets the models, by digest.
-        host_ops: operators of a file as a runtime on this machine has them, for matching them with kernels.
+        folder: Folder for the models, named by digest.
+        host_ops: Function that returns the operators of a file in a runtime on this machine, to match them
+            with kernels.
     """
 
     facts = PhoneFacts("phone of a kit", "", "", (), emulated=False, max_khz=(), features=())
@@ -154,11 +156,11 @@ class Recorded:
     """The results of a kit.
 
     Args:
-        path: results.json.
-        op_times: reads the operators of a target's profile.
+        path: Path of results.json.
+        op_times: Function that reads the operators of a target's profile.
 
     Raises:
-        DataError: no such file, or one that no kit of mcc writes.
+        DataError: The file does not exist or is not the result of a kit of mcc.
     """
 
     def __init__(self, path: Path, op_times: Callable[[Mapping[str, Any], int], list[OpTime]]) -> None:
@@ -186,7 +188,7 @@ class Recorded:
             self._errors[name] = words[-1] if words else "it ended without a word"
         elif run["kind"] == "profiled":
             self._profiled[name].append(report)
-        elif run["round"] > 0:  # the first one warms up
+        elif run["round"] > 0:  # the first one is warm-up
             self._timed[name].append([ns / 1e3 for ns in report["ns"]])
 
     def start_runner(self) -> Runner:
@@ -202,7 +204,7 @@ class Recorded:
         return self._known(self._timed, file)
 
     def _turn(self, file: Path, threads: int, number: int, header: Mapping[str, Any]) -> Sequence[float]:
-        """A recorded turn in as many samples as are asked for, or as it has inferences."""
+        """A recorded turn with the requested number of samples, at most one per inference."""
         turns = self._turns(file)
         us = np.asarray(turns[number % len(turns)])
         return [float(part.mean()) for part in np.array_split(us, min(int(header["samples"]), len(us)))]
@@ -228,10 +230,10 @@ class Recorded:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """The content of results.json, with the kit's description read and every figure checked.
+    """The content of results.json, with the kit's description parsed and every figure checked.
 
     Raises:
-        DataError: names the file, and the field or the run that cannot be.
+        DataError: The content is invalid; the message names the file and the field or run.
     """
     content = read_json(path, what="results of a kit", hint="give the results.json of a kit")
     try:
@@ -254,7 +256,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def _wrong_in(run: Any) -> str | None:
-    """What is wrong with a run of results.json; None where nothing is."""
+    """The error in a run of results.json; None if it is valid."""
     if not isinstance(run, dict):
         return "must be an object"
     held = cast(dict[str, Any], run)

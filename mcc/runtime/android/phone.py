@@ -1,4 +1,4 @@
-"""A phone in use: mcc's folder on it, one user at a time, and everything removed again."""
+"""Use of a phone: mcc's folder on it, exclusive access, and removal of all files."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ from mcc.runtime.lock import lock_path
 
 log = logging.getLogger(__name__)
 
-TEMPORARY = "/data/local/tmp"  # the one place where adb's user may write and run programs
+TEMPORARY = "/data/local/tmp"  # the only folder in which adb's user may write and run programs
 SCRIPT = Path(__file__).parent / "phone.sh"
 QUEUE_POLL_S = 0.05
 
 
 class Phone:
-    """One phone. Nothing is sent to it before it is asked something.
+    """One phone. Nothing is sent to it before the first request.
 
-    Its folder is named after this machine and process. Folders that killed processes of this machine left
-    behind are removed when the next one comes.
+    Its folder is named after this machine and process. Folders left by killed processes of this machine are
+    removed by the next one.
     """
 
     def __init__(self, serial: str) -> None:
         self.adb = Adb(serial)
         self.serial = serial
         self.folder = f"{TEMPORARY}/mcc-{_machine()}-{os.getpid()}"
-        # One instance for each phone: it counts how often its own process took it, and never blocks itself.
+        # One instance for each phone: the lock is re-entrant within the process.
         name = hashlib.sha256(serial.encode()).hexdigest()[:12]
         self._queue = FileLock(
             lock_path().with_name(f"mcc-phone-{name}.lock"),
             mode=0o666, poll_interval=QUEUE_POLL_S, thread_local=False,
         )  # fmt: skip
         self._programs: dict[str, list[str]] = {}
-        self.loaded: dict[str, Mapping[str, Any]] = {}  # what runners said of files, by what was asked
+        self.loaded: dict[str, Mapping[str, Any]] = {}  # answers of runners about files, by request
         self._pinned: dict[int, tuple[int, ...]] = {}
         self._numbers = 0
 
     @contextmanager
     def queue(self) -> Generator[None]:
-        """Have the phone to oneself; waits for other processes of this machine that use it."""
+        """Exclusive use of the phone; waits for other processes of this machine that use it."""
         with self._queue:
             yield
 
     @cached_property
     def facts(self) -> PhoneFacts:
-        """What kind of phone it is. Raises TargetError where it cannot run ARM64 programs, or is gone."""
+        """Facts about the phone. Raises TargetError if it cannot run ARM64 programs, or is gone."""
         found = PhoneFacts.read(self.adb.shell(f"{SCRIPT.read_text()}\nfacts"))
         if ABI not in found.abis:
             runs = ", ".join(found.abis) or "nothing that it names"
@@ -74,14 +74,14 @@ class Phone:
         """Push programs, once for each phone and process, and check them by hash.
 
         Args:
-            key: of these programs; the folder on the phone is named after it.
-            files: in that folder, under their own names.
+            key: Key of these programs, the name of their folder on the phone.
+            files: Files, which keep their names.
 
         Returns:
             Their folder on the phone.
 
         Raises:
-            TargetError: as `Adb`, or what arrived is not what was sent.
+            TargetError: As in `Adb`, or a file arrived with another content.
         """
         folder = f"{self.folder}/{key}"
         if key not in self._programs:
@@ -110,14 +110,14 @@ class Phone:
                 )
 
     def scratch(self) -> str:
-        """A fresh folder on the phone for one runner."""
+        """A new folder on the phone for one runner."""
         self._numbers += 1
         folder = f"{self.folder}/run{self._numbers}"
         self.adb.shell(f"mkdir -p {folder}")
         return folder
 
     def remove(self, folder: str) -> None:
-        """Remove a folder of the phone; a phone that is gone keeps it."""
+        """Remove a folder of the phone, if the phone is still attached."""
         assert folder.startswith(f"{TEMPORARY}/mcc-"), folder
         with suppress(MccError):
             self.adb.shell(f"rm -rf {folder}")
@@ -129,7 +129,7 @@ class Phone:
         return self.adb.shell(f"cd {programs} && sh ./{SCRIPT.name} {words}", limit_s=limit_s, where=where)
 
     def state(self, programs: str) -> PhoneState:
-        """How it is now."""
+        """The present state of the phone."""
         return PhoneState.read(self.call(programs, "state"))
 
     def tells_power(self) -> bool:
@@ -138,7 +138,7 @@ class Phone:
         return None not in (state.battery_microamperes, state.battery_microvolts)
 
     def pinned(self, programs: str, threads: int) -> tuple[int, ...]:
-        """The fastest cores, if programs may be bound to them; else none. Tried once for each `threads`."""
+        """The fastest cores if programs can be bound to them, else none; tested once for each `threads`."""
         if threads not in self._pinned:
             cores = self.facts.fastest_cores(threads)
             try:
@@ -151,7 +151,7 @@ class Phone:
         return self._pinned[threads]
 
     def _prepare(self) -> None:
-        """Remove what killed processes left, and see to it that this one removes its own."""
+        """Remove files of killed processes, and register the removal of those of this one."""
         listed = self.adb.shell(f"ls {TEMPORARY}")
         for name in listed.split():
             found = re.fullmatch(rf"mcc-{_machine()}-(\d+)", name)
@@ -162,7 +162,7 @@ class Phone:
             atexit.register(self.leave)
 
     def leave(self) -> None:
-        """Remove everything of this process from the phone."""
+        """Remove all files of this process from the phone."""
         if self._programs:
             self._programs.clear()
             self.remove(self.folder)
@@ -170,10 +170,10 @@ class Phone:
 
 @cache
 def phone(serial: str) -> Phone:
-    """The phone of a serial: one object for each, which knows what is on it."""
+    """The phone of a serial: one object for each, with the state of its files."""
     return Phone(serial)
 
 
 def _machine() -> str:
-    """Four hex digits for this machine: two of them may share a phone over the network."""
+    """Four hex digits for this machine, since machines may share a phone over the network."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:4]

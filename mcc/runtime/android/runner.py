@@ -1,8 +1,8 @@
-"""A runner on a phone from the caller's side: the requests of `worker.py`, answered by one program run each.
+"""Client of the runner on a phone: answers the requests of `worker.py` by one program run each.
 
     ./ld-linux-aarch64.so.1 --library-path . ./runner OPTIONS MODEL     in mcc's folder on the phone
 
-Every turn is a fresh process there, and prints lines of JSON. Before a turn the phone may cool down.
+Every turn is a new process there that prints lines of JSON. Before a turn the phone may cool down.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from mcc.runtime.process import RUN_LIMIT_S
 from mcc.runtime.session import OpTime
 from mcc.runtime.wire import Array, Header
 
-WARMER_MILLIDEGREES = 8_000  # above its temperature at the start, a phone is left to cool between turns
-COOL_LIMIT_S = 60  # then it is measured as it is, and the report says so
-LOAD_S = 60  # to load a model at most, where nothing else is known
-PHONE_SIDE_LIMIT_S = 30  # that much earlier than here a program is ended on the phone itself
+WARMER_MILLIDEGREES = 8_000  # above its temperature at the start, the phone cools down between turns
+COOL_LIMIT_S = 60  # then it is measured as it is, with a remark in the report
+LOAD_S = 60  # maximum to load a model, by default
+PHONE_SIDE_LIMIT_S = 30  # by this much earlier the phone itself ends a program
 
 
 class Programs(Protocol):
-    """What a target gives a runner."""
+    """Interface of a target for a runner."""
 
     def programs(self) -> tuple[str, Sequence[Path]]:
-        """A key and the files that a phone needs: the dynamic loader first, the runner last."""
+        """A key and the files for the phone: the dynamic loader first, the runner last."""
         ...
 
     def op_times(self, report: Mapping[str, Any], runs: int) -> list[OpTime]:
-        """Operators from a report with a profile."""
+        """Operator times from a report with a profile."""
         ...
 
 
 @dataclass
 class Conditions:
-    """What a phone did while a file was timed.
+    """Conditions of a phone while a file was timed.
 
     Attributes:
-        cores: that the runner was bound to; none where the phone does not allow it.
-        before, after: the phone before the first turn and after the last one.
-        cooled_s: seconds that it was left to cool down between turns.
+        cores: Cores that the runner was bound to; empty if the phone does not allow it.
+        before, after: State of the phone before the first turn and after the last one.
+        cooled_s: Seconds of cooling between turns.
     """
 
     cores: tuple[int, ...]
@@ -73,7 +73,7 @@ class Conditions:
 
 @dataclass
 class _Loaded:
-    """A file on the phone; what was asked of it, and how it is laid out."""
+    """A file on the phone, with the options of its loading and its inputs and outputs."""
 
     path: str
     file: str
@@ -86,8 +86,8 @@ class PhoneRunner:
     """Runs files on a phone; see `mcc.runtime.session.Runner`. Its files are removed by `close()`.
 
     Args:
-        journal: gets the conditions under which each file was timed, by its path.
-        words: options that every run is given.
+        journal: Mapping that receives the conditions of each timed file, by its path.
+        words: Options of every run.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class PhoneRunner:
 
     @property
     def pid(self) -> int:
-        """This process's: the runner's own is on the phone."""
+        """Process id of this process: the runner's own is on the phone."""
         return os.getpid()
 
     def request(
@@ -134,7 +134,7 @@ class PhoneRunner:
                     raise UsageError(f"a phone's runner knows no request {other!r}", where=where)
 
     def energy(self, file: str, threads: int) -> Energy | None:
-        """Energy of an inference, where the phone's battery tells. Raises TargetError."""
+        """Energy of an inference, if the phone's battery can be read. Raises TargetError."""
         with self._phone.queue():
             path = self._send(file, 0)
             command = [*self._command(threads), "--for-ms", str(BUSY_S * 1000), path]
@@ -150,19 +150,19 @@ class PhoneRunner:
         return energy_of(readings["rest "], readings["busy "], report["ns"])
 
     def close(self) -> None:
-        """Remove what this runner put on the phone; note the phone's state if something was timed."""
+        """Remove this runner's files from the phone; record the phone's state if something was timed."""
         with self._phone.queue():
             for model in self._models.values():
                 if model.conditions is not None:
                     try:
                         model.conditions.after = self._phone.state(self._programs)
-                    except TargetError:  # a phone that is gone: the failure before this one is the news
+                    except TargetError:  # the phone is gone: the preceding failure is reported
                         break
             self._models.clear()
             self._phone.remove(self._folder)
 
     def _send(self, file: str, number: int) -> str:
-        """Push a model; its path on the phone."""
+        """Push a model; returns its path on the phone."""
         source = Path(file)
         with tempfile.TemporaryDirectory(prefix="mcc-push-") as folder:
             named = Path(folder) / f"model{number}{source.suffix}"
@@ -173,7 +173,7 @@ class PhoneRunner:
     def _report(
         self, path: str, threads: int, words: Sequence[str], limit_s: float, where: str, start: str = "on 0"
     ) -> Header:
-        """Run the runner once; its lines of JSON, joined. `start`: how phone.sh starts it."""
+        """Run the runner once; returns its lines of JSON, merged. `start`: command of phone.sh."""
         command = [*self._command(threads), *words, path]
         inner = max(1, int(limit_s) - PHONE_SIDE_LIMIT_S)
         line = f"{start} {inner} {shlex.join(command)}"
@@ -181,12 +181,12 @@ class PhoneRunner:
         return _report_of(printed.splitlines(), where)
 
     def _command(self, threads: int) -> list[str]:
-        """The runner, started by its own loader in its folder."""
+        """Command of the runner, started by its own loader in its folder."""
         start = [f"./{self._loader}", "--library-path", ".", f"./{self._runner}"]
         return [*start, *self._words, "--threads", str(threads)]
 
     def _load(self, header: Mapping[str, Any], limit_s: float) -> Header:
-        """Push a file and look at its inputs and outputs; of bytes seen before, it is known what they are."""
+        """Push a file and read its inputs and outputs, which are cached by content."""
         path = self._send(header["file"], header["model"])
         content = hashlib.sha256(Path(header["file"]).read_bytes()).hexdigest()
         seen = " ".join((self._programs, *self._words, str(header["threads"]), content))
@@ -198,7 +198,7 @@ class PhoneRunner:
         return {"inputs": report["inputs"], "outputs": report["outputs"]}
 
     def _run(self, model: _Loaded, arrays: Sequence[Array], limit_s: float) -> list[Array]:
-        """Inferences of one batch after the other; their outputs, each joined along its first axis."""
+        """Inferences of successive batches; returns the outputs, each concatenated along its first axis."""
         infos = model.report["inputs"]
         batches = _batches(arrays, infos, model.file)
         given, made = f"{self._folder}/inputs", f"{self._folder}/outputs"
@@ -216,7 +216,7 @@ class PhoneRunner:
         return _split(raw, model.report["outputs"], len(batches), model.file)
 
     def _turn(self, model: _Loaded, header: Mapping[str, Any], limit_s: float) -> Header:
-        """As `worker.py`: unrecorded inferences, then samples that are means of several."""
+        """As in `worker.py`: unrecorded inferences, then samples that are means of several."""
         if model.conditions is None:
             cores = self._phone.pinned(self._programs, model.threads)
             model.conditions = Conditions(cores, self._phone.state(self._programs))
@@ -248,7 +248,7 @@ class PhoneRunner:
 
 
 def _report_of(lines: Sequence[str], where: str) -> Header:
-    """The runner's lines of JSON, joined."""
+    """The runner's lines of JSON, merged."""
     report: Header = {}
     try:
         for text in lines:
@@ -259,7 +259,7 @@ def _report_of(lines: Sequence[str], where: str) -> Header:
 
 
 def _batches(arrays: Sequence[Array], infos: Sequence[Mapping[str, Any]], file: str) -> list[list[Array]]:
-    """Arrays [N, ...] cut into the batches of the file's inputs [B, ...], one list for each inference."""
+    """Arrays [N, ...] split into the batches of the file's inputs [B, ...], one list for each inference."""
     counts: set[int] = set()
     for array, info in zip(arrays, infos, strict=True):
         shape = tuple(info["shape"])
@@ -277,7 +277,7 @@ def _batches(arrays: Sequence[Array], infos: Sequence[Mapping[str, Any]], file: 
 
 
 def _split(raw: bytes, infos: Sequence[Mapping[str, Any]], count: int, file: str) -> list[Array]:
-    """The outputs of `count` inferences, which lie one after the other."""
+    """The outputs of `count` inferences, which are stored consecutively."""
     shapes = [tuple(info["shape"]) for info in infos]
     dtypes = [np.dtype(info["dtype"]) for info in infos]
     sizes = [int(np.prod(s, dtype=np.int64)) * d.itemsize for s, d in zip(shapes, dtypes, strict=True)]

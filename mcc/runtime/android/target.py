@@ -1,7 +1,7 @@
-"""What the targets on a phone share: finding the phone, its queue, its runner, its fingerprint.
+"""Base of the targets on phones: finding the phone, its queue, its runner, its fingerprint.
 
-A target on a phone is a file in `mcc/runtime/` with a subclass of `AndroidTarget`: the files that the phone
-needs, the options of the runner, and how its profile is read.
+A target on a phone is a file in `mcc/runtime/` with a subclass of `AndroidTarget`, which defines the files
+for the phone, the options of the runner, and the reading of its profile.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class AndroidTarget(Target):
 
     options: ClassVar[Mapping[str, str]] = {"SERIAL": "the phone that `adb devices` lists under that name"}
     memory_runners = 1  # no garbage is collected in the runner
-    sample_us = 2_000.0  # long against the clock's steps and a scheduler's tick, short against a phone's heat
+    sample_us = 2_000.0  # long compared with clock steps and scheduler ticks, short compared with heating
 
     def __init__(self, option: str | None = None) -> None:
         super().__init__(None)
@@ -39,32 +39,32 @@ class AndroidTarget(Target):
 
     @abstractmethod
     def programs(self) -> tuple[str, Sequence[Path]]:
-        """A key and the files that a phone needs: the dynamic loader first, the runner last.
+        """A key and the files for the phone: the dynamic loader first, the runner last.
 
         Raises:
-            TargetError: they are not fetched or cannot be built.
+            TargetError: They are not fetched or cannot be built.
         """
 
     @abstractmethod
     def op_times(self, report: Mapping[str, Any], runs: int) -> list[OpTime]:
-        """Operators from a report of the runner with a profile."""
+        """Operator times from a report of the runner with a profile."""
 
     @abstractmethod
     def programs_available(self) -> Availability:
-        """Whether the files for the phone are here, or how to get them; nothing is built to find out."""
+        """Whether the files for the phone are installed, or how to get them; nothing is built."""
 
     def far(self, away: OfflinePhone) -> Self:
-        """This target with something that stands for a phone that is not attached."""
+        """This target with a replacement of a phone that is not attached."""
         copy = type(self)()
         copy._offline = away
         return copy
 
     def phone(self) -> Phone:
-        """The phone. Raises TargetError: none, several and none named, or one that cannot be used."""
+        """The phone. Raises TargetError if there is none, several without a serial, or an unusable one."""
         return phone(adb.choose(self.option))
 
     def available(self) -> Availability:
-        """Whether adb, the phone's programs and the phone itself are here."""
+        """Whether adb, the phone's programs and the phone itself are available."""
         if self._offline is not None:
             return Availability(True)
         if adb.find_adb() is None:
@@ -79,7 +79,7 @@ class AndroidTarget(Target):
         return Availability(True)
 
     def say_what_is_missing(self, say: Callable[[str], None]) -> None:
-        """What mcc cannot fetch: adb, and a phone."""
+        """Report missing parts that mcc cannot fetch: adb, and a phone."""
         state = self.available()
         if not state.ok:
             say(f"still missing: {state.reason}; {state.how_to_get}")
@@ -89,16 +89,16 @@ class AndroidTarget(Target):
         return self.runner() if self._offline is None else self._offline.start_runner()
 
     def runner(self, *words: str) -> PhoneRunner:
-        """A runner on the phone; `words` are options that each of its runs is given."""
+        """A runner on the phone; `words` are options of each of its runs."""
         return PhoneRunner(self.phone(), self, self._journal, words)
 
     def runner_command(self) -> list[str]:
-        """None here: the runner is on the phone."""
+        """Raises TargetError: the runner is on the phone."""
         raise TargetError(f"the runner of {self.name} is on the phone, not on this machine")
 
     @contextmanager
     def measuring(self) -> Generator[None]:
-        """The phone's own queue: what happens on this machine does not disturb it."""
+        """The phone's own queue: activity on this machine does not affect it."""
         with self.phone().queue() if self._offline is None else nullcontext():
             yield
 
@@ -125,9 +125,9 @@ class AndroidTarget(Target):
         return measure_op_times(self, self.checked(file, threads), threads, runs)
 
     def conditions(self, file: Path | str, threads: int = 1) -> Mapping[str, Any]:
-        """The phone while a file was timed, the energy of an inference, whether it is an emulator.
+        """State of the phone while a file was timed, energy of an inference, and whether it is an emulator.
 
-        Energy is measured now, where the phone's battery tells; None elsewhere.
+        Energy is measured at this call if the battery can be read, else it is None.
         """
         energy = None
         if self._offline is None and self.phone().tells_power():
@@ -146,11 +146,11 @@ class AndroidTarget(Target):
         }
 
     def phone_facts(self) -> PhoneFacts:
-        """What kind of phone it is. Raises TargetError where none is attached, or none that can be used."""
+        """Facts about the phone. Raises TargetError if no usable one is attached."""
         return self.phone().facts if self._offline is None else self._offline.facts
 
     def fingerprint(self, threads: int = 1) -> Fingerprint:
-        """What a measurement belongs to: a kind of phone, not a single one, so that tables can be shared."""
+        """The fingerprint of a kind of phone, not of a single one, so that tables can be shared."""
         facts = self.phone_facts()
         return Fingerprint(
             self.name, facts.device, self.runtime, self.runtime_version(), threads, facts.system

@@ -1,5 +1,5 @@
-"""ARM64 without a phone, and the runner that a phone gets: what is fetched, built and counted.
+"""ARM64 emulation, and the runner for phones: installation, compilation and counting.
 
 `install.py` fetches programs from Debian and the ARM64 build of LiteRT from PyPI into a cache folder;
-`build.py` compiles `runner.c` for ARM64; `emulator.py` runs it here with the looks of one of `cores.py`.
+`build.py` compiles `runner.c` for ARM64; `emulator.py` runs it here as on one of the cores of `cores.py`.
 """

@@ -1,4 +1,4 @@
-"""Compiled programs, kept beside what was fetched and named by a hash of all that decides them."""
+"""Compilation of programs, cached beside the fetched ones under a hash of all their inputs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ STRICT = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
 def runner() -> Path:
-    """The runner for ARM64 Linux: `runner --help` for what it does. It finds libLiteRt.so beside itself.
+    """The runner for ARM64 Linux, see `runner --help`. It loads libLiteRt.so from its own folder.
 
     Raises:
-        TargetError: the compiler is not fetched, or refuses the source.
+        TargetError: The compiler is not fetched, or rejects the source.
     """
     return _runner("runner", RUNNER_SOURCES)
 
@@ -36,7 +36,7 @@ def counted_runner() -> Path:
 
 
 def counter() -> Path:
-    """The plug-in for qemu on this machine; see `counter.c`. It needs no header and no library from here."""
+    """The plug-in for qemu on this machine; see `counter.c`. It uses no header or library of this machine."""
     command = ["--target=x86_64-linux-gnu", "-ffreestanding", "-fPIC", "-fvisibility=hidden", "-shared"]
     command += [*STRICT, "-nostdlib", "-fuse-ld=lld", str(SOURCES / "counter.c")]
     return _compiled(require(), "libcounter.so", command, ("counter.c", *HEADERS))
@@ -50,7 +50,7 @@ def onnxruntime_runner(library: Path) -> Path:
 def _runner(name: str, sources: Sequence[str], *more: str, library: Path | None = None) -> Path:
     tools = require()
     arm = tools.arm_root
-    # The start files and libraries by name: clang would look for an installed gcc.
+    # The start files and libraries are named explicitly: clang would look for an installed gcc.
     command = [
         "--target=aarch64-linux-gnu", "-fPIE", "-pie", f"--sysroot={tools.debian}",
         "-isystem", str(arm / "include"), *STRICT, "-fuse-ld=lld", "-nostartfiles", "-nodefaultlibs",
@@ -66,9 +66,9 @@ def _runner(name: str, sources: Sequence[str], *more: str, library: Path | None 
 
 
 def device_files() -> list[Path]:
-    """What an ARM64 Linux system, such as a phone, needs in one folder to run the runner there.
+    """Files that an ARM64 Linux system, such as a phone, needs in one folder to run the runner.
 
-    First the dynamic loader: `./ld-linux-aarch64.so.1 --library-path . ./runner ...` starts it on a system
+    The dynamic loader is first: `./ld-linux-aarch64.so.1 --library-path . ./runner ...` starts it on a system
     with another C library, such as Android's. Then the C and C++ libraries, LiteRT and the runner.
     """
     tools = require()
@@ -76,7 +76,7 @@ def device_files() -> list[Path]:
 
 
 def _compiled(tools: Installed, name: str, arguments: Sequence[str], sources: Sequence[str]) -> Path:
-    """The program `name`, compiled unless that was done before with equal arguments and sources."""
+    """The program `name`, compiled unless it exists with equal arguments and sources."""
     key = hashlib.sha256("\0".join(arguments).encode())
     for source in sources:
         key.update((SOURCES / source).read_bytes())

@@ -1,7 +1,7 @@
-"""The cores that can be imitated: what a program sees of them, and which model counts their cycles.
+"""Cores that can be emulated: their identification, and the models of their cycles.
 
 XNNPACK (through the library cpuinfo) chooses kernels by the part number in /proc/cpuinfo and by the features
-that the processor reports. qemu 7.2 knows the Cortex-A53 and A76; other cores are imitated by one with the
+that the processor reports. qemu 7.2 supports the Cortex-A53 and A76; other cores are emulated by one with the
 same instruction set under their own part number.
 """
 
@@ -19,12 +19,12 @@ class Core:
     """A processor core of a phone.
 
     Attributes:
-        name: as a target's option spells it.
-        title: in words.
-        part: part number of Arm in /proc/cpuinfo (MIDR_EL1, bits 15 to 4).
-        features: as Linux lists them.
-        qemu_cpu: value of qemu's `-cpu`.
-        llvm_cpu: value of llvm-mca's `-mcpu`: LLVM's scheduling model of this core, or of the server core
+        name: Name in a target's option.
+        title: Name in words.
+        part: Arm's part number in /proc/cpuinfo (MIDR_EL1, bits 15 to 4).
+        features: Features in Linux's names.
+        qemu_cpu: Value of qemu's `-cpu`.
+        llvm_cpu: Value of llvm-mca's `-mcpu`: LLVM's scheduling model of this core, or of the server core
             derived from it, which Arm documents alike.
     """
 

@@ -1,8 +1,9 @@
-"""Counts of one inference: how often each block of instructions ran, in all and for each operator.
+"""Counts of the basic blocks executed in one inference, in total and for each operator.
 
-`counter.c` writes what it counted as text; a window is what runs between two readings of the clock. In a run
-with LiteRT's profiler, the clock (`ticks.c`) counts its own readings, so the profiler's events say in which
-windows each operator ran. The counts in all come from a run without the profiler, whose own work would count.
+`counter.c` writes its counts as text; a window is the execution between two readings of the clock. In a run
+with LiteRT's profiler, the clock (`ticks.c`) counts its own readings, so the profiler's events give the
+windows of each operator. The total counts come from a run without the profiler, since its own work would be
+included.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ from mcc.runtime.arm64.emulator import emulated
 from mcc.runtime.arm64.install import Installed
 
 BYTES_PER_INSTRUCTION = 4
-TICK_US = 1000  # between two readings of the clock of ticks.c
-WARMUP = 2  # the first inference allocates, the second reuses what it left; then all cost the same
-OPERATOR, DELEGATE_OPERATOR, DELEGATE_PROFILED = 2, 4, 8  # event types that are one operator
+TICK_US = 1000  # between two readings of the clock in ticks.c
+WARMUP = 2  # the first inference allocates, the second reuses its memory; later ones are identical
+OPERATOR, DELEGATE_OPERATOR, DELEGATE_PROFILED = 2, 4, 8  # event types of single operators
 BEGIN_OF_RUN = "LiteRT::Run[buffer registration]"
-INTERPRETER = "Invoke"  # the event within which all operators run
+INTERPRETER = "Invoke"  # the event that contains all operators
 PLAIN_EVENT = 1
 LIMIT_S = 1800.0  # reference kernels of a large network take minutes under emulation
 
-Block = bytes  # the instructions of one block, as they lie in memory
+Block = bytes  # the instructions of one block, as in memory
 Blocks = Counter[Block]
 
 
 def instructions(blocks: Mapping[Block, int]) -> int:
-    """Instructions that ran."""
+    """Number of executed instructions."""
     return sum(len(block) // BYTES_PER_INSTRUCTION * times for block, times in blocks.items())
 
 
 @dataclass(frozen=True)
 class OperatorCount:
-    """What one operator ran; `kind` is the name that LiteRT's profiler gives it."""
+    """Blocks executed in one operator; `kind` is its name in LiteRT's profiler."""
 
     name: str
     kind: str
@@ -51,29 +52,29 @@ class OperatorCount:
 
 @dataclass(frozen=True)
 class Counted:
-    """One line of the runner and the windows that it marked.
+    """A report of the runner and its windows.
 
     Attributes:
-        report: what the runner measured: `ns`, `events`, `peak_before_bytes`, ...
-        windows: blocks of each window of the marked inference.
+        report: Measurements of the runner: `ns`, `events`, `peak_before_bytes`, ...
+        windows: Blocks of each window of the marked inference.
     """
 
     report: Mapping[str, Any]
     windows: tuple[Blocks, ...]
 
     def total(self) -> Blocks:
-        """All windows together."""
+        """Blocks of all windows."""
         return sum(self.windows, Counter[Block]())
 
     def operators(self) -> list[OperatorCount]:
         """Blocks of each operator, in order of execution; the runner must have been told to `--profile`.
 
         Raises:
-            TargetError: the events of this version of LiteRT cannot be matched with the windows.
+            TargetError: The events of this version of LiteRT cannot be matched with the windows.
         """
         events = self.report["events"]
         places = operator_windows(events)
-        first = events[0][3] // TICK_US  # window w lies between readings first + w - 1 and first + w
+        first = events[0][3] // TICK_US  # window w is between readings first + w - 1 and first + w
         return [
             OperatorCount(str(index), kind, _joined(self.windows[begin - first + 1 : end - first + 1]))
             for index, (kind, begin, end) in enumerate(places)
@@ -88,19 +89,19 @@ def _joined(windows: Iterable[Blocks]) -> Blocks:
 
 
 def operator_windows(events: Sequence[Sequence[Any]]) -> list[tuple[str, int, int]]:
-    """Kind of every operator, and the readings of the clock at its begin and end.
+    """Kind of every operator, and the readings of the clock at its start and end.
 
-    Events are [tag, type, elapsed, start] in the order in which they began. XNNPACK reads the clock once in
-    front of its operators and once behind each, and reports only how long each took.
+    Events are [tag, type, elapsed, start] in order of their start. XNNPACK reads the clock once before its
+    operators and once after each, and reports only their durations.
 
     Raises:
-        TargetError: the last reading is not the one in front of the interpreter's own end.
+        TargetError: The last reading is not the one before the interpreter's own end.
     """
     if not events or events[0][0] != BEGIN_OF_RUN:
         raise TargetError("LiteRT's profiler gives events in another order than in 2.3")
     found: list[tuple[str, int, int]] = []
     reading = end = -1
-    inside = False  # XNNPACK, whose first reading is counted
+    inside = False  # XNNPACK, after its first reading
     for tag, kind, elapsed, start in events:
         if tag == INTERPRETER and kind == PLAIN_EVENT:
             reading, end = start // TICK_US, (start + elapsed) // TICK_US
@@ -126,14 +127,14 @@ def count(
     profile: bool = False,
     arguments: Sequence[str] = (),
 ) -> list[Counted]:
-    """One inference of each file, counted, all in one process.
+    """Counts of one inference of each file, all in one process.
 
     Args:
-        profile: with LiteRT's profiler, for `Counted.operators`.
-        arguments: further ones for the runner.
+        profile: Whether LiteRT's profiler is on, for `Counted.operators`.
+        arguments: Further arguments of the runner.
 
     Raises:
-        TargetError: the runner refuses a file or crashes, in its own words.
+        TargetError: The runner rejects a file or crashes; the message is its own.
     """
     given = [
         "--marks",
@@ -157,7 +158,7 @@ def count(
 
 
 def read_counts(path: Path) -> list[list[Blocks]]:
-    """Windows of every mark, from the text that `counter.c` wrote."""
+    """Windows of every mark, from the output of `counter.c`."""
     blocks: list[Block] = []
     marks: list[list[Blocks]] = [[]]
     with path.open() as lines:
@@ -177,7 +178,7 @@ def read_counts(path: Path) -> list[list[Blocks]]:
 
 
 def run(command: Sequence[str], tools: Installed, limit_s: float) -> str:
-    """Standard output of the runner; raises TargetError with its complaint."""
+    """Standard output of the runner. Raises TargetError with its error message."""
     try:
         done = subprocess.run(
             command,
@@ -196,7 +197,7 @@ def run(command: Sequence[str], tools: Installed, limit_s: float) -> str:
 
 
 def complaint(status: int, errors: str) -> str:
-    """What the runner said last, and LiteRT's own reason before it."""
+    """Last line of the runner's errors, preceded by LiteRT's own reason."""
     lines = [line.strip() for line in errors.splitlines() if line.strip() and not line.startswith("INFO")]
     reasons = [line for line in lines if line.startswith(("ERROR", "runner:"))] or lines[-1:]
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

@@ -1,8 +1,8 @@
-"""Cycles of blocks of instructions on a core, by LLVM's machine code analyser; kept by the block's bytes.
+"""Cycles of basic blocks on a core, by LLVM's machine code analyser, cached by the block's bytes.
 
-A block counts as the body of a loop that goes round many times: the steady state of `ITERATIONS` rounds, with
-what one round waits for of the one before. All loads hit the first-level cache; no branch is mispredicted.
-The sum over all blocks ranks alternatives on one core; it is no time, and it does not compare cores.
+A block is analysed as the body of a loop: the steady state of `ITERATIONS` iterations, with dependences
+between iterations. All loads hit the first-level cache; no branch is mispredicted. The sum over all blocks
+ranks alternatives on one core; it is not a time, and does not compare cores.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from mcc.runtime.arm64.cores import Core
 from mcc.runtime.arm64.counting import BYTES_PER_INSTRUCTION, Block, instructions
 from mcc.runtime.arm64.install import LLVM, Installed
 
-COVERED = 0.995  # of the instructions: rarer blocks cost what an average instruction of the others does
+COVERED = 0.995  # of the instructions: rarer blocks are given the average cost per instruction of the others
 ITERATIONS = 100
 REGION = "block {}"
 CREATE = "CREATE TABLE IF NOT EXISTS cycles (cpu TEXT, code BLOB, cycles REAL, PRIMARY KEY (cpu, code))"
 AT_A_TIME = 400  # blocks in one call
-# An instruction that does nothing and that no compiler emits, to part the blocks.
+# A no-op that no compiler emits, to separate the blocks.
 SEPARATOR, SEPARATOR_TEXT = "0xff 0x2e 0x03 0xd5", "hint\t#119"
 
 
 class CycleTable:
-    """Cycles of blocks on one core, in an SQLite file beside the fetched programs."""
+    """Cycles of blocks on one core, cached in an SQLite file beside the fetched programs."""
 
     def __init__(self, tools: Installed, core: Core) -> None:
         self._tools, self._core = tools, core
@@ -36,12 +36,12 @@ class CycleTable:
         self._known: dict[Block, float] = {}
 
     def cycles(self, blocks: Mapping[Block, int], hot: Iterable[Block] | None = None) -> float:
-        """Model cycles of what ran.
+        """Model cycles of executed blocks.
 
         Args:
-            blocks: how often each block ran.
-            hot: blocks whose own cycles count, when the caller looks at a part of a whole; by default those
-                with most instructions that make up `COVERED` of all.
+            blocks: Number of executions of each block.
+            hot: Blocks that are analysed, for a part of a whole; by default those with the most instructions
+                that make up `COVERED` of all.
         """
         wanted = hot_blocks(blocks) if hot is None else [block for block in hot if block in blocks]
         self.learn(wanted)
@@ -52,7 +52,7 @@ class CycleTable:
         return own * instructions(blocks) / covered
 
     def learn(self, blocks: Sequence[Block]) -> None:
-        """Have the cycles of these blocks at hand, from the file or analysed now."""
+        """Load the cycles of these blocks from the file, or analyse the blocks."""
         missing = [block for block in blocks if block not in self._known]
         if not missing:
             return
@@ -76,7 +76,7 @@ class CycleTable:
 
 
 def hot_blocks(blocks: Mapping[Block, int]) -> list[Block]:
-    """The blocks with most instructions that make up `COVERED` of all; ties fall by the blocks' bytes."""
+    """The blocks with the most instructions that make up `COVERED` of all; ties are broken by the bytes."""
     order = sorted(blocks, key=lambda block: (-len(block) * blocks[block], block))
     left = COVERED * instructions(blocks)
     hot: list[Block] = []
@@ -89,10 +89,10 @@ def hot_blocks(blocks: Mapping[Block, int]) -> list[Block]:
 
 
 def analyse(tools: Installed, core: Core, blocks: Sequence[Block]) -> list[float]:
-    """Cycles of one round of each block.
+    """Cycles of one iteration of each block.
 
     Raises:
-        TargetError: the disassembler or the analyser fails.
+        TargetError: The disassembler or the analyser fails.
     """
     texts = disassembled(tools, blocks)
     regions = [_region(REGION.format(index), text) for index, text in enumerate(texts)]
@@ -114,7 +114,7 @@ def _region(name: str, text: str) -> str:
 
 
 def disassembled(tools: Installed, blocks: Sequence[Block]) -> list[str]:
-    """Assembly text of each block; what the disassembler does not know is left out."""
+    """Assembly text of each block, without instructions that the disassembler does not know."""
     lines = [" ".join(f"0x{byte:02x}" for byte in block) for block in blocks]
     text = f"\n{SEPARATOR}\n".join(lines)
     out = _run(tools, "llvm-mc", ["--disassemble", "-triple=aarch64", "-mattr=+all"], text)

@@ -1,7 +1,7 @@
-"""Debian packages unpacked into a folder: no root, nothing installed, nothing changed on the system.
+"""Unpacking of Debian packages into a folder, without root and without changes to the system.
 
-`apt-get` finds and verifies the packages with the system's own sources and keys. Its lists are read where
-they are there and new enough; otherwise it fetches them into a folder of its own, which any user may.
+`apt-get` finds and verifies the packages with the system's own sources and keys. Its lists are used if they
+exist and are recent enough; otherwise they are fetched into a separate folder, which any user may do.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from mcc.errors import TargetError
 
 log = logging.getLogger(__name__)
 
-LIMIT_S = 900.0  # for one call of apt-get; slow lines need minutes for 100 MB
-ARCHITECTURE = "amd64"  # of the programs that run here; others were not tried
+LIMIT_S = 900.0  # for one call of apt-get; slow networks need minutes for 100 MB
+ARCHITECTURE = "amd64"  # of the programs that run here; others are untested
 
 
 def unpack_packages(names: Sequence[str], into: Path, *, unneeded: str) -> list[str]:
-    """Download packages and unpack them, with what they depend on and this system lacks.
+    """Download packages and unpack them, with their dependencies that this system lacks.
 
     Args:
-        names: of packages; they are fetched even where the system has them installed.
-        into: a folder that becomes their root.
-        unneeded: regular expression of dependencies to leave out.
+        names: Names of packages, which are fetched even if the system has them installed.
+        into: Folder that becomes their root.
+        unneeded: Regular expression of dependencies to exclude.
 
     Returns:
-        `name version` of each package that was unpacked, sorted.
+        `name version` of each unpacked package, sorted.
 
     Raises:
-        TargetError: no apt-get here, no network, or a package that the system's sources do not have.
+        TargetError: There is no apt-get, no network, or no such package in the system's sources.
     """
     _require_apt()
     store = into.parent / "debs"
@@ -56,7 +56,7 @@ def unpack_packages(names: Sequence[str], into: Path, *, unneeded: str) -> list[
 
 
 class _Outdated(Exception):
-    """The lists do not know a package, or the server no longer has the version that they name."""
+    """The lists lack a package, or the server no longer has the listed version."""
 
 
 class _Apt:
@@ -74,7 +74,7 @@ class _Apt:
         _run(["apt-get", "-qq", *self._options, "update"])
 
     def closure(self, names: Sequence[str]) -> list[str]:
-        """The packages and what they depend on that is not installed here."""
+        """The packages and their dependencies that are not installed here."""
         command = ["apt-get", *self._options, "--simulate", "--reinstall", "--no-install-recommends", "-y"]
         try:
             listed = _run([*command, "install", *names])
@@ -102,7 +102,7 @@ def _require_apt() -> None:
 
 
 def _run(command: Sequence[str], cwd: Path | None = None) -> str:
-    """Standard output of a program. Raises TargetError with the last line that it complained."""
+    """Standard output of a program. Raises TargetError with the last line of its errors."""
     try:
         done = subprocess.run(
             command,

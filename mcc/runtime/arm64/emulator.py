@@ -1,4 +1,4 @@
-"""qemu-user with the looks of a core: the command that runs an ARM64 program here as that core would."""
+"""Emulation of ARM64 programs with qemu-user, including a core's system files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from mcc.runtime.arm64.cores import Core
 from mcc.runtime.arm64.install import Installed
 
-# What cpuinfo reads besides /proc/cpuinfo: one processor, and where it stands.
+# Files that cpuinfo reads besides /proc/cpuinfo: one processor and its topology.
 SYSTEM_FILES = {
     "possible": "0",
     "present": "0",
@@ -26,8 +26,8 @@ SYSTEM_FILES = {
 def emulated(tools: Installed, core: Core, program: Path, *, qemu_options: Sequence[str] = ()) -> list[str]:
     """Command that runs an ARM64 program; its arguments follow.
 
-    The program sees this system's files, except those that tell which processor it runs on: on those of the
-    host, cpuinfo crashes.
+    The program sees this system's files, except those that describe the processor: cpuinfo crashes on those
+    of the host.
     """
     return [
         str(tools.qemu),
@@ -38,14 +38,14 @@ def emulated(tools: Installed, core: Core, program: Path, *, qemu_options: Seque
         "-E",
         f"LD_LIBRARY_PATH=/lib:{tools.litert.parent}",
         "-E",
-        "LD_BIND_NOW=1",  # else the first call of each function is counted with the search for it
+        "LD_BIND_NOW=1",  # otherwise the first call of each function includes its symbol look-up
         *qemu_options,
         str(program),
     ]
 
 
 def looks(tools: Installed, core: Core) -> Path:
-    """Folder that covers the host's files: the C library of ARM64, /proc/cpuinfo and /sys of the core."""
+    """Folder that overlays the host's files: the C library of ARM64, /proc/cpuinfo and /sys of the core."""
     folder = tools.folder / "cores" / f"{core.name}-{core.part:x}"
     if folder.is_dir():
         return folder
@@ -62,6 +62,6 @@ def looks(tools: Installed, core: Core) -> Path:
         (made / "lib" / library.name).symlink_to(os.path.relpath(library.resolve(), folder / "lib"))
     try:
         made.rename(folder)
-    except OSError:  # another process was quicker
+    except OSError:  # another process was faster
         shutil.rmtree(made)
     return folder

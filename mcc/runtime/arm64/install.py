@@ -1,11 +1,11 @@
-"""What `mcc doctor --install litert-arm64-sim` fetches, and where it lies.
+"""Installation of the components of `mcc doctor --install litert-arm64-sim`.
 
     <tools folder>/arm64-<key>/
         debian/      qemu-aarch64, clang, lld, llvm-mca and the C library of ARM64, from Debian
         wheel/       libLiteRt.so of ai-edge-litert's ARM64 wheel, from PyPI
         installed.json
 
-The folder is made under another name and renamed when complete: a half-made one is never taken for a whole.
+The folder is created under another name and renamed when complete, so that an incomplete one is never used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
-LLVM = 19  # the first whose llvm-mca was tried with these cores
+LLVM = 19  # the first whose llvm-mca was tested with these cores
 PACKAGES = (
     "qemu-user",
     f"clang-{LLVM}",
@@ -50,7 +50,7 @@ PACKAGES = (
     "libgcc-s1-arm64-cross",
     "libstdc++6-arm64-cross",
 )
-# What these depend on and compiling C does not need: other languages, libraries for editors and linkers.
+# Dependencies that compiling C does not need: other languages, libraries for editors and linkers.
 UNNEEDED = (
     r"libgc1|libobjc.*|libclang1-.*|llvm-.*-(runtime|linker-tools)|lib(gcc|stdc\+\+)-\d+-dev|gcc-.*-base"
 )
@@ -63,7 +63,7 @@ DOWNLOAD_LIMIT_S = 900.0
 
 
 def tools_folder() -> Path:
-    """Where fetched programs are kept: `MCC_TOOLS_DIR`, or `tools` in mcc's cache folder."""
+    """Folder of fetched programs: `MCC_TOOLS_DIR`, or `tools` in mcc's cache folder."""
     import platformdirs
 
     chosen = os.environ.get("MCC_TOOLS_DIR")
@@ -73,7 +73,7 @@ def tools_folder() -> Path:
 
 
 def runtime_version() -> str:
-    """Version of ai-edge-litert here; the ARM64 wheel is of the same one."""
+    """Version of ai-edge-litert here, also that of the ARM64 wheel."""
     try:
         return metadata.version("ai-edge-litert")
     except metadata.PackageNotFoundError:
@@ -82,7 +82,7 @@ def runtime_version() -> str:
 
 @dataclass(frozen=True)
 class Installed:
-    """The programs and libraries, all in one folder."""
+    """The installed programs and libraries, all in one folder."""
 
     folder: Path
 
@@ -111,12 +111,12 @@ class Installed:
         return self.debian / "usr" / "aarch64-linux-gnu"
 
     def arm_libraries(self) -> list[Path]:
-        """What a program for ARM64 Linux needs beside itself and LiteRT: the loader first."""
+        """Libraries of an ARM64 Linux program besides LiteRT, the loader first."""
         return [self.arm_root / "lib" / name for name in ARM_LIBRARIES]
 
     @cached_property
     def environment(self) -> dict[str, str]:
-        """For programs of this folder: their libraries come first."""
+        """Environment for programs of this folder: their libraries come first."""
         usr = self.debian / "usr" / "lib"
         folders = [
             usr / "x86_64-linux-gnu",
@@ -126,25 +126,25 @@ class Installed:
         return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(map(str, folders)), "LC_ALL": "C"}
 
     def versions(self) -> str:
-        """Of the emulator and the cycle models, e.g. `qemu-7.2 llvm-19.1`."""
+        """Versions of the emulator and the cycle models, e.g. `qemu-7.2 llvm-19.1`."""
         packages = dict(line.split(" ", 1) for line in self.manifest()["packages"])
         numbers = (packages[name].split(":")[-1] for name in ("qemu-user", f"llvm-{LLVM}"))
         qemu, llvm = (".".join(number.split("+")[0].split(".")[:2]) for number in numbers)
         return f"qemu-{qemu} llvm-{llvm}"
 
     def manifest(self) -> dict[str, Any]:
-        """What was fetched: `packages` with versions, `litert`."""
+        """Manifest of the installation: `packages` with versions, `litert`."""
         return json.loads((self.folder / "installed.json").read_text())
 
 
 def folder_of_installation() -> Path:
-    """Where this version of mcc and of ai-edge-litert looks; its name holds a hash of what it wants."""
+    """Folder for this version of mcc and of ai-edge-litert; its name has a hash of its requirements."""
     wanted = json.dumps([PACKAGES, UNNEEDED, sorted(PROGRAMS), runtime_version()])
     return tools_folder() / f"arm64-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
 
 
 def installed() -> Installed | None:
-    """What was fetched, or None."""
+    """The installation, or None."""
     try:
         folder = folder_of_installation()
     except TargetError:
@@ -153,7 +153,7 @@ def installed() -> Installed | None:
 
 
 def require() -> Installed:
-    """What was fetched; raises TargetError where it was not."""
+    """The installation. Raises TargetError if there is none."""
     found = installed()
     if found is None:
         raise TargetError(
@@ -163,13 +163,13 @@ def require() -> Installed:
 
 
 def install(say: Say = log.info) -> Installed:
-    """Fetch everything, unless it is there; safe against other processes that do the same.
+    """Fetch everything unless it is installed; safe with concurrent processes.
 
     Args:
-        say: is told what is done next.
+        say: Callback for progress messages.
 
     Raises:
-        TargetError: no apt-get, no network, no room, with the reason.
+        TargetError: There is no apt-get, no network or no disk space; the message gives the reason.
     """
     folder = folder_of_installation()
     try:
@@ -201,7 +201,7 @@ def _fetch(folder: Path, say: Say) -> None:
 
 
 def _prune(root: Path) -> None:
-    """Drop most of 400 MB: documentation and the programs that are not used."""
+    """Remove most of 400 MB: documentation and unused programs."""
     usr = root / "usr"
     shutil.rmtree(usr / "share", ignore_errors=True)
     for folder in (usr / "bin", usr / "lib" / f"llvm-{LLVM}" / "bin"):
@@ -214,10 +214,10 @@ def _prune(root: Path) -> None:
 
 
 def fetch_library(wheel: str, member: str, into: Path) -> None:
-    """One file out of the ARM64 wheel `name==version`; the wheel is never installed.
+    """Extract one file of the ARM64 wheel `name==version`; the wheel is not installed.
 
     Raises:
-        TargetError: pip cannot fetch it, with the reason.
+        TargetError: Pip cannot fetch it; the message gives the reason.
     """
     with tempfile.TemporaryDirectory(prefix=".wheel-", dir=into.parent) as store:
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -243,7 +243,7 @@ def fetch_library(wheel: str, member: str, into: Path) -> None:
 
 
 def _check_complete(found: Installed) -> None:
-    """Every part that is used is there: packages of another release may lay them elsewhere."""
+    """Check that every component exists: packages of another release may have other paths."""
     programs = [found.llvm(name) for name in ("clang", "ld.lld", "llvm-mca", "llvm-mc")]
     for path in [found.qemu, *programs, *found.arm_libraries(), found.litert]:
         if not path.exists():

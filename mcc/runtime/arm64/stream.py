@@ -1,4 +1,4 @@
-"""A file loaded by the runner in a process of its own: inputs go in through a pipe, outputs come back."""
+"""A runner process for one file, with inputs and outputs through pipes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from mcc.errors import TargetError, UsageError
 from mcc.runtime.arm64.counting import complaint
 from mcc.runtime.wire import Array, Header
 
-LIMIT_S = 900.0  # an emulated inference takes some fifty times as long; with reference kernels, more
+LIMIT_S = 900.0  # an emulated inference takes about fifty times as long; with reference kernels, more
 PART = 1 << 20
 
 
 class StreamRunner:
-    """The runner as `Target.start_runner` wants it: it answers `load`, once, then `run` and `run_many`.
+    """A runner for `Target.start_runner`: it answers `load`, once, then `run` and `run_many`.
 
     Args:
-        command: runner with its options, up to the file.
-        environment: of the process.
+        command: Runner with its options, up to the file.
+        environment: Environment of the process.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -44,7 +44,7 @@ class StreamRunner:
 
     @property
     def pid(self) -> int:
-        """Process id of the emulator, once a file is loaded."""
+        """Process id of the emulator, after a file is loaded."""
         assert self._process is not None
         return self._process.pid
 
@@ -59,8 +59,8 @@ class StreamRunner:
         """Answer a request; see `process.ProcessRunner.request`.
 
         Raises:
-            UsageError: an array does not have the shape of its input.
-            TargetError: the runner refused the file, crashed or hung.
+            UsageError: An array does not have the shape of its input.
+            TargetError: The runner rejected the file, crashed or hung.
         """
         limit_s = max(limit_s, LIMIT_S)
         match header["op"]:
@@ -79,13 +79,13 @@ class StreamRunner:
                 raise TargetError(f"the ARM64 runner answers no request {other!r}")
 
     def close(self) -> None:
-        """End the process; a second call does nothing."""
+        """End the process; idempotent."""
         process, self._process = self._process, None
         if process is None:
             return
         process.kill()
         process.wait()
-        if self._feeder is not None:  # its next write fails; a number closed under it could be another file's
+        if self._feeder is not None:  # its next write fails; a closed descriptor could be another file's
             self._feeder.join()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
@@ -103,20 +103,20 @@ class StreamRunner:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             bufsize=0,
-            start_new_session=True,  # Ctrl-C reaches the caller alone, which then closes its runners
+            start_new_session=True,  # Ctrl-C reaches only the caller, which then closes its runners
         )
         described: Header = json.loads(self._line(time.monotonic() + limit_s))
         self._inputs, self._outputs = (list(map(_tensor, described[side])) for side in ("inputs", "outputs"))
         return described
 
     def _stream(self, sets: Sequence[Sequence[Array]], limit_s: float) -> list[list[Array]]:
-        """Outputs of an inference for each set of inputs, which are written while outputs are read."""
+        """Outputs of one inference for each set of inputs, written while outputs are read."""
         assert self._process is not None
         inputs = self._process.stdin
         assert inputs is not None
 
         def feed() -> None:
-            with suppress(BrokenPipeError):  # its end is told by what it wrote
+            with suppress(BrokenPipeError):  # the cause is in its output
                 for arrays in sets:
                     for array in arrays:
                         data = memoryview(array.tobytes())
