@@ -113,7 +113,7 @@ class Sample:
 
     @cached_property
     def groups(self) -> tuple[Tensor, ...]:
-        """Groups of channels with similar ranges, as masks of positions, without dead and too few channels."""
+        """Groups of channels with similar ranges, as masks of positions; dead and few channels have none."""
         return channel_groups(self)
 
 

@@ -101,7 +101,7 @@ class Histogram:
         return Range(min(low, 0.0), max(high, 0.0))
 
     def _least_squares(self) -> Range:
-        """Optimise each end in turn over its candidates until neither changes; both are nearly independent."""
+        """Optimise each end in turn over its candidates until neither changes; they hardly interact."""
         low, high = self.low, self.high
         for _ in range(4):
             before = (low, high)

@@ -122,9 +122,7 @@ def read_tflite(source: Path | str | bytes) -> TfliteModel:
         raise DataError("not a TFLite file", where=where, hint="its first bytes are not those of the format")
     try:
         return _model(raw)
-    except (
-        Exception
-    ) as error:  # the exceptions of the generated reader for wrong offsets have no common class
+    except Exception as error:  # the generated reader's exceptions for wrong offsets have no common class
         reason = f"{type(error).__name__}: {error}"
         raise DataError(
             f"the TFLite file is damaged ({reason})", where=where, hint="write it again"

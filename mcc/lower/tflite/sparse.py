@@ -109,7 +109,7 @@ def decode(weight: SparseWeight) -> Array:
 
 
 def _coordinates(weight: SparseWeight) -> tuple[dict[int, npt.NDArray[np.int64]], int]:
-    """Coordinates of every stored value along every traversed dimension, by traversing the levels as a tree."""
+    """Coordinates of every stored value along every traversed dimension, from the tree of levels."""
     coordinates: dict[int, npt.NDArray[np.int64]] = {}
     count = 1  # positions at the current level; each has its own row of coordinates
     for axis, level in zip(weight.traversal_order, weight.dimensions, strict=True):
