@@ -129,7 +129,7 @@ class OrtHost(HostTarget):
         return self.option == "precise" if self.option is not None else sums_saturate()
 
     def int8_saturates(self, suffix: str) -> bool:
-        """True without VNNI for the fast kernels and for .ort files, whose kernels are fixed when written."""
+        """True without VNNI for the fast kernels and for .ort files (kernels are fixed when written)."""
         return sums_saturate() and (suffix == ".ort" or not self.is_precise())
 
     def available(self) -> Availability:
