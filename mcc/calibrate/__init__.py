@@ -1,4 +1,4 @@
-"""Calibration: kernels are timed in the target's runtime, and the table of them gives a cost model."""
+"""Calibration of targets: timing of kernels in the target's runtime, for the table of a cost model."""
 
 from mcc.calibrate.api import calibrate, predict_graph
 

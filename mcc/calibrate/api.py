@@ -1,4 +1,4 @@
-"""Calibration and prediction with the user's own table: what commands call."""
+"""Calibration and prediction with the user's own table, for commands."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def calibrate(
     seed: int = 0,
     table: Path | None = None,
 ) -> CalibrationReport:
-    """Measure for a network, or for those that most networks resemble if none is given.
+    """Measure kernels for a network, or for common networks if none is given.
 
     Args:
-        graph: in deployment form, float.
-        table: the SQLite file; the user's own if None.
+        graph: Graph in deployment form, float.
+        table: Path of the SQLite file; the user's own table if None.
 
     Raises:
-        TargetError, DataError: as `campaign.calibrate`.
+        TargetError, DataError: As in `kernel_selection.calibrate`.
     """
     with Store(table) as store:
         networks = [graph] if graph is not None else common_networks()
@@ -77,15 +77,15 @@ def predict_graph(
     table: Path | None = None,
     model: CostModel | None = None,
 ) -> GraphCost:
-    """Predicted cost of a graph in deployment form, float or quantised, from what the table holds.
+    """Predicted cost of a graph in deployment form, float or quantised, from the table.
 
     Args:
-        table: the SQLite file; the user's own if None.
-        model: predicts instead of the table.
+        table: Path of the SQLite file; the user's own table if None.
+        model: Cost model to use instead of the table.
 
     Raises:
-        UsageError: nothing was measured for the target yet.
-        DataError: the table cannot be read.
+        UsageError: Nothing was measured for the target yet.
+        DataError: The table cannot be read.
     """
     model = model or measured_model(graph, target, threads=threads, table=table)
     kernels, first = network_kernels(graph, target)
@@ -102,11 +102,11 @@ def network_kernels(graph: Graph, target: Target) -> tuple[dict[str, Kernel], Pr
 def measured_model(
     graph: Graph, target: Target, *, threads: int = 1, table: Path | None = None
 ) -> LookupCostModel:
-    """The cost model of what was measured for a target, with the overhead of this network's input.
+    """The cost model from the measurements of a target, with the overhead of this network's input.
 
     Raises:
-        UsageError: nothing was measured for the target yet; says so where it was for another version of it.
-        DataError: the table cannot be read.
+        UsageError: Nothing was measured for the target yet, or only for another version of it.
+        DataError: The table cannot be read.
     """
     fingerprint = target.fingerprint(threads).key()
     with Store(table) as store:
@@ -118,7 +118,7 @@ def measured_model(
 
 
 def unmeasured(target: Target, stale: int = 0) -> UsageError:
-    """The error for a target of which nothing was measured; `stale` rows are of another version or device."""
+    """The error for a target without measurements; `stale` rows are of another version or device."""
     why = f"; {stale} rows of another version or device do not count" if stale else ""
     return UsageError(
         f"no operator was measured for {target.spec}{why}",
@@ -134,7 +134,7 @@ def table_model(graph: Graph, store: Store, fingerprint: str) -> LookupCostModel
 
 
 def active_cluster(graph: Graph) -> tuple[str, ...]:
-    """The nodes of the sparse cluster, if enough of its 1x1 weights are noted to be zero; else none."""
+    """The nodes of the sparse cluster, if enough of its 1x1 weights are zero by their notes; else none."""
     cluster = find_sparse_cluster(graph)
     weights = zeros = 0.0
     for node in calls(graph, "conv2d"):
@@ -153,7 +153,7 @@ _IMAGE = (1, 3, 224, 224)
 
 
 def common_networks() -> list[Graph]:
-    """What to measure where no model is given: the kernels of a MobileNetV2 and a ResNet at 224 x 224."""
+    """Networks to measure if no model is given: a MobileNetV2 and a ResNet at 224 x 224."""
     return [_inverted_residuals(), _basic_blocks()]
 
 
@@ -183,7 +183,7 @@ def _basic_blocks() -> Graph:
 
 
 class _Convolutions:
-    """Networks of convolutions with weights of zeros: they are read for their shapes alone."""
+    """Builder of convolutional networks with zero weights, of which only the shapes are used."""
 
     def __init__(self) -> None:
         self.b = GraphBuilder()

@@ -1,4 +1,4 @@
-"""Writing micro-networks in a target's format."""
+"""Lowering of micro-networks to a target's format."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mcc.runtime.target import Target
 
 
 def write_graph(graph: Graph, target: Target, stem: Path) -> Path:
-    """Lower a graph into `stem` and a suffix, with integer inputs and outputs where the target takes them.
+    """Lower a graph to the file `stem` with a suffix, with integer inputs and outputs if the target allows.
 
     Raises:
-        UnsupportedError: an operator that the format lacks.
-        UsageError: a format that cannot be written.
+        UnsupportedError: The format lacks an operator.
+        UsageError: The format cannot be written.
     """
     form = get_format(target.format)
     path = stem.with_name(stem.name + form.suffix)

@@ -1,4 +1,4 @@
-"""Which kernels to measure for a model at hand, so that a plan over its widths finds their costs."""
+"""Selection of the kernels to measure for a model, such that a plan over its widths finds their costs."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from mcc.ir.notes import SparseNote, shape_of
 from mcc.quant.placement import place
 from mcc.runtime.target import Target
 
-AGAIN_S = 60.0  # at most, for what may have been disturbed
+AGAIN_S = 60.0  # maximum for repeating measurements that may have been disturbed
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What a plan may choose from, as far as it decides which kernels are measured.
+    """Choices of a plan that determine the kernels to measure.
 
     Attributes:
-        ratios: widths at which the whole network is measured.
-        mixed: networks in which each channel group has a width of its own, drawn from `mixed_ratios`.
-        multiple: of which widths are multiples, where a group is wide enough; half of it below.
-        precisions: in which the network is measured.
-        sparsities: of 1x1 convolutions, where the target can gain from them.
+        ratios: Width ratios at which the whole network is measured.
+        mixed: Number of networks with a random width of each channel group, drawn from `mixed_ratios`.
+        multiple: Divisor of the widths if a group is wide enough; half of it otherwise.
+        precisions: Precisions in which the network is measured.
+        sparsities: Sparsities of 1x1 convolutions, if the target can gain from them.
     """
 
     ratios: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
@@ -51,11 +51,11 @@ class Choices:
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """What a calibration did; see `MeasureReport`.
+    """Result of a calibration; see `MeasureReport`.
 
     Attributes:
-        path: of the table.
-        stale: rows of the same target that belong to another version or device, by fingerprint.
+        path: Path of the table.
+        stale: Number of rows of the same target for other versions or devices, by fingerprint.
     """
 
     measured: int
@@ -86,23 +86,21 @@ def calibrate(
     choices: Choices | None = None,
     progress: Progress = silent,
 ) -> CalibrationReport:
-    """Measure what a plan for this network on this target will ask for, as far as the table lacks it.
+    """Measure the kernels of possible plans for this network on this target that the table lacks.
 
     Args:
-        graph: in deployment form, float.
-        budget_s: for all; the network as it is comes first, then narrower ones.
+        graph: Graph in deployment form, float.
+        budget_s: Total seconds; the unpruned network is first, then narrower ones.
 
     Raises:
-        TargetError: the target cannot be used here.
-        DataError: the table cannot be written.
+        TargetError: The target cannot be used here.
+        DataError: The table cannot be written.
     """
     choices = choices or choices_for(target)
     begin = time.monotonic()
     for precision in choices.precisions:
         measure_overhead(shape_of(inputs(graph)[0]), precision, target, store, threads=threads)
-    left_s = max(
-        budget_s / 2, budget_s - (time.monotonic() - begin)
-    )  # waiting for the machine is not our work
+    left_s = max(budget_s / 2, budget_s - (time.monotonic() - begin))  # excludes waiting for the machine
     kernels = kernels_for(graph, target, choices)
     report = measure(kernels, target, store, threads=threads, budget_s=left_s, progress=progress)
     if report.left == 0 and not target.unit.exact:  # counted kernels are exact, and so is their sum
@@ -118,7 +116,7 @@ def calibrate(
 
 
 def choices_for(target: Target, seed: int = 0) -> Choices:
-    """Fewer widths where each of them is measured in many forms, one kernel after the other."""
+    """The choices for a target: fewer widths if each is measured in many forms, kernel by kernel."""
     if target.facts().sparse_1x1:
         return Choices(ratios=(1.0, 0.5, 0.25), mixed=2, seed=seed)
     return Choices(seed=seed)
@@ -133,16 +131,15 @@ def _reported(report: MeasureReport, target: Target, store: Store, threads: int)
 def kernels_for(graph: Graph, target: Target, choices: Choices) -> list[Kernel]:
     """The kernels of a network at several widths, in all forms that the target can gain from.
 
-    Networks of one width come one after the other, the unpruned one first: kernels that run together are
-    measured together.
+    Networks are in order, the unpruned one first: kernels that run together are measured together.
 
     Args:
-        graph: in deployment form, float.
+        graph: In deployment form, float.
     """
     dense, sparse = _forms(graph, target, choices)
     found: list[Kernel] = []
     for number, widths in enumerate(_variants(graph, choices)):
-        # All sparsities of the unpruned network; after that they take turns.
+        # All sparsities of the unpruned network; for the others they alternate.
         thin = sparse if number == 0 else sparse[number % len(sparse) :][:1] if sparse else []
         for kernels in (*dense, *thin):
             found += [
@@ -155,7 +152,7 @@ _Form = dict[str, Kernel]
 
 
 def _forms(graph: Graph, target: Target, choices: Choices) -> tuple[list[_Form], list[_Form]]:
-    """Kernels by node name, for each precision; and inside a sparse cluster, for each sparsity."""
+    """Kernels by node name for each precision, and inside a sparse cluster for each sparsity."""
     forms, thinned = list[_Form](), list[_Form]()
     for precision in choices.precisions:
         integer = [node.name for node in place(graph, precision).precision] if precision != "float" else []
@@ -181,7 +178,7 @@ def _forms(graph: Graph, target: Target, choices: Choices) -> tuple[list[_Form],
 
 
 def _assignments(graph: Graph, choices: Choices) -> list[dict[str, int]]:
-    """Channels left in each group: for each uniform width, then for networks of mixed widths."""
+    """Numbers of channels in each group, for each uniform width, then for networks of mixed widths."""
     groups = {group.name: group.width for group in analyse_channels(graph).prunable()}
     generator = random.Random(choices.seed)
     ratios = [dict.fromkeys(groups, ratio) for ratio in choices.ratios]
@@ -194,7 +191,7 @@ def _assignments(graph: Graph, choices: Choices) -> list[dict[str, int]]:
 
 
 def _variants(graph: Graph, choices: Choices) -> list[dict[str, tuple[int, int]]]:
-    """Channels read and made by each operator, for each width of the network that is measured."""
+    """Input and output channels of each operator, for each measured width of the network."""
     analysis = analyse_channels(graph)
     return [
         {

@@ -1,4 +1,4 @@
-"""Measuring kernels that a table does not hold yet, in the target's own runtime."""
+"""Measurement of kernels that a table lacks, in the target's own runtime."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from mcc.runtime.target import Target
 
 log = logging.getLogger(__name__)
 
-AT_A_TIME = 8  # kernels in a runner that are measured by difference: it holds two files for each
-STATES = 1.4  # at most: latency of a kernel in one session over that in another, where nothing disturbed it
-OVERHEAD_S = 0.5  # budget of timing the files that give the overhead
+AT_A_TIME = 8  # kernels in a runner measured by difference, with two files each
+STATES = 1.4  # maximum ratio of a kernel's latencies in two sessions without disturbance
+OVERHEAD_S = 0.5  # budget of timing the files for the overhead
 
 
 _bare_facts: dict[str, tuple[bool, float]] = {}  # by fingerprint: starting a runner costs half a second
 
 
 class Progress(Protocol):
-    """What measuring is given to say how far it is."""
+    """Callback for the progress of measuring."""
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
-        """Say how much of a stage is done; done >= total ends it."""
+        """Report the progress of a stage; done >= total ends it."""
         ...
 
 
 def silent(stage: str, done: float, total: float, note: str = "") -> None:
-    """A progress that says nothing."""
+    """A progress callback that does nothing."""
 
 
 @dataclass(frozen=True)
 class MeasureReport:
-    """What a call of `measure` did.
+    """Result of a call of `measure`.
 
     Attributes:
-        measured: kernels measured now.
-        known: kernels of the request that the table held.
-        left: kernels that the time budget did not suffice for.
-        failed: kernels that cannot be measured, with the reason.
-        seconds: that it took.
+        measured: Number of kernels measured now.
+        known: Number of requested kernels already in the table.
+        left: Number of kernels beyond the time budget.
+        failed: Kernels that cannot be measured, with the reason.
+        seconds: Duration.
     """
 
     measured: int
@@ -73,15 +73,15 @@ def measure(
     budget_s: float = 300.0,
     progress: Progress = silent,
 ) -> MeasureReport:
-    """Measure the kernels that the table does not hold yet; each file of them is stored when it is done.
+    """Measure the kernels that the table lacks; the results of each file are stored when it is done.
 
     Args:
-        kernels: most wanted first; neighbours in the list share a file.
-        budget_s: no file is begun after that many seconds of measuring.
+        kernels: Kernels by priority; neighbours in the list share a file.
+        budget_s: Seconds of measuring after which no further file is started.
 
     Raises:
-        TargetError: the target cannot be used here.
-        DataError: the table cannot be written.
+        TargetError: The target cannot be used here.
+        DataError: The table cannot be written.
     """
     fingerprint = target.fingerprint(threads).key()
     known = store.known(fingerprint)
@@ -90,7 +90,7 @@ def measure(
     run = _Run(target, store, fingerprint, threads)
     done, left = 0, 0
     with tempfile.TemporaryDirectory(prefix="mcc-micro-") as folder, target.measuring():
-        begin = time.monotonic()  # waiting for another measurement does not count
+        begin = time.monotonic()  # excludes waiting for another measurement
         for file in run.begin(Path(folder), fresh):
             if time.monotonic() - begin > budget_s:
                 left += len(file)
@@ -112,18 +112,18 @@ def measure_again(
     budget_s: float = 300.0,
     together: bool = False,
 ) -> list[tuple[Measurement, Measurement]]:
-    """Measure kernels of the table once more and keep the faster of both: what disturbs only ever adds.
+    """Measure kernels of the table again and keep the faster result: disturbances only add time.
 
     Args:
-        budget_s: no file is begun after that many seconds.
-        together: whether kernels that share a file are kept or replaced together, by their sum. The faster of
-            two for each alone is a little too fast when it is done for all: chance chooses, too.
+        budget_s: Seconds after which no further file is started.
+        together: Whether kernels that share a file are kept or replaced together, by their sum. The minimum
+            of two for each kernel by itself is slightly biased, since it also selects by chance.
 
     Returns:
-        The row before and the row now of each kernel that became faster.
+        The old and the new row of each kernel that became faster.
 
     Raises:
-        TargetError, DataError: as `measure`.
+        TargetError, DataError: As `measure`.
     """
     fingerprint = target.fingerprint(threads).key()
     asked = {str(kernel) for kernel in kernels}
@@ -141,7 +141,7 @@ def measure_again(
     for names in groups:
         pairs = [(before[name], after[name]) for name in names]
         if all(one == other for one, other in pairs):
-            continue  # there was no time, or it failed
+            continue  # no time was left, or it failed
         first = sum(one.latency_us for one, _ in pairs) <= sum(other.latency_us for _, other in pairs)
         store.add(fingerprint, [_widened(*pair) if first else _widened(*pair[::-1]) for pair in pairs])
     after = {str(row.kernel): row for row in store.rows(fingerprint)}
@@ -149,16 +149,16 @@ def measure_again(
 
 
 def _widened(kept: Measurement, other: Measurement) -> Measurement:
-    """A measurement with its spread up to another of the same kernel, where that is plausible.
+    """A measurement whose range is widened to another one of the same kernel, if plausible.
 
-    In which of both states the machine will be is not known. A time far above the other was disturbed.
+    The machine may be in the state of either. A time far above the other was disturbed.
     """
     high = max(kept.high_us, min(other.latency_us, STATES * kept.latency_us))
     return replace(kept, high_us=high)
 
 
 class _Run:
-    """One call of `measure`: by the runtime's profile where it has one, else by difference."""
+    """One call of `measure`: by the runtime's profile if it has one, else by difference."""
 
     def __init__(self, target: Target, store: Store, fingerprint: str, threads: int) -> None:
         self.target = target
@@ -170,11 +170,11 @@ class _Run:
         self.folder = Path()
         self.profiled = False
         self.bare_us = 0.0
-        self.spread = 0.0  # the most of any file so far
-        self.odd: set[tuple[str, str]] = set()  # kinds of kernels of which the profile cannot tell
+        self.spread = 0.0  # maximum of all files so far
+        self.odd: set[tuple[str, str]] = set()  # kinds of kernels that the profile cannot measure
 
     def begin(self, folder: Path, kernels: list[Kernel]) -> list[list[Kernel]]:
-        """Look at the runtime, and say which kernels are measured together. Raises TargetError."""
+        """Examine the runtime and group the kernels that are measured together. Raises TargetError."""
         self.folder = folder
         if not kernels:
             return []
@@ -187,7 +187,7 @@ class _Run:
         return sorted([*files_of(together), *pieces], key=lambda file: min(order[kernel] for kernel in file))
 
     def _bare(self, folder: Path) -> tuple[bool, float]:
-        """Whether the runtime has a profile, and the latency of next to nothing; found once in a process."""
+        """Whether the runtime has a profile, and the latency of a minimal network; cached in the process."""
         found = _bare_facts.get(self.fingerprint)
         if found is None:
             bare = write_graph(_bare(), self.target, folder / "bare")
@@ -199,11 +199,11 @@ class _Run:
         return found
 
     def _by_difference(self, kernel: Kernel) -> bool:
-        """Whether a kernel is measured by difference, though the runtime has a profile.
+        """Whether a kernel is measured by difference although the runtime has a profile.
 
-        Inside a sparse cluster, since a file of branches is none. And convolutions in onnxruntime, whose
-        profile is too coarse for them; it merges equal operators, so that only kernels with weights can be
-        copied.
+        This holds inside a sparse cluster, since a file of branches is none, and for convolutions in
+        onnxruntime, whose profile is too coarse for them; it merges equal operators, so that only kernels
+        with weights can be copied.
         """
         weight = kernel.operands[1] if len(kernel.operands) > 1 else None
         weighted = weight is not None and weight.constant and len(weight.shape) > 1
@@ -211,14 +211,14 @@ class _Run:
         return not self.profiled or odd or (self.target.facts().coarse_profile and weighted)
 
     def shared(self, kernels: list[Kernel]) -> bool:
-        """Whether kernels are measured in one file at the same moment."""
+        """Whether kernels are measured in one file at the same time."""
         return not self._by_difference(kernels[0])
 
     def file(self, kernels: list[Kernel]) -> None:
         """Measure kernels together.
 
-        Where that fails, usually one kind of operator is at fault: each kind has a file of its own then. What
-        the profile cannot tell is measured by difference, and such kinds at once from then on.
+        A failure is usually caused by one kind of operator: then each kind has a file of its own. Kinds that
+        the profile cannot measure are measured by difference, from then on without another attempt.
         """
         odd = [kernel for kernel in kernels if _kind(kernel) in self.odd]
         if odd and len(odd) < len(kernels):
@@ -261,7 +261,7 @@ class _Run:
         return list(found.rows)
 
     def _keep_spread(self, precision: Precision, found: Profiled) -> None:
-        """How much latencies spread on this machine, as it was last: its state changes from day to day."""
+        """Store the latest spread of latencies on this machine, whose state changes from day to day."""
         self.spread = max(self.spread, found.spread)
         date = found.rows[0].date
         self.store.set_whole(
@@ -275,7 +275,7 @@ def _kind(kernel: Kernel) -> tuple[str, str]:
 
 
 def has_profile(target: Target, file: Path) -> bool:
-    """Whether the runtime times single operators, tried on a file."""
+    """Whether the runtime times single operators, tested on a file."""
     try:
         target.profile(file, runs=1)
     except TargetError as error:
@@ -285,7 +285,7 @@ def has_profile(target: Target, file: Path) -> bool:
 
 
 def _bare() -> Graph:
-    """A network of next to nothing."""
+    """A minimal network."""
     builder = GraphBuilder()
     return builder.finish(builder.call("abs", builder.input("x", (1, 8))))
 
@@ -299,17 +299,17 @@ def whole_latency(graph: Graph, target: Target, stem: Path, threads: int) -> Lat
 def measure_overhead(
     shape: tuple[int, ...], precision: Precision, target: Target, store: Store, *, threads: int = 1
 ) -> Whole:
-    """Measure and store what belongs to no kernel of a network: the runtime, and converting its input.
+    """Measure and store the latency of a network outside its kernels: runtime calls and input conversion.
 
-    It is the latency of a network of one cheap kernel, without that kernel's. A row that the table holds is
+    It is the latency of a network of one cheap kernel, less that kernel's. An existing row of the table is
     not measured again.
 
     Args:
-        shape: of the network's input.
-        precision: in which its first layer runs.
+        shape: Shape of the network's input.
+        precision: Precision of its first layer.
 
     Raises:
-        TargetError, DataError: as `measure`.
+        TargetError, DataError: As `measure`.
     """
     fingerprint = target.fingerprint(threads).key()
     source = input_name(shape)
@@ -331,7 +331,7 @@ def measure_overhead(
 
 
 def input_name(shape: tuple[int, ...]) -> str:
-    """How the table names the overhead of networks with such an input."""
+    """Name in the table of the overhead of networks with such an input."""
     return "input " + "x".join(map(str, shape))
 
 

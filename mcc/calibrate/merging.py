@@ -1,4 +1,4 @@
-"""Tables of others: read without being touched, every row checked, before one's own table takes anything."""
+"""Reading of tables to merge: without modifying them, and with every row checked before any is merged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mcc.calibrate.rows import KINDS, checked
 from mcc.errors import DataError
 from mcc.ir.json_file import LARGEST_BYTES, parse_json, read_bounded
 
-FORMAT = 1  # of tables; a file of another format is refused
+FORMAT = 1  # of tables; other formats are refused
 MAGIC = b"SQLite format 3\0"
 WHAT = "table of measured kernels"
 HINT = "ask for a table that mcc calibrate --export wrote; nothing was merged"
@@ -21,11 +21,11 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 def read_table(path: Path) -> Rows:
-    """The rows of somebody else's table, an SQLite file or exported JSON, by kind.
+    """The rows of a table from another source, an SQLite file or exported JSON, by kind.
 
     Raises:
-        DataError: no such file, neither kind of table, or a row that cannot be; the file is named, and is as
-            it was.
+        DataError: The file does not exist or is no table, or a row is invalid; the message names the file,
+            which is not modified.
     """
     raw = read_bounded(path, hint=HINT)
     content = _in_sqlite(path) if raw.startswith(MAGIC) else _in_json(raw, path)
@@ -53,7 +53,7 @@ def _in_sqlite(path: Path) -> Rows:
             raise _no_table(path, f"is being written, as {path.name}{suffix} beside it shows")
     with _reading(path) as connection:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        # Views and virtual tables are left out: reading one runs what its author wrote.
+        # Views and virtual tables are excluded: reading one executes code of its author.
         listed = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
         tables = {name for name, sql in listed if str(sql).upper().startswith("CREATE TABLE")}
         if version != FORMAT or not set(KINDS) <= tables:
@@ -72,7 +72,7 @@ def _rows(connection: sqlite3.Connection, kind: str, path: Path) -> list[dict[st
 
 @contextmanager
 def _reading(path: Path) -> Generator[sqlite3.Connection]:
-    """The file, opened so that nothing is written: neither it nor a journal beside it."""
+    """The file opened read-only, without a journal beside it."""
     try:
         place = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         with closing(sqlite3.connect(place, uri=True)) as connection:

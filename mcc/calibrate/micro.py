@@ -1,11 +1,11 @@
-"""Micro-networks: kernels under test, each in a branch of its own that treats it as a network would.
+"""Micro-networks: kernels under test, each in a branch of its own under the conditions of a network.
 
     x[1,1,1,C] --producer--> value --kernel--> result --sink--> small output
 
-The producer is another operator, so that the kernel reads what was just written, in the layout that the
-runtime likes; the sink keeps the result inside the runtime's arena, which the branches share as the layers of
-a network do. Inputs and outputs of the file stay small. Weights are random: no kernel's time depends on the
-values of dense weights.
+The producer is another operator, so that the kernel reads a value just written, in the runtime's preferred
+layout; the sink keeps the result inside the runtime's arena, which the branches share like the layers of a
+network. Inputs and outputs of the file are small. Weights are random: no kernel's time depends on the values
+of dense weights.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from mcc.ir.table import WEIGHTED
 from mcc.quant.params import INT8_MAX, INT8_MIN
 from mcc.quant.regions import FIXED_OUTPUTS, integer_nodes
 
-SCALE = 1 / 64  # of all int8 values: what counts is that operands and results share it where kernels insist
-CLAMPED_AT_ZERO = -128  # zero point behind a ReLU, which then costs nothing; 255 / 64 is below 6, too
+SCALE = 1 / 64  # of all int8 values: operands and results share it, as some kernels require
+CLAMPED_AT_ZERO = -128  # zero point after a ReLU, which then has no cost; 255 / 64 is below 6, too
 WEIGHT_LIMITS = {"int8": 127, "int7": 63}
-KERNEL_NAME = "kernel{}"  # of node number i under test
+KERNEL_NAME = "kernel{}"  # of the i-th node under test
 
 Shape = tuple[int, ...]
 
@@ -39,10 +39,10 @@ class MicroNetwork:
     """A graph with one branch for each kernel.
 
     Attributes:
-        graph: in deployment form, quantised where its kernels are.
-        kernels: in the order of the branches; node i is named `kernel<i>`.
-        producers: operators in front of the kernel, for each branch.
-        twinned: for each branch, whether it has another producer without the kernel, see `fuses`.
+        graph: Graph in deployment form, quantised if its kernels are.
+        kernels: Kernels in the order of the branches; node i is named `kernel<i>`.
+        producers: Number of operators before the kernel, for each branch.
+        twinned: Whether each branch has another producer without the kernel, see `fuses`.
     """
 
     graph: Graph
@@ -55,13 +55,13 @@ def micro_network(kernels: Sequence[Kernel], *, blocked: bool = False, seed: int
     """Build a micro-network for dense kernels.
 
     Args:
-        kernels: all float or none; `layout` is `nhwc`.
-        blocked: whether producers of images are convolutions, after which onnxruntime keeps its own layout;
+        kernels: Kernels, all float or none; `layout` is `nhwc`.
+        blocked: Whether producers of images are convolutions, after which onnxruntime keeps its own layout;
             otherwise they are broadcast additions, which cost less.
-        seed: of the weights.
+        seed: Seed of the weights.
 
     Raises:
-        UnsupportedError: a kernel without integer form that is to be int8, or one of a sparse cluster.
+        UnsupportedError: A kernel is int8 and has no integer form, or is of a sparse cluster.
     """
     for kernel in kernels:
         if kernel.layout != "nhwc" or kernel.sparse is not None:
@@ -80,7 +80,7 @@ def micro_network(kernels: Sequence[Kernel], *, blocked: bool = False, seed: int
 
 
 def single(kernel: Kernel) -> Graph:
-    """A network of this kernel alone, whose input is the kernel's, float outside in any precision."""
+    """A network of this kernel alone, with float inputs and outputs in any precision."""
     branches = Branches(kernel.precision != "float", blocked=False, seed=0)
     args = [
         None
@@ -95,7 +95,7 @@ def single(kernel: Kernel) -> Graph:
 
 
 def chain(kernel: Kernel, copies: int, *, seed: int = 0) -> Graph:
-    """Copies of a kernel one after the other, each with weights of its own.
+    """A chain of copies of a kernel, each with weights of its own.
 
     The kernel's result must have the shape of its operand; a further operand is the first input.
     """
@@ -127,7 +127,7 @@ class Branches:
         self.twins: list[fx.Node] = []
 
     def add(self, index: int, kernel: Kernel) -> fx.Node:
-        """One branch; returns what leaves the file."""
+        """Add one branch; returns its output."""
         producers, args = 0, list[fx.Node | None]()
         for place, operand in enumerate(kernel.operands):
             name = f"{KERNEL_NAME.format(index)}_{place}"
@@ -147,15 +147,15 @@ class Branches:
         return self.sink(f"sink{index}", result) if takes_sink(kernel) else result
 
     def twinned(self, kernel: Kernel) -> bool:
-        """Whether the kernel's branch has a producer more, behind which it does not stand."""
+        """Whether the kernel's branch has a second producer without the kernel."""
         return self.blocked and not self.integer and fuses(kernel)
 
     def sink(self, name: str, value: fx.Node) -> fx.Node:
-        """The mean over the image: small, and made where the value lies."""
+        """The mean over the image, which is small and computed in the value's layout."""
         return self.quantised(self.b.call("mean", value, axes=(2, 3), keepdim=True, name=name))
 
     def quantised(self, value: fx.Node, clamped: bool = False) -> fx.Node:
-        """The value behind its quantiser, if the network is one of integers."""
+        """The value with its quantiser, if the network is quantised."""
         if not self.integer:
             return value
         scale, zero = FIXED_OUTPUTS.get(op_name(value), (SCALE, CLAMPED_AT_ZERO if clamped else 0))
@@ -172,7 +172,7 @@ class Branches:
         return torch.randn(shape, generator=self.generator) / fan_in**0.5
 
     def constant(self, name: str, operand: OperandShape, kernel: Kernel, place: int) -> fx.Node:
-        """A constant operand, quantised where the integer kernel wants it."""
+        """A constant operand, quantised if the integer kernel requires it."""
         value = self.random(operand.shape)
         node = self.b.constant(name, value)
         if not self.integer or (kernel.op in WEIGHTED and place == 2):
@@ -189,7 +189,7 @@ class Branches:
         return self.b.call("fake_quantize", node, *grid, qmin=-limit, qmax=limit, axis=axis)
 
     def produced(self, name: str, shape: Shape) -> fx.Node:
-        """A value of that shape, made by a cheap operator from a small input of the file."""
+        """A value of that shape, computed by a cheap operator from a small input of the file."""
         axis = channel_axis(shape)
         if self.blocked and len(shape) == 4:
             weight = OperandShape((shape[1], 1, 1, 1), constant=True)
@@ -219,15 +219,15 @@ def clamps(kernel: Kernel) -> bool:
 
 
 def fuses(kernel: Kernel) -> bool:
-    """Whether onnxruntime may fuse the kernel into the convolution before it, where it has no time of its
+    """Whether onnxruntime may fuse the kernel into the convolution before it, so that it has no time of its
     own.
 
-    In its blocked layout it does so with most functions of single elements. The branch then has a second
-    producer without the kernel, and the difference of both is what the kernel adds.
+    In its blocked layout it does so with most element-wise functions. The branch then has a second producer
+    without the kernel, and the kernel's time is the difference of both.
     """
     return table.row(kernel.op).unary and len(kernel.output) == 4
 
 
 def takes_sink(kernel: Kernel) -> bool:
-    """Whether a sink (a mean over the image) follows the kernel: not behind a reduction, or without image."""
+    """Whether a sink (a mean over the image) follows the kernel: not after a reduction, or without image."""
     return len(kernel.output) == 4 and kernel.op not in ("mean", "sum", "amax")

@@ -1,4 +1,4 @@
-"""Measuring at once what a prediction of one network lacks, as far as that takes seconds."""
+"""Measurement of the kernels that a prediction of one network lacks, within seconds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mcc.runtime.target import Target
 
 log = logging.getLogger(__name__)
 
-QUICK_S = 20.0  # of measuring for one prediction: what people wait for before they read a table
+QUICK_S = 20.0  # of measuring for one prediction: an acceptable wait before a table is printed
 KERNEL_S = (
     0.2  # of measuring one kernel (docs/results/calibration.md: 0.16 s in LiteRT, 0.2 s in onnxruntime)
 )
@@ -29,13 +29,13 @@ KERNEL_S = (
 
 @dataclass(frozen=True)
 class Filled:
-    """What was measured for a prediction.
+    """Result of measuring for a prediction.
 
     Attributes:
-        measured, left: kernels measured now, and those that there was no time for.
-        failed: kernels that cannot be measured alone, with the reason.
-        seconds: that it took.
-        why_not: why nothing more could be measured; empty where nothing was in the way.
+        measured, left: Numbers of kernels measured now, and left for lack of time.
+        failed: Kernels that cannot be measured alone, with the reason.
+        seconds: Duration.
+        why_not: Reason why nothing more could be measured; empty if there is none.
     """
 
     measured: int = 0
@@ -54,17 +54,17 @@ def fill(
     table: Path | None = None,
     progress: Progress = silent,
 ) -> Filled:
-    """Measure the kernels of a network that the table lacks, most valuable first where not all can be.
+    """Measure the kernels of a network that the table lacks, the most valuable first if time is short.
 
-    A target that cannot be used here is no error: `why_not` says so, and the table stays as it is.
+    A target that cannot be used here is no error: `why_not` gives the reason, and the table is unchanged.
 
     Args:
-        graph: in deployment form, float or quantised.
-        budget_s: no file of kernels is begun after that many seconds.
-        table: the SQLite file; the user's own if None.
+        graph: Graph in deployment form, float or quantised.
+        budget_s: Seconds after which no further file of kernels is started.
+        table: Path of the SQLite file; the user's own table if None.
 
     Raises:
-        DataError: the table cannot be read or written.
+        DataError: The table cannot be read or written.
     """
     state = target.available()
     if not state.ok:
@@ -88,14 +88,14 @@ def _fill(
         return Filled()
     model = table_model(graph, store, fingerprint)
     wanted = list(dict.fromkeys(lacking))
-    # Layers of one network in their order share files, with caches as full as in the network; where there is
-    # no time for all, what is worth most comes first.
+    # Layers of one network in their order share files, so that caches are in the same state as in the
+    # network; if there is no time for all, the most valuable are first.
     if len(wanted) * KERNEL_S > budget_s:
         wanted = by_value(lacking, model)
     report = measure(wanted, target, store, threads=threads, budget_s=budget_s, progress=progress)
     left_s = budget_s - report.seconds
     if report.measured and left_s > 0 and not target.unit.exact:
-        # In another session the machine may be faster: what disturbs only ever adds.
+        # In another session the machine may be faster: disturbances only add time.
         measure_again(wanted, target, store, threads=threads, budget_s=left_s, together=True)
     return Filled(report.measured, report.left, report.failed, report.seconds)
 
@@ -103,12 +103,12 @@ def _fill(
 def by_value(kernels: Sequence[Kernel], model: LookupCostModel) -> list[Kernel]:
     """Each kernel once, the most valuable first.
 
-    First the costliest kernel of each kind that was never measured, then by what the kernel's error adds to
-    that of the network: errors of a kernel that stands there several times add up.
+    First the most expensive kernel of each kind that was never measured, then by the contribution of the
+    kernel's error to that of the network: errors of a kernel that occurs several times add up.
 
     Args:
-        kernels: as often as they stand in the network.
-        model: predicts them from what was measured before.
+        kernels: Kernels of the network, with repetitions.
+        model: Cost model from earlier measurements.
     """
     counts = Counter(kernels)
     at_stake = {kernel: count * model.kernel(kernel).error_us for kernel, count in counts.items()}

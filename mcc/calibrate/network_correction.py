@@ -1,12 +1,12 @@
-"""Bringing the sum of the kernels to the whole: networks of a few widths, timed as they are.
+"""Correction of sums of kernels to the latencies of whole networks, timed at a few widths.
 
-Between layers a runtime does what no kernel's own time holds: code and weights come from further away than in
-a file of copies, and every operator is called. For each precision the kernels' latencies are corrected by
+Between layers a runtime takes time outside the kernels: code and weights are less often in caches than in a
+file of copies, and every operator is called. For each precision the kernels' latencies are corrected by
 
     corrected = factor * latency + offset * min(1, latency / 1 us)
 
-least squares over the network and uniformly narrower ones. The last term spares kernels that a runtime fuses
-away. A correction holds for its family alone: networks that differ in nothing but channels.
+by least squares over the network and uniformly narrower ones. The last factor excludes kernels that a runtime
+fuses. A correction holds only for its family: networks that differ only in their channels.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from mcc.runtime.target import Target
 log = logging.getLogger(__name__)
 
 ANCHOR_S = 1.5  # budget of timing all widths of one precision
-FACTORS, OFFSETS = (0.5, 2.0), (-2.0, 2.0)  # beyond these something else is wrong than the sum
-CHANNEL_SETTINGS = ("groups", "shape", "start", "stop")  # arguments that may count channels
-PRIOR = 0.03  # relative error that a change of the factor by 1 or of the offset by 1 us must explain away
+FACTORS, OFFSETS = (0.5, 2.0), (-2.0, 2.0)  # beyond these, the cause is not the sum
+CHANNEL_SETTINGS = ("groups", "shape", "start", "stop")  # attributes that may count channels
+PRIOR = 0.03  # relative error that must be explained by a change of the factor by 1 or of the offset by 1 us
 
 
 def anchor(
@@ -54,14 +54,14 @@ def anchor(
     precisions: Sequence[Precision],
     threads: int = 1,
 ) -> None:
-    """Time the network at some widths and store a correction of each precision, where the table lacks it.
+    """Time the network at some widths and store a correction for each precision that the table lacks.
 
     Args:
-        graph: in deployment form, float.
-        widths: channels left in each group, for each network.
+        graph: Graph in deployment form, float.
+        widths: Number of channels in each group, for each network.
 
     Raises:
-        TargetError, DataError: as `measure`.
+        TargetError, DataError: As `measure`.
     """
     fingerprint = target.fingerprint(threads).key()
     source = family_name(graph)
@@ -78,9 +78,9 @@ def anchor(
 
 
 def family_name(graph: Graph) -> str:
-    """How the table names the corrections of networks that differ from this one in nothing but channels.
+    """Name in the table of the corrections of networks that differ from this one only in their channels.
 
-    Quantisers do not count: a network and its integer form are one family, with a correction each.
+    Quantisers are ignored: a network and its integer form are one family, with a correction each.
     """
     kept = [node for node in calls(graph) if op_name(node) != "fake_quantize"]
     lines = [str([shape_of(value)[2:] for value in inputs(graph)])]
@@ -99,15 +99,15 @@ def _anchor_networks(
     threads: int,
     source: str,
 ) -> None:
-    """Time networks as they are and store the correction of one precision with which sums meet them best.
+    """Time networks and store the correction of one precision that fits their sums best.
 
     Args:
-        networks: in the form in which they are lowered (see `lowered_form`); kernels that the table lacks are
+        networks: Networks in the form that is lowered (see `lowered_form`); kernels that the table lacks are
             measured first.
-        source: what the correction belongs to.
+        source: Name of the family of the correction.
 
     Raises:
-        TargetError, DataError: as `measure`.
+        TargetError, DataError: As `measure`.
     """
     fingerprint = target.fingerprint(threads).key()
     kernels = [list(graph_kernels(g, [n.name for n in integer_nodes(g)]).values()) for g in networks]
@@ -128,11 +128,11 @@ def _anchor_networks(
 
 
 def fit_correction(tables: Sequence[Sequence[float]], measured: Sequence[float]) -> tuple[float, float]:
-    """Factor and offset (in microseconds) with which the sums meet the wholes best, in relative error.
+    """Factor and offset (in microseconds) that minimise the relative error of the sums.
 
     Args:
-        tables: latencies of the kernels of each network, in microseconds.
-        measured: of these networks without overhead, in microseconds.
+        tables: Latencies of the kernels of each network, in microseconds.
+        measured: Latencies of these networks without overhead, in microseconds.
     """
     rows = [[sum(us), sum(min(1.0, value) for value in us)] for us in tables]
     matrix = np.array(rows) / np.array(measured)[:, None]
@@ -143,7 +143,7 @@ def fit_correction(tables: Sequence[Sequence[float]], measured: Sequence[float])
 
 
 def narrowed(graph: Graph, left: Mapping[str, int]) -> Graph:
-    """A copy of which each channel group keeps its first channels, as many as given. Raises Refusal."""
+    """A copy in which each channel group keeps the given number of its first channels. Raises Refusal."""
     copy = copy_graph(graph)
     analysis = analyse_channels(copy)
     removed = [
@@ -154,7 +154,7 @@ def narrowed(graph: Graph, left: Mapping[str, int]) -> Graph:
 
 
 def lowered_form(graph: Graph, precision: Precision) -> Graph:
-    """The graph in that precision, with ranges from random input: no latency depends on them."""
+    """The graph in that precision, with ranges from random input, which do not affect latency."""
     if precision == "float":
         return graph
     generator = torch.Generator().manual_seed(0)

@@ -1,6 +1,6 @@
-"""The user's own table of measurements, made usable: a damaged one set aside, an unwritable one done without.
+"""The user's own table of measurements: a damaged one is moved aside, an unwritable one is replaced.
 
-It is a cache: what it holds can be measured again, so that nothing wrong with it ends a job.
+It is a cache: its content can be measured again, so no defect of it stops a job.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-_instead: dict[Path, Path] = {}  # tables of this process alone, in place of those that cannot be written
+_instead: dict[Path, Path] = {}  # temporary tables of this process, in place of unwritable ones
 
 
 def usable_table(path: Path, columns: Mapping[str, Sequence[str]], formats: Sequence[int]) -> Path:
-    """The table, or what takes its place; said in one warning.
+    """The table, or its replacement, which is reported in one warning.
 
     Args:
-        path: of the user's own table; there need be none yet.
-        columns: those of each table in it, as far as there are tables.
-        formats: of the file (`user_version`) that can be read.
+        path: Path of the user's own table, which may not exist yet.
+        columns: Expected columns of each table in it.
+        formats: Supported formats of the file (`user_version`).
     """
     if path in _instead:
         return _instead[path]
@@ -42,7 +42,7 @@ def usable_table(path: Path, columns: Mapping[str, Sequence[str]], formats: Sequ
 
 
 def _damage(path: Path, columns: Mapping[str, Sequence[str]], formats: Sequence[int]) -> str | None:
-    """What is wrong with the content of a table; None where nothing is, or another process holds it."""
+    """The defect of a table's content; None if there is none, or if another process holds it."""
     if not path.is_file():
         return "no regular file"
     try:
@@ -57,7 +57,7 @@ def _damage(path: Path, columns: Mapping[str, Sequence[str]], formats: Sequence[
                 there = [str(row[1]) for row in connection.execute(f'PRAGMA table_info("{table}")')]
                 if there and set(there) != set(names):
                     return f"other columns in {table}"
-    except sqlite3.OperationalError:  # locked or not to be opened: neither is damage
+    except sqlite3.OperationalError:  # locked or inaccessible: neither is damage
         return None
     except sqlite3.DatabaseError as error:
         return str(error)
@@ -83,7 +83,7 @@ def _writable(path: Path) -> bool:
 
 
 def _without(path: Path, reason: str) -> Path:
-    """A table of this process alone, with what the unwritable one holds as far as it can be read."""
+    """A temporary table of this process, with the readable content of the unwritable one."""
     folder = Path(tempfile.mkdtemp(prefix="mcc-table-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     log.warning(

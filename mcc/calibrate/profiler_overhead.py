@@ -1,7 +1,7 @@
-"""What a runtime's profiler adds to the operators that it times.
+"""Overhead of a runtime's profiler on the operators that it times.
 
-onnxruntime writes down the shapes of all operands inside the interval that it reports, which takes some
-microseconds, more for more operands. How much is measured once for each kind of kernel, on chains of copies:
+onnxruntime records the shapes of all operands inside the interval that it reports, which takes some
+microseconds, more for more operands. It is measured once for each kind of kernel, on chains of copies:
 
     excess = mean of the profile - (latency of a long chain - latency of a short one) / (copies between them)
 """
@@ -22,7 +22,7 @@ from mcc.runtime.target import Target
 LONG, SHORT = 34, 2
 CHAIN_S = 0.6  # budget of timing both chains
 RUNS = 200
-SHAPE = (1, 32, 8, 8)  # a kernel of about a microsecond: caches are as full as between small layers
+SHAPE = (1, 32, 8, 8)  # a kernel of about a microsecond, with caches as between small layers
 
 OTHERS = "max_pool2d"
 KINDS = {
@@ -33,17 +33,17 @@ KINDS = {
 
 
 def kind_of(operator: str) -> str:
-    """The kernel that stands for an operator of onnxruntime: one with as many operands, roughly."""
+    """The kernel that represents an operator of onnxruntime, with about as many operands."""
     return next((kind for kind, operators in KINDS.items() if operator in operators), OTHERS)
 
 
 def profile_excess(
     precision: Precision, target: Target, store: Store, *, threads: int = 1
 ) -> Mapping[str, float]:
-    """Microseconds that a profile adds to an operator, by kind of kernel; measured where the table lacks it.
+    """Microseconds that a profile adds to an operator, by kind of kernel; measured if the table lacks them.
 
     Raises:
-        TargetError, DataError: as `measure`.
+        TargetError, DataError: As `measure`.
     """
     fingerprint = target.fingerprint(threads).key()
     found = {
@@ -79,7 +79,7 @@ def _measure(kernel: Kernel, target: Target, threads: int) -> tuple[float, float
         short, long = target.time(files, threads=threads, budget_s=CHAIN_S)
         ops = target.profile(files[1], threads=threads, runs=RUNS)
     own = [op.us for op in ops if op.name.startswith("kernel")]
-    profiled = sum(own) / LONG  # a long chain holds nothing else of these names
+    profiled = sum(own) / LONG  # a long chain has no other operators of these names
     true = (long.median_us - short.median_us) / (LONG - SHORT)
     least = (long.ci_low_us - short.ci_high_us) / (LONG - SHORT)
     most = (long.ci_high_us - short.ci_low_us) / (LONG - SHORT)

@@ -1,12 +1,13 @@
-"""Kits: calibrating for a phone that is far away.
+"""Calibration kits for phones that are not attached.
 
-`pack` runs the calibration of a network against a phone that only takes notes, and writes what the owner of
-one needs:
+`pack` runs the calibration of a network against a replacement that records all requests, and writes for the
+phone's owner:
 
     DIR/README.txt  run.sh          for the owner's computer
     DIR/phone/                      for the phone: programs, kit.sh, jobs.txt, kit.json, models/
 
-`read_results_into` runs the same calibration against what came back, into a table of its own, and merges it.
+`read_results_into` runs the same calibration against the returned results, into a separate table, and merges
+it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ MOST_THREADS = 1024  # no phone has as many cores
 
 @dataclass(frozen=True)
 class Kit:
-    """A kit that was packed: where, how many models, how large, and what a phone will not be asked."""
+    """A packed kit: folder, number of models, size, and kernels that are excluded."""
 
     folder: Path
     models: int
@@ -59,16 +60,16 @@ def pack(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Kit:
-    """Pack what calibrating for a network needs; those that most networks resemble if none is given.
+    """Pack a kit for the calibration of a network, or of common networks if none is given.
 
     Args:
-        target: `litert-android` or `ort-android`; no phone need be attached.
-        graph: in deployment form, float. Its weights stay here: no time depends on them.
-        folder: must not exist, or be empty.
+        target: `litert-android` or `ort-android`; no phone needs to be attached.
+        graph: Graph in deployment form, float. Its weights are not packed: no time depends on them.
+        folder: Folder that does not exist or is empty.
 
     Raises:
-        UsageError: another target, or a folder that holds something.
-        TargetError: the programs for the phone are not fetched.
+        UsageError: The target is another, or the folder is not empty.
+        TargetError: The programs for the phone are not fetched.
     """
     if not isinstance(target, AndroidTarget):
         raise UsageError(f"a kit is for a phone, not for {target.name}", hint="--target litert-android")
@@ -105,18 +106,18 @@ def pack(
 def read_results_into(
     results: Path, table: Path | None = None, *, progress: Progress = silent
 ) -> tuple[CalibrationReport, str]:
-    """Take the results of a kit over into the table.
+    """Merge the results of a kit into the table.
 
     Args:
-        results: the file that the phone's owner sent.
-        table: the SQLite file; the user's own if None.
+        results: Path of the file from the phone's owner.
+        table: Path of the SQLite file; the user's own table if None.
 
     Returns:
-        What was read, and the fingerprint of the phone.
+        A report, and the fingerprint of the phone.
 
     Raises:
-        DataError: no results of a kit, or of another version of the runtime.
-        TargetError: the phone could run nothing.
+        DataError: The file is not from a kit, or from another version of the runtime.
+        TargetError: The phone could run none of the models.
     """
     content = offline_phone.read_results(results)
     kit: Mapping[str, Any] = content["kit"]
@@ -148,7 +149,7 @@ def read_results_into(
 
 
 def _described(kit: Mapping[str, Any], where: Path) -> tuple[list[str], int, int, str]:
-    """Networks, threads, seed and version of the runtime that a kit was packed with. Raises DataError."""
+    """Networks, threads, seed and runtime version of a kit. Raises DataError."""
     rules: dict[str, Callable[[Any], bool]] = {
         "target": lambda value: value in targets(),
         "networks": lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value),  # pyright: ignore[reportUnknownVariableType]
@@ -168,25 +169,25 @@ def _described(kit: Mapping[str, Any], where: Path) -> tuple[list[str], int, int
 def _holds(rule: Callable[[Any], bool], value: object) -> bool:
     try:
         return rule(value)
-    except TypeError:  # a list where a name belongs cannot be looked up
+    except TypeError:  # a list in place of a name cannot be looked up
         return False
 
 
 def _check_networks(texts: list[str], where: Path) -> None:
-    """That every network of a kit is a graph, before any is calibrated. Raises GraphError with the file."""
+    """Raise GraphError, naming the file, unless every network of a kit is a graph."""
     for number, text in enumerate(texts, start=1):
         parse_graph(text, where=f"{where}: network {number}")
 
 
 def shape_only(graph: Graph) -> str:
-    """The text of a graph with made-up weights: each is one over what it reads, so values keep their size."""
+    """The text of a graph with placeholder weights: one over the number of inputs, to preserve magnitudes."""
     makers: dict[str, str] = {}
     for name, value in text_constants(graph).items():
         if value.is_floating_point():
             level = 1.0 / max(1, value[0].numel()) if value.ndim > 1 else 0.0
             makers[name] = f"full({level!r})"
     text = print_graph(graph, makers)
-    parse_graph(text)  # constants of another kind have no place in a kit: it raises, and names them
+    parse_graph(text)  # raises for other constants, which a kit cannot have
     return text
 
 

@@ -14,21 +14,19 @@ from mcc.quant.regions import integer_nodes
 
 SINK_CHANNELS = 16  # one block of onnxruntime's layout
 SINK_STRIDE = 4
-HELPER_CHANNELS = (
-    8  # of the sparse convolution that switches a cluster on for a kernel without weights to thin
-)
+HELPER_CHANNELS = 8  # of the sparse convolution that activates a cluster for a kernel without sparse weights
 HELPER_SPARSITY = 0.95
 
 
 def copies_network(kernel: Kernel, sinks: int, distinct: int, *, blocked: bool = False) -> Graph:
-    """A network with `distinct` copies of a kernel and `sinks` sinks, each copy having its share of them.
+    """A network with `distinct` copies of a kernel and `sinks` sinks, evenly distributed over the copies.
 
     Args:
-        blocked: whether to write it so that onnxruntime keeps its own layout and merges no copies; the kernel
-            must have weights.
+        blocked: Whether onnxruntime keeps its blocked layout and merges no copies; requires a kernel with
+            weights.
 
     Raises:
-        UnsupportedError: the kernel has no integer form, or none inside a sparse cluster.
+        UnsupportedError: The kernel has no integer form, or none inside a sparse cluster.
     """
     kind = _Cluster if kernel.layout == "nchw" else _Blocked if blocked else _Plain
     branches = kind(kernel)
@@ -44,7 +42,7 @@ def copies_network(kernel: Kernel, sinks: int, distinct: int, *, blocked: bool =
 
 
 class _Plain(Branches):
-    """Copies behind a cheap producer."""
+    """Copies after a cheap producer."""
 
     def __init__(self, kernel: Kernel, blocked: bool = False) -> None:
         super().__init__(kernel.precision != "float", blocked, seed=0)
@@ -74,7 +72,7 @@ class _Plain(Branches):
         return self.quantised(node, clamps(self.kernel))
 
     def end(self, index: int, value: fx.Node) -> fx.Node:
-        """What of a copy's result reaches the sum."""
+        """The part of a copy's result that is added to the sum."""
         return self.sink(f"sink{index}", value) if takes_sink(self.kernel) else value
 
     def helpers(self, result: fx.Node) -> list[fx.Node]:
@@ -82,22 +80,22 @@ class _Plain(Branches):
         return []
 
     def closed(self, total: fx.Node) -> fx.Node:
-        """What leaves the network."""
+        """The output of the network."""
         return total
 
     def joined(self, total: fx.Node, end: fx.Node) -> fx.Node:
-        """The sum so far and one more end."""
+        """The sum so far plus one more end."""
         return self.quantised(self.b.call("add", total, end))
 
 
 class _Blocked(_Plain):
-    """Copies in onnxruntime's blocked layout; a sink has weights, or equal ones would be merged."""
+    """Copies in onnxruntime's blocked layout; sinks have weights, since equal ones would be merged."""
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel, blocked=True)
 
     def end(self, index: int, value: fx.Node) -> fx.Node:
-        """A few pixels through a small convolution, then their mean."""
+        """The mean of a small convolution of a few pixels."""
         shape = shape_of(value)
         if len(shape) != 4:
             return value
@@ -123,7 +121,7 @@ class _Cluster(_Plain):
         super().__init__(kernel)
 
     def source(self, place: int, operand: OperandShape) -> fx.Node:
-        """A stem's result, as every cluster begins with one, or its image; a second operand comes behind."""
+        """The result of the stem that begins every cluster, or its image; a second operand comes after it."""
         n, channels, height, width = operand.shape
         if channels == 3:
             return self.input(operand.shape)
@@ -134,7 +132,7 @@ class _Cluster(_Plain):
         return self.b.conv2d(stem, weight, None, padding=(1,) * 4, groups=channels, name=f"second{place}")
 
     def stem(self, image: fx.Node, channels: int) -> fx.Node:
-        """A 3x3 convolution of stride 2; the same one for all that ask."""
+        """A 3x3 convolution of stride 2, shared by all callers."""
         for node in self.b.graph.nodes:
             if node.name == "stem":
                 return node
@@ -145,7 +143,7 @@ class _Cluster(_Plain):
         )
 
     def constant(self, name: str, operand: OperandShape, kernel: Kernel, place: int) -> fx.Node:
-        """A constant operand; the weight thinned as the kernel says."""
+        """A constant operand; a weight has the kernel's sparsity."""
         if place != 1 or kernel.sparse is None:
             return super().constant(name, operand, kernel, place)
         return self.b.constant(name, self.thinned(self.random(operand.shape), kernel.sparse))
@@ -161,7 +159,7 @@ class _Cluster(_Plain):
         return weight * mask[:, :, None, None]
 
     def helpers(self, result: fx.Node) -> list[fx.Node]:
-        """A small sparse convolution where the kernel is none: without one no cluster switches on."""
+        """A small sparse convolution if the kernel is none, since a cluster needs one to be active."""
         if self.kernel.sparse is not None:
             return []
         value = self.values[0]
@@ -175,9 +173,9 @@ class _Cluster(_Plain):
         return [self.sink("helper_sink", node)]
 
     def end(self, index: int, value: fx.Node) -> fx.Node:
-        """Summed inside the cluster, since many pools of one value crash LiteRT.js 2.5.
+        """An end that is summed inside the cluster, since many pools of one value crash LiteRT.js 2.5.
 
-        Each end is a value of its own: a sum that reads one value twice would switch the cluster off.
+        Ends are distinct values: a sum that reads one value twice would deactivate the cluster.
         """
         return value if self.kernel.op == "mean" else self.b.call("abs", value, name=f"end{index}")
 

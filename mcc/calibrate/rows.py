@@ -1,4 +1,4 @@
-"""Rows of tables as others may have written or edited them: every figure is checked before it counts."""
+"""Validation of the rows of tables, which may have been written or edited by others."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from mcc.runtime.registry import get_target
 
 QUANTITIES = ("overhead", "correction", "offset", "excess", "spread")
 FIELDS = ("target", "device", "runtime", "version", "threads", "os")  # of a fingerprint, see `Fingerprint`
-LONGEST_US = 1e12  # 11 days: no kernel takes that
+LONGEST_US = 1e12  # 11 days, beyond any kernel
 LONGEST_AXIS = 1 << 31  # runtimes index with 32 bits
-CLOCKS_DIFFER = timedelta(days=1)  # a date may lie that far ahead of this machine's clock
+CLOCKS_DIFFER = timedelta(days=1)  # maximum by which a date may be ahead of this machine's clock
 EARLIEST_YEAR = 2000
-LEAST_CORRECTION, MOST_CORRECTION = 0.01, 100.0  # beyond these, a table has nothing to do with its networks
+LEAST_CORRECTION, MOST_CORRECTION = 0.01, 100.0  # beyond these, a table does not fit its networks
 
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}(T|$)")  # Python reads weeks and bare digits as well
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}(T|$)")  # Python also parses weeks and bare digits
 
 
 def moment(date: str) -> str:
-    """A date in the form that tables hold: seconds, in UTC, so that a later one sorts behind.
+    """A date in the form of tables: seconds, in UTC, so that dates sort by time.
 
-    Raises ValueError for what is no ISO 8601 date.
+    Raises ValueError unless it is an ISO 8601 date.
     """
     if not _DAY.match(date):
         raise ValueError(f"must be a date like 2026-11-23T10:00:00+00:00, not {date[:40]!r}")
@@ -53,7 +53,7 @@ def moment(date: str) -> str:
 
 
 def _dated(date: str, info: ValidationInfo) -> str:
-    if info.context is not None:  # one's own rows: a clock that was wrong for a day must not block work
+    if info.context is not None:  # own rows: a clock that was wrong for a day must not block work
         return date
     found = moment(date)
     when = datetime.fromisoformat(found)
@@ -77,7 +77,7 @@ def _fingerprint(key: str) -> str:
 
 
 def _fingerprinted(key: str, info: ValidationInfo) -> str:
-    return key if info.context is not None else _fingerprint(key)  # one's own was asked for by this very key
+    return key if info.context is not None else _fingerprint(key)  # own rows are read by this key
 
 
 Fingerprinted = Annotated[str, AfterValidator(_fingerprinted)]
@@ -170,10 +170,10 @@ def checked(
 
     Args:
         kind: `kernels` or `wholes`.
-        own: the user's own table, which keeps its keys, dates and shapes as they are.
+        own: Whether it is the user's own table, whose keys, dates and shapes are not checked.
 
     Raises:
-        DataError: names the file, the first row that does not fit, its field and what is allowed.
+        DataError: A row is invalid; the message names the file, the row, its field and the allowed values.
     """
     found: list[dict[str, Any]] = []
     for number, row in enumerate(rows, start=1):
@@ -189,7 +189,7 @@ def checked(
 
 
 def _check_kernels(rows: Sequence[Mapping[str, Any]], where: str, hint: str) -> None:
-    """Shapes come last: to infer the first of them loads seconds' worth of torch."""
+    """Check the shapes, after all else, since inferring the first one imports torch, which takes seconds."""
     for number, row in enumerate(rows, start=1):
         try:
             check_kernel(kernel_in(row["fields"]))
@@ -205,7 +205,7 @@ def _named(row: object) -> str:
 
 @lru_cache(maxsize=65536)
 def kernel_in(fields: str) -> Kernel:
-    """The kernel that a row describes, its figures checked one by one. Raises ValueError."""
+    """The kernel of a row, with its figures checked one by one. Raises ValueError."""
     try:
         kernel = Kernel.from_json(parse_json(fields))
         table.row(kernel.op)
@@ -247,7 +247,7 @@ def _check(kernel: Kernel, spelling: str) -> None:
 
 
 def check_kernel(kernel: Kernel) -> None:
-    """That its operands and attributes fit its operator and give its output. Raises ValueError."""
+    """Check that operands and attributes fit the operator and give the output. Raises ValueError."""
     _check(kernel, str(kernel))
 
 

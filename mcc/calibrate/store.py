@@ -1,7 +1,7 @@
-"""The table of what was measured: one SQLite file that processes share, and that can be merged and shipped.
+"""The table of measurements: one SQLite file, shared by processes, that can be exported and merged.
 
-Rows belong to a fingerprint (target, device, runtime, version, threads). Rows of another fingerprint stay in
-the file and are never used for it; `Store.others` says which there are.
+Rows belong to a fingerprint (target, device, runtime, version, threads). Rows of other fingerprints stay in
+the file and are never used for it; `Store.others` lists them.
 """
 
 from __future__ import annotations
@@ -56,13 +56,14 @@ class Whole:
     """A figure of whole networks.
 
     Attributes:
-        quantity: `overhead` (microseconds that belong to no kernel), `correction` and `offset` (by which
-            the latencies of kernels meet those of networks), `excess` (microseconds that a profile adds) or
-            `spread` (standard deviation of the logarithm of one file's latency).
-        precision: of the networks.
-        value, low, high: the figure and its range.
-        source: what it belongs to: the shape of a network's input, a family of networks, or a kind of kernel.
-        date: when, ISO 8601 in UTC.
+        quantity: `overhead` (microseconds outside the kernels), `correction` and `offset` (which fit the
+            sums of kernels to networks), `excess` (microseconds that a profile adds) or `spread` (standard
+            deviation of the logarithm of one file's latency).
+        precision: Precision of the networks.
+        value, low, high: The figure and its range.
+        source: Subject of the figure: the shape of a network's input, a family of networks, or a kind of
+            kernel.
+        date: Time of the measurement, ISO 8601 in UTC.
     """
 
     quantity: str
@@ -81,24 +82,24 @@ class Whole:
 
 
 def default_path() -> Path:
-    """Where the table is kept: `MCC_CACHE_DIR`, or the user's cache folder."""
+    """Default path of the table, in `MCC_CACHE_DIR` or the user's cache folder."""
     folder = os.environ.get("MCC_CACHE_DIR") or platformdirs.user_cache_dir("mcc")
     return Path(folder) / "latencies.sqlite"
 
 
 def own_table() -> Path:
-    """The user's own table, usable: see `mcc.calibrate.own_table`."""
+    """Path of the user's own table after the checks of `mcc.calibrate.own_table`."""
     return usable_table(default_path(), {**_COLUMNS, **FILES}, (0, FORMAT))
 
 
 class Store:
-    """An open table. Every row is on disk as soon as its call returns; use it in a `with` statement.
+    """An open table. Every row is on disk when its call returns; use it in a `with` statement.
 
     Args:
-        path: of the SQLite file, made where there is none; the user's own table if None.
+        path: Path of the SQLite file, which is created if necessary; the user's own table if None.
 
     Raises:
-        DataError: the file cannot be opened, is no table, or one of another format.
+        DataError: The file cannot be opened, is no table, or has another format.
     """
 
     def __init__(self, path: Path | str | None = None) -> None:
@@ -118,7 +119,7 @@ class Store:
                 self._connection.executescript(_SCHEMA)
 
     def _check_empty(self) -> None:
-        """Refuse a database that others keep something else in. Raises DataError."""
+        """Raise DataError for a database of another program."""
         tables = {row[0] for row in self._connection.execute("SELECT name FROM sqlite_master")}
         foreign = {name for name in tables - set(FILES) if not name.startswith("sqlite_")}
         if foreign:
@@ -129,7 +130,7 @@ class Store:
 
     @contextmanager
     def _told(self) -> Generator[None]:
-        """Failures of the file as one sentence."""
+        """Convert failures of the file to a DataError."""
         try:
             with said_when_waiting(self.path, "the table of measured kernels"):
                 yield
@@ -185,7 +186,7 @@ class Store:
         ]
 
     def _own(self, table: str, fingerprint: str) -> list[dict[str, Any]]:
-        """Rows of a fingerprint, checked: a figure that was edited is named, and not computed with."""
+        """Checked rows of a fingerprint. Raises DataError, naming the figure, for an invalid one."""
         names = _COLUMNS[table]
         query = f"SELECT {', '.join(names)} FROM {table} WHERE fingerprint = ? ORDER BY 1, 2, 3, 7"
         with self._told():
@@ -194,7 +195,7 @@ class Store:
         return checked(table, rows, where=str(self.path), hint=_OWN_HINT, own=True)
 
     def forget(self, fingerprint: str) -> int:
-        """Drop all rows of a fingerprint; how many kernels those were. Raises DataError."""
+        """Delete all rows of a fingerprint; returns the number of kernels. Raises DataError."""
         with self._told(), self._connection:
             self._connection.execute("DELETE FROM wholes WHERE fingerprint = ?", (fingerprint,))
             gone = self._connection.execute("DELETE FROM kernels WHERE fingerprint = ?", (fingerprint,))
@@ -209,13 +210,13 @@ class Store:
         return {key: int(count) for key, count in found if key.split("|", maxsplit=1)[0] == target}
 
     def export(self, path: Path | str, fingerprint: str | None = None) -> int:
-        """Write rows as JSON for others to merge, whole or not at all; returns how many kernels.
+        """Write rows as JSON for merging elsewhere, atomically; returns the number of kernels.
 
         Args:
-            fingerprint: only its rows; all if None.
+            fingerprint: Fingerprint of the rows to write; all if None.
 
         Raises:
-            MccError: the file cannot be written.
+            MccError: The file cannot be written.
         """
         tables = {
             table: [row for row in self._dump(table) if fingerprint in (None, row["fingerprint"])]
@@ -226,16 +227,16 @@ class Store:
         return len(tables["kernels"])
 
     def merge(self, *paths: Path | str) -> int:
-        """Take over the rows of other tables (SQLite or exported JSON); of two rows the later one stays.
+        """Merge the rows of other tables (SQLite or exported JSON); of two rows the later one is kept.
 
-        All of them are read and checked before the first row is taken over, in one transaction. The files
-        themselves are only read.
+        All of them are read and checked before the first row is merged, in one transaction. The files
+        themselves are not modified.
 
         Returns:
-            Number of kernels that were new or newer.
+            Number of kernels that are new or newer.
 
         Raises:
-            DataError: no such file, neither kind of table, or a figure that cannot be; nothing is merged.
+            DataError: A file does not exist, is no table or has an invalid figure; nothing is merged.
         """
         contents = [read_table(Path(path)) for path in paths]
         with self._told(), self._connection:
@@ -250,7 +251,7 @@ class Store:
             return [dict(zip(names, row, strict=True)) for row in found]
 
     def _take(self, table: str, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Insert rows that are newer than those of the same key; how many those were."""
+        """Insert rows that are newer than those of the same key; returns their number."""
         names, key = _COLUMNS[table], _KEYS[table]
         newer = "excluded.date > date"
         query = (
@@ -263,7 +264,7 @@ class Store:
         )
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Close the file; idempotent."""
         self._connection.close()
 
     def __enter__(self) -> Self:

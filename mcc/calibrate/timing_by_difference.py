@@ -1,14 +1,14 @@
-"""Measuring kernels without the runtime's profile: the latency of many copies less that of one.
+"""Measurement of kernels without the runtime's profile: the latency of many copies less that of one.
 
-    A:  x --producer--> value --+--kernel 1--> sink --+        B:  the same with every sink behind kernel 1
+    A:  x --producer--> value --+--kernel 1--> sink --+        B:  the same with every sink after kernel 1
                                 +--kernel 2--> sink --+--> sum
                                 +--kernel n--> sink --+
 
     latency = (A - B) / (n - 1)
 
-Both files have the same producer, as many sinks and the same sum; they take turns in one runner, so that what
-changes on the machine meets both alike. Inside XNNPACK's sparse clusters the producer is a stem (3x3, stride
-2, 3 channels, padding 1), and every branch ends in a global mean, as the sparse path wants it.
+Both files have the same producer, number of sinks and sum; they take turns in one runner, so that changes of
+the machine affect both alike. Inside XNNPACK's sparse clusters the producer is a stem (3x3, stride 2, 3
+channels, padding 1), and every branch ends in a global mean, as required by the sparse path.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from mcc.runtime.target import Target
 
 log = logging.getLogger(__name__)
 
-WANTED_US = 500.0  # of all copies together: well above what the runtime itself takes
+WANTED_US = 500.0  # of all copies together: well above the runtime's own time
 FEWEST, MOST = 4, 24  # copies
-SAMPLE_US = 500.0  # short against the time slices of other processes, long against the clock's steps
-SAMPLES = 8  # in a turn; their median counts, which leaves out those that had to wait for the processor
+SAMPLE_US = 500.0  # far below the time slices of other processes, far above the clock's steps
+SAMPLES = 8  # in a turn; their median excludes those that waited for the processor
 ROUNDS = 5
 ATTEMPTS = 3  # series of rounds, while...
-UNSURE = 0.3  # ...10th and 90th percentile lie farther apart than this share of the median
-WARM_US = 6_000.0  # until a file's code and data are where they stay
+UNSURE = 0.3  # ...10th and 90th percentile differ by more than this share of the median
+WARM_US = 6_000.0  # until a file's code and data are in the caches
 LEAST_US = 0.02
-STEM_READS = 3  # channels; only the first operator of a sparse cluster reads so few
+STEM_READS = 3  # channels; only the first operator of a sparse cluster reads as few
 GMACS, GBYTES = 8.0, 4.0  # rough speed of a runtime without a profile (WebAssembly on one core)
 
 
 def measure_differenced(
     kernels: Sequence[Kernel], target: Target, folder: Path, *, threads: int
 ) -> list[Measurement]:
-    """Measure kernels one by one in one runner; all at once where costs are counted and not timed.
+    """Measure kernels one by one in one runner, or all at once on a simulated target.
 
     Raises:
-        UnsupportedError: a kernel that cannot be built in its precision and layout.
-        TargetError: the runtime failed.
+        UnsupportedError: A kernel cannot be built in its precision and layout.
+        TargetError: The runtime failed.
     """
     if target.unit.exact:
         return _counted(kernels, target, folder, threads)
@@ -68,7 +68,7 @@ def measure_differenced(
 
 
 def _counted(kernels: Sequence[Kernel], target: Target, folder: Path, threads: int) -> list[Measurement]:
-    """Exact costs: a file with two copies less one with one; of a stem, its share of the latter.
+    """Exact costs: a file with two copies less one with one; for a stem, its share of the latter.
 
     A cluster has one stem, which is the first operator of its file.
     """
@@ -100,7 +100,7 @@ def _exactly(kernel: Kernel, cost: float, date: str) -> Measurement:
 
 
 def copies_of(kernel: Kernel) -> int:
-    """How many copies make a file that takes long enough."""
+    """Number of copies for a sufficiently long latency."""
     density = 1.0 - kernel.sparse.sparsity if kernel.sparse is not None else 1.0
     guess_us = kernel.macs * density / GMACS / 1e3 + kernel.bytes_moved / GBYTES / 1e3
     return int(min(MOST, max(FEWEST, math.ceil(WANTED_US / max(guess_us, 1e-3)))))
@@ -110,7 +110,7 @@ def difference(many: Sequence[float], one: Sequence[float], copies: int) -> tupl
     """Median, 10th and 90th percentile of the kernel's latency from paired rounds of both files.
 
     Args:
-        many, one: microseconds of the files with `copies` kernels and with one, round by round.
+        many, one: Microseconds of the files with `copies` kernels and with one, by round.
     """
     each = (np.asarray(many) - np.asarray(one)) / (copies - 1)
     low, middle, high = (float(value) for value in np.percentile(each, [10, 50, 90]))
@@ -121,8 +121,8 @@ def _measure(
     kernel: Kernel, runner: Runner, number: int, target: Target, folder: Path, threads: int
 ) -> Measurement:
     copies = copies_of(kernel)
-    # A cluster has one stem, and LiteRT.js 2.5 refuses files whose clusters end in several pools, as those of
-    # several stems must: a stem is timed outside of one.
+    # A cluster has one stem, and LiteRT.js 2.5 refuses files whose clusters end in several pools, as with
+    # several stems: a stem is timed outside a cluster.
     built = replace(kernel, layout="nhwc") if _is_stem(kernel) else kernel
     turns: list[_Turns] = []
     for place, distinct in enumerate((copies, 1)):
@@ -147,7 +147,7 @@ def _measure(
 
 
 class _Turns:
-    """One file in a runner that holds several."""
+    """One file in a runner with several files."""
 
     def __init__(self, runner: Runner, model: int, where: str) -> None:
         self.runner = runner
@@ -158,7 +158,7 @@ class _Turns:
         self.repeats = max(1, round(SAMPLE_US / once_us))
 
     def take(self, repeats: int | None = None) -> float:
-        """Microseconds per inference: the median of the samples of one turn, as a latency is one."""
+        """Microseconds per inference: the median of the samples of one turn, as for latencies."""
         request = {
             "op": "turn", "model": self.model, "settle": 1, "per_sample": repeats or self.repeats,
             "samples": SAMPLES,

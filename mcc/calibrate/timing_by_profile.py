@@ -1,19 +1,19 @@
-"""Measuring kernels by the runtime's own profile: many in one micro-network, each in its branch.
+"""Measurement of kernels by the runtime's own profile: many in one micro-network, one per branch.
 
-Profiles are not the truth yet. XNNPACK cuts each operator's time down to whole microseconds; onnxruntime's
-contains some microseconds of profiling (see `excess`). The file is therefore timed as a whole, too, without
-profiling, and the difference is given back to its operators by weight (equal for XNNPACK, the usual excess of
-an operator of that kind for onnxruntime):
+Profiles are biased. XNNPACK truncates each operator's time to whole microseconds; onnxruntime's includes some
+microseconds of profiling (see `excess`). The file is therefore also timed as a whole, without profiling, and
+the difference is distributed over its operators by weight (equal for XNNPACK, the usual excess of an operator
+of that kind for onnxruntime):
 
     latency = profiled + weight * (whole - bare inference - sum of the profile) / sum of weights
 
-No more than 2 us are given back to an operator so. The rest of a larger difference slows all of them alike,
-and widens their spread: a short operator beside long ones would be said to take what belongs to these.
+At most 2 us are added to an operator in this way. The rest of a larger difference scales all of them alike,
+and widens their spread: otherwise a short operator would be given time of long ones.
 
-All of this is of inferences that nothing disturbed. A latency is a median, though, and on a machine that
-others use, too, the two differ: all rows of a file are raised by what the median of the whole lies above its
-10th percentile, in the quietest of its sessions. How far the 90th lies above the 10th is kept with the table:
-so much the latency of any network may differ from what the sum of its kernels says.
+All of this is for undisturbed inferences. A latency, however, is a median, and on a shared machine the two
+differ: all rows of a file are raised by the ratio of the median of the whole to its 10th percentile, in the
+least disturbed session. The ratio of the 90th to the 10th percentile is stored in the table as the spread:
+the latency of any network may differ by as much from the sum of its kernels.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from mcc.runtime.target import Target
 
 log = logging.getLogger(__name__)
 
-REPEATS = 3  # profiles of a file, each in a fresh process
+REPEATS = 3  # profiles of a file, each in a new process
 MOST_REPEATS = 6  # while the fastest of them...
-AGREE = 0.03  # ...differ by more than this share: something else had the machine
+AGREE = 0.03  # ...differ by more than this share, by a disturbance
 PROFILE_S = 0.15  # of inferences in one profile
 FEWEST_RUNS, MOST_RUNS = 10, 300
 WHOLE_S = 1.0  # budget of timing a file as a whole
 TENTHS = 2 * 1.2816  # standard deviations from the 10th to the 90th percentile of a normal variable
-MOST_MISSING_US = 2.0  # more is missing for each operator than rounding down and calling it take
-LEAST_US = 0.02  # what is shorter than that cannot be told from nothing
-SINK_KIND = "Mean"  # XNNPACK's names of it begin so
+MOST_MISSING_US = 2.0  # more is missing per operator than truncation and its call take
+LEAST_US = 0.02  # shorter times cannot be measured
+SINK_KIND = "Mean"  # prefix of XNNPACK's names of it
 MOST_KERNELS = 64  # in a file: about as many layers as a network has
 MOST_MACS = 150_000_000  # in a file: some milliseconds
 _PRODUCER = re.compile(r"kernel(\d+)_\d+_")
@@ -56,21 +56,19 @@ _KERNEL = re.compile(r"kernel(\d+)(?!\d)")
 
 @dataclass(frozen=True)
 class Shares:
-    """What a profile says about the kernels of a micro-network: their own operators."""
+    """Times of the operators of the kernels of a micro-network in a profile."""
 
     operators: tuple[tuple[OpTime, ...], ...]
-    fused_us: tuple[
-        float, ...
-    ]  # what a kernel without operator of its own adds to that which it is fused into
+    fused_us: tuple[float, ...]  # time that a fused kernel adds to the operator that it is fused into
 
 
 @dataclass(frozen=True)
 class Profiled:
-    """What was measured in one file.
+    """Measurements of one file.
 
     Attributes:
-        rows: one for each kernel.
-        spread: standard deviation of the logarithm of the file's latency, in its quietest session.
+        rows: One measurement for each kernel.
+        spread: Standard deviation of the logarithm of the file's latency, in its least disturbed session.
     """
 
     rows: tuple[Measurement, ...]
@@ -89,14 +87,14 @@ def measure_profiled(
     """Measure kernels of one precision, all in one file.
 
     Args:
-        folder: for the file.
-        bare_us: latency of an inference of a file without kernels.
-        excess: microseconds that the profile usually adds to an operator, by kind of kernel (see `excess`);
-            the same for all if None.
+        folder: Folder for the file.
+        bare_us: Latency of an inference of a file without kernels.
+        excess: Microseconds that the profile usually adds to an operator, by kind of kernel (see `excess`);
+            equal for all if None.
 
     Raises:
-        UnsupportedError: a kernel that cannot be built in that precision, named.
-        TargetError: the runtime failed, or its profile cannot be matched with the kernels.
+        UnsupportedError: A kernel cannot be built in that precision; the message names it.
+        TargetError: The runtime failed, or its profile cannot be matched with the kernels.
     """
     network = micro_network(kernels, blocked=target.facts().blocked_layout)
     file = write_graph(network.graph, target, folder / "micro")
@@ -110,13 +108,13 @@ def measure_profiled(
     for _ in range(1 if target.unit.exact else SESSIONS):
         (whole,) = target.time([file], threads=threads, budget_s=WHOLE_S)
         least_disturbed = min(least_disturbed or whole, whole, key=lambda samples: samples.median_us)
-        # The profile is of undisturbed inferences: of the whole, the tenth percentile is compared with it.
+        # The profile is of undisturbed inferences, so it is compared with the tenth percentile of the whole.
         missing = min(missing, (whole.p10_us - bare_us - profiled) / weight)
         if missing < MOST_MISSING_US and undisturbed(least_disturbed):
             break
     assert least_disturbed is not None
     typical = least_disturbed.median_us / least_disturbed.p10_us
-    # What is more than rounding and calling take is no operator's own: the whole ran slower, all of it alike.
+    # An excess over truncation and calls belongs to no single operator: all of them ran slower alike.
     slower = max(0.0, missing - MOST_MISSING_US) * weight / profiled if profiled > 0 else 0.0
     missing = min(missing, MOST_MISSING_US)
     log.debug("%d operators, %.2f us beside the profile for each unit of weight", len(profiles[0]), missing)
@@ -136,9 +134,9 @@ def measure_profiled(
 
 
 def undisturbed_profiles(profile: Callable[[], list[OpTime]], wanted: int) -> list[list[OpTime]]:
-    """As many profiles as wanted, taken again until the fastest agree, or as often as is reasonable.
+    """The wanted number of profiles, repeated until the fastest agree, up to a limit.
 
-    On a busy machine a whole profile can be slow; what disturbs only ever adds.
+    On a busy machine a whole profile can be slow; disturbances only add time.
     """
     taken: list[list[OpTime]] = []
     while True:
@@ -158,7 +156,7 @@ def _weight(op: OpTime, excess: Mapping[str, float] | None) -> float:
 
 
 def _runs(kernels: Sequence[Kernel]) -> int:
-    """Inferences in a profile, from a rough guess of their length (30 GMAC/s and 10 GB/s)."""
+    """Number of inferences in a profile, from a rough estimate of their time (30 GMAC/s and 10 GB/s)."""
     guess_s = sum(kernel.macs / 30e9 + kernel.bytes_moved / 10e9 for kernel in kernels)
     return int(min(MOST_RUNS, max(FEWEST_RUNS, PROFILE_S / max(guess_s, 1e-6))))
 
@@ -170,8 +168,8 @@ def _assign(network: MicroNetwork, ops: Sequence[OpTime], target: Target) -> Sha
 def by_order(network: MicroNetwork, ops: Sequence[OpTime]) -> Shares:
     """Shares from the order of operators: producers, the kernel's own, and the sink, branch after branch.
 
-    Branches without a sink come last; each of them ends where the producers of the next begin. Raises
-    TargetError when the kinds of operators do not fall into such branches.
+    Branches without a sink are last; each of them ends where the producers of the next begin. Raises
+    TargetError if the kinds of operators do not form such branches.
     """
     sunk = sum(map(takes_sink, network.kernels))
     sinks = [index for index, op in enumerate(ops) if op.kind.startswith(SINK_KIND)][:sunk]
@@ -198,8 +196,8 @@ def by_name(network: MicroNetwork, ops: Sequence[OpTime]) -> Shares:
     """Shares from the names of operators; a kernel without one was fused into its producer.
 
     The cost of a fused one is that of the producer it was fused into, less that of the other producer. The
-    fused operator has the name of either: where it is the kernel's, its producer is missing. Raises
-    TargetError where there is no other producer.
+    fused operator has the name of one of both: if it is the kernel's, its producer is missing. Raises
+    TargetError if there is no other producer.
     """
     own: dict[int, list[OpTime]] = {}
     before: dict[int, list[float]] = {}
@@ -220,10 +218,10 @@ def by_name(network: MicroNetwork, ops: Sequence[OpTime]) -> Shares:
 
 
 def files_of(kernels: Sequence[Kernel]) -> list[list[Kernel]]:
-    """Kernels in files: of one precision, few enough for a short inference, in the order given.
+    """Distribution of kernels over files: of one precision, few enough for a short inference, in order.
 
-    Kernels given one after the other (the layers of one network, say) then share a file, and caches are as
-    full as in that network. Within a file those without a sink come last.
+    Consecutive kernels (e.g. the layers of one network) then share a file, with caches in the same state as
+    in that network. Within a file those without a sink are last.
     """
     files: list[list[Kernel]] = []
     latest: dict[str, list[Kernel]] = {}

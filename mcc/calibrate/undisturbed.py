@@ -1,4 +1,4 @@
-"""Timing on a machine that others use, too: once more what they disturbed, and the fastest session counts."""
+"""Timing on a shared machine: disturbed measurements are repeated, and the fastest session is used."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 from mcc.runtime.samples import LatencySamples
 from mcc.runtime.target import Target
 
-UNDISTURBED = 0.97  # of the median at least: the tenth percentile of what was timed undisturbed
-SESSIONS = 4  # at most, of timing one file
+UNDISTURBED = 0.97  # minimum ratio of the tenth percentile to the median of an undisturbed measurement
+SESSIONS = 4  # maximum for one file
 
 
 def undisturbed(samples: LatencySamples) -> bool:
-    """Whether nothing else had a part in a file's median."""
+    """Whether a file's median is free of disturbances."""
     return samples.p10_us >= UNDISTURBED * samples.median_us
 
 
 def undisturbed_times(
     target: Target, files: Sequence[Path], *, threads: int, budget_s: float
 ) -> list[LatencySamples]:
-    """Time files in turns; those that something else disturbed are timed again. What disturbs only ever adds.
+    """Time files in turns; disturbed ones are timed again, since disturbances only add time.
 
     Args:
-        budget_s: of each session.
+        budget_s: Seconds of each session.
 
     Raises:
-        TargetError: as `Target.time`.
+        TargetError: As in `Target.time`.
     """
     best: dict[int, LatencySamples] = {}
     for _ in range(SESSIONS):
