@@ -1,1 +1,1 @@
-"""Cost models, one per file, with what was measured for them; they predict and never measure."""
+"""Cost models, one per file, with their stored measurements; they predict and never measure."""

@@ -1,16 +1,16 @@
-"""Measured kernels looked up, and fitted between where they were not measured.
+"""Lookup cost model: measured kernels, and a fit between them for kernels that were not measured.
 
-The fit has the physics of a kernel in it: for each family of kernels (operator, window, stride, precision,
-storage, layout) a non-negative sum of what can take time,
+The fit models the work of a kernel: for each family of kernels (operator, window, stride, precision, storage,
+layout) a non-negative sum of the terms that take time,
 
     t = a + b * tiles + c * weight bytes + d * activation bytes read + e * bytes written,
 
-least squares in relative error; tiles are multiply-accumulates with output channels and pixels rounded up to
-the register tile. What it leaves is smooth in the logarithms of the sizes and is interpolated by a Gaussian
-process (Rasmussen 2006), which also says how sure it is.
+by least squares of the relative error; tiles are multiply-accumulates with output channels and pixels rounded
+up to the register tile. The residual is smooth in the logarithms of the sizes and is interpolated by a
+Gaussian process (Rasmussen 2006), which also gives its deviation.
 
-A kernel of whose kind nothing was measured has no fit. It rests on a roofline through what was
-(`mcc/cost_roofline.py`), and says so.
+A kernel of a kind without measurements has no fit. Its estimate is a roofline through the measured kernels
+(`mcc/cost_roofline.py`), which is its `source`.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from mcc.cost_sum import grouping, kind_of
 Vector = NDArray[np.float64]
 
 TILE = 16  # output channels: lanes of AVX-512, twice those of AVX or WebAssembly's and NEON's times 4
-LENGTH = 1.0  # in doublings of a size, over which residuals forget each other
+LENGTH = 1.0  # correlation length of residuals, in doublings of a size
 NOISE = 0.03  # relative error of a measurement: medians of repeated ones differ by 2 to 4 %
-FEWEST = 6  # rows that a family needs for a fit of its own; below, a wider family serves
-UNSURE = 0.5  # relative error with which a row says nothing
-CLOCK_US = 0.1  # error of a latency however short
-OUTLIER = 0.3  # relative error beyond which a row pulls the fit no harder (Huber 1964)
-REWEIGHTED = 4  # rounds of that
-FARTHEST = 1.0  # from the physics, in logarithms: what a residual may be
+FEWEST = 6  # rows that a family needs for a fit of its own; with fewer, a wider family is used
+UNSURE = 0.5  # relative error at which a row has no information
+CLOCK_US = 0.1  # minimum error of a latency
+OUTLIER = 0.3  # relative error beyond which the influence of a row on the fit is constant (Huber 1964)
+REWEIGHTED = 4  # rounds of reweighting
+FARTHEST = 1.0  # maximum of a residual, in logarithms
 FLOOR_US = 0.01
-LEAST_SHARE = 0.25  # of a kernel's latency that a negative offset leaves
-NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal variable
-SUSPECT = 0.15  # above its neighbours, in logarithms: a row that may have been disturbed, ...
-SUSPECT_DEVIATIONS = 2.0  # ...if that is also so many standard deviations
-WIDER_ERROR = 0.17  # relative, at least, for each level of a wider family: its kernels run other code
+LEAST_SHARE = 0.25  # of a kernel's latency that remains after a negative offset
+NORMAL_MEDIAN = 0.6745  # median of the absolute value of a standard normal variable
+SUSPECT = 0.15  # excess over its neighbours, in logarithms, of a row that may have been disturbed, ...
+SUSPECT_DEVIATIONS = 2.0  # ...if it is also as many standard deviations
+WIDER_ERROR = 0.17  # minimum relative error for each level of a wider family, whose kernels run other code
 
 
 def features(kernel: Kernel) -> Vector:
-    """What takes time, unscaled.
+    """Features that take time, unscaled.
 
-    One, tiles, weight bytes, activation bytes read, bytes written, pixels; then tiles and pixels once more
-    where channels are no multiple of 16, and of 8: many runtimes have slower code for the rest.
+    One, tiles, weight bytes, activation bytes read, bytes written, pixels; then tiles and pixels again if
+    channels are no multiple of 16, and of 8: many runtimes have slower code for the remainder.
     """
     width = 4.0 if kernel.precision == "float" else 1.0
     density = 1.0 - kernel.sparse.sparsity if kernel.sparse is not None else 1.0
@@ -75,7 +75,7 @@ def features(kernel: Kernel) -> Vector:
 
 
 def position(kernel: Kernel) -> Vector:
-    """Where a kernel lies among those of its family: logarithms (base 2) of its sizes, how odd they are."""
+    """Position of a kernel in its family: logarithms (base 2) of its sizes, and their oddness."""
     x = kernel.operands[0]
     read = x.shape[1] if x is not None and len(x.shape) > 1 else 1
     made = kernel.output[1] if len(kernel.output) > 1 else 1
@@ -86,12 +86,12 @@ def position(kernel: Kernel) -> Vector:
 
 
 def _oddness(channels: int) -> float:
-    """How far channels are from whole vectors: 0 for a multiple of 16, 1 for an odd number."""
+    """Distance of channels from whole vectors: 0 for a multiple of 16, 1 for an odd number."""
     return 1.0 - min(4, (channels & -channels).bit_length() - 1) / 4 if channels else 1.0
 
 
 def family(kernel: Kernel, level: int) -> tuple[Any, ...]:
-    """Kernels of one family are fitted together; a higher level is a wider family."""
+    """The family of a kernel, which is fitted together; a higher level is a wider family."""
     attributes = dict(kernel.attributes)
     weight = kernel.operands[1] if len(kernel.operands) > 1 else None
     window = weight.shape[2:] if weight is not None and weight.constant and len(weight.shape) == 4 else ()
@@ -113,7 +113,7 @@ LEVELS = 3
 
 
 def unsure(row: Measurement) -> bool:
-    """Whether a row says nothing: its spread is like itself, and more than the shortest kernels take."""
+    """Whether a row has no information: its spread is as large as itself and above the shortest times."""
     return row.error_us >= max(UNSURE * row.latency_us, CLOCK_US)
 
 
@@ -139,10 +139,10 @@ class Fit:
         noise = NOISE**2 + np.minimum(relative, 1.0) ** 2
         self.inverse = np.linalg.inv(self._covariance(self.points) + np.diag(noise))
         self.alpha = self.inverse @ residual
-        # Each row predicted from the others (Rasmussen 2006, section 5.4.2) says how sure the process is.
+        # The deviation of the process comes from predicting each row from the others (Rasmussen 2006, 5.4.2).
         surprise = np.abs(self.alpha) / np.sqrt(np.diag(self.inverse))
         self.doubt = max(1.0, float(np.median(surprise)) / NORMAL_MEDIAN)
-        # By how much, in logarithms, each row lies above what the others say of it, and that in deviations.
+        # Excess of each row over its prediction from the others, in logarithms, and in deviations.
         self.above = self.alpha / np.diag(self.inverse)
         self.surprise = self.alpha / np.sqrt(np.diag(self.inverse)) / self.doubt
         self.rows = rows
@@ -165,7 +165,7 @@ class Fit:
 
 
 class Whole(Protocol):
-    """A figure of whole networks, as a table holds it: `overhead`, `correction`, `offset`, `spread`."""
+    """A figure of whole networks in a table: `overhead`, `correction`, `offset`, `spread`."""
 
     @property
     def quantity(self) -> str: ...
@@ -196,12 +196,12 @@ class LookupCostModel:
     """A cost model from measured kernels.
 
     Args:
-        rows: measured under one fingerprint.
-        overheads: microseconds that belong to no kernel, by precision of the input.
-        corrections: factors on all kernels, by precision, with which their sums meet whole networks.
-        offsets: microseconds on all kernels, by precision, to the same end; less on those under 1 us, which a
-            runtime fuses away.
-        spread: standard deviation of the logarithm of one file's latency from inference to inference.
+        rows: Measurements under one fingerprint.
+        overheads: Microseconds outside the kernels, by precision of the input.
+        corrections: Factors of all kernels, by precision, that fit their sums to whole networks.
+        offsets: Microseconds added to all kernels, by precision, for the same purpose; less to those under
+            1 us, which a runtime fuses.
+        spread: Standard deviation of the logarithm of one file's latency between inferences.
     """
 
     rows: tuple[Measurement, ...]
@@ -226,12 +226,12 @@ class LookupCostModel:
     def from_store(
         store: Table, fingerprint: str, source: str | None = None, family: str | None = None
     ) -> LookupCostModel:
-        """A model from what a table holds for a fingerprint.
+        """A model from the rows of a table for a fingerprint.
 
         Args:
-            source: of the overheads to take (`input 1x3x64x64`); the latest where there is none.
-            family: of the corrections to take; none where there is none. That of other networks makes
-                predictions worse: docs/results/prediction.md.
+            source: Source of the overheads (`input 1x3x64x64`); the latest if the table lacks it.
+            family: Family of the corrections; no correction if the table lacks it, since that of other
+                networks makes predictions worse (docs/results/prediction.md).
         """
         wholes = sorted(store.wholes(fingerprint), key=lambda w: (w.source == source, w.date))
         figures: dict[str, dict[Precision, float]] = {"overhead": {}, "correction": {}, "offset": {}}
@@ -244,7 +244,7 @@ class LookupCostModel:
 
     @property
     def whole_error(self) -> float:
-        """That of sums of kernels, or how much one file's latency spreads on this machine if that is more."""
+        """Relative error of sums of kernels, or the spread of one file's latency here if larger."""
         return max(WHOLE_ERROR, self.spread)
 
     def kernel(self, kernel: Kernel) -> Estimate:
@@ -255,7 +255,7 @@ class LookupCostModel:
         return found
 
     def overhead(self, precision: Precision) -> Estimate:
-        """Latency that belongs to no kernel; of another precision where that of this one is not known."""
+        """Latency outside the kernels; of another precision if that of this one is unknown."""
         value = self.overheads.get(precision)
         if value is None:
             value = max(self.overheads.values(), default=0.0)
@@ -266,10 +266,10 @@ class LookupCostModel:
         return replace(self, corrections={**self.corrections, precision: factor})
 
     def suspects(self) -> list[Kernel]:
-        """Kernels of which no sure time is known, then those measured as plainly slower than their like.
+        """Kernels without a reliable time, then those measured as clearly slower than similar ones.
 
-        Something else may have had the machine meanwhile, which only ever adds; or the kernel is slow. Those
-        of which most is at stake come first.
+        They may have been disturbed, which only adds time, or are slow. Those with the largest possible
+        effect are first.
         """
         found = [(math.inf, row.kernel) for row in self.rows if unsure(row)]
         for key, rows in self._families[0].items():
@@ -289,7 +289,7 @@ class LookupCostModel:
     def _estimate(self, kernel: Kernel) -> Estimate:
         row = self._measured.get(str(kernel))
         if row is not None and unsure(row):
-            row = None  # measured while something else had the machine: its neighbours know better
+            row = None  # disturbed: the prediction from its neighbours is better
         latency, error, source = self._fitted(kernel) if row is None else _measured(row)
         factor = self.corrections.get(kernel.precision, 1.0)
         offset = self.offsets.get(kernel.precision, 0.0) * min(1.0, latency)
@@ -314,7 +314,7 @@ class LookupCostModel:
         return fit
 
     def _unseen(self, kernel: Kernel) -> tuple[float, float, Source]:
-        """No kernel of its kind was measured: a roofline through those that were, of its precision if any."""
+        """Estimate for a kind without measurements: a roofline through others, of its precision if any."""
         roof = self._roofs.get(kernel.precision)
         if roof is None:
             sure = [row for row in self.rows if not unsure(row)]

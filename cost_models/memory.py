@@ -1,14 +1,14 @@
-"""Peak memory of a runtime: what it maps, packs, plans and points to.
+"""Model of the peak memory of a runtime: file, packed weights, arena and indirection tables.
 
     peak = base + a * file + b * packed weights + c * windows + d * arena + e * indirection + f * operators
 
-The file is mapped or read; XNNPACK and onnxruntime keep weights once more, in the order of their tiles
-(sparse ones decoded), and onnxruntime float ones beyond 1x1 in blocks of channels, too, while it loads; the
-arena holds the values that live at the same time; convolutions of windows beyond 1x1 read their input through
-a table of pointers, eight bytes for each tap of each output pixel (Dukhan 2019, "The Indirect Convolution
-Algorithm"). The coefficients are those of a runtime's release, fitted once to networks that were measured,
-and kept in `memory.json`. File and weights are nearly the same number: which of them the peak comes from is
-settled by a weak pull towards once each, which is what the text above says.
+The file is mapped or read; XNNPACK and onnxruntime keep a second copy of the weights, in the order of their
+tiles (sparse ones decoded), and onnxruntime while loading another one of float weights beyond 1x1, in blocks
+of channels; the arena holds the values live at the same time; convolutions with windows beyond 1x1 read their
+input through a table of pointers, eight bytes for each tap of each output pixel (Dukhan 2019, "The Indirect
+Convolution Algorithm"). The coefficients are those of a runtime's release, fitted once to measured networks,
+and stored in `memory.json`. File and weights have nearly the same size: the fit is regularised weakly towards
+counting each once, as described above.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from mcc.ir.notes import shape_of
 from mcc.ir.table import WEIGHTED
 
 STORED = Path(__file__).with_name("memory.json")
-LARGEST_WEIGHT = 1e9  # bytes for each byte or operator: a gigabyte
+LARGEST_WEIGHT = 1e9  # bytes per byte or operator: a gigabyte
 POINTER_BYTES = 8
 FLOAT_BYTES = 4
-TOLERANCE, TOLERANCE_BYTES = 0.1, 500_000  # what an error weighs against: a share, and no less than that
-ONCE = ("file", "floats", "integers", "arena", "indirection")  # facts that should count once, see above
+TOLERANCE, TOLERANCE_BYTES = 0.1, 500_000  # scale of an error: relative, and its minimum in bytes
+ONCE = ("file", "floats", "integers", "arena", "indirection")  # facts with an expected coefficient of one
 
 
 @dataclass(frozen=True)
 class MemoryFacts:
-    """What of a network takes memory, in bytes but for the last three.
+    """Parts of a network that take memory, in bytes except for the last three.
 
     Attributes:
-        file: size of the lowered file.
-        floats, integers: constants of weighted operators as they are packed, zeros included.
-        windows: of the float ones, those of windows beyond 1x1.
-        arena: values that live at the same time, at most.
-        indirection: tables of pointers of dense convolutions.
-        operators: how many there are.
+        file: Size of the lowered file.
+        floats, integers: Packed constants of weighted operators, including zeros.
+        windows: Float constants with windows beyond 1x1.
+        arena: Maximum of the values live at the same time.
+        indirection: Tables of pointers of dense convolutions.
+        operators: Number of operators.
         integer: 1 for a network with integer kernels, else 0.
         one: 1.
     """
@@ -68,8 +68,8 @@ def memory_facts(graph: Graph, file_bytes: int, integer: Iterable[str] = ()) -> 
     """Facts of a graph in deployment form.
 
     Args:
-        file_bytes: size of the file that it is lowered to.
-        integer: nodes that run as integer kernels.
+        file_bytes: Size of its lowered file.
+        integer: Nodes that run as integer kernels.
     """
     whole = frozenset(integer)
     kernels = graph_kernels(graph, whole)
@@ -97,7 +97,7 @@ def _weight_bytes(kernel: Kernel) -> int:
 
 
 def _window(kernel: Kernel) -> tuple[int, ...]:
-    """Height and width of what a convolution beyond 1x1 that reads all channels sees; (1, 1) of others."""
+    """Window of a convolution beyond 1x1 over all channels; (1, 1) for other kernels."""
     weight = kernel.operands[1] if kernel.op == "conv2d" else None
     return (1, 1) if weight is None or dict(kernel.attributes)["groups"] != 1 else weight.shape[2:]
 
@@ -108,7 +108,7 @@ def _indirection_bytes(kernel: Kernel) -> int:
 
 
 def arena_bytes(graph: Graph, integer: frozenset[str] = frozenset()) -> int:
-    """Bytes of the values that live at the same time, at most; quantisers hold none of their own."""
+    """Maximum bytes of the values live at the same time; quantisers have no value of their own."""
     made = [node for node in graph.graph.nodes if node.op == "placeholder"]
     made += [n for n in calls(graph) if not _is_alias(n) and not all(map(is_constant, n.all_input_nodes))]
     order = {node: place for place, node in enumerate(graph.graph.nodes)}
@@ -149,8 +149,8 @@ class MemoryModel:
     """Peak memory of networks in one release of a runtime.
 
     Attributes:
-        weights: bytes for one unit of each fact.
-        fitted_to: runtime and version, machine, date, networks.
+        weights: Bytes per unit of each fact.
+        fitted_to: Runtime and version, machine, date, networks.
     """
 
     weights: MemoryFacts
@@ -158,7 +158,7 @@ class MemoryModel:
 
     @staticmethod
     def fit(rows: Sequence[tuple[MemoryFacts, int]], fitted_to: str) -> MemoryModel:
-        """Non-negative least squares over measured networks, pulled weakly towards `ONCE`.
+        """Fit by non-negative least squares over measured networks, regularised weakly towards `ONCE`.
 
         Raises DataError for fewer networks than coefficients.
         """
@@ -174,17 +174,17 @@ class MemoryModel:
         return MemoryModel(MemoryFacts(*(float(w) for w in solved / scale)), fitted_to)
 
     def peak_bytes(self, facts: MemoryFacts) -> int:
-        """Predicted growth of the peak memory of a fresh runner, see `Target.peak_memory`."""
+        """Predicted growth of the peak memory of a new runner, see `Target.peak_memory`."""
         pairs = zip(astuple(self.weights), astuple(facts), strict=True)
         return round(sum(weight * fact for weight, fact in pairs))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as `memory.json` holds them."""
+        """Plain values in the form of `memory.json`."""
         return {"fitted_to": self.fitted_to, **asdict(self.weights)}
 
 
 def stored_models(path: Path = STORED) -> Mapping[str, MemoryModel]:
-    """The models that are kept, by name of the target. Raises DataError for a file that holds others."""
+    """The stored models, by name of the target. Raises DataError for a file with another content."""
     held = read_json(path, what="table of memory models")
     if not isinstance(held, dict):
         raise DataError("is no table of memory models", where=str(path))

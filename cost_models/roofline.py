@@ -2,7 +2,7 @@
 
     t = call + max(multiply-accumulates / peak rate, bytes moved / bandwidth)
 
-It ranks alternatives roughly, and says so in its error.
+It ranks alternatives roughly, as stated by its error.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class RooflineCostModel:
     """A cost model from a few figures of a device.
 
     Attributes:
-        gmacs: peak multiply-accumulates in float32, 10^9 a second.
-        gbytes: memory bandwidth, 10^9 bytes a second.
-        call_us: microseconds for each kernel, whatever its size.
-        overhead_us: of an inference.
-        speedups: peak rate of other precisions over that of float32.
+        gmacs: Peak rate in float32, in 10^9 multiply-accumulates per second.
+        gbytes: Memory bandwidth, in 10^9 bytes per second.
+        call_us: Microseconds per kernel, independent of its size.
+        overhead_us: Overhead of an inference, in microseconds.
+        speedups: Peak rates of other precisions relative to float32.
     """
 
     gmacs: float
@@ -56,5 +56,5 @@ class RooflineCostModel:
         return Estimate(latency, RELATIVE_ERROR * latency, "roofline")
 
     def overhead(self, precision: Precision) -> Estimate:
-        """Latency that belongs to no kernel."""
+        """Latency outside the kernels."""
         return Estimate(self.overhead_us, RELATIVE_ERROR * self.overhead_us, "roofline")

@@ -1,4 +1,4 @@
-"""Real phones that others measured: published tables of blocks, and a fit for what they lack."""
+"""Published measurements on phones: tables of blocks, and a fit for other blocks."""
 
 from cost_models.phones.blocks import Block, PhoneNetwork, block_named, read_network
 from cost_models.phones.model import FEATURES, PhoneCostModel, Row, features, read_table

@@ -1,7 +1,7 @@
-"""Blocks of published phone tables: their names read, and the operators that a block consists of.
+"""Blocks of published phone tables: parsing of their names, and their operators.
 
 The tables are those of ProxylessNAS (Cai 2019, Pixel 1) and Once-for-all (Cai 2020, Note10): mean
-milliseconds of whole blocks in TensorFlow Lite, float32, on one core of the phone. A name says the sizes:
+milliseconds of whole blocks in TensorFlow Lite, float32, on one core of the phone. A name states the sizes:
 
     expanded_conv-input:14x14x80-output:14x14x96-expand:6-kernel:5-stride:1-idskip:0
 
@@ -28,8 +28,8 @@ from mcc.ir.notes import shape_of
 
 Kind = Literal["stem", "bottleneck", "pointwise", "pool", "classifier"]
 
-MOST_RATIO = 6  # an `expand` up to that is a ratio; the narrowest expansion in channels is 24
-SQUEEZE = 4  # channels over those of the squeeze, rounded to a multiple of 8 (Howard 2019)
+MOST_RATIO = 6  # maximum of an `expand` that is a ratio; the narrowest expansion in channels is 24
+SQUEEZE = 4  # ratio of channels to those of the squeeze, rounded to a multiple of 8 (Howard 2019)
 _STEM = re.compile(r"Conv-input:(\d+)x\d+x(\d+)-output:\d+x\d+x(\d+)")
 _POINTWISE = re.compile(r"Conv_\d-input:(\d+)x\d+x(\d+)-output:\d+x\d+x(\d+)")
 _POOL = re.compile(r"AvgPool2D-input:(\d+)x\d+x(\d+)-output:1x1x(\d+)")
@@ -51,15 +51,15 @@ class Block:
     """One row of a table.
 
     Attributes:
-        kind: stem (3x3, stride 2), bottleneck (Sandler 2018), 1x1 convolution, global mean, or the mean and
+        kind: Stem (3x3, stride 2), bottleneck (Sandler 2018), 1x1 convolution, global mean, or the mean and
             the classifier.
-        side: of the square input, in pixels.
-        read, made: channels of input and output.
-        expanded: channels between the two 1x1 convolutions of a bottleneck; `read` where there is only one.
-        window, stride: of the depthwise convolution.
-        skip: whether the input is added.
-        squeeze: whether there is a squeeze and excitation.
-        hard: whether activations are hard swishes, else ReLUs.
+        side: Side of the square input, in pixels.
+        read, made: Channels of input and output.
+        expanded: Channels between the two 1x1 convolutions of a bottleneck; `read` if there is only one.
+        window, stride: Kernel size and stride of the depthwise convolution.
+        skip: Whether the input is added.
+        squeeze: Whether there is a squeeze and excitation.
+        hard: Whether activations are hard swishes, else ReLUs.
     """
 
     kind: Kind
@@ -80,7 +80,7 @@ class Block:
         return 1 if self.kind in ("pool", "classifier") else -(-self.side // stride)
 
     def graph(self) -> Graph:
-        """The block as a canonical graph, batch 1, with weights of zeros."""
+        """The block as a canonical graph, batch 1, with zero weights."""
         net = _Layers()
         x = net.b.input("x", (1, self.read, self.side, self.side))
         return net.b.finish(self._built(net, x))
@@ -106,7 +106,7 @@ class Block:
 
 
 class _Layers:
-    """Convolutions with weights of zeros."""
+    """Builder of convolutions with zero weights."""
 
     def __init__(self) -> None:
         self.b = GraphBuilder()
@@ -140,13 +140,13 @@ class _Layers:
 
 
 def block_named(name: str, hard: bool = False) -> Block:
-    """The block that a row's name describes.
+    """The block described by the name of a row.
 
     Args:
-        hard: whether stem and 1x1 convolutions have hard swishes; the names of bottlenecks say it themselves.
+        hard: Whether stem and 1x1 convolutions have hard swishes; the names of bottlenecks state it.
 
     Raises:
-        ValueError: another name.
+        ValueError: The name has another form.
     """
     if found := _BOTTLENECK.fullmatch(name):
         side, read, made, expand, window, stride, skip = map(int, found.groups()[:7])
@@ -162,13 +162,13 @@ def block_named(name: str, hard: bool = False) -> Block:
 
 @dataclass(frozen=True)
 class PhoneNetwork:
-    """A searched network whose latency on a phone was published.
+    """A network from architecture search whose latency on a phone was published.
 
     Attributes:
-        name: of its file.
-        phone: that it was searched for.
-        stated_ms: latency that the file's name states.
-        layers: the stored description, see `blocks`.
+        name: Name of its file.
+        phone: Phone that it was searched for.
+        stated_ms: Latency stated in the file's name, in milliseconds.
+        layers: Stored description, see `blocks`.
     """
 
     name: str
@@ -210,10 +210,10 @@ _STATED = re.compile(r"(?P<phone>\w+?)_lat-(?P<ms>\d+)ms_")
 
 
 def read_network(path: Path | str) -> PhoneNetwork:
-    """Read a searched network (JSON) whose file name states phone and latency.
+    """Read a network (JSON) whose file name states phone and latency.
 
     Raises:
-        DataError: no such file, no such description, or a name that states nothing.
+        DataError: The file does not exist, or its content or its name has another form.
     """
     path = Path(path)
     stated = _STATED.match(path.name)

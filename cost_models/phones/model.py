@@ -1,12 +1,12 @@
-"""Real phones that others measured: published tables of blocks, and a fit for blocks that they lack.
+"""Cost model from published measurements on phones: tables of blocks, and a fit for other blocks.
 
-A block costs what its kernels cost, and a kernel a non-negative sum of what takes time on a core:
+The cost of a block is the sum over its kernels, and that of a kernel a non-negative sum of its work:
 
     t = a * calls + b * multiply-accumulates + c * weights + d * elements written or read
 
-with a coefficient of its own for each kind of kernel (`FEATURES`), least squares in relative error over all
-rows of one phone (several image sizes together). Only sums over blocks were measured, so what a single kernel
-costs is known less well than a block; the error of an estimate says so.
+with separate coefficients for each kind of kernel (`FEATURES`), by least squares of the relative error over
+all rows of one phone (several image sizes together). Only sums over blocks were measured, so the cost of a
+single kernel is known less accurately than that of a block, as stated by the error of an estimate.
 """
 
 from __future__ import annotations
@@ -42,16 +42,14 @@ FEATURES = (
     "elements of additions",
     "elements of other operators",
 )
-ELEMENTWISE = {"hardswish": 8, "add": 9}  # their places among the features
-KERNEL_ERROR = (
-    0.3  # relative, of one kernel: blocks of several were measured, and tell its share only roughly
-)
-LEAST_ERROR = 0.02  # relative, of a block: means of 100 and more runs differ by that between tables
+ELEMENTWISE = {"hardswish": 8, "add": 9}  # their indices in the features
+KERNEL_ERROR = 0.3  # relative, of one kernel: measured blocks of several determine its share only roughly
+LEAST_ERROR = 0.02  # relative, of a block: difference between tables of means of 100 and more runs
 
 
 @dataclass(frozen=True)
 class Row:
-    """A measured block: mean milliseconds, standard deviation, and of how many runs."""
+    """A measured block: mean milliseconds, standard deviation, and number of runs."""
 
     mean_ms: float
     spread_ms: float
@@ -62,7 +60,7 @@ def read_table(path: Path | str) -> dict[Block, Row]:
     """Read a published table: YAML of one level, `name:` and below it `count`, `mean` and `var` or `std`.
 
     Raises:
-        DataError: no such file, or something else in it; the line is named.
+        DataError: The file does not exist or is no such table; the message names the line.
     """
     path = Path(path)
     try:
@@ -85,7 +83,7 @@ def read_table(path: Path | str) -> dict[Block, Row]:
             raise DataError(
                 f"is no row of a phone's table: {line.strip()!r}", where=f"{path}:{number}"
             ) from error
-    # The table that states hard swishes is one of MobileNetV3, where all outside the bottlenecks have them.
+    # A table with hard swishes is one of MobileNetV3, where all layers outside the bottlenecks have them.
     hard = any("-hs:" in name for name in fields)
     try:
         return {block_named(name, hard): _row(name, values) for name, values in fields.items()}
@@ -96,7 +94,7 @@ def read_table(path: Path | str) -> dict[Block, Row]:
 
 
 def _row(name: str, values: Mapping[str, float]) -> Row:
-    """Raises KeyError for a figure that is missing, ValueError for one that cannot be."""
+    """A row of figures. Raises KeyError for a missing figure, ValueError for an invalid one."""
     for key, value in values.items():
         if not math.isfinite(value) or value < 0.0 or (key in ("mean", "count") and value == 0.0):
             raise ValueError(f"{name}: {key} cannot be {value:g}")
@@ -105,7 +103,7 @@ def _row(name: str, values: Mapping[str, float]) -> Row:
 
 
 def features(kernel: Kernel) -> Vector:
-    """What takes time, in the order of `FEATURES`, for one float kernel."""
+    """Features that take time, in the order of `FEATURES`, for one float kernel."""
     found = np.zeros(len(FEATURES))
     found[0] = 1.0
     written = float(math.prod(kernel.output))
@@ -132,10 +130,10 @@ class PhoneCostModel:
     """A cost model from one phone's published tables, float32 on one core.
 
     Attributes:
-        rows: measured blocks.
-        weights: milliseconds for one unit of each feature.
-        error: relative standard deviation of the fit over the rows.
-        name: of the phone.
+        rows: Measured blocks.
+        weights: Milliseconds per unit of each feature.
+        error: Relative standard deviation of the fit over the rows.
+        name: Name of the phone.
     """
 
     rows: Mapping[Block, Row]
@@ -145,7 +143,7 @@ class PhoneCostModel:
 
     @staticmethod
     def from_tables(name: str, tables: Iterable[Mapping[Block, Row]]) -> PhoneCostModel:
-        """Fit a model to a phone's tables. Raises DataError where they hold fewer rows than coefficients."""
+        """Fit a model to a phone's tables. Raises DataError if they have fewer rows than coefficients."""
         rows = {block: row for table in tables for block, row in table.items()}
         if len(rows) <= len(FEATURES):
             raise DataError(f"{len(rows)} rows are too few for a fit", where=name)
@@ -169,7 +167,7 @@ class PhoneCostModel:
     def network(self, blocks: Sequence[Block]) -> Estimate:
         """Sum over the blocks of a network: `measured` if all of them were.
 
-        Errors of blocks of one kind add up, and so do those of all that is fitted; kinds are independent.
+        Errors of blocks of one kind add up, as do those of all fitted blocks; kinds are independent.
         """
         kinds: dict[str, float] = {}
         parts = [self.block(block) for block in blocks]
@@ -185,7 +183,7 @@ class PhoneCostModel:
         return WHOLE_ERROR
 
     def kernel(self, kernel: Kernel) -> Estimate:
-        """Latency of a dense float kernel. Raises UnsupportedError for another: the tables hold none."""
+        """Latency of a dense float kernel. Raises UnsupportedError for others, which the tables lack."""
         if kernel.precision != "float" or kernel.sparse is not None:
             raise UnsupportedError(
                 f"the tables of {self.name} hold dense float32 networks only", where=str(kernel)
@@ -194,7 +192,7 @@ class PhoneCostModel:
         return Estimate(latency, KERNEL_ERROR * latency, "fitted")
 
     def overhead(self, precision: Precision) -> Estimate:
-        """None: the sum of the blocks is the published latency."""
+        """Zero: the published latency is the sum of the blocks."""
         return Estimate(0.0, 0.0, "fitted")
 
     def _fitted_ms(self, found: Vector) -> float:
