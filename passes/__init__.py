@@ -1,4 +1,4 @@
-"""Rewrites of the graph, one per file; a file is found by its name, and needs no entry anywhere.
+"""Passes, which rewrite the graph, one per file; files are found by name, without registration.
 
 Each pass is also an attribute here: `passes.PruneChannels(keep=0.5)`.
 """
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """The class of a pass. Raises AttributeError for any other name, submodules not imported yet included."""
+    """The class of a pass. Raises AttributeError for any other name, even of a submodule not yet imported."""
     kind = _classes().get(name) if name[:1].isupper() else None
     if kind is None:
         raise AttributeError(f"module 'passes' has no attribute {name!r}")

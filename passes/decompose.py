@@ -1,4 +1,4 @@
-"""decompose: write operators that a runtime lacks in operators that it has."""
+"""decompose: replace operators that a runtime lacks by simpler ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mcc.ir.notes import annotate, note, shape_of
 from mcc.pass_api import NodeRewrite, PassContext
 
 SETS: dict[str, tuple[str, ...]] = {
-    # Integer kernels exist for what these are made of, and none for themselves (mcc/quant/regions.py).
+    # These have no integer kernels, but their components have (mcc/quant/regions.py).
     "int8": ("silu", "hardsigmoid", "prelu", "batch_norm", "abs", "neg"),
     "norms": ("batch_norm", "layer_norm", "group_norm", "global_response_norm"),
     "all": tuple(RECIPES),
@@ -22,7 +22,7 @@ SETS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Decompose(NodeRewrite):
-    """Write operators in simpler ones, exactly.
+    """Replace operators by simpler ones, exactly.
 
     Before and after:
 
@@ -44,12 +44,12 @@ class Decompose(NodeRewrite):
     | pixel_shuffle | reshape, transpose, reshape |
     | conv2d with groups, not depthwise | a slice and a convolution for each group, concatenated |
 
-    Exact twin: the graph as it was. Leaves alone, with the reason: frozen nodes, and operators whose
-    constants are computed.
+    Exact twin: the graph before the pass. Skips, with the reason: frozen nodes, and operators with computed
+    constants.
 
     Attributes:
-        of: `int8` for those that have no integer kernel and are made of operators that have one, `norms`,
-            `all`, or the name of one operator.
+        of: `int8` for operators without integer kernel whose components have one, `norms`, `all`, or the name
+            of one operator.
     """
 
     name: ClassVar[str] = "decompose"
@@ -60,12 +60,12 @@ class Decompose(NodeRewrite):
             raise ValueError(f"of must be one of {', '.join((*SETS, *RECIPES))}, not {self.of!r}")
 
     def matches(self, graph: Graph, node: fx.Node) -> bool:
-        """The operators named by `of`; of convolutions the grouped ones."""
+        """The operators selected by `of`; only grouped convolutions."""
         name = op_name(node)
         return name in SETS.get(self.of, (self.of,)) and (name != "conv2d" or _is_grouped(node))
 
     def refusal(self, graph: Graph, node: fx.Node) -> str | None:
-        """Frozen nodes, and operators whose constants are computed."""
+        """Frozen nodes, and operators with computed constants."""
         if note(node).frozen is not None:
             return note(node).frozen
         if any(isinstance(arg, fx.Node) and not is_constant(arg) for arg in node.args[1:]):
@@ -73,7 +73,7 @@ class Decompose(NodeRewrite):
         return None
 
     def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
-        """Write the recipe of an operator in its place."""
+        """Replace an operator by its decomposition."""
         made = RECIPES[op_name(node)](Recipe(graph, node), operand(node, 0))
         node.replace_all_uses_with(made)
         graph.graph.erase_node(node)

@@ -1,4 +1,4 @@
-"""drop-dead-code: remove what no output depends on."""
+"""drop-dead-code: remove operators that no output depends on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mcc.pass_api import Pass, PassContext
 
 @dataclass(frozen=True)
 class DropDeadCode(Pass):
-    """Remove operators whose values no output depends on, and the constants that only they read.
+    """Remove operators that no output depends on, and the constants that only they read.
 
     Before and after:
 
@@ -21,18 +21,18 @@ class DropDeadCode(Pass):
         %z = relu(%u)
         return %y
 
-    Inputs stay, also those that nothing reads: they belong to the graph's interface. Every pass sheds the
-    dead nodes that it leaves behind; this one is for graphs that come with some, such as the head of a
-    training loss. A frozen note keeps a node as it is, but no node that leads nowhere.
+    Inputs are kept, even unused ones: they are part of the graph's interface. The dead code of other passes
+    is removed by the driver; this pass is for graphs captured with some, such as the head of a training loss.
+    Frozen nodes are removed, too, if they are dead.
 
-    Exact twin: the graph as it was.
+    Exact twin: the graph before the pass.
     """
 
     name: ClassVar[str] = "drop-dead-code"
     sees_dead_code: ClassVar[bool] = True
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Erase dead operators, the last one first, so that none is read by one that is left."""
+        """Erase dead operators in reverse order, so that each has no reader when it is erased."""
         live = set(live_nodes(graph))
         for node in reversed(calls(graph)):
             if node not in live:
@@ -40,7 +40,7 @@ class DropDeadCode(Pass):
                 ctx.count("operators dropped")
 
     def ensures(self, graph: Graph) -> None:
-        """Every operator leads to an output."""
+        """Raise VerificationError unless every operator leads to an output."""
         live = set(live_nodes(graph))
         for node in calls(graph):
             if node not in live:

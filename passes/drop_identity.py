@@ -1,4 +1,4 @@
-"""drop-identity: remove operators that change nothing."""
+"""drop-identity: remove operators without effect."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class DropIdentity(Pass):
         %c = reshape(%b) {shape=(8,)}
 
     Removes identity, reshape to the same shape, transpose without effect, whole slices, empty padding, concat
-    of one value, resize to the same size, clamp without bounds, 1x1 pooling, relu behind relu or relu6.
+    of one value, resize to the same size, clamp without bounds, 1x1 pooling, relu after relu or relu6.
 
-    Exact twin: the graph as it was. Keeps an operator that is an output where its input is an input of the
-    graph or an output, too (runtimes want outputs of their own), and frozen nodes.
+    Exact twin: the graph before the pass. Keeps an operator that is an output if its operand is an input or
+    another output of the graph (runtimes require distinct outputs), and frozen nodes.
     """
 
     name: ClassVar[str] = "drop-identity"
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Remove and merge in one sweep: what an operator reads has been treated before it."""
+        """Remove and merge in one sweep: the operands of an operator are handled before it."""
         returned = set(outputs(graph))
         for node in calls(graph):
             if note(node).frozen is not None:
@@ -49,7 +49,7 @@ class DropIdentity(Pass):
                 ctx.count("operators dropped")
 
     def ensures(self, graph: Graph) -> None:
-        """No identity is left."""
+        """Raise VerificationError if an identity is left."""
         returned = set(outputs(graph))
         for node in calls(graph):
             if note(node).frozen is None and is_identity(node) and _may_go(node, returned):
@@ -84,7 +84,7 @@ def _is_single(node: fx.Node) -> bool:
 
 
 def _clamps(node: fx.Node, *names: str) -> bool:
-    """Whether a value has gone through one of these activations already."""
+    """Whether a value has already passed one of these activations."""
     return node.op == "call_function" and (op_name(node) in names or node.kwargs.get("activation") in names)
 
 

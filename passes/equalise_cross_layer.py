@@ -1,4 +1,4 @@
-"""equalise-cross-layer: level the ranges of channels, so that one quantisation scale fits them all."""
+"""equalise-cross-layer: equalise the ranges of channels, so that one quantisation scale fits them all."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from mcc.ir.graph import Graph, constant, copy_graph, inputs, operand, optional_
 from mcc.ir.interpreter import observe
 from mcc.pass_api import Pass, PassContext
 
-# Each sweep levels every pair; a chain of layers settles in a few (a balanced matrix in the sense of Osborne
-# 1960, "On Pre-Conditioning of Matrices"). A bound, so that a mistake here cannot hang.
+# Each sweep equalises every pair; a chain of layers converges in a few (a balanced matrix in the sense of
+# Osborne 1960, "On Pre-Conditioning of Matrices"). A bound, so that a bug cannot cause an endless loop.
 MAX_SWEEPS = 200
 
 
 @dataclass(frozen=True)
 class EqualiseCrossLayer(Pass):
-    """Move scale from the channels a layer writes to the weights that read them (Nagel 2019, section 4.1).
+    """Move scale from a layer's output channels to the weights that read them (Nagel 2019, section 4.1).
 
-    Before and after, with one factor s > 0 for each channel between the two layers:
+    Before and after, with one factor s > 0 per channel between the two layers:
 
         %a = conv2d(%x, @w, @b)                 %a = conv2d(%x, @w / s, @b / s)
         %r = relu(%a)                           %r = relu(%a)
         %y = conv2d(%r, @v, @c)                 %y = conv2d(%r, @v * s, @c)
 
     With r1 the range of a channel and r2 the largest weight that reads it, s = sqrt(r1 / r2) makes both
-    sqrt(r1 r2). r1 is the largest value of the channel on calibration data, where there is some, else the
-    norm of the weights that write it plus its bias. s is rounded to a power of two, so that no weight is
-    rounded; pairs are levelled in turn until every s is 1.
+    sqrt(r1 r2). r1 is the largest value of the channel on calibration data, if there is any, else the norm of
+    the weights that produce it plus its bias. s is rounded to a power of two, so that no weight is rounded;
+    pairs are equalised in turn until every s is 1.
 
-    Exact across relu, prelu, leaky_relu, identity and what moves channels as they are (pooling, resizing,
-    zero padding): f(x / s) = f(x) / s there. Leaves alone, with the reason, pairs with a relu6 or anything
-    else between them (`replace-activation{of=relu6}` replaces it and states the error), values and weights
-    that are read elsewhere, too, and frozen nodes.
+    Exact across relu, prelu, leaky_relu, identity and operators that preserve channels (pooling, resizing,
+    zero padding), for which f(x / s) = f(x) / s. Skips, with the reason: pairs with a relu6 or any other
+    operator between them (`replace-activation{of=relu6}` replaces it and states the error), values and
+    weights with other readers, and frozen nodes.
 
-    Exact twin: the graph as it was.
+    Exact twin: the graph before the pass.
     """
 
     name: ClassVar[str] = "equalise-cross-layer"
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Level all pairs in turn until none changes."""
+        """Equalise all pairs in turn until none changes."""
         pairs = scaling_pairs(graph, ctx.refuse)
         ranges = _ranges(graph, pairs, ctx)
         changed: set[str] = set()
@@ -57,7 +57,7 @@ class EqualiseCrossLayer(Pass):
         ctx.count("pairs equalised", len(changed))
 
     def ensures(self, graph: Graph) -> None:
-        """All weights are finite."""
+        """Raise VerificationError unless all weights are finite."""
         for pair in scaling_pairs(graph, lambda node, reason: None):
             for node in (pair.writer, pair.reader):
                 if not bool(torch.isfinite(constant(graph, operand(node, 1))).all()):
@@ -65,7 +65,7 @@ class EqualiseCrossLayer(Pass):
 
 
 def _ranges(graph: Graph, pairs: list[ScalingPair], ctx: PassContext) -> dict[str, Tensor]:
-    """The largest magnitude of each channel that a pair shares, by name of the writer; none without data."""
+    """The largest magnitude of each channel of a pair, by name of the writer; empty without data."""
     if not ctx.calibration or len(inputs(graph)) != 1:
         return {}
     writers = {pair.value.name: pair.writer.name for pair in pairs}
@@ -82,7 +82,7 @@ def _ranges(graph: Graph, pairs: list[ScalingPair], ctx: PassContext) -> dict[st
 
 
 def _level(graph: Graph, pair: ScalingPair, ranges: dict[str, Tensor]) -> bool:
-    """Level one pair; whether that changed it."""
+    """Equalise one pair; returns whether it changed."""
     writer, reader = pair.writer, pair.reader
     weight, reading = (constant(graph, operand(node, 1)).detach() for node in (writer, reader))
     bias = optional_operand(writer, 2)
@@ -92,7 +92,7 @@ def _level(graph: Graph, pair: ScalingPair, ranges: dict[str, Tensor]) -> bool:
         first = channel_rows(writer, weight.double(), "written").square().sum(1).sqrt()
         first = first + shift.double().abs() if shift is not None else first
     second = channel_rows(reader, reading.double(), "read").abs().amax(1)
-    # Half to even: a channel that is off by no more than the root of two stays, so that sweeps come to rest.
+    # Half to even: a channel that differs by at most the root of two is unchanged, so that sweeps converge.
     power = torch.round(torch.log2(first / second) / 2)
     power = torch.where((first > 0) & (second > 0), power, torch.zeros_like(power))
     if not bool(power.any()):

@@ -1,4 +1,4 @@
-"""factorize-1x1: replace a 1x1 convolution by two thinner ones."""
+"""factorize-1x1: replace a 1x1 convolution by a low-rank pair."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Factorize1x1(Pass):
 
     Exact twin: the same graph with the dense W = U V.
 
-    Takes each node's rank from its note, or from `rank` where given. Skips nodes whose pair would have as
-    many multiply-accumulates as the dense layer, frozen nodes, and shared weights.
+    The rank of each node is that of its note, else given by `rank`. Skips nodes whose pair would have as many
+    multiply-accumulates as the dense layer, frozen nodes, and shared weights.
 
     Attributes:
-        rank: inner channels as a share of min(O, I) for nodes without a note; 0 leaves those alone.
+        rank: Inner channels as a share of min(O, I) for nodes without a note; 0 skips those.
     """
 
     name: ClassVar[str] = "factorize-1x1"
@@ -90,7 +90,7 @@ class Factorize1x1(Pass):
         out, width = shape_of(operand(node, 1))[:2]
         noted = note(node).rank
         if noted is not None and noted >= min(out, width):
-            return 0  # already half of a pair
+            return 0  # already a layer of a pair
         rank = noted or round(self.rank * min(out, width))
         if not rank:
             return 0

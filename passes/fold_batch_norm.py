@@ -1,4 +1,4 @@
-"""fold-batch-norm: merge batch norms into the convolutions and linear layers before them."""
+"""fold-batch-norm: fold batch norms into the preceding convolutions and linear layers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mcc.pass_api import NodeRewrite, PassContext
 
 @dataclass(frozen=True)
 class FoldBatchNorm(NodeRewrite):
-    """Merge a batch norm backwards into the weighted operator before it (Jacob 2018, section 3.2).
+    """Fold a batch norm into the preceding weighted operator (Jacob 2018, section 3.2).
 
     Before and after:
 
@@ -37,10 +37,10 @@ class FoldBatchNorm(NodeRewrite):
     With f = gain / sqrt(var + eps), per output channel: w' = w f and b' = (b - mean) f + shift, computed in
     float64 and rounded once.
 
-    Exact twin: the graph as it was. Layers that share weights and batch norm go on sharing.
+    Exact twin: the graph before the pass. Layers that share weights and batch norm continue to share.
 
-    Leaves alone, with the reason: a batch norm before the convolution that reads it (behind zero padding its
-    shift would be missing), one after a value that is read elsewhere, too, and frozen nodes.
+    Skips, with the reason: a batch norm before the convolution that reads it (its shift would be missing in
+    zero padding), one whose operand has other readers, and frozen nodes.
     """
 
     name: ClassVar[str] = "fold-batch-norm"
@@ -50,11 +50,11 @@ class FoldBatchNorm(NodeRewrite):
         return op_name(node) == "batch_norm"
 
     def refusal(self, graph: Graph, node: fx.Node) -> str | None:
-        """What `mcc.analysis.batch_norms` says against it."""
+        """The reason given by `mcc.analysis.batch_norms`."""
         return cannot_be_folded(node)
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Fold each batch norm that can be folded; layers that shared their constants go on sharing."""
+        """Fold each batch norm that can be folded; layers that share their constants continue to share."""
         folded: dict[tuple[object, ...], tuple[fx.Node, fx.Node]] = {}
         readers = _readers(graph)
         for norm in calls(graph, "batch_norm"):
@@ -76,7 +76,7 @@ class FoldBatchNorm(NodeRewrite):
 
 
 def fold(graph: Graph, layer: fx.Node, norm: fx.Node) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the layer with the batch norm merged into them."""
+    """Weight and bias of the layer with the batch norm folded into them."""
     gain, shift, mean, var = (constant(graph, operand(norm, i)).detach().double() for i in range(1, 5))
     eps = norm.kwargs["eps"]
     assert isinstance(eps, float)
@@ -97,7 +97,7 @@ def fold(graph: Graph, layer: fx.Node, norm: fx.Node) -> tuple[Tensor, Tensor]:
 def _store(
     graph: Graph, layer: fx.Node, readers: Counter[str], weight: Tensor, bias: Tensor
 ) -> tuple[fx.Node, fx.Node]:
-    """Constants for a folded layer: its own where nobody else reads them, else new ones."""
+    """Store constants of a folded layer: in its own if they have no other reader, else in new ones."""
     stored: list[fx.Node] = []
     for node, value, suffix in (
         (operand(layer, 1), weight, "weight"),
@@ -112,7 +112,7 @@ def _store(
 
 
 def _readers(graph: Graph) -> Counter[str]:
-    """How many operators read each constant."""
+    """Number of readers of each constant."""
     found: Counter[str] = Counter()
     for node in graph.graph.nodes:
         if is_constant(node):

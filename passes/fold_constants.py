@@ -1,4 +1,4 @@
-"""fold-constants: compute once what does not depend on the input."""
+"""fold-constants: constant folding."""
 
 from __future__ import annotations
 
@@ -26,15 +26,14 @@ class FoldConstants(NodeRewrite):
         %y = conv2d(%x, %s, none)
 
     Weights that are standardised or rescaled before each use become plain weights, which every other pass and
-    every runtime can work with. Values are computed in float64 and rounded once.
+    every runtime supports. Values are computed in float64 and rounded once.
 
-    Exact twin: the graph as it was. Leaves alone, with the reason: quantisers of weights, which say how the
-    weight is to be stored; values that would take more than `growth` times the bytes of what they are made
-    from (a constant resized, say), or, where they grow, 32 MiB, or with all other constants 1 GiB; outputs;
-    frozen nodes.
+    Exact twin: the graph before the pass. Skips, with the reason: quantisers of weights, which define the
+    storage of the weight; values that would take more than `growth` times the bytes of their operands (e.g. a
+    resized constant), or, if they grow, 32 MiB, or with all other constants 1 GiB; outputs; frozen nodes.
 
     Attributes:
-        growth: how many times the bytes of its operands a folded value may take.
+        growth: Maximum size of a folded value relative to the bytes of its operands.
     """
 
     name: ClassVar[str] = "fold-constants"
@@ -45,7 +44,7 @@ class FoldConstants(NodeRewrite):
             raise ValueError(f"growth must be positive, not {self.growth}")
 
     def matches(self, graph: Graph, node: fx.Node) -> bool:
-        """Operators on constants; what reads a folded value comes to match after it."""
+        """Operators on constants; readers of a folded value match after it."""
         found = operands(node)
         return bool(found) and all(map(is_constant, found))
 
@@ -66,7 +65,7 @@ class FoldConstants(NodeRewrite):
         return None
 
     def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
-        """Put the value in place of the operator."""
+        """Replace the operator by its value."""
         trains = any(isinstance(constant(graph, arg), nn.Parameter) for arg in operands(node))
         made = add_constant(graph, node, node.name, evaluate(graph, node), trains=trains)
         annotate(made, origin=note(node).origin)
@@ -76,7 +75,7 @@ class FoldConstants(NodeRewrite):
 
 
 def _too_large(graph: Graph, size_bytes: int) -> str | None:
-    """Growth upon growth, each within `growth`, ends here."""
+    """The reason why a value exceeds the absolute limits, which bound repeated growth, or None."""
     held = sum(value.nbytes for value in constants(graph).values())
     if size_bytes > ONE_BYTES:
         return f"its value takes {size_bytes} bytes, more than the {ONE_BYTES} that a constant may grow to"
@@ -97,5 +96,5 @@ def evaluate(graph: Graph, node: fx.Node) -> Tensor:
     function: Any = node.target
     with torch.no_grad():
         value: Tensor = function(*map(read, node.args), **node.kwargs)
-    # A view of a weight, a reshaped or sliced one, is to be a tensor of its own.
+    # A view of a weight, reshaped or sliced, becomes a tensor of its own.
     return value.to(DTYPES[type_of(node).dtype]).clone(memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""fold-hardsigmoid: write a gate of hardsigmoid as relu6, its constants folded into its neighbours."""
+"""fold-hardsigmoid: replace the hardsigmoid of a gate by relu6, with its constants folded into neighbours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mcc.pass_api import NodeRewrite, PassContext
 
 @dataclass(frozen=True)
 class FoldHardsigmoid(NodeRewrite):
-    """Spell the gates of squeeze-and-excitation without constants (MobileNetV3, Howard 2019).
+    """Remove the constants of hardsigmoid gates in squeeze-and-excitation (MobileNetV3, Howard 2019).
 
     hardsigmoid(s) = relu6(s + 3) / 6. Before and after:
 
@@ -33,11 +33,11 @@ class FoldHardsigmoid(NodeRewrite):
         %m = mul(%x, %g)                               %m = mul(%x, %s)
         %y = conv2d(%m, @v, @c)                        %y = conv2d(%m, @v/6, @c)
 
-    XNNPACK's sparse path knows relu6, but no constants, with which TFLite spells hardsigmoid.
+    XNNPACK's sparse path supports relu6, but not the constants to which hardsigmoid is lowered in TFLite.
 
-    Exact twin: the graph as it was (division by six rounds, so to 1e-9). Skips, with the reason: frozen
-    nodes, a gate that is not made by one convolution or read by one product, a product that is activated or
-    read by anything but convolutions and linear layers, and weights that are no constants.
+    Exact twin: the graph before the pass (to 1e-9, since division by six rounds). Skips, with the reason:
+    frozen nodes, a gate that is not computed by one convolution or read by one product, a product with an
+    activation or with readers other than convolutions and linear layers, and computed weights.
     """
 
     name: ClassVar[str] = "fold-hardsigmoid"
@@ -47,7 +47,7 @@ class FoldHardsigmoid(NodeRewrite):
         return op_name(node) == "hardsigmoid"
 
     def refusal(self, graph: Graph, node: fx.Node) -> str | None:
-        """Makers, products and readers that cannot take the constants, and frozen nodes."""
+        """Producers, products and readers that cannot absorb the constants, and frozen nodes."""
         source = operand(node, 0)
         if source.op != "call_function" or op_name(source) not in ("conv2d", "linear"):
             return "it is not made by a convolution"
@@ -62,7 +62,7 @@ class FoldHardsigmoid(NodeRewrite):
         return _frozen(source, node, products[0]) or _unfit_reader(graph, node, products[0])
 
     def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
-        """Fold three into the bias before, and a sixth into the weights behind."""
+        """Fold three into the bias of the producer, and a sixth into the weights of the readers."""
         source, product = operand(node, 0), next(iter(node.users))
         _raise_bias(graph, source)
         source.kwargs = {**source.kwargs, "activation": "relu6"}
@@ -77,7 +77,7 @@ class FoldHardsigmoid(NodeRewrite):
 
 
 def _raise_bias(graph: Graph, source: fx.Node) -> None:
-    """Add three to the bias of a convolution or linear layer; one without gets one."""
+    """Add three to the bias of a convolution or linear layer, which is created if absent."""
     weight, bias = operand(source, 1), optional_operand(source, 2)
     width = shape_of(weight)[0]
     kernel = constant(graph, weight)
@@ -91,7 +91,7 @@ def _frozen(*nodes: fx.Node) -> str | None:
 
 
 def _unfit_reader(graph: Graph, node: fx.Node, product: fx.Node) -> str | None:
-    """Why the sixth cannot go into what reads the product."""
+    """The reason why the sixth cannot be folded into a reader of the product, or None."""
     if product.kwargs["activation"] != "none" or product in outputs(graph):
         return f"{product.name} is activated, or an output"
     if product.args[0] is product.args[1]:

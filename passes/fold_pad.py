@@ -1,4 +1,4 @@
-"""fold-pad: merge explicit padding into the convolution or pool that reads it."""
+"""fold-pad: fold explicit padding into the convolution or pool that reads it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from mcc.ir.graph import Graph, calls, op_name, operand
 from mcc.ir.notes import absorb, note
 from mcc.pass_api import NodeRewrite, PassContext
 
-# With which value an operator pads its own input.
+# Value with which an operator pads its input.
 OWN_PADDING = {"conv2d": 0.0, "avg_pool2d": 0.0, "max_pool2d": -float("inf")}
 
 
 @dataclass(frozen=True)
 class FoldPad(NodeRewrite):
-    """Merge a constant padding of height and width into the operator that reads it.
+    """Fold a constant padding of height and width into the operator that reads it.
 
     Before and after:
 
         %p = pad(%x) {padding=((0, 0), (0, 0), (0, 1), (0, 1))}
         %y = conv2d(%p, @w) {padding=(0, 0, 0, 0)}          %y = conv2d(%x, @w) {padding=(0, 1, 0, 1)}
 
-    Works on zeros before a convolution or an average pool that counts its padding, and on minus infinity
-    before a maximum pool; what the operator pads itself is added to.
+    Applies to zeros before a convolution or an average pool that includes its padding, and to minus infinity
+    before a maximum pool; the operator's own padding is increased.
 
-    Exact twin: the graph as it was. Leaves alone, with the reason: other values and modes, padded channels,
-    and frozen nodes. Padding that something else reads, too, stays for that reader.
+    Exact twin: the graph before the pass. Skips, with the reason: other values and modes, padded channels,
+    and frozen nodes. Padding with other readers is kept for them.
     """
 
     name: ClassVar[str] = "fold-pad"
 
     def matches(self, graph: Graph, node: fx.Node) -> bool:
-        """Operators that pad, behind explicit padding."""
+        """Operators with padding, after explicit padding."""
         if op_name(node) not in OWN_PADDING:
             return False
         source = operand(node, 0)
@@ -55,7 +55,7 @@ class FoldPad(NodeRewrite):
         return None
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Fold each padding, and those before it, into those of its readers that can take it."""
+        """Fold each padding, and those before it, into each reader that allows it."""
         for node in calls(graph, *OWN_PADDING):
             while self.matches(graph, node):
                 reason = self.refusal(graph, node)
@@ -65,7 +65,7 @@ class FoldPad(NodeRewrite):
                 self.rewrite(graph, node, ctx)
 
     def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
-        """Add the amounts to the operator's own."""
+        """Add the amounts to the operator's own padding."""
         source = operand(node, 0)
         (top, bottom), (left, right) = _amounts(source)[2:]
         own: Any = node.kwargs["padding"]

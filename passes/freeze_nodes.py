@@ -1,4 +1,4 @@
-"""freeze-nodes: keep nodes as they are, by the user's wish."""
+"""freeze-nodes: exclude nodes from all later passes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from mcc.pass_api import Pass, PassContext
 
 @dataclass(frozen=True)
 class FreezeNodes(Pass):
-    """Note nodes as frozen, with a reason that every later pass gives where it leaves them alone.
+    """Mark nodes as frozen, with a reason that every later pass reports when it skips them.
 
     Before and after, with `match=head*`:
 
         %head = linear(%x, @w, @b)             %head = linear(%x, @w, @b) !{frozen='kept by wish'}
 
-    Exact twin: the graph as it was. A node that is frozen already keeps its reason. Raises Refusal where no
-    node has such a name.
+    Exact twin: the graph before the pass. A node that is already frozen keeps its reason. Raises Refusal if
+    no node has such a name.
 
     Attributes:
-        match: names of nodes, or of what they come from in the captured model (`features.0.*`), with * and ?.
-        because: the reason.
+        match: Pattern with * and ? of names of nodes, or of their origin in the captured model
+            (`features.0.*`).
+        because: Reason.
     """
 
     name: ClassVar[str] = "freeze-nodes"
@@ -39,19 +40,19 @@ class FreezeNodes(Pass):
             raise ValueError("match and because must not be empty")
 
     def requires(self, graph: Graph) -> None:
-        """A node of that name."""
+        """Raise Refusal unless a node matches."""
         if not self._found(graph):
             raise Refusal(f"no node is called {self.match!r}", where=self.name, hint="mcc inspect lists them")
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Note each node."""
+        """Mark each node."""
         for node in self._found(graph):
             if note(node).frozen is None:
                 annotate(node, frozen=self.because)
                 ctx.count("nodes frozen")
 
     def ensures(self, graph: Graph) -> None:
-        """Every node of that name is frozen."""
+        """Raise VerificationError unless every matching node is frozen."""
         for node in self._found(graph):
             if note(node).frozen is None:
                 raise VerificationError("is not frozen", where=node.name)

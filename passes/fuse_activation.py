@@ -1,4 +1,4 @@
-"""fuse-activation: put ReLU and ReLU6 into the operator before them, as runtimes do."""
+"""fuse-activation: fuse ReLU and ReLU6 into the preceding operator, as runtimes do."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from mcc.pass_api import NodeRewrite, PassContext
 
 @dataclass(frozen=True)
 class FuseActivation(NodeRewrite):
-    """Put a clamp at zero (and six) into the operator that it follows.
+    """Fuse a clamp at zero (and six) into the preceding operator.
 
     Before and after:
 
         %y = conv2d(%x, @w, @b) {activation='none'}     %y = conv2d(%x, @w, @b) {activation='relu6'}
         %z = relu6(%y)
 
-    Works on relu, relu6, and clamp to [0, inf) or [0, 6], behind every operator that has the attribute
-    `activation`: convolutions, linear, add, sub, mul, div. Behind one that has an activation already, the
+    Applies to relu, relu6, and clamp to [0, inf) or [0, 6], after every operator with the attribute
+    `activation`: convolutions, linear, add, sub, mul, div. If the operator already has an activation, the
     tighter of both remains.
 
-    Exact twin: the graph as it was. Leaves alone, with the reason, an activation of a value that is read
-    elsewhere, too, and frozen nodes.
+    Exact twin: the graph before the pass. Skips, with the reason: an activation whose operand has other
+    readers, and frozen nodes.
     """
 
     name: ClassVar[str] = "fuse-activation"
 
     def matches(self, graph: Graph, node: fx.Node) -> bool:
-        """An activation behind an operator that has the attribute."""
+        """An activation after an operator with the attribute."""
         return activation_of(node) is not None and _fuses(operand(node, 0))
 
     def refusal(self, graph: Graph, node: fx.Node) -> str | None:
-        """Frozen nodes, and a value that is read elsewhere, too."""
+        """Frozen nodes, and operands with other readers."""
         source = operand(node, 0)
         frozen = note(node).frozen or note(source).frozen
         if frozen is not None:
@@ -45,7 +45,7 @@ class FuseActivation(NodeRewrite):
         return f"{source.name} is read elsewhere, too" if len(source.users) > 1 else None
 
     def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
-        """The tighter of both activations becomes that of the operator before."""
+        """Give the preceding operator the tighter of both activations."""
         source, kind = operand(node, 0), activation_of(node)
         present = source.kwargs["activation"]
         source.kwargs = {**source.kwargs, "activation": "relu6" if "relu6" in (present, kind) else "relu"}

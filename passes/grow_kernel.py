@@ -1,4 +1,4 @@
-"""grow-kernel: put zeros around depthwise kernels until their padding is alike on all sides."""
+"""grow-kernel: pad depthwise kernels with zeros to make their padding equal on all sides."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KNOWN = {3: (1, 1, 1, 1), 5: (2, 2, 2, 2)}
 
 @dataclass(frozen=True)
 class GrowKernel(NodeRewrite):
-    """Write a depthwise convolution with unlike padding as a 5x5 one with padding 2 everywhere.
+    """Replace a depthwise convolution with unequal padding by a 5x5 one with padding 2 on all sides.
 
     Before and after, for a map [1, C, 8, 8]:
 
@@ -26,19 +26,19 @@ class GrowKernel(NodeRewrite):
         %y = conv2d(%x, @v[C,1,5,5]) {stride=(2, 2), padding=(2, 2, 2, 2), groups=C}
 
     With top padding t, tap j of w reads pixel s o + j - t; tap k of v reads s o + k - 2. So v[j + 2 - t] =
-    w[j], and v is zero elsewhere: the same sums, for at most 25 / 9 of that layer's multiplications. It
-    brings layers that TensorFlow pads `SAME` at stride 2 into the sparse path (5x5 kernels themselves do not
+    w[j], and v is zero elsewhere: the same sums, with at most 25 / 9 of that layer's multiplications. This
+    allows layers that TensorFlow pads `SAME` at stride 2 in the sparse path (5x5 kernels themselves do not
     fit: see symmetrise-padding).
 
-    Exact twin: the graph as it was. Skips, with the reason: frozen nodes, weights that are no constants,
-    kernels that reach beyond the 5x5 window, and sizes at which the result would have another size. Depthwise
-    convolutions that the sparse path knows already are left alone.
+    Exact twin: the graph before the pass. Skips, with the reason: frozen nodes, computed weights, kernels
+    that reach beyond the 5x5 window, and sizes at which the result would have another size. Depthwise
+    convolutions that the sparse path already supports are not considered.
     """
 
     name: ClassVar[str] = "grow-kernel"
 
     def matches(self, graph: Graph, node: fx.Node) -> bool:
-        """Depthwise convolutions of stride 1 or 2 whose padding the sparse path does not know."""
+        """Depthwise convolutions of stride 1 or 2 whose padding the sparse path does not support."""
         if op_name(node) != "conv2d" or node.kwargs["stride"] not in ((1, 1), (2, 2)):
             return False
         weight = shape_of(operand(node, 1))
@@ -66,7 +66,7 @@ class GrowKernel(NodeRewrite):
         return None if grown == shape_of(node)[2:] else "its result would have another size"
 
     def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
-        """Embed the kernel in zeros."""
+        """Pad the kernel with zeros."""
         weight = operand(node, 1)
         small = constant(graph, weight).detach()
         top, _, left, _ = _padding(node)

@@ -1,4 +1,4 @@
-"""insert-qdq: put quantisers where integer kernels need them, with ranges from calibration data."""
+"""insert-qdq: insert quantisers where integer kernels need them, with ranges from calibration data."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from mcc.quant.regions import integer_nodes
 
 WEIGHT_LIMITS = {"int8": 127, "int7": 63}
 WORTH_FLOAT = 0.8
-"""The last layers of a detector stay float where that takes a fifth of the error away: less is the body's."""
-TRIED = 16  # images on which that is tried
+"""The last layers of a detector stay in float if that removes a fifth of the error; less is due to the body."""
+TRIED = 16  # images on which that is tested
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,24 @@ class InsertQdq(Pass):
     VNNI. Biases stay float; runtimes hold them as int32 of scale s_x * s_w, so a weight scale is at least
     |b| / (s_x 2^30).
 
-    Operators that cannot change a scale (concat, pooling, reshape, ...) share it with their operands; where
-    that would widen a range more than twofold, the scales stay apart and the runtime requantises. Softmax,
-    sigmoid and tanh get the scale that the runtime dictates. What keeps less than 20 dB of signal to noise on
-    such a scale, though int8 could keep more, stays float by node (`mcc.quant.groups`), as does what decodes
-    results behind the last weights (`mcc.quant.decoding`), and the last layers of a detector whose boxes or
-    scores would otherwise be off by more than is allowed (`mcc.quant.detectors`), where that helps.
+    Operators that cannot change a scale (concat, pooling, reshape, ...) share it with their operands; if that
+    would widen a range more than twofold, the scales are separate and the runtime requantises. Softmax,
+    sigmoid and tanh have scales fixed by the runtime. Nodes with an SQNR below 20 dB on such a scale,
+    although int8 could give more, stay in float (`mcc.quant.groups`), as do operators that decode results
+    after the last weights (`mcc.quant.decoding`), and the last layers of a detector whose boxes or scores
+    would otherwise exceed the allowed error (`mcc.quant.detectors`), if that helps.
 
-    A node's note decides its precision, `float` included. Operators without integer kernel stay float, as do
-    frozen nodes and what they read. A graph that holds quantisers is left as it is (`strip-qdq` takes them
-    out). There is no twin: numbers change by rounding, and are proved on the integer simulator and the
-    lowered file.
+    A node's note decides its precision, including `float`. Operators without integer kernel stay in float, as
+    do frozen nodes and their operands. A graph that already has quantisers is not changed (`strip-qdq`
+    removes them). There is no exact twin: numbers change by rounding, and are verified on the integer
+    simulator and the lowered file.
 
-    Raises Refusal without calibration data, and where batch norms are left that could be folded.
+    Raises Refusal without calibration data, and if there are batch norms that could be folded.
 
     Attributes:
-        precision: `int8` or `int7`, for nodes whose note says nothing.
-        observer: how an activation's range is chosen: `mse`, `minmax` or `percentile`.
-        weights: how a weight's range is chosen: `mse` or `minmax`.
+        precision: `int8` or `int7`, for nodes whose note has no precision.
+        observer: Observer of activation ranges: `mse`, `minmax` or `percentile`.
+        weights: Observer of weight ranges: `mse` or `minmax`.
     """
 
     name: ClassVar[str] = "insert-qdq"
@@ -91,7 +91,7 @@ class InsertQdq(Pass):
             raise ValueError(f"weights must be mse or minmax, not {self.weights!r}")
 
     def requires(self, graph: Graph) -> None:
-        """One input, and no batch norm that could be folded: quantisation must see the folded weights."""
+        """Raise Refusal unless the graph has one input and no batch norm that could be folded."""
         if len(inputs(graph)) != 1:
             raise Refusal(f"needs a graph with one input, not {len(inputs(graph))}", where=self.name)
         for node in calls(graph, "batch_norm"):
@@ -103,7 +103,7 @@ class InsertQdq(Pass):
                 )
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Decide, observe, then insert."""
+        """Decide the placement, observe ranges, and insert quantisers."""
         if calls(graph, "fake_quantize"):
             return
         possible = place(graph, self.precision)
@@ -126,7 +126,7 @@ class InsertQdq(Pass):
         check_once(graph)
 
     def ensures(self, graph: Graph) -> None:
-        """Every quantiser has usable parameters."""
+        """Raise VerificationError unless every quantiser has usable parameters."""
         for node in calls(graph, "fake_quantize"):
             quant_params(graph, node)
 
@@ -143,7 +143,7 @@ class InsertQdq(Pass):
     def _kept_for_detectors(
         self, graph: Graph, observed: Mapping[fx.Node, Observed], ctx: PassContext
     ) -> dict[fx.Node, str]:
-        """The last layers of a detector, where its boxes or scores are off and they are to blame; tried."""
+        """The last layers of a detector, if trials show that they cause excessive errors of its outputs."""
         last = last_layers(graph) if reads(graph) else ()
         asked = all(note(node).precision is None for node in last)
         if not last or not asked or not ctx.calibration:
@@ -162,7 +162,7 @@ class InsertQdq(Pass):
     def _excess(
         self, graph: Graph, observed: Mapping[fx.Node, Observed], kept: Sequence[fx.Node], ctx: PassContext
     ) -> float:
-        """The largest share of its bound that boxes or scores use, with some layers in float."""
+        """The largest error of boxes or scores relative to its bound, with some layers in float."""
         trial = copy_graph(graph)
         named = {node.name: node for node in trial.graph.nodes}
         seen = {named[node.name]: found for node, found in observed.items()}
@@ -174,7 +174,7 @@ class InsertQdq(Pass):
     def _quantise_weights(
         self, graph: Graph, placement: Placement, groups: ScaleGroups, ctx: PassContext
     ) -> dict[fx.Node, fx.Node]:
-        """A quantiser for each weight, shared where a weight is; the readers are not rewired yet."""
+        """Insert a quantiser for each weight, shared if the weight is; the readers are rewired later."""
         made: dict[tuple[fx.Node, int, int], fx.Node] = {}
         readers: dict[tuple[fx.Node, int, int], list[fx.Node]] = {}
         for node, precision in placement.precision.items():
@@ -193,7 +193,7 @@ class InsertQdq(Pass):
 
 
 def _floor(graph: Graph, node: fx.Node, groups: ScaleGroups, channels: int) -> Tensor:
-    """Least weight scales [C] that keep the bias of a node within int32."""
+    """Minimum weight scales [C] that keep the bias of a node within int32."""
     bias = optional_operand(node, 2)
     if bias is None:
         return torch.zeros(channels)
@@ -211,7 +211,7 @@ def _insert(
     axis: int | None = None,
     parameters: tuple[fx.Node, fx.Node] | None = None,
 ) -> fx.Node:
-    """A `fake_quantize` of a value before a node; `parameters` are the constants of its group, if made."""
+    """Insert a `fake_quantize` of a value before a node; `parameters` are its group's constants, if any."""
     scale, zero = parameters or (
         add_constant(graph, before, f"{name}_scale", grid[0], trains=False),
         add_constant(graph, before, f"{name}_zero_point", grid[1], trains=False),
@@ -223,14 +223,14 @@ def _insert(
 
 
 def check_once(graph: Graph) -> None:
-    """Raise VerificationError where a quantiser reads another; a graph that came so is left as it is."""
+    """Raise VerificationError if a quantiser reads another one."""
     for node in calls(graph, "fake_quantize"):
         if is_fake_quantize(operand(node, 0)):
             raise VerificationError("a value is quantised twice", where=node.name)
 
 
 def _quantise_values(graph: Graph, placement: Placement, groups: ScaleGroups, ctx: PassContext) -> None:
-    """A quantiser behind each value; a float value keeps its float readers."""
+    """Insert a quantiser after each value; a float value keeps its float readers."""
     made: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
     for value in placement.values:
         readers = [user for user in value.users if _reads(user, value, placement.precision)]

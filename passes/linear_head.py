@@ -1,4 +1,4 @@
-"""linear-head: turn 1x1 convolutions behind the global pool into linear layers."""
+"""linear-head: turn 1x1 convolutions after the global pool into linear layers."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from mcc.pass_api import NodeRewrite, PassContext
 
 @dataclass(frozen=True)
 class LinearHead(NodeRewrite):
-    """Compute what follows the global pool on vectors in place of maps of one pixel.
+    """Compute the head after the global pool on vectors instead of maps of one pixel.
 
     Before and after:
 
         %p = mean(%x) {axes=(2, 3), keepdim=True} : [1, C, 1, 1]       %p = mean(...) {keepdim=False} : [1, C]
         %y = conv2d(%p, @w[O,C,1,1], @b) : [1, O, 1, 1]                %y = linear(%p, @w[O,C], @b)   : [1, O]
-        %z = reshape(%y) {shape=(O,)}                                  (drop-identity takes the reshape away)
+        %z = reshape(%y) {shape=(O,)}                                  (drop-identity removes the reshape)
 
-    XNNPACK's sparse path ends in the pool, and a 1x1 convolution behind it switches the path off.
+    XNNPACK's sparse path ends in the pool, and a 1x1 convolution after it disables the path.
 
-    Exact twin: the graph as it was: a 1x1 convolution of one pixel is a product of a matrix and a vector.
-    Several convolutions in a row and functions of one value between them (the head of MobileNetV3) go
-    together; behind the last of them a reshape restores the map where something wants it.
+    Exact twin: the graph before the pass: a 1x1 convolution of one pixel is a matrix-vector product. Several
+    convolutions in a row with element-wise functions between them (the head of MobileNetV3) are rewritten
+    together; after the last of them a reshape restores the map if a reader needs it.
 
-    Skips, with the reason: frozen nodes, and gates of squeeze-and-excitation, whose pool is multiplied back
-    onto a map. Pools that no 1x1 convolution reads are left alone.
+    Skips, with the reason: frozen nodes, and gates of squeeze-and-excitation, whose pool is multiplied with
+    a map. Pools that no 1x1 convolution reads are not considered.
     """
 
     name: ClassVar[str] = "linear-head"
 
     def matches(self, graph: Graph, node: fx.Node) -> bool:
-        """Global pools that stay maps and are read by nothing but one plain 1x1 convolution."""
+        """Global pools that keep their axes and whose only reader is a plain 1x1 convolution."""
         if op_name(node) != "mean" or node.kwargs["axes"] != (2, 3) or not node.kwargs["keepdim"]:
             return False
         return len(_chain(node)) > 0
@@ -68,7 +68,7 @@ class LinearHead(NodeRewrite):
         return None
 
     def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
-        """Rewrite a head from its pool on."""
+        """Rewrite a head, starting at its pool."""
         chain = _chain(node)
         value = add_call(
             graph, node, "mean", operand(node, 0), name=f"{node.name}_flat", axes=(2, 3), keepdim=False
@@ -84,9 +84,9 @@ class LinearHead(NodeRewrite):
 
 
 def _chain(pool: fx.Node) -> list[fx.Node]:
-    """The 1x1 convolutions and functions of one value behind a pool, each the only reader of the one before.
+    """The 1x1 convolutions and element-wise functions after a pool, each the only reader of the one before.
 
-    It ends in a convolution; functions behind the last one work on a map as well.
+    It ends in a convolution; functions after the last one work on a map as well.
     """
     chain: list[fx.Node] = []
     node = pool
@@ -121,10 +121,10 @@ def _on_vectors(graph: Graph, node: fx.Node, value: fx.Node) -> fx.Node:
 
 
 def _take_over(node: fx.Node, old: fx.Node) -> None:
-    """Origin and decisions of the node that another replaces; patterns of 1x1 weights mean nothing here."""
+    """Copy origin and decisions from the replaced node; patterns of 1x1 weights do not apply here."""
     annotate(node, origin=note(old).origin, keep=note(old).keep, pruned_from=note(old).pruned_from)
 
 
 def _is_map(node: fx.Node) -> bool:
-    """Whether a value, not a constant, has more than one pixel."""
+    """Whether a non-constant value has more than one pixel."""
     return not is_constant(node) and len(shape_of(node)) == 4 and shape_of(node)[2:] != (1, 1)

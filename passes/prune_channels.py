@@ -1,4 +1,4 @@
-"""prune-channels: remove channels, and all that produces, carries or reads them."""
+"""prune-channels: remove channels, with all weights that produce, carry or read them."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from mcc.pass_api import Pass, PassContext
 
 @dataclass(frozen=True)
 class PruneChannels(Pass):
-    """Remove channels physically, through everything they are coupled with.
+    """Remove channels physically, in all layers that are coupled by them.
 
-    Before, with two of eight channels to go, and after:
+    Before and after, with two of eight channels removed:
 
         %a = conv2d(%x, @w[8,3,3,3], ...)         %a = conv2d(%x, @w[6,3,3,3], ...)
         %b = relu(%a)                             %b = relu(%a)
         %c = conv2d(%b, @v[4,8,1,1], ...)         %c = conv2d(%b, @v[4,6,1,1], ...)
 
-    A channel c of weight W goes together with every channel it is added to, multiplied with or reshaped into.
-    Which ones stay is taken from the notes (`keep`: indices of a producer's output channels) or else from the
-    option `keep`: the share of each group to keep, by the L2 norm of the weights that make and read the
-    channels (Li 2017, "Pruning Filters for Efficient ConvNets"). Where notes disagree about coupled channels,
-    those that any note keeps stay.
+    A channel c of weight W is removed together with every channel it is added to, multiplied with or reshaped
+    into. The channels to keep are those of the notes (`keep`: indices of a producer's output channels), or
+    else a share of each group given by the option `keep`, by the L2 norm of the weights that produce and read
+    the channels (Li 2017, "Pruning Filters for Efficient ConvNets"). If notes disagree about coupled
+    channels, those that any note keeps are kept.
 
-    Exact twin: the same graph with the weights through which removed channels are read set to zero, and means
-    over channels taken over those that stay.
+    Exact twin: the same graph with the weights that read removed channels set to zero, and means over
+    channels taken over the kept ones.
 
     Skips groups that reach an input, an output, a frozen node or an operator that mixes channels without
-    weights; groups pruned before are left alone unless a note asks. Raises Refusal where a note names a
-    channel that is not there, or leaves a value without channels.
+    weights; groups pruned before are skipped unless a note requests it. Raises Refusal if a note names a
+    channel that does not exist, or leaves a value without channels.
 
     Attributes:
-        keep: share of channels to keep in each group without a note, 0 < keep <= 1.
-        round: widths are rounded up to a multiple of this.
+        keep: Share of channels to keep in each group without a note, 0 < keep <= 1.
+        round: Multiple to which widths are rounded up.
     """
 
     name: ClassVar[str] = "prune-channels"
@@ -55,7 +55,7 @@ class PruneChannels(Pass):
             raise ValueError(f"round must be at least 1, not {self.round}")
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Shrink the graph by the channels that go."""
+        """Remove the channels from the graph."""
         analysis = analyse_channels(graph)
         for group in analysis.groups:
             if group.frozen is not None:
@@ -67,24 +67,24 @@ class PruneChannels(Pass):
         decided = [name for group in _noted(graph, analysis).groups for name in group.producers]
         widths = {name: max(analysis.labels[name].shape) for name in decided}
         shrink(graph, analysis, removed)
-        for node in graph.graph.nodes:  # what a note decided stays so, even where all channels stay
+        for node in graph.graph.nodes:  # decisions of notes are final, even if all channels are kept
             if node.name in widths and note(node).pruned_from is None:
                 annotate(node, pruned_from=widths[node.name])
 
     def reference(self, before: Graph, ctx: PassContext) -> Graph:
-        """The graph in which nothing depends on the removed channels."""
+        """The graph without dependences on the removed channels."""
         analysis = analyse_channels(before)
         mask_out(before, analysis, self._removed(before, analysis))
         return before
 
     def variants(self, twin: Graph, before: Graph, ctx: PassContext) -> Iterator[Graph]:
-        """The twin with the removed channels filled at random, twice: nobody reads them."""
+        """The twin with the removed channels filled at random, twice, since they are not read."""
         analysis = analyse_channels(before)
         removed = self._removed(before, analysis)
         for _ in range(2):
             filled = copy_graph(twin)
             refill_producers(filled, analysis, removed, ctx.generator)
-            # Removed channels that read one another would grow from layer to layer, beyond float64.
+            # Values of removed channels that read one another would grow from layer to layer, beyond float64.
             zero_readers(filled, analysis, removed)
             yield filled
 
@@ -108,7 +108,7 @@ class PruneChannels(Pass):
 
 
 def _inseparable(graph: Graph, analysis: ChannelAnalysis, group: ChannelGroup) -> str:
-    """Why the only class of a group cannot go, with the operator that ties its channels to one another."""
+    """The reason why the only class of a group cannot be removed, with the operator that couples it."""
     (label,) = group.classes
     channels = max(max(analysis.labels[name].shape) for name in group.producers)
     if channels == 1:
@@ -131,14 +131,14 @@ def _inseparable(graph: Graph, analysis: ChannelAnalysis, group: ChannelGroup) -
 
 @dataclass(frozen=True)
 class _Noted:
-    """What `keep` notes say: classes to remove, and the groups that they decide."""
+    """Decisions of `keep` notes: classes to remove, and the groups concerned."""
 
     removed: frozenset[int]
     groups: frozenset[ChannelGroup]
 
 
 def _noted(graph: Graph, analysis: ChannelAnalysis) -> _Noted:
-    """Classes that a `keep` note leaves out are to go, but for frozen ones and those that any note keeps."""
+    """Classes excluded by a `keep` note are removed, except frozen ones and those that any note keeps."""
     kept: set[int] = set()
     left_out: set[int] = set()
     for node in graph.graph.nodes:
@@ -159,7 +159,7 @@ def _noted(graph: Graph, analysis: ChannelAnalysis) -> _Noted:
 def _last_ones(
     analysis: ChannelAnalysis, noted: frozenset[int], weakest: set[int], norms: dict[int, float]
 ) -> set[int]:
-    """The strongest class of each value that would lose all: a slice of a group, where others keep some."""
+    """The strongest class of each value that would lose all channels, e.g. a slice of a group."""
     gone = analysis.mask(noted | weakest)
     spared: set[int] = set()
     for labels in analysis.labels.values():
@@ -173,7 +173,7 @@ def _last_ones(
 
 
 def channel_norms(graph: Graph, analysis: ChannelAnalysis) -> dict[int, float]:
-    """L2 norm of all weights that make or read each class of channels, each axis scaled by its mean."""
+    """L2 norm of all weights that produce or read each class of channels, each axis scaled by its mean."""
     squares: dict[int, float] = {}
     for binding in analysis.bindings:
         if binding.role == "carries":

@@ -1,4 +1,4 @@
-"""replace-activation: put an activation that integer kernels have in place of one that they lack."""
+"""replace-activation: replace activations without integer kernels by approximations that have them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTEGER = "int8"
 
 @dataclass(frozen=True)
 class ReplaceActivation(Pass):
-    """Replace activations by ones that integer kernels have, and state the error of each.
+    """Replace activations by approximations that have integer kernels, and report the error of each.
 
     Before and after:
 
@@ -27,17 +27,17 @@ class ReplaceActivation(Pass):
 
     silu(x) becomes hardswish(x) (Howard 2019, "Searching for MobileNetV3"); gelu(x) and mish(x) become
     hardswish(c x) / c with c = 1.702 and 1.22; elu(x) becomes max(x, -alpha); softplus(x) becomes relu(x).
-    On request, by name: relu6 becomes relu, also where it is fused (`equalise-cross-layer` can cross a relu),
+    On request, by name: relu6 becomes relu, also if it is fused (`equalise-cross-layer` can cross a relu),
     and hardswish becomes relu.
 
-    The error is stated for each node: the largest |f(x) - g(x)| over all x, and with calibration data the
-    largest one there and its root mean square as a share of that of f(x). Training recovers what it costs.
+    The error of each node is reported: the largest |f(x) - g(x)| over all x, and with calibration data the
+    largest one there and its root mean square relative to that of f(x). Fine-tuning recovers the loss.
 
-    Exact twin: the graph with each replacement spelt by its definition, in sums, products and absolute
-    values. Leaves frozen nodes alone. `decompose` is exact where an activation is made of others.
+    Exact twin: the graph with each replacement expressed by its definition in sums, products and absolute
+    values. Skips frozen nodes. `decompose` is exact for activations composed of others.
 
     Attributes:
-        of: `int8` for all that have no integer kernel, or the name of one activation.
+        of: `int8` for all without integer kernel, or the name of one activation.
     """
 
     name: ClassVar[str] = "replace-activation"
@@ -48,7 +48,7 @@ class ReplaceActivation(Pass):
             raise ValueError(f"of must be {INTEGER} or one of {', '.join(STAND_INS)}, not {self.of!r}")
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """State the errors, then replace."""
+        """Report the errors, then replace."""
         self._state_errors(graph, ctx)
         for node in self._chosen(graph, ctx):
             if op_name(node) in STAND_INS:
@@ -58,14 +58,14 @@ class ReplaceActivation(Pass):
             ctx.count("activations replaced")
 
     def reference(self, before: Graph, ctx: PassContext) -> Graph:
-        """The graph with the replacements in other words."""
+        """The graph with the definitions of the replacements."""
         self._unfuse(before)
         for node in self._chosen(before, PassContext()):
             _put(before, node, spelt=True)
         return before
 
     def ensures(self, graph: Graph) -> None:
-        """None of the activations is left, but for frozen ones."""
+        """Raise VerificationError if one of the activations is left that is not frozen."""
         for node in self._chosen(graph, PassContext()):
             raise VerificationError("was not replaced", where=node.name)
 
@@ -79,7 +79,7 @@ class ReplaceActivation(Pass):
         return [node for node in found if note(node).frozen is None]
 
     def _unfuse(self, graph: Graph) -> None:
-        """Give each fused activation that is to go an operator of its own."""
+        """Turn each fused activation to be replaced into a separate operator."""
         for node in self._chosen(graph, PassContext()):
             if op_name(node) in STAND_INS:
                 continue
@@ -105,7 +105,7 @@ class ReplaceActivation(Pass):
 
 
 def _put(graph: Graph, node: fx.Node, *, spelt: bool) -> None:
-    """Write the stand-in of an activation in its place."""
+    """Replace an activation by its approximation."""
     stand_in = STAND_INS[op_name(node)]
     made = (stand_in.spell if spelt else stand_in.write)(Writer(graph, node, node), operand(node, 0))
     node.replace_all_uses_with(made)

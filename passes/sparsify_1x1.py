@@ -1,4 +1,4 @@
-"""sparsify-1x1: zero the least important weights of 1x1 convolutions, in patterns a runtime can use."""
+"""sparsify-1x1: zero the least important weights of 1x1 convolutions, in patterns supported by runtimes."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ from mcc.pass_api import Pass, PassContext
 
 @dataclass(frozen=True)
 class Sparsify1x1(Pass):
-    """Thin the weights of 1x1 convolutions (Elsen 2020, "Fast Sparse ConvNets").
+    """Sparsify the weights of 1x1 convolutions (Elsen 2020, "Fast Sparse ConvNets").
 
     Before and after: the same graph; of weight W [O, I, 1, 1] the share `sparsity` is zero. With `block` b, b
-    neighbouring output channels share one pattern: entries (o*b .. o*b+b-1, i) are kept or dropped together,
+    neighbouring output channels share one pattern: entries (o*b .. o*b+b-1, i) are kept or zeroed together,
     those with the smallest sum of squares first.
 
-    With calibration data, each square is weighed with the energy of the input that the weight reads (Sun
-    2023, "A Simple and Effective Pruning Approach for Large Language Models"), and the weights that stay are
-    fitted so that the layer's outputs on the data change as little as they can (`refit` in
-    `mcc.analysis.thinning`).
+    With calibration data, each square is weighted by the energy of the weight's input (Sun 2023, "A Simple
+    and Effective Pruning Approach for Large Language Models"), and the kept weights are refitted to minimise
+    the change of the layer's outputs on the data (`refit` in `mcc.analysis.thinning`).
 
-    Takes each node's sparsity and block from its note, or from the options where `sparsity` is given. The
-    note stays on the node: the lowering stores its weight sparse, and the fine-tuning keeps its zeros.
+    The sparsity and block of each node are those of its note, else of the options if `sparsity` is given.
+    The note stays on the node: the lowering stores its weight sparse, and fine-tuning preserves its zeros.
 
-    No exact twin: with equal weights it would be compared with itself. The zeros are counted here, and the
-    decoded lowered file is compared with the graph.
+    There is no exact twin: with equal weights the graph would be compared with itself. The zeros are counted
+    here, and the decoded lowered file is compared with the graph.
 
-    Skips 1x1 convolutions with a stride, padding or groups, which no runtime runs sparse, frozen nodes, and
-    weights that a frozen node reads, too.
+    Skips 1x1 convolutions with a stride, padding or groups, for which no runtime has sparse kernels, frozen
+    nodes, and weights that a frozen node also reads.
 
     Attributes:
-        sparsity: share of zeros for nodes without a note; 0 leaves those dense.
-        block: output channels that share a pattern: 1, 2 or 4.
-        refit: fit the weights that stay, where there is calibration data.
+        sparsity: Share of zeros for nodes without a note; 0 leaves those dense.
+        block: Number of output channels that share a pattern: 1, 2 or 4.
+        refit: Whether the kept weights are refitted, with calibration data.
     """
 
     name: ClassVar[str] = "sparsify-1x1"
@@ -54,7 +53,7 @@ class Sparsify1x1(Pass):
         SparseNote(self.block, self.sparsity)
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        """Zero weights and note what was done."""
+        """Zero weights and note their sparsity."""
         thinned = self._thinned(graph, ctx)
         moments = input_moments(graph, list(thinned), ctx.calibration if self.refit else ())
         for node, wanted in thinned.items():
@@ -67,13 +66,13 @@ class Sparsify1x1(Pass):
             annotate(node, sparse=wanted)
 
     def _thinned(self, graph: Graph, ctx: PassContext) -> dict[fx.Node, SparseNote]:
-        """The layers to thin, and how; the others lose their note, with a reason."""
+        """The layers to sparsify, with their notes; other layers lose their note, with a reason."""
         found: dict[fx.Node, SparseNote] = {}
         frozen = {n: reason for n in calls(graph) if (reason := note(n).frozen) is not None}
         held = {arg.target: f"{n.name} reads its weight and is frozen: {reason}"
                 for n, reason in frozen.items() for arg in operands(n) if is_constant(arg)}  # fmt: skip
         for node in calls(graph, "conv2d"):
-            # Half of a low-rank pair is thin enough unless a note says otherwise.
+            # The layers of a low-rank pair are skipped unless a note requests sparsity.
             by_option = self.sparsity > 0 and note(node).rank is None
             wanted = note(node).sparse or (SparseNote(self.block, self.sparsity) if by_option else None)
             if wanted is None or tuple(constant_shape(graph, node)[2:]) != (1, 1):
@@ -89,11 +88,11 @@ class Sparsify1x1(Pass):
         return found
 
     def reference(self, before: Graph, ctx: PassContext) -> None:
-        """Numbers change by intent."""
+        """None: the numbers change by intent."""
         return None
 
     def ensures(self, graph: Graph) -> None:
-        """Every noted weight has its share of zeros, in its pattern."""
+        """Raise VerificationError unless every noted weight has its share of zeros, in its pattern."""
         for node in calls(graph, "conv2d"):
             wanted = note(node).sparse
             if wanted is None:

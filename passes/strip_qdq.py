@@ -1,4 +1,4 @@
-"""strip-qdq: take all quantisers out again."""
+"""strip-qdq: remove all quantisers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class StripQdq(NodeRewrite):
         %wq = fake_quantize(@w, @w_scale, @w_zero_point)          %y = conv2d(%x, @w, @b)
         %y = conv2d(%xq, %wq, @b)
 
-    Weights keep the float values that they were trained to. Notes keep the precision that was decided, so
-    that `insert-qdq` can place the quantisers again. Quantisers that are frozen, or that a frozen node reads,
-    stay. There is no twin: the numbers change by what rounding did.
+    Weights keep their trained float values. Notes keep the decided precision, so that `insert-qdq` can place
+    the quantisers again. Quantisers that are frozen, or that a frozen node reads, are kept. There is no exact
+    twin: the numbers change by the removed rounding.
     """
 
     name: ClassVar[str] = "strip-qdq"
@@ -34,12 +34,12 @@ class StripQdq(NodeRewrite):
         return op_name(node) == "fake_quantize"
 
     def refusal(self, graph: Graph, node: fx.Node) -> str | None:
-        """Frozen nodes, and what they read."""
+        """Frozen nodes and their operands."""
         frozen = any(note(kept).frozen is not None for kept in (node, *node.users))
         return "it is frozen, or a frozen node reads it" if frozen else None
 
     def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
-        """Let each reader of a quantiser read what it quantises."""
+        """Let each reader of a quantiser read the quantiser's operand."""
         node.replace_all_uses_with(operand(node, 0))
         graph.graph.erase_node(node)
         ctx.count("quantisers removed")

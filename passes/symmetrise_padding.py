@@ -1,4 +1,4 @@
-"""symmetrise-padding: pad strided convolutions alike on all sides, where TensorFlow's `SAME` does not."""
+"""symmetrise-padding: replace the asymmetric padding of TensorFlow's `SAME` by a symmetric one."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from mcc.pass_api import NodeRewrite, PassContext
 
 @dataclass(frozen=True)
 class SymmetrisePadding(NodeRewrite):
-    """Give convolutions of stride 2 the padding k // 2 on every side that XNNPACK's sparse path asks for.
+    """Give convolutions of stride 2 the padding k // 2 on every side that XNNPACK's sparse path requires.
 
     Before and after, for a map [1, C, 8, 8]:
 
         %y = conv2d(%x, @w[O,I,3,3]) {stride=(2, 2), padding=(0, 1, 0, 1)}
         %y = conv2d(%x, @w[O,I,3,3]) {stride=(2, 2), padding=(1, 1, 1, 1)}
 
-    This changes the function: at even sizes `SAME` looks at pixels 0 1 2, 2 3 4, ... and the result at
-    -1 0 1, 1 2 3, ...: all is seen from one pixel further up and left. A network all of whose strided layers
-    are changed so computes what it did for an image moved down and right by the sum of their steps (1 + 2 + 4
-    + ... input pixels), but for what comes in over the border. Training recovers it; what it costs without is
-    measured in docs/results/sparse.md.
+    This changes the function: at even sizes `SAME` reads pixels 0 1 2, 2 3 4, ... and the result -1 0 1,
+    1 2 3, ...: windows are shifted by one pixel up and left. A network with all strided layers changed
+    computes its former result for an image shifted down and right by the sum of their steps (1 + 2 + 4 + ...
+    input pixels), except for the border. Fine-tuning recovers the loss, which is measured without it in
+    docs/results/sparse.md.
 
-    Exact twin: the graph as it was, with each such input moved down and right by a row and a column of zeros
-    (a `pad` node), what falls off the far side being what the window no longer reaches.
+    Exact twin: the old graph with each such input shifted down and right by a row and a column of zeros (a
+    `pad` node); the pixels cut off on the far side are those that the window no longer reaches.
 
-    Skips, with the reason: frozen nodes, kernels that are even or not square, padding that is more than
-    k // 2 on a side, and sizes at which the result would have another size. Convolutions of another stride
-    are left alone: there `SAME` is symmetric.
+    Skips, with the reason: frozen nodes, kernels that are even or not square, padding of more than k // 2 on
+    a side, and sizes at which the result would have another size. Convolutions of another stride are not
+    considered: there `SAME` is symmetric.
     """
 
     name: ClassVar[str] = "symmetrise-padding"
 
     def matches(self, graph: Graph, node: fx.Node) -> bool:
-        """Convolutions of stride 2 with unlike padding on opposite sides."""
+        """Convolutions of stride 2 with unequal padding on opposite sides."""
         if op_name(node) != "conv2d" or node.kwargs["stride"] != (2, 2):
             return False
         top, bottom, left, right = _padding(node)
@@ -67,7 +67,7 @@ class SymmetrisePadding(NodeRewrite):
         ctx.count("paddings made symmetric")
 
     def reference(self, before: Graph, ctx: PassContext) -> Graph:
-        """The graph as it was, with a pad node of its own in front of each such convolution."""
+        """The old graph with a pad node before each such convolution."""
         for node in calls(before):
             if not self.matches(before, node) or self.refusal(before, node) is not None:
                 continue
