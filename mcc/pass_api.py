@@ -92,7 +92,7 @@ class Pass:
     def reference(self, before: Graph, ctx: PassContext) -> Graph | None:
         """The exact twin: a graph in the old structure whose outputs must equal those of the rewritten one.
 
-        The default, for lossless passes, is the unchanged graph. None means that the numbers change by
+        The default, for lossless passes, is the graph before the pass. None means that the numbers change by
         intent and are verified elsewhere (on the lowered file and against the integer simulator).
         """
         return before
