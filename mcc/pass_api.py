@@ -84,7 +84,7 @@ class Pass:
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
         """Rewrite the graph, a private copy, in place. The driver removes dead code and re-infers shapes."""
-        raise TypeError(f"pass {self.name} does not say what it does")
+        raise TypeError(f"pass {self.name} does not define run")
 
     def ensures(self, graph: Graph) -> None:
         """Raise VerificationError if the rewritten graph violates the postcondition of the pass."""
@@ -115,7 +115,7 @@ class NodeRewrite(Pass):
 
     def matches(self, graph: Graph, node: fx.Node) -> bool:
         """Whether the pass applies to this operator (a `call_function` node)."""
-        raise TypeError(f"pass {self.name} does not say what it matches")
+        raise TypeError(f"pass {self.name} does not define matches")
 
     def refusal(self, graph: Graph, node: fx.Node) -> str | None:
         """The reason to leave a matching operator unchanged, or None to rewrite it."""
@@ -123,7 +123,7 @@ class NodeRewrite(Pass):
 
     def rewrite(self, graph: Graph, node: fx.Node, ctx: PassContext) -> None:
         """Rewrite one operator; it may be erased, and operators after it may match as a result."""
-        raise TypeError(f"pass {self.name} does not say what it does")
+        raise TypeError(f"pass {self.name} does not define rewrite")
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
         """Rewrite each operator that matches, or record the reason for leaving it unchanged."""

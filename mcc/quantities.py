@@ -55,7 +55,7 @@ def _scaled(text: str, units: dict[str, float] | dict[str, int], what: str, exam
         raise UsageError(f"{text!r} {problem}", hint=f"write {what} as for example {example} ({known})")
     scaled = value * units[unit]
     if not math.isfinite(scaled):
-        raise UsageError(f"{text!r} is beyond any number", hint=f"write {what} as for example {example}")
+        raise UsageError(f"{text!r} is too large", hint=f"write {what} as for example {example}")
     return scaled
 
 

@@ -108,7 +108,7 @@ def as_float64(graph: Graph) -> Graph:
 def random_inputs(graph: Graph, seed: int, *, integers: bool = False) -> list[Tensor]:
     """Float64 inputs of the declared shapes, normal or of small integers.
 
-    Small inputs are batched: with one sample, a path behind an activation or a pool may be dead.
+    Small inputs are batched: with one sample, a path after an activation or a pool may be dead.
     """
     generator = torch.Generator().manual_seed(seed)
     types = [type_of(node) for node in inputs(graph)]

@@ -54,7 +54,7 @@ class FoldConstants(NodeRewrite):
             if note(held).frozen is not None:
                 return note(held).frozen
         if op_name(node) == "fake_quantize":
-            return "it says how the weight is stored"
+            return "it defines how the weight is stored"
         if node in outputs(graph):
             return "it is an output"
         size = sum(type_of(arg).size_bytes for arg in operands(node))

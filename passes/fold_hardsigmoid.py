@@ -50,7 +50,7 @@ class FoldHardsigmoid(NodeRewrite):
         """Producers, products and readers that cannot absorb the constants, and frozen nodes."""
         source = operand(node, 0)
         if source.op != "call_function" or op_name(source) not in ("conv2d", "linear"):
-            return "it is not made by a convolution"
+            return "it is not computed by a convolution"
         if source.kwargs["activation"] != "none" or len(source.users) > 1 or source in outputs(graph):
             return f"{source.name} is activated or read elsewhere, too"
         bias = optional_operand(source, 2)

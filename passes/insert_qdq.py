@@ -37,7 +37,7 @@ from mcc.quant.regions import integer_nodes
 
 WEIGHT_LIMITS = {"int8": 127, "int7": 63}
 WORTH_FLOAT = 0.8
-"""The last layers of a detector stay in float if that removes a fifth of the error; less is due to the body."""
+"""The last layers of a detector stay in float if that removes a fifth of the error; else the body causes it."""
 TRIED = 16  # images on which that is tested
 
 
@@ -97,7 +97,7 @@ class InsertQdq(Pass):
         for node in calls(graph, "batch_norm"):
             if cannot_be_folded(node) is None:
                 raise Refusal(
-                    "a batch norm stands behind a convolution",
+                    "a batch norm follows a convolution",
                     where=node.name,
                     hint="run fold-batch-norm first",
                 )

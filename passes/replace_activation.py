@@ -98,7 +98,7 @@ class ReplaceActivation(Pass):
         for batch in batches if chosen else ():
             observe(apart, (batch,), meter.see, meter.watched)
         for node in chosen:
-            ctx.measure(node, f"largest error of what replaces {op_name(node)}", largest_error(node))
+            ctx.measure(node, f"largest error of the replacement of {op_name(node)}", largest_error(node))
             if batches:
                 ctx.measure(node, "largest error on the data", meter.found[node.name].largest)
                 ctx.measure(node, "error on the data as a share", meter.found[node.name].share)

@@ -8,7 +8,7 @@ may change between versions.)
 
 Where a cluster starts but contains an unsupported operator, those runtimes still rewrite a part of it when
 its weights are stored sparse, and compute *wrong numbers* without a warning (a max-pool in between: an error
-of 26 % of the output's range; a 1x1 head behind the pool: zeros). `SparseCluster.misread` is true where that
+of 26 % of the output's range; a 1x1 head after the pool: zeros). `SparseCluster.misread` is true where that
 may happen.
 """
 

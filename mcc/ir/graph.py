@@ -282,7 +282,7 @@ class CanonicalGraph(_LazyGraphModule):
     def code(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The Python code. Raises RuntimeError before there is a graph: no constant may have this name."""
         if "_graph" not in self.__dict__:
-            raise RuntimeError("code is a name of FX")
+            raise RuntimeError("code is a reserved name of FX")
         return super().code
 
     reduced: ClassVar[Callable[[Graph], tuple[Any, ...]] | None] = None

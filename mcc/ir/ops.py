@@ -3,7 +3,7 @@
 Each function is the reference evaluation of one row of the op table (`mcc.ir.table`). Tensors are
 positional, attributes are keyword-only plain values, layout is NCHW, axis 0 is the batch and may have any
 length at run time whatever the graph declares. `padding` is (top, bottom, left, right) in elements; weight
-axes are O I H W. `activation` is a clamp fused behind the operator: `none`, `relu` or `relu6`.
+axes are O I H W. `activation` is a clamp fused into the operator: `none`, `relu` or `relu6`.
 
 Every function returns one tensor. All of them are differentiable, so that a canonical graph trains.
 """

@@ -77,7 +77,7 @@ def pad(t: Translation, op: TfliteOperator) -> XnnValue:
     if len(op.inputs) > 2:
         filler, grid = t.model.constant(op.inputs[2]), t.model.tensors[op.inputs[2]].quantisation
         if filler is None:
-            raise t.refused(op, "computes what it fills with")
+            raise t.refused(op, "has a computed fill value")
         value = float(filler.reshape(-1)[0])
         if grid is not None:
             value = float((np.float32(value) - grid.zero_point) * grid.scale)

@@ -185,7 +185,7 @@ class Recorded:
             report |= line
         if "error" in run:
             words = [line for line in run["error"] if line]
-            self._errors[name] = words[-1] if words else "it ended without a word"
+            self._errors[name] = words[-1] if words else "it ended without a message"
         elif run["kind"] == "profiled":
             self._profiled[name].append(report)
         elif run["round"] > 0:  # the first one is warm-up
