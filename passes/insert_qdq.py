@@ -37,7 +37,7 @@ from mcc.quant.regions import integer_nodes
 
 WEIGHT_LIMITS = {"int8": 127, "int7": 63}
 WORTH_FLOAT = 0.8
-"""The last layers of a detector stay in float if that removes a fifth of the error; else the body causes it."""
+"""The last layers of a detector stay in float if that removes a fifth of the error; else it is the body's."""
 TRIED = 16  # images on which that is tested
 
 
