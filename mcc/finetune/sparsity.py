@@ -46,6 +46,6 @@ class SparseWeights:
 
     @staticmethod
     def _chooses(ramp: SparsityRamp, step: int, steps: int) -> bool:
-        """Whether the zeros are updated: at intervals, and when the target is reached; then they are fixed."""
+        """Whether the zeros are updated: at intervals, and at the target; then they are fixed."""
         growing = ramp.share(step - 1, steps) < 1.0
         return growing and (step % ramp.every == 0 or ramp.share(step, steps) == 1.0)
