@@ -32,18 +32,18 @@ TOOLS = {
     "adb": "Android phones (targets litert-android and ort-android)",
 }
 FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-"""Processor features that decide how fast int8 is."""
+"""Processor features that determine the speed of int8."""
 
 
-@click.command(short_help="Say what this machine can use, and how to get the rest.")
+@click.command(short_help="Show what this machine can use, and how to get the rest.")
 @click.option(
-    "--install", metavar="TARGET", help="First fetch what this target needs into mcc's cache folder."
+    "--install", metavar="TARGET", help="First fetch this target's dependencies into mcc's cache folder."
 )
 @common_options
 def doctor(install: str | None, settings: Settings) -> int:
-    """Say what this machine can use, and how to get the rest.
+    """Show what this machine can use, and how to get the rest.
 
-    Exit status 1 when no target is usable.
+    Exit status 1 if no target is usable.
     """
     from mcc.cli.targets import describe
     from mcc.runtime.registry import targets
@@ -65,7 +65,7 @@ def doctor(install: str | None, settings: Settings) -> int:
 
 
 def _install(spec: str, settings: Settings) -> None:
-    """Fetch what a target needs; what is there already is not fetched again."""
+    """Fetch the dependencies of a target, except those already present."""
     from mcc.cli.models import get_target
 
     target = get_target(spec)
@@ -95,7 +95,7 @@ def _machine() -> dict[str, Any]:
 
 
 def cache_folder() -> Path:
-    """Where measurements and downloads are kept; `MCC_CACHE_DIR` moves it."""
+    """Folder of measurements and downloads; set by `MCC_CACHE_DIR`."""
     import platformdirs
 
     return Path(os.environ.get("MCC_CACHE_DIR") or platformdirs.user_cache_dir("mcc"))

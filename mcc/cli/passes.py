@@ -39,7 +39,7 @@ def passes(name: str | None, settings: Settings) -> None:
 
 
 def describe(kind: type[Pass]) -> dict[str, Any]:
-    """A pass in plain values: name, summary, documentation, options."""
+    """A pass as plain values: name, summary, documentation, options."""
     text = inspect.getdoc(kind) or ""
     summary = " ".join(text.split("\n\n")[0].split())
     options = [

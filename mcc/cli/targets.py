@@ -35,7 +35,7 @@ def targets(settings: Settings) -> None:
 
 
 def describe(target: Target) -> dict[str, Any]:
-    """A target in plain values; the runtime's version only where it is installed."""
+    """A target as plain values; the runtime's version only if it is installed."""
     state = target.available()
     return {
         "name": target.name,

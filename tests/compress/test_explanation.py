@@ -75,7 +75,7 @@ def test_measured_costs_have_the_days_on_which_they_were_measured(
     choice = explainer(Structure(), dates=dates).choice("conv7")
     assert choice.forms[0].measured_on == "2026-11-03"
     show(choice)
-    assert "What was measured was timed on 2026-11-03." in capsys.readouterr().out
+    assert "The measurements were taken on 2026-11-03." in capsys.readouterr().out
 
 
 def test_what_a_structure_decided_is_what_is_marked() -> None:
