@@ -98,7 +98,7 @@ def bench(
     if settings.json:
         return print_json(entries)
     if any(entry.get("conditions", {}).get("emulated") for entry in entries):
-        click.echo("This phone is emulated: its times are no phone's.")
+        click.echo("This phone is emulated: its times are not those of a phone.")
     if isinstance(found, SimulatedTarget):
         return _show_counts(entries, ops)
     _show(entries, ops)

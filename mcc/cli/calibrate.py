@@ -136,7 +136,7 @@ def _shared(
             {"merged": merged, "exported": exported, "usable": usable, "stale": stale, "path": str(path)}
         )
     if merge:
-        click.echo(f"{merged} operators taken over")
+        click.echo(f"{merged} operators imported")
     if export is not None:
         click.echo(f"{exported} operators written to {export}")
     click.echo(f"{usable} operators of {target} are known for this device and version")

@@ -247,4 +247,4 @@ def show_report(report: Report, folder: Path) -> None:
     click.echo("")
     for sentence in report.verdicts:
         click.echo(sentence)
-    click.echo(f"\nEverything is in {folder}: open {folder / 'report.html'}")
+    click.echo(f"\nResults are in {folder}: open {folder / 'report.html'}")

@@ -72,7 +72,7 @@ def _install(spec: str, settings: Settings) -> None:
     ready = target.available().ok
     target.install(lambda text: None if settings.quiet or settings.json else click.echo(text, err=True))
     if not settings.json:
-        click.echo(f"{target.name}: {'was here already' if ready else 'ready'}")
+        click.echo(f"{target.name}: {'already present' if ready else 'ready'}")
 
 
 def _machine() -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _tools() -> dict[str, dict[str, str | None]]:
 def _print(report: dict[str, Any]) -> None:
     machine: list[list[object]] = []
     for key, value in report["machine"].items():
-        machine.append([key, ", ".join(value) or "none of note" if isinstance(value, list) else value])  # pyright: ignore[reportUnknownArgumentType]
+        machine.append([key, ", ".join(value) or "none" if isinstance(value, list) else value])  # pyright: ignore[reportUnknownArgumentType]
     print_table(["machine", ""], machine)
     click.echo("")
     libraries = [[name, version or "not installed"] for name, version in report["libraries"].items()]

@@ -266,24 +266,22 @@ def cost_sentences(cost: GraphCost, filled: Filled | None, unit: Unit) -> list[s
     low, high = cost.interval_us
     found = [
         f"predicted {unit.words(cost.latency_us)}, between {unit.words(low)} and {unit.words(high)} with "
-        f"{COVERAGE:.0%} confidence; {unit.words(cost.overhead_us)} of it belong to no layer"
+        f"{COVERAGE:.0%} confidence; {unit.words(cost.overhead_us)} of it outside of layers"
     ]
     if cost.rooflines():
         kinds = "; ".join(
             f"{roofline.kind} ({roofline.kernels} layers, {roofline.share:.0%})"
             for roofline in cost.rooflines()
         )
-        found.append(f"{cost.roofline_share:.0%} of it rest on a roofline: {kinds}")
+        found.append(f"{cost.roofline_share:.0%} of it is estimated by a roofline: {kinds}")
     if filled is None:
         return found
     if filled.measured:
         found.append(f"{filled.measured} operators were measured for it, in {filled.seconds:.0f} s")
     if filled.left:
-        found.append(
-            f"{filled.left} operators are left for which there was no time: mcc calibrate measures them"
-        )
+        found.append(f"{filled.left} operators were not measured for lack of time: run mcc calibrate")
     if filled.why_not:
-        found.append(f"nothing more could be measured: {filled.why_not}")
+        found.append(f"no more operators could be measured: {filled.why_not}")
     return [*found, *(f"cannot be measured alone: {kernel}: {reason}" for kernel, reason in filled.failed)]
 
 

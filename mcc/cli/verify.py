@@ -121,7 +121,9 @@ def verify(
                 f"  reference kernels   {'agree' if slow.passed else 'DIFFER'}, largest difference {worst}"
             )
         if sparse is not None:
-            click.echo(f"  sparse kernels      {sparse.words}{'' if sparse.passed else ': FEWER THAN MEANT'}")
+            click.echo(
+                f"  sparse kernels      {sparse.words}{'' if sparse.passed else ': FEWER THAN EXPECTED'}"
+            )
     return 0 if passed else 1
 
 
@@ -227,4 +229,4 @@ def _show(file: Path, target: str, result: Comparison, passed: bool, agrees: str
         click.echo(f"  signal to noise     {result.sqnr_db:.1f} dB")
     if result.agreement is not None:
         click.echo(f"  {agrees:<19} {100 * result.agreement:.2f} %")
-    click.echo(f"  held against        {result.rule}")
+    click.echo(f"  criterion           {result.rule}")

@@ -311,10 +311,10 @@ def reason(one: Alternative, taken: Alternative, price: float | None, unit: str 
     if abs(saved) <= SAME_US:
         return "no faster here"
     if one.loss is None or taken.loss is None:
-        return f"saves {saved:.1f} us; what it loses by itself was not measured"
+        return f"saves {saved:.1f} us; its own loss was not measured"
     lost = one.loss - taken.loss
     if saved > 0 and lost <= 0:
-        return f"saves {saved:.1f} us and loses no more by itself: ruled out by what it is coupled with"
+        return f"saves {saved:.1f} us and loses no more by itself: excluded by coupled layers"
     each = 1000 * abs(lost / saved)
     paid = "" if price is None else f"; the plan pays {1000 * price:.3g} for a ms at the margin"
     if saved > 0:

@@ -108,7 +108,8 @@ class PlanResult:
         for roofline in (each for point in self.front for each in point.rooflines):
             shares[roofline.kind] = max(roofline.share, shares.get(roofline.kind, 0.0))
         return [
-            f"{kind}: rests on a roofline, up to {share:.0%} of the latency" for kind, share in shares.items()
+            f"{kind}: estimated by a roofline, up to {share:.0%} of the latency"
+            for kind, share in shares.items()
         ]
 
     def to_dict(self) -> dict[str, Any]:

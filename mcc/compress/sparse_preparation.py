@@ -60,7 +60,7 @@ def sparse_words(job: Job, passes: str) -> tuple[str, ...]:
         return ()
     if passes:
         return (
-            f"Sparse plans begin with the passes '{passes}', which change no number: without them the sparse "
+            f"Sparse plans begin with the passes '{passes}', which are exact: without them the sparse "
             f"path stays off ({found.why_not}).",
         )
     words = tuple(f"{s[0].upper()}{s[1:]}." for s in found.sentences())
@@ -71,7 +71,7 @@ def _judged(job: Job, deployed: Graph, found: SparsePath) -> str:
     """The metric after the passes that change the function, before any training, and the original metric."""
     assert found.pipeline is not None
     changed = Pipeline.parse(found.pipeline).run(deployed, PassContext(), RunOptions(verify=False)).graph
-    stage = "judge passes towards the sparse path"
+    stage = "judge passes for the sparse path"
     job.progress(stage, 0, 2)
     now, then = _metric(job, deployed), _metric(job, changed)
     job.progress(stage, 2, 2)

@@ -51,7 +51,7 @@ class SparsePath(Frozen):
         said = f"the sparse path stays off: {self.why_not}"
         if self.pipeline is None:
             return (said,)
-        cost = "change no number" if self.exact else "change the function a little: train after them"
+        cost = "are exact" if self.exact else "change the function slightly: train after them"
         return (said, f"the passes '{self.pipeline}' (mcc opt -p) bring the network into it, and {cost}")
 
 
