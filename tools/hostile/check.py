@@ -1,4 +1,4 @@
-"""Runs one hostile input in a process of its own that is limited and watched, and says what was wrong."""
+"""Runs one hostile input in a limited and watched process, and reports problems."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SAID = re.compile(r"^mcc[^:\n]*: ", re.MULTILINE)  # `mcc: error: ...`, and clic
 
 @dataclass(frozen=True)
 class Found:
-    """What became of a case.
+    """Outcome of a case.
 
     Attributes:
-        problems: what was wrong, in words; none where all was right.
-        sentence: what the command said.
+        problems: Descriptions of all problems; empty if there are none.
+        sentence: The command's output.
     """
 
     name: str
