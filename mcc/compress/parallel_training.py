@@ -79,7 +79,7 @@ def fine_tune_all(
     fresh = [one for one in {r.key: r for r in fine_tunings}.values() if kept.get(one.key) is None]
     if not fresh:
         return
-    with tempfile.TemporaryDirectory(prefix="mcc-repairs-") as place:
+    with tempfile.TemporaryDirectory(prefix="mcc-fine-tuning-") as place:
         folder = Path(place)
         write_text(folder / "request.json", _written(job.request))
         known.save(folder / "sensitivities.json")
@@ -114,7 +114,7 @@ def fine_tune_there(folder: Path, item: WorkItem) -> Result:
     structure = Structure.from_json(item["structure"], str(folder))
     trainer = Trainer(job)
     built = candidate_graph(job, structure, known, trainer, float(item["share"]))
-    with tempfile.TemporaryDirectory(prefix="mcc-repair-") as place:
+    with tempfile.TemporaryDirectory(prefix="mcc-candidate-") as place:
         job.folder = Path(place)
         graph = trainer.train(built, structure, "fine-tuned", float(item["share"]))
         save_graph(graph, Path(place) / "graph.mcc")
@@ -148,7 +148,7 @@ def _job_in(folder: Path) -> tuple[Job, Sensitivities]:
 
 
 def _graph_of(result: Result) -> Graph:
-    with tempfile.TemporaryDirectory(prefix="mcc-repaired-") as place:
+    with tempfile.TemporaryDirectory(prefix="mcc-fine-tuned-") as place:
         for name, text in result.items():
             (Path(place) / name).write_bytes(decoded(text))
         return load_graph(Path(place) / "graph.mcc")

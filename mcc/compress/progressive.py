@@ -69,7 +69,7 @@ def _stepped(job: Job, planner: Planner, trainer: Trainer, limit_us: float, labe
     if solution is None:
         return planner  # out of reach: the last plan reports it
     structure = Structure.of(problem, solution)
-    log.info("%s: %d of %d groups narrowed", label, len(structure.widths), len(problem.levels))
+    log.info("%s: %d of %d groups pruned", label, len(structure.widths), len(problem.levels))
     known = planner.sensitivities
     small = restructure(planner.graph, structure, known, planner.calibration[:1], verify=True)
     trained = trainer.train_float(small, label, STEP_SHARE)

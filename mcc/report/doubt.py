@@ -154,7 +154,7 @@ def labels_warning(
     theirs, ours = [_plain(name) for name in labels], [_plain(name) for name in class_names]
     if theirs == ours:
         return None
-    hint = "mend the order of one of them, or give --ignore-labels if it is the names that are wrong"
+    hint = "correct the order of one of them, or give --ignore-labels if the names are wrong"
     if len(theirs) != len(ours):
         if ignore:
             return None

@@ -21,7 +21,7 @@ NORMALISATION = 1  # `ProcessUnitOptions.NormalizationOptions` of TFLite's metad
 PROGRAM = b"ET"  # begins the file identifier of ExecuTorch's programs, whatever their version
 MAX_EXTRA_BYTES = 1 << 20  # of a preprocessing, which takes some hundred bytes
 PT2_EXTRA = "extra/preprocessing.json"
-"""Of a .pt2: `torch.export.save(program, file, extra_files={"preprocessing.json": ...})`."""
+"""Entry of a .pt2: `torch.export.save(program, file, extra_files={"preprocessing.json": ...})`."""
 
 
 @dataclass(frozen=True)

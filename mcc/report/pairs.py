@@ -80,7 +80,7 @@ def memorised_words(validation: Statistics, test: Statistics, task: BoundTask) -
     return (
         f"The original {scores} {before} on the {len(validation):,} validation images and {after} on the "
         f"{len(test):,} test images: it was probably trained on the validation images, so that choices and "
-        "losses here rest on what it has memorised. Give images it has not seen (val/) for them."
+        "losses here are biased by memorised images. Give images that it has not seen (val/) for them."
     )
 
 

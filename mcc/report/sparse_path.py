@@ -46,7 +46,7 @@ class SparsePath(Frozen):
         if self.eligible:
             return (
                 f"the sparse path switches on, for all {len(self.convolutions)} 1x1 convolutions together, "
-                f"once more than {self.needed:.0%} of their weights are zero (now {self.zero_share:.0%})",
+                f"if more than {self.needed:.0%} of their weights are zero (now {self.zero_share:.0%})",
             )
         said = f"the sparse path stays off: {self.why_not}"
         if self.pipeline is None:

@@ -157,7 +157,7 @@ class RayPool:
         address: Address of the cluster as in `ray.init`; `local` starts one on this machine.
 
     Raises:
-        UsageError: ray is not installed, or no cluster answers.
+        UsageError: Ray is not installed, or no cluster answers.
     """
 
     def __init__(self, address: str) -> None:
@@ -214,7 +214,7 @@ def _perform_packed(function: str, files: dict[str, bytes], item: WorkItem) -> R
     if known in _places:
         _places[known].mkdir(mode=0o700)
     else:
-        _places[known] = Path(tempfile.mkdtemp(prefix="mcc-crew-"))
+        _places[known] = Path(tempfile.mkdtemp(prefix="mcc-workers-"))
     place = _places[known]
     try:
         for name, raw in files.items():

@@ -113,7 +113,7 @@ def test_an_eligible_network_and_a_target_without_sparse_kernels() -> None:
     found = sparse_path(graph, WEB)
     assert found.eligible
     assert found.zero_share == pytest.approx(96 / (96 + 192))
-    assert "all 2 1x1 convolutions together, once more than 67% of their weights are zero (now 33%)" in str(
+    assert "all 2 1x1 convolutions together, if more than 67% of their weights are zero (now 33%)" in str(
         found.sentences()
     )
     host = sparse_path(graph, get_target("litert-host").facts())

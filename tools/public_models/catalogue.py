@@ -50,7 +50,7 @@ class Architecture:
         else:
             declare_operators()
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of both libraries, about weights that nobody loads
+                warnings.simplefilter("ignore")  # of both libraries, about weights that are not loaded
                 module = _build_torchvision(name, self) if library == "tv" else _build_timm(name, self)
         return settled(module.eval())
 

@@ -24,7 +24,7 @@ outputs with the integer simulator (how closely says `tools/public_models/chain.
 
 Parameters and statistics that a fresh network holds at one value (gates at zero, batch norms at the
 identity) are moved away from it at random, so that no branch is dead. Pictures are 64 pixels high and
-wide unless a network needs more: the operators are the same. Each network has a process of its own and
+wide unless a network needs more: the operators are the same. Each network has its own process and
 one thread, limited to 2.5 GB of memory and 180 s of processor time unless its row shows more.
 
 * pruned: the share of the prunable parameters that went (of tensors in which a channel may go); at
@@ -35,7 +35,7 @@ one thread, limited to 2.5 GB of memory and 180 s of processor time unless its r
   range.
 * seconds: processor time of the whole run, imports left out; peak memory: of the process.
 
-This page is written by `python -m tools.zoo`, which goes on where it was stopped.
+This page is written by `python -m tools.zoo`, which is resumable.
 """
 
 PRUNING = """

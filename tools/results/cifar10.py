@@ -102,7 +102,7 @@ def page(reports: list[tuple[Row, Report]], epochs: str, remark: str) -> str:
         "runtime; latencies are measured in turns with the original, on one thread. Accuracy is that of the",
         "test split, read once, after every choice; the original given the same extra training",
         f"({epochs} passes over the training images where a row's command says nothing else) is among the",
-        "strategies. Choices rest on 3,000 of the test images, the report on the others: `MCC_CIFAR10` names",
+        "strategies. Choices use 3,000 of the test images, the report on the others: `MCC_CIFAR10` names",
         "the folder for `tools/results/data.py`. This page is written by `python -m tools.results.cifar10`.",
         *(["", remark] if remark else []),
         "",

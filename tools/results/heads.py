@@ -41,7 +41,7 @@ PAGE_TEXT = """\
 # Heads of detectors in int8
 
 Eight detectors with random weights behind small bodies (`tools/results/detector_heads.py`), quantised by
-`insert-qdq` on {pictures} drawn pictures and held against float on {others} others. Boxes: share of their
+`insert-qdq` on {pictures} drawn images and compared with float on {others} others. Boxes: share of their
 range that 99 of 100 numbers keep within, and the worst; scores likewise, as they are. Allowed are {box:.0%}
 and {score:g} for 99 of 100. A network beyond them is not written by `mcc opt` and `mcc lower` without
 `--allow-noise`; the node that is named comes last. Random weights are the hardest case: every number counts,

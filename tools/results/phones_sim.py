@@ -37,7 +37,7 @@ class Ranked:
 
     Attributes:
         kernels: `builtin` or `xnnpack`.
-        points: each block, its measured milliseconds and its simulated model cycles.
+        points: Each block, its measured milliseconds and its simulated model cycles.
     """
 
     phone: str
@@ -64,7 +64,7 @@ def rank(phone: str, table: Mapping[Block, Row], notes: Notebook, folder: Path) 
     """A phone's blocks on the cores nearest to its own; missing ones are counted.
 
     Raises:
-        TargetError: the simulator is not installed.
+        TargetError: The simulator is not installed.
     """
     found: list[Ranked] = []
     for core, kernels in NEAREST[phone]:

@@ -58,7 +58,7 @@ PAGE_TEXT = """\
 # Variants of one network
 
 `mobilenet_v2` of `tools/baselines/networks.py` (64x64, untrained) in random variants of the plan's own space:
-each group of channels has a width of its own; the network is float, on integers, on integers in some of its
+each group of channels has its own width; the network is float, on integers, on integers in some of its
 regions, or with sparse 1x1 convolutions if the target gains from zeros. Its operators were measured as
 `mcc calibrate` does for any model; each variant was predicted from that table alone and written down, and
 then timed in turns with others. Wanted: of the pairs more than 5 % apart in measurement, 95 % ranked

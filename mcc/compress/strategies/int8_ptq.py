@@ -43,7 +43,7 @@ def _check_early(work: Work, graph: Graph) -> None:
         return
     if work.trainer.images == 0:
         raise failure
-    log.warning("%s: %s; training may mend it", failure.where, failure.message)
+    log.warning("%s: %s; fine-tuning may correct it", failure.where, failure.message)
 
 
 STRATEGY = Int8Ptq()
