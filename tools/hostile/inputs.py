@@ -1,4 +1,4 @@
-"""Valid inputs from which the hostile ones are derived: a small network, its file, data, a plan and a table."""
+"""Valid inputs from which the hostile ones are derived: a network, its file, data, a plan and a table."""
 
 from __future__ import annotations
 
