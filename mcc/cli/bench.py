@@ -1,4 +1,4 @@
-"""`mcc bench`."""
+"""The command `mcc bench`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mcc calibrate`."""
+"""The command `mcc calibrate`."""
 
 from __future__ import annotations
 

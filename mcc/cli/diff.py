@@ -1,4 +1,4 @@
-"""`mcc diff`."""
+"""The command `mcc diff`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def diff(
     a: str, b: str, html: Path | None, all_nodes: bool, input_shape: tuple[int, ...] | None,
     weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
-    """Compare two graphs of any format that mcc reads: what was added, removed, reshaped, requantised.
+    """Compare two graphs of any format that mcc reads: nodes added, removed, reshaped, requantised.
 
     Nodes are matched by name, then by the nodes of the captured graph that both come from.
     """

@@ -1,4 +1,4 @@
-"""`mcc doctor`."""
+"""The command `mcc doctor`."""
 
 from __future__ import annotations
 

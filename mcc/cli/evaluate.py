@@ -1,4 +1,4 @@
-"""`mcc evaluate`."""
+"""The command `mcc evaluate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mcc explain`."""
+"""The command `mcc explain`."""
 
 from __future__ import annotations
 

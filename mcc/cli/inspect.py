@@ -1,4 +1,4 @@
-"""`mcc inspect`."""
+"""The command `mcc inspect`."""
 
 from __future__ import annotations
 

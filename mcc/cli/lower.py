@@ -1,4 +1,4 @@
-"""`mcc lower`."""
+"""The command `mcc lower`."""
 
 from __future__ import annotations
 

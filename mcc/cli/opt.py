@@ -1,4 +1,4 @@
-"""`mcc opt`."""
+"""The command `mcc opt`."""
 
 from __future__ import annotations
 

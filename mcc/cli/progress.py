@@ -30,10 +30,10 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Says nothing."""
+    """Discards all progress."""
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
-        """Ignore it."""
+        """Discard the call."""
 
 
 @dataclass

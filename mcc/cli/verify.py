@@ -1,4 +1,4 @@
-"""`mcc verify`."""
+"""The command `mcc verify`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring candidates: latency interleaved with the baseline, peak memory, and the task's metric.
+"""Measures candidates: latency interleaved with the baseline, peak memory, and the task's metric.
 
 Planning measures many files, and the same ones again in the next run. Its measurements are kept by the digest
 of the file, with their date: in the folder of the run and, for latency and peak memory, in the table that

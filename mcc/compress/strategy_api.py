@@ -73,7 +73,7 @@ class PlannedStrategy(Strategy):
         return ()
 
     def run(self, work: Work) -> Outcome:
-        """The first plan that keeps the budgets, fine-tuned; else the fastest, as it is."""
+        """The first plan that keeps the budgets, fine-tuned; else the fastest one, untrained."""
         return work.fine_tuned(self.name, self._plan(work), self.notes(work))
 
     def ahead(self, work: Work) -> Sequence[FineTuning]:

@@ -37,7 +37,7 @@ class SparseKernels(Frozen):
 
     @property
     def words(self) -> str:
-        """For people."""
+        """The result as text."""
         return f"{self.ran} sparse kernels ran, for {self.meant} sparse weights"
 
 

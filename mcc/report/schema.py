@@ -284,7 +284,7 @@ class PreprocessingInfo(Frozen):
 
 
 class Report(Frozen):
-    """The whole of `report.json`.
+    """The content of `report.json`.
 
     Attributes:
         model, data: Names of the model and data (without paths, so that a report can be shared).

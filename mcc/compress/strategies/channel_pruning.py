@@ -15,7 +15,7 @@ class ChannelPruning(PlannedStrategy):
     order: ClassVar[int] = 40
 
     def space(self, configurations: tuple[Configuration, ...]) -> Space:
-        """Widths."""
+        """Widths of channel groups alone."""
         return Space(widths=True)
 
 

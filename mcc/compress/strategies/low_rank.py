@@ -19,7 +19,7 @@ class LowRank(PlannedStrategy):
     order: ClassVar[int] = 60
 
     def space(self, configurations: tuple[Configuration, ...]) -> Space:
-        """Ranks."""
+        """Ranks of low-rank pairs alone."""
         return Space(low_rank=True)
 
     def notes(self, work: Work) -> tuple[str, ...]:
