@@ -28,8 +28,6 @@ FEW_STEPS = 0.05
 
 _CUT = "mcc.cut"
 
-"""The pipeline that brings a captured graph into deployment form."""
-
 
 def model_options(callback: Callback) -> Callback:
     """`--input-shape`, `--weights` and `--cut`, for commands that read a MODEL."""
