@@ -295,5 +295,5 @@ def _one_of(words: str, number: str, given: Mapping[str, Any]) -> Any:
     if said is None:
         return given[number]
     if given[number] is not None:
-        raise UsageError("is said twice", where=f"{words} and {number}", hint="leave one out")
+        raise UsageError("is given twice", where=f"{words} and {number}", hint="leave one out")
     return parse_size(said) if isinstance(said, str) else said

@@ -47,8 +47,9 @@ class Alternative:
 
     Attributes:
         what: Description.
-        latency_us: Predicted latency of the layer, or for a width, of all layers that it changes.
-        error_us: Standard deviation of the latency.
+        latency_us: Predicted cost of the layer, or for a width, of all layers that it changes, in the target's
+            unit.
+        error_us: Standard deviation of the cost.
         source: `measured` if every kernel itself was timed.
         size_bytes: Size of the constants.
         loss: Added divergence (for classification, in nats); None if not measured.
@@ -119,10 +120,10 @@ def unmeasured(graph: Graph, sparse: Sequence[str]) -> Sensitivities:
 
 
 def price_of_time(tables: Tables, structure: Structure, latency_us: float) -> float | None:
-    """Loss in nats of the best plan for each microsecond saved, around a latency; None if unknown.
+    """Loss in nats of the best plan for each unit of cost saved, around a cost; None if unknown.
 
     Args:
-        latency_us: Predicted latency, without correction.
+        latency_us: Predicted cost, without correction, in the target's unit.
     """
     problem = tables.problem()
     if not structure.widths and not structure.ranks:
@@ -184,7 +185,7 @@ class Explainer:
         setting: Costs and losses.
         structure: The decisions.
         configurations: Configurations that target and network allow.
-        price: Loss per microsecond, see `price_of_time`.
+        price: Loss per unit of cost, see `price_of_time`.
         losses: Whether the losses in the setting were measured.
         unit: Unit of the losses, from the task's divergence.
         dates: Times of the measurements, ISO 8601, by name of the kernel.

@@ -30,7 +30,8 @@ class Outcome:
         structure: The decisions.
         graph: Graph in deployment form, trained, and quantised if the structure says so.
         file: Path of the lowered model.
-        predicted_us: Latency predicted before the structure was first timed; None for the original.
+        predicted_us: Cost predicted before the structure was first timed, in the target's unit; None for the
+            original.
         plan: The accepted trial; None if nothing was planned.
         notes: Sentences for the report.
     """

@@ -39,7 +39,7 @@ class Trial:
 
     Attributes:
         structure: The decisions.
-        predicted_us: Latency predicted before the file was first timed.
+        predicted_us: Cost predicted before the file was first timed, in the target's unit.
         loss: Predicted divergence (for classification, in nats).
         gap: Optimality gap of the solver.
         file: Path of the untrained, lowered model.
@@ -110,7 +110,7 @@ class Planner:
 
     @property
     def latency_us(self) -> float | None:
-        """The tighter of the budgets on latency and speed-up, in microseconds."""
+        """The tighter of the budgets on latency and speed-up, in the target's unit."""
         return self.budget.time_limit(self.baseline_us)
 
     def measure(self, structure: Structure, predicted_us: float, raw_us: float, label: str) -> Trial:
@@ -152,7 +152,7 @@ class Planner:
         return all(known.scaled(time=MARGIN).kept(predicted).values())
 
     def predict(self, structure: Structure) -> float:
-        """Sum of the kernels of a structure and the overhead, without correction, in microseconds."""
+        """Sum of the kernels of a structure and the overhead, without correction, in the target's unit."""
         built = restructure(self.graph, structure, self.sensitivities, self.calibration[:1], verify=False)
         facts, deployed = self.bench.target.facts(), deployment_form(built)
         kernels = structure_kernels(deployed, structure.configuration, facts, self.calibration[:1])

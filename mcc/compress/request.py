@@ -74,7 +74,7 @@ class Request:
     def __post_init__(self) -> None:
         if self.epochs is not None and not _is_number(self.epochs, 0, MOST_EPOCHS):
             raise UsageError(
-                f"{self.epochs!r} is no number of passes over the data", where="--epochs",
+                f"{self.epochs!r} is not a number of passes over the data", where="--epochs",
                 hint=f"give a number from 0 (no fine-tuning) to {MOST_EPOCHS:,.0f}",
             )  # fmt: skip
         _check_whole("--threads", self.threads, 1, MOST_THREADS)

@@ -140,7 +140,7 @@ class Session:
         return chance is not None
 
     def _original_us(self) -> float:
-        """Measured latency of the original."""
+        """Measured cost of the original, in the target's unit."""
         with self.job.stage("measure the original"):
             self.job.progress("measure the original", 0, 1)
             found = self.bench.original().latency_us

@@ -11,7 +11,7 @@ from mcc.runtime.samples import LatencySamples
 
 @dataclass(frozen=True)
 class Speed:
-    """Latency of a file and of the baseline, measured in turns.
+    """Latency of a file and of the baseline, measured in turns; model cycles on simulated cores.
 
     Attributes:
         latency_us: Median; `low_us` and `high_us` are its 95 % interval.

@@ -27,9 +27,9 @@ class Option:
     Attributes:
         rank: Inner channels of a low-rank pair; None for the unchanged layer.
         kernels: Kernels that the runtime runs; empty for a conversion, or the joint loss of two groups.
-        latency_us, size_bytes: Predicted cost.
+        latency_us, size_bytes: Predicted cost in the target's unit, and size.
         loss: Added divergence (for classification, in nats).
-        more_us: Latency on further targets, see `mcc.search.multi_target`.
+        more_us: Cost on further targets, see `mcc.search.multi_target`.
     """
 
     rank: int | None
@@ -70,7 +70,7 @@ class Problem:
         levels: Possible widths of each group, descending.
         losses: Loss of each width, in the same order.
         layers: Layers with their tables.
-        overhead_us: Latency that belongs to no layer.
+        overhead_us: Cost outside of layers.
         configuration: Configuration of the whole network, or of all regions that run on integers.
         more_overhead_us: `overhead_us` of further targets.
         base_loss: Loss of the configuration itself, independent of other decisions.

@@ -32,7 +32,7 @@ class Limits:
 
     latency_us: float | None = None
     size_bytes: float | None = None
-    more_us: tuple[float | None, ...] = ()  # latency on further targets
+    more_us: tuple[float | None, ...] = ()  # cost on further targets
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Solution:
 
     Attributes:
         widths: Kept channels of each group.
-        more_us: Predicted latency on further targets.
+        more_us: Predicted cost on further targets.
         forms: `INTEGER` or `FLOAT` of each region whose precision was open.
         options: The chosen option of each layer.
-        latency_us, size_bytes, loss: Predicted sums.
+        latency_us, size_bytes, loss: Predicted sums, the first in the target's unit.
         gap: (objective - proved bound) / objective; 0 when optimal.
     """
 
