@@ -47,8 +47,8 @@ class Alternative:
 
     Attributes:
         what: Description.
-        latency_us: Predicted cost of the layer, or for a width, of all layers that it changes, in the target's
-            unit.
+        latency_us: Predicted cost of the layer, or for a width, of all layers that it changes, in the
+            target's unit.
         error_us: Standard deviation of the cost.
         source: `measured` if every kernel itself was timed.
         size_bytes: Size of the constants.
