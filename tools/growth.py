@@ -1,11 +1,12 @@
-"""How passes grow with the graph: CPU seconds on chains and trees of 1,000 to 10,000 operators.
+"""Scaling of passes with the graph: CPU seconds on chains and trees of 1,000 to 10,000 operators.
 
     python -m tools.growth
-    python -m tools.growth --network tv/resnet50    capture, prune, verify, print one of the zoo at 224
+    python -m tools.growth --network tv/resnet50    capture, prune, verify, print one network of the zoo at
+    224
 
-Passes run unverified; the last column is prune-channels with its proof, of the smallest and largest graph.
-The last row for each kind of graph is how many times the largest took what the smallest took: n log n allows
-13.3 from 1,000 to 10,000.
+Passes run unverified; the last column is prune-channels with verification, for the smallest and largest
+graph. The last row for each kind of graph is the ratio of the largest to the smallest: n log n allows 13.3
+from 1,000 to 10,000.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ PIPELINES = (
 
 
 def cpu_seconds(run: Callable[[], object], repeats: int) -> float:
-    """Least CPU time of a few calls, the collector of cyclic garbage off.
+    """Least CPU time of several calls, with the collector of cyclic garbage disabled.
 
     Other processes do not change CPU time itself, but they empty the caches; and the collector's time depends
-    on all that was made before, not on the call.
+    on all earlier objects, not on the call.
     """
     least = math.inf
     for _ in range(repeats):
@@ -54,7 +55,7 @@ def cpu_seconds(run: Callable[[], object], repeats: int) -> float:
 
 
 def measure(graph: Graph, proved: bool, repeats: int) -> list[float]:
-    """CPU seconds of the channel analysis, of each pass, and of pruning with its proof where asked for."""
+    """CPU seconds of the channel analysis, of each pass, and optionally of verified pruning."""
     row = [cpu_seconds(lambda: analyse_channels(graph), repeats)]
     for text in PIPELINES:
         pipeline, options = Pipeline.parse(text), RunOptions(verify=False)
@@ -92,9 +93,9 @@ def one_network(name: str) -> str:
 
 def main() -> None:
     """Print a table in Markdown, or the figures of one network."""
-    parser = argparse.ArgumentParser(description="how passes grow with the graph")
-    parser.add_argument("--repeats", type=int, default=3, help="the least of so many runs counts")
-    parser.add_argument("--network", metavar="NAME", help="an architecture of the zoo instead")
+    parser = argparse.ArgumentParser(description="scaling of passes with the graph")
+    parser.add_argument("--repeats", type=int, default=3, help="number of runs, of which the fastest counts")
+    parser.add_argument("--network", metavar="NAME", help="architecture of the zoo to run instead")
     options = parser.parse_args()
     repeats = options.repeats
     torch.set_num_threads(1)

@@ -1,10 +1,10 @@
-"""Prove every pass on random graphs over the whole op table; graph number n is always the same.
+"""Verify every pass on random graphs over the whole op table; graph number n is always the same.
 
     python -m tools.random_graphs --count 10000
-    python -m tools.random_graphs --count 10000 --state long.json   the same, and goes on where it stopped
+    python -m tools.random_graphs --count 10000 --state long.json   the same, resumable
     python -m tools.random_graphs --start 1234 --count 1 --show     one graph again, printed
 
-Each pass runs verified (structure, shapes at two batch lengths, numbers against its exact twin) and a second
+Each pass runs verified (structure, shapes at two batch sizes, values against its exact twin) and a second
 time, which must change nothing. Ends with a table and exit status 1 if anything failed.
 """
 
@@ -37,7 +37,7 @@ from tests.property.graphs import (
     with_keep_notes,
 )
 
-# Passes that do nothing with their defaults; all others run as they are.
+# Passes that do nothing with their defaults; all others run with them.
 OPTIONS = {
     "prune-channels": ("{keep=0.5}", "{keep=0.7 round=2}", ""),
     "replace-activation": ("", "{of=relu6}"),
@@ -49,20 +49,20 @@ OPTIONS = {
 
 
 def pipelines() -> list[str]:
-    """Every pass of `passes/`, with options under which it does something."""
+    """Every pass of `passes/`, with options with which it has an effect."""
     return [name + options for name in all_passes() for options in OPTIONS.get(name, ("",))]
 
 
 @functools.cache
 def parsed(text: str) -> Pipeline:
-    """A pipeline from its text; to find the passes took as long as some of them do."""
+    """Parse a pipeline; cached, since finding the passes takes as long as some of them."""
     return Pipeline.parse(text)
 
 
 def graph_number(seed: int, steps: int, without: Sequence[str] = ()) -> Graph:
-    """Random graph `seed`; of every three one has notes of channels to keep, and one frozen nodes too.
+    """Random graph `seed`; of every three one has notes of channels to keep, and one also frozen nodes.
 
-    Every fifth has operators that lead nowhere, and weights that are computed from constants.
+    Every fifth has operators without readers, and weights that are computed from constants.
     """
     graph = random_graph(Seeded(seed), steps, without)
     if seed % 3:
@@ -75,10 +75,10 @@ def graph_number(seed: int, steps: int, without: Sequence[str] = ()) -> Graph:
 
 
 def prove(graph: Graph, text: str, seed: int, before: Graph | None = None) -> str:
-    """Run a pipeline of one pass. Returns `changed`, `unchanged`, `refused`, or what went wrong.
+    """Run a pipeline of one pass. Returns `changed`, `unchanged`, `refused`, or the failure.
 
     Args:
-        before: a copy of the graph, which the pass must leave as it is; one serves all passes.
+        before: Copy of the graph, which the pass must not change; one copy serves all passes.
     """
     batch = (batch_of(graph, 4, seed)[0],) if len(inputs(graph)) == 1 else ()
     pipeline, context = parsed(text), PassContext(batch)
@@ -113,11 +113,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--start", type=int, default=0, help="first graph")
-    parser.add_argument("--count", type=int, default=1000, help="how many graphs")
-    parser.add_argument("--steps", type=int, default=12, help="most random steps of a graph")
+    parser.add_argument("--count", type=int, default=1000, help="number of graphs")
+    parser.add_argument("--steps", type=int, default=12, help="maximum number of random steps of a graph")
     parser.add_argument("--show", action="store_true", help="print each graph")
     parser.add_argument("--out", type=Path, help="write the table there, too")
-    parser.add_argument("--state", type=Path, help="what is done is noted there, and not done again")
+    parser.add_argument("--state", type=Path, help="file for the state, to resume")
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Counter[str]] = {text: Counter() for text in ("print and parse", *pipelines())}
@@ -144,22 +144,22 @@ def main() -> int:
 
 
 def read_state(path: Path | None, start: int, found: dict[str, Counter[str]]) -> tuple[int, float]:
-    """How many graphs an earlier run did and its seconds, its counts added to `found`.
+    """Number of graphs of an earlier run and its seconds; its counts are added to `found`.
 
-    Raises SystemExit where it began with another graph or knew other passes.
+    Raises SystemExit if it had another start or other passes.
     """
     if path is None or not path.exists():
         return 0, 0.0
     state = json.loads(path.read_text())
     if state["start"] != start or set(state["counts"]) != set(found):
-        raise SystemExit(f"{path}: is of another start or other passes; name another --state")
+        raise SystemExit(f"{path}: belongs to another start or other passes; name another --state")
     for text, counts in state["counts"].items():
         found[text].update(counts)
     return int(state["done"]), float(state["seconds"])
 
 
 def write_state(path: Path, start: int, done: int, seconds: float, found: dict[str, Counter[str]]) -> None:
-    """Note what is done, so that the file is whole whenever the run is stopped."""
+    """Write the state atomically."""
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps({"start": start, "done": done, "seconds": seconds, "counts": found}))
     beside.replace(path)

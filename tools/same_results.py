@@ -1,13 +1,13 @@
-"""Whether two checkouts give the same plans, files and figures: run at one, run at the other, compare.
+"""Compare the plans, files and figures of two checkouts: run at one, run at the other, compare.
 
     python -m tools.same_results run out/before --weights DIR --cifar DIR     at the commit before
     python -m tools.same_results run out/after --weights DIR --cifar DIR --tape out/before
     python -m tools.same_results compare out/before out/after
 
 Each case is one `mcc.compress` with a fixed seed in an empty cache. Costs on `litert-arm64-sim:a76` are
-counted and come out alike by themselves. Those of `litert-host` are measured and written on a tape by the
-first run; the second reads them from there, in the order in which a file was measured, and says how often
-it had to measure because the tape has no such file: that alone shows that something else was planned.
+counted and therefore equal. Those of `litert-host` are measured and recorded on a tape by the first run; the
+second replays them, in the order in which a file was measured, and reports how often it had to measure
+because the tape has no such file: that alone shows that another plan was made.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SIMULATED, HOST = "litert-arm64-sim:a76", "litert-host"
 NETWORKS = "tools/baselines/networks.py"
 IGNORED = ("stages", "versions", "command", "timed_at", "remembered", "target")
 _SECONDS = re.compile(r"\d{4}-\d\d-\d\d(T[\d:+]+)?")
-FILLING = ("calibrate", "measure")  # of mcc.compress.live_cost_model: what fills the table of kernels
+FILLING = ("calibrate", "measure")  # functions of mcc.compress.live_cost_model that fill the table of kernels
 TABLE: tuple[TypeAdapter[Any], ...] = (TypeAdapter(list[Measurement]), TypeAdapter(list[Whole]))
 KINDS: dict[str, TypeAdapter[Any]] = {
     "time": TypeAdapter(list[LatencySamples]),
@@ -79,7 +79,7 @@ CASES = tuple(
 
 
 def _whole(kernel: Kernel) -> Kernel:
-    """A kernel whose attributes JSON has made lists of."""
+    """A kernel with tuples in place of the lists of JSON."""
     attributes = tuple((name, _tuples(value)) for name, value in kernel.attributes)
     return replace(kernel, attributes=attributes)
 
@@ -89,11 +89,11 @@ def _tuples(value: Any) -> Any:
 
 
 class Tape:
-    """Measurements of one target: recorded, or read back where a tape has them.
+    """Measurements of one target: recorded, or replayed if a tape has them.
 
     Args:
-        path: what this run measured, for a later one.
-        read: of an earlier run; None records alone.
+        path: Path of the tape of this run, for a later one.
+        read: Tape of an earlier run; None: record only.
     """
 
     def __init__(self, path: Path, read: Path | None) -> None:
@@ -123,7 +123,7 @@ class Tape:
         return measure
 
     def _filling(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """What fills the table, replaced call by call."""
+        """The functions that fill the table, replayed call by call."""
 
         def fill(subject: Any, target: Target, store: Store, *args: Any, **kwargs: Any) -> None:
             key, print_ = f"table {name}", target.fingerprint(1).key()
@@ -166,7 +166,7 @@ class Tape:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """What is compared of a finished job: plan, bytes of every file, figures."""
+    """The compared results of a finished job: plan, bytes of every file, figures."""
     report = json.loads((folder / "report.json").read_text())
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".tflite", ".onnx", ".pte"))
     plan = json.loads((folder / "plan.json").read_text())
@@ -187,7 +187,7 @@ def digest(file: Path) -> str:
 
 @click.group()
 def main() -> None:
-    """Same plans, files and figures."""
+    """Compare plans, files and figures of two checkouts."""
 
 
 @main.command()
@@ -195,7 +195,7 @@ def main() -> None:
 @click.option("--weights", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--cifar", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--tape", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--only", default="", help="Cases whose name has that in it.")
+@click.option("--only", default="", help="Cases whose name contains this.")
 def run(output: Path, weights: Path, cifar: Path, tape: Path | None, only: str) -> None:
     """Run the cases that have no outcome in the folder yet."""
     torch.set_num_threads(1)
@@ -234,7 +234,7 @@ def _fresh_cache(folder: Path) -> Path:
 @click.argument("before", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("after", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def compare(before: Path, after: Path) -> None:
-    """Hold the outcomes of two runs against each other; status 1 where they differ."""
+    """Compare the outcomes of two runs; status 1 if they differ."""
     unlike = 0
     print("| case | plan | files | figures |\n| --- | --- | --- | --- |")
     for path in sorted(before.glob("*/outcome.json")):
@@ -255,9 +255,9 @@ def compare(before: Path, after: Path) -> None:
 
 
 def differences(a: Any, b: Any, where: str = "") -> dict[str, float]:
-    """Places of the first report that the second has otherwise, and by which share numbers are off.
+    """Places where the second report differs from the first, with the relative deviation of numbers.
 
-    What the second has besides is left out. Other things than numbers are off by infinity.
+    Additional entries of the second are ignored. Differences of other types than numbers are infinite.
     """
     if isinstance(a, dict) and isinstance(b, dict):
         found = [differences(a[key], b.get(key), f"{where}.{key}".lstrip(".")) for key in a]
@@ -273,13 +273,13 @@ def differences(a: Any, b: Any, where: str = "") -> dict[str, float]:
 
 
 def in_words(unlike: dict[str, float]) -> str:
-    """The largest deviation of each figure, whatever the strategy."""
+    """The largest deviation of each figure, over all strategies."""
     largest: dict[str, float] = {}
     for place, share in unlike.items():
         name = re.sub(r"\[\d+\]", "", place).rpartition(".")[2]
         largest[name] = max(share, largest.get(name, 0.0))
     said = [n if math.isinf(share) else f"{n} by up to {share:.2g}" for n, share in sorted(largest.items())]
-    return "same" if not said else f"unlike: {', '.join(said)}"
+    return "same" if not said else f"different: {', '.join(said)}"
 
 
 if __name__ == "__main__":

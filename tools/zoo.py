@@ -1,13 +1,13 @@
-"""The zoo: public architectures with random weights through the whole chain, each in a process of its own.
+"""The zoo: public architectures with random weights through the complete toolchain, one process each.
 
-    python -m tools.zoo                          all of them; goes on where it was stopped
-    python -m tools.zoo tv/resnet18 timm/dla34   these again
+    python -m tools.zoo                          all of them; resumable
+    python -m tools.zoo tv/resnet18 timm/dla34   run these again
     python -m tools.zoo --pruning                the 76 networks of Torch-Pruning's list, pruned by half
     python -m tools.zoo --memory 20 --seconds 900 tv/regnet_y_128gf     one that is larger than the rest
-    python -m tools.zoo --page                   only writes docs/results/zoo.md from what was found
+    python -m tools.zoo --page                   only write docs/results/zoo.md from the results
 
-torchvision and timm are installed by `bash tools/test`. Results lie in out/zoo/, one JSON file for each
-network; a network whose file is there is not run again.
+torchvision and timm are installed by `bash tools/test`. Results are in out/zoo/, one JSON file for each
+network; a network with a result is not run again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PAGE = Path("docs/results/zoo.md")
 Stages = dict[str, dict[str, Any]]
 
 # glibc keeps freed blocks of up to 32 MB once it has seen such large ones, and most weights are smaller. With
-# a fixed threshold, what a network gave back counts as given back.
+# a fixed threshold, memory that a network freed counts as freed.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 20))
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -46,7 +46,7 @@ FORKS.set_forkserver_preload(["tools.public_models.preload"])
 
 
 def run_one(name: str, pruning: bool, memory: int, cpu_s: float) -> Stages:
-    """One architecture in a fresh process under limits; what it reported, and how it ended."""
+    """Run one architecture in a fresh process under limits; returns its results and how it ended."""
     source, sink = FORKS.Pipe(duplex=False)
     with tempfile.NamedTemporaryFile("r", suffix=".log") as complaints:
         process = FORKS.Process(target=serve, args=(name, pruning, sink, complaints.name), daemon=True)
@@ -64,7 +64,7 @@ def run_one(name: str, pruning: bool, memory: int, cpu_s: float) -> Stages:
 
 
 def _watch(process: BaseProcess, source: Connection, memory: int, cpu_s: float) -> tuple[Stages, str | None]:
-    """Take a process's reports until it ends; stop it beyond its limits, and say so in one sentence."""
+    """Collect a process's reports until it ends; stop it beyond its limits, with a reason."""
     stages: Stages = {}
     stopped: str | None = None
     watched = psutil.Process(process.pid)
@@ -93,12 +93,12 @@ def _beyond(process: psutil.Process, memory: int, cpu_s: float) -> str | None:
 
 
 def result_file(name: str, pruning: bool) -> Path:
-    """Where an architecture's result is kept."""
+    """Path of an architecture's result."""
     return RESULTS / ("pruning" if pruning else "chain") / f"{name.replace('/', '-')}.json"
 
 
 def run_all(names: Sequence[str], pruning: bool, again: bool, memory: int, cpu_s: float) -> None:
-    """Run what has no result yet, and write each result when it is there."""
+    """Run architectures without a result, and write each result when it is finished."""
     for index, name in enumerate(names):
         path = result_file(name, pruning)
         if path.is_file() and not again:
@@ -117,7 +117,7 @@ def run_all(names: Sequence[str], pruning: bool, again: bool, memory: int, cpu_s
 
 
 def results(names: Sequence[str], pruning: bool) -> dict[str, Stages]:
-    """The results that are there, by architecture."""
+    """The existing results, by architecture."""
     found = {name: result_file(name, pruning) for name in names}
     return {name: json.loads(path.read_text()) for name, path in found.items() if path.is_file()}
 
@@ -125,10 +125,10 @@ def results(names: Sequence[str], pruning: bool) -> dict[str, Stages]:
 def main() -> None:
     """Read the command line, run, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="architectures to run again; all if none")
-    parser.add_argument("--pruning", action="store_true", help="only prune, the 76 of Torch-Pruning's list")
-    parser.add_argument("--memory", type=float, default=2.5, metavar="GB", help="that a network may take")
-    parser.add_argument("--seconds", type=float, default=180, metavar="N", help="of processor time, likewise")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="architectures to run again; default: all")
+    parser.add_argument("--pruning", action="store_true", help="only prune the 76 of Torch-Pruning's list")
+    parser.add_argument("--memory", type=float, default=2.5, metavar="GB", help="limit of memory")
+    parser.add_argument("--seconds", type=float, default=180, metavar="N", help="limit of processor time")
     parser.add_argument("--page", action="store_true", help="only write the page")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in ALL]:

@@ -1,1 +1,1 @@
-"""The command line. One file per command; nothing heavy is imported before a command needs it."""
+"""The command line, one file per command; heavy packages are only imported by the commands that need them."""

@@ -1,4 +1,4 @@
-"""`mcc bench`."""
+"""The command `mcc bench`."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ BUDGET_S = 20.0
 
 @click.command(short_help="Measure lowered models on a target, interleaved.")
 @click.argument("files", nargs=-1, metavar="FILE...")
-@click.option("--target", required=True, metavar="T", help="Where to measure; see mcc targets.")
+@click.option("--target", required=True, metavar="T", help="Target to measure on; see mcc targets.")
 @click.option("--kit", type=click.Path(path_type=Path), metavar="DIR",
-              help="Measure nothing: pack what the owner of a phone far away can run.")  # fmt: skip
-@click.option("--model", metavar="MODEL", help="With --kit, the network of which the kernels are packed.")
+              help="Do not measure: pack a kit that the owner of a remote phone can run.")  # fmt: skip
+@click.option("--model", metavar="MODEL", help="With --kit, the network whose kernels are packed.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N")
 @click.option("--budget", type=DURATION, default=BUDGET_S, metavar="TIME",
               help="Time for all rounds together, as 30s or 2min.  [default: 20s]")  # fmt: skip
-@click.option("--ops", is_flag=True, help="Also the time of each operator, where the runtime tells.")
+@click.option("--ops", is_flag=True, help="Also the time of each operator, if the runtime reports it.")
 @click.option("--samples", is_flag=True, help="With --json, every sample and the machine's load.")
-@click.option("--show", is_flag=True, help="Also a page for people; a browser that opens it can repeat it.")
+@click.option("--show", is_flag=True, help="Also write an HTML page, which can repeat the measurement.")
 @click.option("-o", "out", type=click.Path(path_type=Path), default=Path("mcc-bench"), metavar="DIR",
               help="Folder of that page.  [default: mcc-bench]")  # fmt: skip
-@click.option("--force", is_flag=True, help="Overwrite files in that folder that mcc did not make.")
+@click.option("--force", is_flag=True, help="Overwrite files in that folder that mcc did not create.")
 @model_options
 @common_options
 def bench(
@@ -47,7 +47,7 @@ def bench(
     ops: bool, samples: bool, show: bool, out: Path, force: bool, input_shape: tuple[int, ...] | None,
     weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
-    """Measure lowered models on a target: they take turns, so that drifts of the machine meet all alike.
+    """Measure lowered models on a target, in turns, so that drifts of the machine affect all alike.
 
     On a simulator, instructions and model cycles are counted. A MODEL is lowered for the target first.
     """
@@ -98,7 +98,7 @@ def bench(
     if settings.json:
         return print_json(entries)
     if any(entry.get("conditions", {}).get("emulated") for entry in entries):
-        click.echo("This phone is emulated: its times are no phone's.")
+        click.echo("This phone is emulated: its times are not those of a phone.")
     if isinstance(found, SimulatedTarget):
         return _show_counts(entries, ops)
     _show(entries, ops)
@@ -120,7 +120,7 @@ def _pack(
     target: Target, folder: Path, model: str | None, threads: int, input_shape: tuple[int, ...] | None,
     weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
-    """Pack a kit and say what to do with it."""
+    """Pack a kit and print how to use it."""
     from mcc.calibrate.remote_bundle import pack
     from mcc.report.formatting import bytes_words
 
@@ -147,7 +147,7 @@ def _figures(latency: LatencySamples, samples: bool) -> dict[str, Any]:
 
 
 def _operators(target: Target, path: Path, threads: int) -> dict[str, Any]:
-    """Cost of each operator; why there is none where the runtime does not tell."""
+    """Cost of each operator; the reason if the runtime does not report it."""
     from mcc.runtime.simulated import SimulatedTarget
 
     try:

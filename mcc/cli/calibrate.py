@@ -1,4 +1,4 @@
-"""`mcc calibrate`."""
+"""The command `mcc calibrate`."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from mcc.calibrate.kernel_selection import CalibrationReport
 
 
-@click.command(short_help="Measure the operators that the cost model rests on.")
-@click.option("--target", metavar="T", help="Where to measure; see mcc targets.")
-@click.option("--model", metavar="MODEL", help="Measure the operators of this model, and narrower ones.")
+@click.command(short_help="Measure the operators that the cost model needs.")
+@click.option("--target", metavar="T", help="Target to measure on; see mcc targets.")
+@click.option("--model", metavar="MODEL", help="Measure the operators of this model, also at smaller widths.")
 @click.option("--from", "results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Take over what a kit of mcc bench measured, instead of measuring.")  # fmt: skip
+              help="Import the results of a kit of mcc bench, instead of measuring.")  # fmt: skip
 @click.option("--budget", type=DURATION, default=BUDGET_S, metavar="TIME",
-              help="How long at most, as 5min.  [default: 5min]")  # fmt: skip
+              help="Time limit, as 5min.  [default: 5min]")  # fmt: skip
 @click.option(
     "--merge",
     multiple=True,
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="First take over what others measured: an exported table, or an SQLite one.",
+    help="First import others' measurements: an exported table, or an SQLite one.",
 )
 @click.option(
     "--export",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write what the table holds of this target as JSON, for others to merge.",
+    help="Write the table's rows of this target as JSON, for others to merge.",
 )
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N")
 @model_options
@@ -54,15 +54,15 @@ def calibrate(
     export: Path | None, threads: int, input_shape: tuple[int, ...] | None, weights: Path | None,
     settings: Settings,
 ) -> None:  # fmt: skip
-    """Measure the operators that the cost model rests on; what was measured before is kept.
+    """Measure the operators that the cost model needs; earlier measurements are kept.
 
-    Ctrl-C ends it at any time: every row is stored when it is measured. With --merge or --export and without
-    --model, nothing is measured. Rows count only where target, device, runtime, version and threads are the
-    same; others stay in the table and are named.
+    Ctrl-C is safe at any time: every row is stored when it is measured. With --merge or --export and without
+    --model, nothing is measured. Only rows with the same target, device, runtime, version and threads are
+    used; others stay in the table and are listed.
     """
     for path in (*merge, *(() if results is None else (results,))):
-        readable_file(path, at_most_bytes=LARGEST_BYTES)  # before the seconds that importing torch takes
-    if export is not None:  # before the minutes that measuring takes
+        readable_file(path, at_most_bytes=LARGEST_BYTES)  # before torch is imported, which takes seconds
+    if export is not None:  # before measuring, which takes minutes
         check_output(export, [*merge, *files_in(model, weights)], named=True)
     if results is not None:
         return _take_over(results, settings)
@@ -136,7 +136,7 @@ def _shared(
             {"merged": merged, "exported": exported, "usable": usable, "stale": stale, "path": str(path)}
         )
     if merge:
-        click.echo(f"{merged} operators taken over")
+        click.echo(f"{merged} operators imported")
     if export is not None:
         click.echo(f"{exported} operators written to {export}")
     click.echo(f"{usable} operators of {target} are known for this device and version")
@@ -146,7 +146,7 @@ def _shared(
 
 
 def _show_stale(stale: Mapping[str, int], target: str) -> None:
-    """Say which rows do not count, and for which device and version they were measured."""
+    """Print the rows that are not used, with the device and version of their measurement."""
     for fingerprint, rows in stale.items():
         click.echo(
             f"{rows} rows of {target} belong to another version or device, and are not used: {fingerprint}"

@@ -1,4 +1,4 @@
-"""`mcc compress` and `mcc plan`."""
+"""The commands `mcc compress` and `mcc plan`."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ PLAN_HINT = "use a plan.json that mcc wrote"
 
 
 def job_options(callback: Callback) -> Callback:
-    """What `compress` and `plan` have in common: the model, its data, the target and the budgets."""
+    """Common options of `compress` and `plan`: the model, its data, the target and the budgets."""
     options = [
         click.argument("model"),
         click.option("--data", required=True, metavar="DATA",
                      help="digits, cifar10:DIR, imagefolder:DIR or package.module:factory."),
         task_option,
         click.option("--target", required=True, metavar="T",
-                     help="Where it is to run, see mcc targets; T,T,...: on all of these, by one plan."),
+                     help="Target, see mcc targets; several separated by commas share one plan."),
         click.option("--latency", type=LATENCY, metavar="TIME",
-                     help="At most this long, as 8ms; on a simulator as 20Mcycles."),
-        click.option("--speedup", type=RATIO, metavar="RATIO", help="At least this much faster, as 2x."),
-        click.option("--size", type=SIZE, metavar="SIZE", help="A file of at most this size, as 1.5MB."),
-        click.option("--memory", type=SIZE, metavar="SIZE", help="At most this peak memory, as 6MB."),
+                     help="Largest latency, as 8ms; on a simulator as 20Mcycles."),
+        click.option("--speedup", type=RATIO, metavar="RATIO", help="Smallest speed-up, as 2x."),
+        click.option("--size", type=SIZE, metavar="SIZE", help="Largest file size, as 1.5MB."),
+        click.option("--memory", type=SIZE, metavar="SIZE", help="Largest peak memory, as 6MB."),
         click.option("--max-drop", type=LOSS, metavar="LOSS",
-                     help="At most this much accuracy lost, in points (hundredths); of another metric, in "
+                     help="Largest loss of accuracy, in points (hundredths); of another metric, in "
                      "its unit."),
         click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-                     help="Threads of an inference."),
+                     help="Threads of one inference."),
     ]  # fmt: skip
     for option in reversed(options):
         callback = option(callback)
@@ -61,29 +61,31 @@ def job_options(callback: Callback) -> Callback:
 @job_options
 @click.option("--epochs", type=EPOCHS, metavar="N", help="Passes over the data for fine-tuning; 0: none.")
 @click.option("--plan", "plan_file", type=click.Path(dir_okay=False, exists=True, path_type=Path),
-              metavar="FILE", help="Follow this plan.json and do not make one.")  # fmt: skip
+              metavar="FILE", help="Follow this plan.json instead of a new plan.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 6), default=1, show_default=True, metavar="N",
-              help="Go to the budget of time in N steps, with a little fine-tuning after each.")  # fmt: skip
+              help="Steps to the latency budget, with a short fine-tuning after each.")  # fmt: skip
 @click.option("--strategies", type=NAMES, metavar="NAME,...",
-              help="Compare only these with the original, as joint,int8-ptq; all if not given.")  # fmt: skip
+              help="Strategies to compare with the original, as joint,int8-ptq; default: all.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), metavar="N",
-              help="Processes for sensitivities and fine-tunings, of one thread each.")  # fmt: skip
-@click.option("--ray", metavar="ADDRESS", help="A Ray cluster for them; local: one on this machine.")
+              help="Single-threaded processes for sensitivities and fine-tuning.")  # fmt: skip
+@click.option("--ray", metavar="ADDRESS", help="Ray cluster to use instead; local: one on this machine.")
 @click.option("--resume", is_flag=True,
-              help="Go on from the state in DIR; more --strategies may be asked for.")  # fmt: skip
+              help="Continue from the state in DIR; more --strategies may be given.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default="out",
-              show_default=True, metavar="DIR", help="Where everything goes.")  # fmt: skip
+              show_default=True, metavar="DIR", help="Output folder.")  # fmt: skip
 @noise_option
-@click.option("--force", is_flag=True, help="Overwrite files in DIR that no job of mcc left there.")
+@click.option("--force", is_flag=True, help="Overwrite files in DIR that mcc did not create.")
 @model_options
 @job_picture_options
 @common_options
 def compress(output: Path, settings: Settings, **given: Any) -> int:
-    """Compress MODEL for a target under budgets, and leave the model and a report in DIR.
+    """Compress MODEL for a target under budgets, and write the model and a report to DIR.
 
-    Without a budget, the most accurate result is taken, and within its margin of error the fastest. Exit
-    status 1 when no result keeps every budget: the one that comes nearest is left in DIR, marked as missing
-    them, and the sentence names the nearest budgets that can be kept.
+    Without a budget, the most accurate result is chosen, and within its margin of error the fastest. Exit
+    status 1
+    if no result keeps every budget: the nearest one is written to DIR, marked as missing them, and the error
+        names
+    the nearest feasible budgets.
     """
     common = arguments(given)
     from mcc.compress import compress as one
@@ -119,20 +121,20 @@ def compress(output: Path, settings: Settings, **given: Any) -> int:
     return 0 if all(kept for report in reports for kept in report.met.values()) else 1
 
 
-@click.command(short_help="Decide without training, and show the predicted Pareto front.")
+@click.command(short_help="Plan without training, and show the predicted Pareto front.")
 @job_options
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write the plan as JSON, for mcc compress --plan.")  # fmt: skip
 @click.option("--no-measure", is_flag=True,
-              help="Rest on what was measured before; time neither operators nor the original.")  # fmt: skip
+              help="Use earlier measurements only; time neither operators nor the original.")  # fmt: skip
 @model_options
 @job_picture_options
 @common_options
 def plan(output: Path | None, no_measure: bool, settings: Settings, **given: Any) -> int:
-    """Decide what would be done to MODEL, without training, and show the predicted Pareto front.
+    """Compute a plan for MODEL, without training, and show the predicted Pareto front.
 
-    Operators that the prediction lacks are measured first, for a minute and a half at most; what rests on a
-    roofline after that is named.
+    Operators that the prediction lacks are measured first, for 90 s at most; parts that are then still
+    estimated by a roofline are named.
     """
     common = arguments(given)
     from mcc.compress import plan as one
@@ -161,7 +163,7 @@ def plan(output: Path | None, no_measure: bool, settings: Settings, **given: Any
 
 
 def _show_shared(found: SharedTrial, settings: Settings) -> int:
-    """A plan for several targets, measured on each of them, untrained."""
+    """Print a plan for several targets, measured on each of them, untrained."""
     from mcc.compress.multi_target import shared_plan_content
     from mcc.runtime import get_target
 
@@ -180,7 +182,7 @@ def _show_shared(found: SharedTrial, settings: Settings) -> int:
 
 
 def _targets(text: str) -> dict[str, Any]:
-    """`target`, or `targets` where there are several with commas between them. Raises UsageError."""
+    """`target`, or `targets` if there are several, separated by commas. Raises UsageError."""
     if "," not in text:
         return {"target": text}
     try:
@@ -193,7 +195,7 @@ def _targets(text: str) -> dict[str, Any]:
 def arguments(given: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of the Python API from the options of the command line."""
     limit: LatencyLimit = given["latency"] or LatencyLimit()
-    check_model(given["model"], given["weights"])  # all before the seconds that importing torch takes
+    check_model(given["model"], given["weights"])  # before torch is imported, which takes seconds
     check_specs(given["data"], given["task"])
     if given.get("plan_file") is not None:
         read_json(given["plan_file"], what="plan", hint=PLAN_HINT)
@@ -220,29 +222,29 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command as typed, without the folder of the program."""
+    """The command as typed, without the program's folder."""
     return shlex.join(["mcc", *sys.argv[1:]])
 
 
 def how_to_go_on() -> str:
-    """The command that goes on from where this one was stopped, as a sentence."""
+    """The command that continues an interrupted run, as a sentence."""
     again = [word for word in sys.argv[1:] if word not in ("--resume", "--force")]
-    return f"{shlex.join(['mcc', *again, '--resume'])} goes on from here"
+    return f"{shlex.join(['mcc', *again, '--resume'])} continues from here"
 
 
 def show_strategies(strategies: Sequence[StrategyResult]) -> None:
-    """The table of what was tried; the first is the original."""
+    """Print the table of strategies; the first is the original."""
     from mcc.report.tables import STRATEGY_HEADERS, STRATEGY_NUMBERS, strategy_rows
 
     print_table(STRATEGY_HEADERS, strategy_rows(strategies, strategies[0]), right=STRATEGY_NUMBERS)
 
 
 def show_report(report: Report, folder: Path) -> None:
-    """Warnings, the table of strategies, the verdicts, and where everything is."""
+    """Print warnings, the table of strategies, the verdicts, and the location of all files."""
     for sentence in report.warnings:
         click.echo(f"Warning: {sentence}")
     show_strategies(report.strategies)
     click.echo("")
     for sentence in report.verdicts:
         click.echo(sentence)
-    click.echo(f"\nEverything is in {folder}: open {folder / 'report.html'}")
+    click.echo(f"\nResults are in {folder}: open {folder / 'report.html'}")

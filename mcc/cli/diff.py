@@ -1,4 +1,4 @@
-"""`mcc diff`."""
+"""The command `mcc diff`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def diff(
     a: str, b: str, html: Path | None, all_nodes: bool, input_shape: tuple[int, ...] | None,
     weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
-    """Compare two graphs of any format that mcc reads: what was added, removed, reshaped, requantised.
+    """Compare two graphs of any format that mcc reads: nodes added, removed, reshaped, requantised.
 
     Nodes are matched by name, then by the nodes of the captured graph that both come from.
     """
@@ -55,7 +55,7 @@ def diff(
 
 
 def _kind(spec: str) -> str:
-    """The format whose attributes a model's operators have: a lowered file's own, or the graph's."""
+    """The format of a model's operator attributes: a lowered file's own, or the graph's."""
     return next((suffix for suffix in (TFLITE, ORT) if spec.endswith(suffix)), "")
 
 
@@ -69,7 +69,7 @@ def _views(spec: str, input_shape: tuple[int, ...] | None, weights: Path | None)
 
 
 def diff_json(found: GraphDiff, a: str, b: str, all_nodes: bool) -> dict[str, Any]:
-    """The diff in plain values; unchanged nodes with `all_nodes` only."""
+    """The diff as plain values; unchanged nodes only with `all_nodes`."""
     entries = [entry for entry in found.entries if all_nodes or entry.status != "same"]
     return {
         "a": a,

@@ -1,4 +1,4 @@
-"""`mcc doctor`."""
+"""The command `mcc doctor`."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ TOOLS = {
     "adb": "Android phones (targets litert-android and ort-android)",
 }
 FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-"""Processor features that decide how fast int8 is."""
+"""Processor features that determine the speed of int8."""
 
 
-@click.command(short_help="Say what this machine can use, and how to get the rest.")
+@click.command(short_help="Show what this machine can use, and how to get the rest.")
 @click.option(
-    "--install", metavar="TARGET", help="First fetch what this target needs into mcc's cache folder."
+    "--install", metavar="TARGET", help="First fetch this target's dependencies into mcc's cache folder."
 )
 @common_options
 def doctor(install: str | None, settings: Settings) -> int:
-    """Say what this machine can use, and how to get the rest.
+    """Show what this machine can use, and how to get the rest.
 
-    Exit status 1 when no target is usable.
+    Exit status 1 if no target is usable.
     """
     from mcc.cli.targets import describe
     from mcc.runtime.registry import targets
@@ -65,14 +65,14 @@ def doctor(install: str | None, settings: Settings) -> int:
 
 
 def _install(spec: str, settings: Settings) -> None:
-    """Fetch what a target needs; what is there already is not fetched again."""
+    """Fetch the dependencies of a target, except those already present."""
     from mcc.cli.models import get_target
 
     target = get_target(spec)
     ready = target.available().ok
     target.install(lambda text: None if settings.quiet or settings.json else click.echo(text, err=True))
     if not settings.json:
-        click.echo(f"{target.name}: {'was here already' if ready else 'ready'}")
+        click.echo(f"{target.name}: {'already present' if ready else 'ready'}")
 
 
 def _machine() -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _machine() -> dict[str, Any]:
 
 
 def cache_folder() -> Path:
-    """Where measurements and downloads are kept; `MCC_CACHE_DIR` moves it."""
+    """Folder of measurements and downloads; set by `MCC_CACHE_DIR`."""
     import platformdirs
 
     return Path(os.environ.get("MCC_CACHE_DIR") or platformdirs.user_cache_dir("mcc"))
@@ -118,7 +118,7 @@ def _tools() -> dict[str, dict[str, str | None]]:
 def _print(report: dict[str, Any]) -> None:
     machine: list[list[object]] = []
     for key, value in report["machine"].items():
-        machine.append([key, ", ".join(value) or "none of note" if isinstance(value, list) else value])  # pyright: ignore[reportUnknownArgumentType]
+        machine.append([key, ", ".join(value) or "none" if isinstance(value, list) else value])  # pyright: ignore[reportUnknownArgumentType]
     print_table(["machine", ""], machine)
     click.echo("")
     libraries = [[name, version or "not installed"] for name, version in report["libraries"].items()]

@@ -1,4 +1,4 @@
-"""`mcc evaluate`."""
+"""The command `mcc evaluate`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option("--data", required=True, metavar="DATA",
               help="digits, cifar10:DIR, imagefolder:DIR or package.module:factory.")  # fmt: skip
 @task_option
-@click.option("--target", metavar="T", help="Where to run; the host runtime of the file's kind if left out.")
+@click.option("--target", metavar="T", help="Target; default: the host runtime of the file's kind.")
 @click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N images.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N")
@@ -56,13 +56,13 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure the task's metric of lowered files, run in the target's runtime.
 
-    Pictures are prepared as the options say, else as FILE states, else as is usual for the data; which of
-    these it was is said. A file that does no better than guessing is warned of.
+    The preprocessing of images is that of the options, else that stated by FILE, else the usual one of the
+    data; the source is printed. A warning is given for a file that is no better than chance.
     """
     for name in files:
         check_model(name, weights)
     check_specs(data, task)
-    asked_pictures()  # what cannot be is refused before any work
+    asked_pictures()  # impossible values are refused before any work
     entries: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="mcc-evaluate-") as folder, progress_for(settings) as progress:
         for name in files:
@@ -94,7 +94,7 @@ def evaluate(
 
 
 def _title(metric: Metric) -> str:
-    """The heading of the column of a metric."""
+    """The heading of a metric's column."""
     unit = "" if metric.is_fraction or not metric.unit else f", {metric.unit}"
     return f"{metric.name}{unit}{'' if metric.higher_is_better else f' ({metric.direction})'}"
 
@@ -107,11 +107,11 @@ def _number(metric: Metric, value: float) -> str:
 
 @dataclass(frozen=True)
 class _Judging:
-    """One file on one target, and the data that it is judged on.
+    """One file on one target, and the data to judge it on.
 
     Attributes:
-        name: as on the command line; `path` is what it was lowered into, where it is the model `loaded`.
-        fresh: whether no weights were given.
+        name: As on the command line; `path` is the lowered file, if it is the model `loaded`.
+        fresh: Whether no weights were given.
     """
 
     name: str
@@ -127,7 +127,7 @@ class _Judging:
     settings: Settings
 
     def entry(self, progress: Callable[[int, int], None]) -> dict[str, Any]:
-        """What `--json` shows of it; what people should know is said on the way."""
+        """The entry for `--json`; messages to the user are printed on the way."""
         from mcc.report.doubt import labels_warning, saturation_warning
         from mcc.report.judge import judge_file
 
@@ -170,7 +170,7 @@ class _Judging:
         }
 
     def _described(self) -> Description:
-        """What FILE states; of a model, what that states."""
+        """Metadata stated by FILE, or by the model."""
         from mcc.report.file_metadata import Description, describe
 
         if self.loaded is None:

@@ -1,4 +1,4 @@
-"""`mcc explain`."""
+"""The command `mcc explain`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 @click.command(short_help="Show the alternatives for one layer, and why a plan took one.")
 @click.argument("node")
 @click.argument("where")
-@click.option("--target", metavar="T", help="With a MODEL: where it is to run; see mcc targets.")
+@click.option("--target", metavar="T", help="Target for a MODEL; see mcc targets.")
 @model_options
 @common_options
 def explain(
     node: str, where: str, target: str | None, input_shape: tuple[int, ...] | None, weights: Path | None,
     settings: Settings,
 ) -> None:  # fmt: skip
-    """Show the alternatives for the layer NODE with their cost, the loss each adds, and why a plan took one.
+    """Show the alternatives for the layer NODE, with cost and added loss, and why a plan took one.
 
-    NODE is a name of mcc inspect, or the layer's path in the PyTorch model (blocks.3.body.0).
+    NODE is a name from mcc inspect, or the layer's path in the PyTorch model (blocks.3.body.0).
 
     WHERE is the folder or the plan.json of mcc compress, the file of mcc plan, or a MODEL with --target: then
-    the costs are those of the table that mcc calibrate fills, and no losses are known.
+    the costs are from the table of mcc calibrate, and losses are unknown.
     """
     plan = plan_file(where)
     if plan is not None:
@@ -53,7 +53,7 @@ def explain(
 
 
 def plan_file(where: str) -> Path | None:
-    """The plan that is meant; None where WHERE is something else. Raises UsageError for a folder without."""
+    """Path of the plan; None if WHERE is something else. Raises UsageError for a folder without a plan."""
     path = Path(where)
     if path.is_dir():
         if not (path / "plan.json").exists():
@@ -65,7 +65,7 @@ def plan_file(where: str) -> Path | None:
 
 
 def planned_choice(node: str, path: Path) -> Choice:
-    """What a plan says of a layer. Raises DataError where it says nothing of any."""
+    """The alternatives of a layer in a plan. Raises DataError if the plan has none at all."""
     hint = "give the plan.json of mcc compress, or the file of mcc plan"
     raw: Any = read_json(path, what="plan", hint=hint)
     from mcc.compress.explanation import Choice, unknown
@@ -83,7 +83,7 @@ def planned_choice(node: str, path: Path) -> Choice:
 def model_choice(
     node: str, model: str, target: str, input_shape: tuple[int, ...] | None, weights: Path | None
 ) -> Choice:
-    """What could be done to a layer of a model, by the table of measured kernels."""
+    """The alternatives of a layer of a model, by the table of measured kernels."""
     from mcc.compress.explanation import explainer_of
     from mcc.frontend.values import canonical_name
 
@@ -92,23 +92,21 @@ def model_choice(
 
 
 def show(choice: Choice) -> None:
-    """Both tables on the terminal."""
+    """Print both tables."""
     click.echo(f"{choice.node}, {choice.kind}\n")
-    click.echo("How to run it, at the widths taken:")
+    click.echo("Ways to run it, at the planned widths:")
     _table(choice.forms)
     if choice.widths:
-        click.echo(
-            f"\nHow wide to make its output (group {choice.group}; of all layers that read or make it):"
-        )
+        click.echo(f"\nWidths of its output (group {choice.group}; for all layers that read or produce it):")
         _table(choice.widths)
     days = [one.measured_on for one in (*choice.forms, *choice.widths) if one.measured_on]
     if days:
         from mcc.compress.bench import period_words
 
         said = period_words([day for period in days for day in period.split(" to ")])
-        click.echo(f"\nWhat was measured was timed on {said}.")
+        click.echo(f"\nThe measurements were taken on {said}.")
     if any(one.loss is None for one in choice.forms):
-        click.echo("\nA dash: no loss of this layer by itself was measured.")
+        click.echo("\nA dash: the loss of this layer alone was not measured.")
 
 
 def _table(found: Sequence[Alternative]) -> None:
@@ -121,6 +119,6 @@ def _table(found: Sequence[Alternative]) -> None:
         for one in found
     ]  # fmt: skip
     print_table(headers, rows, right=["us", "+-", "size", "loss added"])
-    for one in found:  # beside the table it would be wider than a terminal
+    for one in found:  # as a column the table would be wider than a terminal
         if one.why:
             click.echo(f"{one.what}: {one.why}")

@@ -1,4 +1,4 @@
-"""What becomes of errors: one sentence on stderr, and the exit status."""
+"""Handling of errors: one sentence on stderr, and the exit status."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from mcc.errors import MccError
 
 INTERNAL = 1
 WRONG_USE = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 LONGEST_WORD = 300
-"""Characters of a word that are shown: more are no path or name that a person typed."""
+"""Number of characters of a word that are shown: no path or name typed by a user is longer."""
 
 
 class Interrupted(Exception):
-    """Ctrl-C in a command that can say how to go on; the message is that sentence."""
+    """Ctrl-C in a command that can be resumed; the message says how."""
 
 
 def report(error: Exception) -> int:
-    """Say what went wrong, and return the exit status. `-vv` also shows the traceback."""
+    """Print the error, and return the exit status. `-vv` also shows the traceback."""
     if current_settings().verbosity >= DEBUG:
         traceback.print_exception(error)
     if isinstance(error, click.exceptions.Exit):
@@ -41,7 +41,7 @@ def report(error: Exception) -> int:
         return _usage(error)
     if isinstance(error, MccError):
         return _mcc(error)
-    if isinstance(error, BrokenPipeError):  # the reader of a pipe has left: nobody to tell
+    if isinstance(error, BrokenPipeError):  # the reader of the pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return INTERNAL
     if isinstance(error, OSError):
@@ -50,10 +50,10 @@ def report(error: Exception) -> int:
 
 
 def fail_after_result(error: MccError, *, shown: bool) -> int:
-    """The exit status of a command that shows a result and fails all the same, and its sentence.
+    """Print the error of a command that shows a result nevertheless; returns the exit status.
 
     Args:
-        shown: whether the result is on stdout: with --json, it then is the one document there.
+        shown: Whether the result is on stdout: with --json, it is the only document there.
     """
     if not shown:
         raise error
@@ -62,7 +62,7 @@ def fail_after_result(error: MccError, *, shown: bool) -> int:
 
 
 def one_line(sentence: str) -> str:
-    """A sentence on one line, its overlong words cut in the middle."""
+    """A sentence on one line, with overlong words cut in the middle."""
     half = LONGEST_WORD // 2
     words = (w if len(w) <= LONGEST_WORD else f"{w[:half]}...{w[-half:]}" for w in sentence.split())
     return " ".join(words)
@@ -107,7 +107,7 @@ def _system(error: OSError) -> int:
 
 
 def _internal(error: Exception) -> int:
-    """A mistake in mcc itself: the traceback goes to a file, for the bug report."""
+    """Report a bug in mcc: the traceback is written to a file, for the bug report."""
     reason = " ".join(str(error).split())[:200]
     sentence = f"internal error: {type(error).__name__}: {reason}"
     try:

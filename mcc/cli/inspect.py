@@ -1,4 +1,4 @@
-"""`mcc inspect`."""
+"""The command `mcc inspect`."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ if TYPE_CHECKING:
 TFLITE, ORT = ".tflite", ".ort"
 
 
-@click.command(short_help="Show a model's layers, their cost, and what can be done.")
+@click.command(short_help="Show a model's layers, their cost and possible compression.")
 @click.argument("model")
-@click.option("--target", metavar="T", help="Also the predicted cost there, and what its runtime allows.")
+@click.option("--target", metavar="T", help="Target; adds predicted costs, and what its runtime allows.")
 @click.option(
     "--roofline",
     type=ROOFLINE,
     metavar="GMACS,GBYTES",
-    help="Cost on a device never measured, from its peak float32 rate and its memory bandwidth, as 20,10.",
+    help="Predict for an unmeasured device, from its peak float32 rate and memory bandwidth, as 20,10.",
 )
 @click.option("--no-measure", is_flag=True,
-              help="Predict from what was measured before; do not measure what is missing.")  # fmt: skip
+              help="Predict from earlier measurements; do not measure missing ones.")  # fmt: skip
 @click.option("--model-explorer", "folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Also write the graph and its costs for Google's Model Explorer.")  # fmt: skip
-@click.option("--force", is_flag=True, help="Overwrite files in that folder that mcc did not make.")
-@click.option("--why", is_flag=True, help="Why each layer cannot be pruned, sparse, low-rank or int8.")
-@click.option("--data", metavar="DATA", help="Calibration data, which decides what int8 can hold.")
+@click.option("--force", is_flag=True, help="Overwrite files in that folder that mcc did not create.")
+@click.option("--why", is_flag=True, help="Reasons why layers cannot be pruned, sparse, low-rank or int8.")
+@click.option("--data", metavar="DATA", help="Calibration data, which decides which layers int8 can hold.")
 @model_options
 @common_options
 def inspect(
@@ -61,15 +61,18 @@ def inspect(
     folder: Path | None, force: bool, why: bool, data: str | None, input_shape: tuple[int, ...] | None,
     weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
-    """Show a model's operators, shapes, multiply-accumulates and bytes, and what can be done to each layer.
+    """Show a model's operators, shapes, multiply-accumulates and bytes, and the possible compression by
+    layer.
 
-    The model is shown as it is lowered: batch norms folded, activations fused. Of a .tflite or .ort file,
-    the operators and tensors as they are.
+    The model is shown in deployment form: batch norms folded, activations fused. For a .tflite or .ort file,
+        its
+    operators and tensors are shown unchanged.
 
-    With a target, a second table says what each layer would cost there in each form: as it is, as int8,
-    sparse, as a low-rank pair; measured, or fitted between what was measured, with one standard deviation.
-    Operators of the model that were never measured are measured first, for about 20 s at most; what rests on
-    a roofline after that is named.
+    With a target, a second table shows the predicted cost of each layer in each form: unchanged, int8,
+        sparse, or
+    as a low-rank pair; measured, or interpolated between measurements, with one standard deviation. Operators
+    that were never measured are measured first, for about 20 s at most; parts that are then still estimated
+    by a roofline are named.
     """
     if folder is not None and model.endswith((TFLITE, ORT)):
         raise UsageError(
@@ -123,7 +126,7 @@ def _export(
 def predicted(
     graph: Graph, target: Target, roofline: tuple[float, float] | None, settings: Settings, *, measure: bool
 ) -> dict[str, Any]:
-    """Predicted cost in the target's unit: `layers` by node name, `forms` of each, the `cost` of all."""
+    """Predicted cost in the target's unit: `layers` by node name, `forms` of each, the total `cost`."""
     from cost_models.roofline import RooflineCostModel
     from mcc.calibrate.api import measured_model, predict_graph
     from mcc.calibrate.missing import fill
@@ -146,12 +149,12 @@ def predicted(
 
 
 def _footprint(graph: Graph, target: Target) -> dict[str, int]:
-    """Bytes of the file, exact, and of peak memory, predicted; without what is not known of the target."""
+    """Bytes of the file, exact, and of peak memory, predicted; only those known for the target."""
     from mcc.search.footprint import footprint
 
     try:
         found = footprint(graph, target)
-    except (UnsupportedError, UsageError):  # lowering says so, and why, when it is asked for
+    except (UnsupportedError, UsageError):  # reported with the reason when the model is lowered
         return {}
     peak = {} if found.peak_bytes is None else {"predicted_peak_memory_bytes": found.peak_bytes}
     return {"file_bytes": found.file_bytes, **peak}
@@ -257,35 +260,33 @@ def _show(layers: tuple[Layer, ...], costs: dict[str, Any], why: bool) -> None:
 
 
 def cost_sentences(cost: GraphCost, filled: Filled | None, unit: Unit) -> list[str]:
-    """The predicted cost with its interval, and what it rests on."""
+    """The predicted cost with its interval, and its sources."""
     from mcc.cost_sum import COVERAGE
 
     low, high = cost.interval_us
     found = [
         f"predicted {unit.words(cost.latency_us)}, between {unit.words(low)} and {unit.words(high)} with "
-        f"{COVERAGE:.0%} confidence; {unit.words(cost.overhead_us)} of it belong to no layer"
+        f"{COVERAGE:.0%} confidence; {unit.words(cost.overhead_us)} of it outside of layers"
     ]
     if cost.rooflines():
         kinds = "; ".join(
             f"{roofline.kind} ({roofline.kernels} layers, {roofline.share:.0%})"
             for roofline in cost.rooflines()
         )
-        found.append(f"{cost.roofline_share:.0%} of it rest on a roofline: {kinds}")
+        found.append(f"{cost.roofline_share:.0%} of it is estimated by a roofline: {kinds}")
     if filled is None:
         return found
     if filled.measured:
         found.append(f"{filled.measured} operators were measured for it, in {filled.seconds:.0f} s")
     if filled.left:
-        found.append(
-            f"{filled.left} operators are left for which there was no time: mcc calibrate measures them"
-        )
+        found.append(f"{filled.left} operators were not measured for lack of time: run mcc calibrate")
     if filled.why_not:
-        found.append(f"nothing more could be measured: {filled.why_not}")
+        found.append(f"no more operators could be measured: {filled.why_not}")
     return [*found, *(f"cannot be measured alone: {kernel}: {reason}" for kernel, reason in filled.failed)]
 
 
 def _show_forms(forms: dict[str, Mapping[str, Estimate]], unit: Unit) -> None:
-    """Each layer in each form, by what was predicted of it."""
+    """The predicted costs of each layer in each form."""
     kinds = list(dict.fromkeys(name.split()[0] for each in forms.values() for name in each))
     rows: list[list[str]] = []
     for node, each in forms.items():
@@ -301,7 +302,7 @@ def _form(name: str, form: Estimate, unit: Unit) -> str:
 
 
 def _source(estimate: Estimate) -> str:
-    """Where a figure came from; one standard deviation where it was not measured itself."""
+    """Source of a figure, with its standard deviation if it was not measured itself."""
     if estimate.source == "measured":
         return estimate.source
     return f"{estimate.source} ± {100 * estimate.error_us / max(estimate.latency_us, 1e-9):.0f} %"
@@ -328,7 +329,7 @@ def _reasons(layers: tuple[Layer, ...]) -> list[tuple[str, str, str | None]]:
 
 
 def views_of(file: str) -> list[NodeView] | None:
-    """The operators of a lowered file that is shown as it is; None for a MODEL."""
+    """The operators of a lowered file, for display; None for a MODEL."""
     if file.endswith(TFLITE):
         from mcc.report.tflite_views import view_tflite
 
@@ -379,7 +380,7 @@ def _show_file(file: str, views: list[NodeView], settings: Settings) -> None:
 
 
 def _counts(file: str, operators: list[NodeView]) -> dict[str, int]:
-    """How often each operator occurs, under its own name in a .tflite file."""
+    """Number of occurrences of each operator, by its own name in a .tflite file."""
     if file.endswith(TFLITE):
         from mcc.lower.tflite.reader import read_tflite
 

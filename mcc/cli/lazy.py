@@ -1,7 +1,7 @@
 """A group of commands that imports a command's file only when that command runs.
 
-`mcc --help` shows all of them without importing any: the one-line descriptions stand in the table, and a test
-holds them equal to those of the commands.
+`mcc --help` lists all commands without importing any: their one-line descriptions are in the table, and a
+test compares them with those of the commands.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import click
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a command lives (`module:attribute`) and its one-line description."""
+    """Location of a command (`module:attribute`) and its one-line description."""
 
     place: str
     summary: str
@@ -30,7 +30,7 @@ class LazyGroup(click.Group):
         self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names in the order of the table: the main job first."""
+        """The names in the order of the table, the main job first."""
         return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -46,7 +46,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, but an unknown command is answered with the nearest name."""
+        """As in click, but the error for an unknown command names the nearest one."""
         if args and not args[0].startswith("-") and args[0] not in self.table:
             near = get_close_matches(args[0], self.table, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "mcc --help lists the commands"
@@ -54,6 +54,6 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table, without importing a command."""
+        """Format the table, without importing a command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in self.table.items()])

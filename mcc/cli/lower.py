@@ -1,4 +1,4 @@
-"""`mcc lower`."""
+"""The command `mcc lower`."""
 
 from __future__ import annotations
 
@@ -33,17 +33,15 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option("--to", type=click.Choice(list(formats())), required=True, help="The format.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Where to write; the model's name with the format's suffix if left out.")  # fmt: skip
+              help="Output file; default: the model's name with the format's suffix.")  # fmt: skip
 @click.option("--via", type=click.Choice(["auto", "direct", "export", "tensorflow"]),
-              help="tflite: direct (usual), or tensorflow's converter; pte: auto (usual), direct, or "
+              help="tflite: direct (default), or tensorflow's converter; pte: auto (default), direct, or "
               "export, by ExecuTorch's own exporter.")  # fmt: skip
 @click.option("--opset", type=click.IntRange(1), metavar="N", help="onnx, ort: version of the operators.")
 @click.option("--processor", type=click.Choice(["arm", "amd64"]),
-              help="ort: whose kernels the file is prepared for; arm if left out.")  # fmt: skip
+              help="ort: processor that the file is prepared for; default: arm.")  # fmt: skip
 @click.option("--fp16", is_flag=True, help="tflite: float weights in half precision.")
-@click.option(
-    "--data", metavar="DATA", help="Check an integer model on these images; random inputs if left out."
-)
+@click.option("--data", metavar="DATA", help="Images to check an integer model on; default: random inputs.")
 @noise_option
 @click.option("--force", is_flag=True, help="Overwrite a file that was not named with -o.")
 @model_options
@@ -54,12 +52,12 @@ def lower(
     fp16: bool, data: str | None, allow_noise: bool, force: bool, input_shape: tuple[int, ...] | None,
     weights: Path | None, settings: Settings,
 ) -> None:  # fmt: skip
-    """Write a model in a mobile format: batch norms folded, activations fused, quantisation kept as it is.
+    """Write a model in a mobile format: batch norms folded, activations fused, quantisation unchanged.
 
-    What the model states of its pictures, or the options say, is stored in the file.
+    The preprocessing that the model states, or the options give, is stored in the file.
 
-    A quantised model is held against the float network of its weights, on calibration images of DATA or else
-    on random inputs; nothing is written where its signal is lost.
+    A quantised model is compared with the float network of its weights, on calibration images of DATA or else
+    on random inputs; it is not written if its signal is lost.
     """
     check_model(model, weights)
     check_specs(data)
@@ -68,7 +66,7 @@ def lower(
 
     named = format_of(output) if output is not None else None
     if to == "onnx" and named is not None and named.name == "ort":
-        to = named.name  # onnxruntime takes one for the other, and refuses what is in neither form
+        to = named.name  # onnxruntime confuses the two, and refuses files whose suffix is wrong
     form = get_format(to)
     options = _options(form, via=via, opset=opset, processor=processor, fp16=fp16)
     loaded = load_model(model, input_shape, weights)
@@ -91,7 +89,7 @@ def lower(
 
 
 def _images(graph: Graph, data: str | None, preprocessing: Any, settings: Settings) -> tuple[Tensor] | None:
-    """Calibration images of the data for a check, or None where none were named."""
+    """Calibration images of the data for a check; None if no data is given."""
     if data is None:
         return None
     import torch
@@ -107,7 +105,7 @@ def _images(graph: Graph, data: str | None, preprocessing: Any, settings: Settin
 
 
 def _options(form: Format, **given: Any) -> dict[str, Any]:
-    """Options of the format's writer. Raises UsageError for one that belongs to another format."""
+    """Options of the format's writer. Raises UsageError for an option of another format."""
     asked = {name: value for name, value in given.items() if value not in (None, False)}
     for name in asked:
         if name not in form.options:

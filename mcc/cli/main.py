@@ -1,6 +1,6 @@
-"""`mcc`: the entry point, the table of commands, and what becomes of errors.
+"""`mcc`: the entry point, the table of commands, and the handling of errors.
 
-Exit status: 0 well; 1 a constraint or a check was not met, or mcc itself failed; 2 wrong use or unusable
+Exit status: 0 success; 1 a constraint or a check was not met, or mcc itself failed; 2 wrong use or unusable
 input; 130 interrupted.
 """
 
@@ -23,11 +23,13 @@ COMMANDS = {
     "compress": Entry(
         "mcc.cli.compress:compress", "Compress a model under budgets, and report what it cost."
     ),
-    "plan": Entry("mcc.cli.compress:plan", "Decide without training, and show the predicted Pareto front."),
+    "plan": Entry("mcc.cli.compress:plan", "Plan without training, and show the predicted Pareto front."),
     "explain": Entry(
         "mcc.cli.explain:explain", "Show the alternatives for one layer, and why a plan took one."
     ),
-    "inspect": Entry("mcc.cli.inspect:inspect", "Show a model's layers, their cost, and what can be done."),
+    "inspect": Entry(
+        "mcc.cli.inspect:inspect", "Show a model's layers, their cost and possible compression."
+    ),
     "opt": Entry("mcc.cli.opt:opt", "Run passes on a graph, verified one by one."),
     "diff": Entry("mcc.cli.diff:diff", "Compare two graphs: added, removed, reshaped, requantised."),
     "lower": Entry("mcc.cli.lower:lower", "Write a model in a mobile format."),
@@ -36,10 +38,10 @@ COMMANDS = {
         "mcc.cli.evaluate:evaluate", "Measure the accuracy, or another metric, of lowered files on a target."
     ),
     "verify": Entry("mcc.cli.verify:verify", "Compare a lowered file's numbers with its model's."),
-    "calibrate": Entry("mcc.cli.calibrate:calibrate", "Measure the operators that the cost model rests on."),
+    "calibrate": Entry("mcc.cli.calibrate:calibrate", "Measure the operators that the cost model needs."),
     "passes": Entry("mcc.cli.passes:passes", "List the passes, or explain one."),
     "targets": Entry("mcc.cli.targets:targets", "List the targets."),
-    "doctor": Entry("mcc.cli.doctor:doctor", "Say what this machine can use, and how to get the rest."),
+    "doctor": Entry("mcc.cli.doctor:doctor", "Show what this machine can use, and how to get the rest."),
 }
 
 HELP = """Compress trained neural networks for mobile runtimes.
@@ -74,7 +76,7 @@ GROUP = LazyGroup(
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit status; every error has become a sentence on stderr."""
+    """Run one command line and return its exit status; every error is printed as a sentence on stderr."""
     with harmless_streams():
         return _run(arguments)
 
@@ -95,13 +97,13 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def main() -> None:
-    """The `mcc` program."""
+    """Entry point of the `mcc` program."""
     # Read once, when torch is imported. Waiting threads that spin make two training threads beside another
     # busy process about ten times slower than one (measured on two cores, 2026-11-23).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:  # a dash in an ASCII locale must not end a run of an hour
+        if reconfigure is not None:  # a dash in an ASCII locale must not abort a run of an hour
             reconfigure(errors="replace")
     status = run()
     try:

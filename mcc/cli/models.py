@@ -1,4 +1,4 @@
-"""What the commands share about models: their options, reading them, and lowering them for a target."""
+"""Options for models, reading models, and lowering them for a target, shared by the commands."""
 
 from __future__ import annotations
 
@@ -28,13 +28,11 @@ FEW_STEPS = 0.05
 
 _CUT = "mcc.cut"
 
-"""The pipeline that brings a captured graph into the form that the lowerings take."""
-
 
 def model_options(callback: Callback) -> Callback:
     """`--input-shape`, `--weights` and `--cut`, for commands that read a MODEL."""
     shape = click.option(
-        "--input-shape", type=SHAPE, metavar="N,C,H,W", help="Input shape, where the model does not say."
+        "--input-shape", type=SHAPE, metavar="N,C,H,W", help="Input shape, if the model does not state it."
     )
     weights = click.option(
         "--weights", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
@@ -42,18 +40,18 @@ def model_options(callback: Callback) -> Callback:
     )  # fmt: skip
     cut = click.option(
         "--cut", multiple=True, metavar="PLACE", expose_value=False, callback=_note_cut,
-        help="Where the model ends: a module's path or a node's name. May be given several times.",
+        help="End of the model: a module's path or a node's name. Repeatable.",
     )  # fmt: skip
     return shape(weights(cut(callback)))
 
 
 def _note_cut(ctx: click.Context, parameter: click.Parameter, places: tuple[str, ...]) -> None:
-    """Keep --cut with the command line: every model that it names ends there."""
+    """Store --cut for the whole command: every model that it names ends there."""
     ctx.meta[_CUT] = places
 
 
 def current_cut() -> tuple[str, ...]:
-    """The places of --cut, none where the command line says nothing."""
+    """The values of --cut, or none."""
     ctx = click.get_current_context(silent=True)
     return ctx.meta.get(_CUT, ()) if ctx is not None else ()
 
@@ -61,8 +59,8 @@ def current_cut() -> tuple[str, ...]:
 def load_model(
     spec: str, input_shape: tuple[int, ...] | None = None, weights: Path | None = None
 ) -> LoadedModel:
-    """Read a MODEL; fresh weights of a factory follow --seed. Raises MccError naming what is wrong."""
-    check_model(spec, weights)  # before the seconds that importing torch takes
+    """Read a MODEL; random weights of a factory follow --seed. Raises MccError for an unusable model."""
+    check_model(spec, weights)  # before torch is imported, which takes seconds
     import torch
 
     from mcc.frontend.load import load_model as load
@@ -72,13 +70,13 @@ def load_model(
 
 
 def deployment_form(graph: Graph) -> Graph:
-    """The graph with batch norms folded and activations fused, as the lowerings take it.
+    """The graph with batch norms folded and activations fused, as the lowerings require.
 
-    The passes are not proved one by one here (`mcc opt` does that): the whole is run against the graph as it
-    was, which costs two inferences.
+    The passes are not verified one by one here (`mcc opt` does that): the result is compared with the
+    original graph, which costs two inferences.
 
     Raises:
-        VerificationError: the two differ by more than float32 rounding.
+        VerificationError: The two differ by more than float32 rounding.
     """
     from mcc.pipeline import deployment_form as unchecked
 
@@ -94,7 +92,7 @@ def _check_same(graph: Graph, deployed: Graph) -> None:
 
     values = finite_inputs(graph)
     before, after = ([value.numpy() for value in run(g, *values)] for g in (graph, deployed))
-    # A value on the border of two steps of a quantiser may fall to either: a few of 255 steps are rounding.
+    # A value between two steps of a quantiser may be rounded either way: a few of 255 steps are rounding.
     found = compare_outputs(
         after, before, integer=False, tolerance=FEW_STEPS if calls(graph, "fake_quantize") else None
     )
@@ -110,7 +108,7 @@ def _check_same(graph: Graph, deployed: Graph) -> None:
 
 
 def stated_normalisation(preprocessing: Preprocessing | None) -> dict[str, Any]:
-    """The option of a lowering that stores in the file what the app has to do to a picture."""
+    """The option of a lowering that stores in the file how an app has to preprocess an image."""
     if preprocessing is None:
         return {}
     from mcc.lower.tflite.metadata import Normalisation
@@ -120,7 +118,7 @@ def stated_normalisation(preprocessing: Preprocessing | None) -> dict[str, Any]:
 
 
 def outputs_of(loaded: LoadedModel) -> tuple[Output, ...]:
-    """The outputs of a model, with the names that its author gave them."""
+    """The outputs of a model, with their original names."""
     from mcc.data.outputs import Output
     from mcc.ir.graph import outputs
     from mcc.ir.notes import shape_of
@@ -137,7 +135,7 @@ def get_target(spec: str) -> Target:
 
 
 def default_target(file: Path) -> str:
-    """The target that runs a file where none is named. Raises UsageError for an unknown kind of file."""
+    """The default target for a kind of file. Raises UsageError for an unknown kind."""
     form = format_of(file)
     if form is None:
         readable_file(file, raising=UsageError)

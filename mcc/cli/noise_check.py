@@ -1,4 +1,4 @@
-"""The check of integer graphs against the float network, as `mcc opt` and `mcc lower` make it."""
+"""The check of integer graphs against the float network, for `mcc opt` and `mcc lower`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def noise_option(callback: Callable[..., Any]) -> Callable[..., Any]:
     """`--allow-noise`, for commands that write integer files."""
     return click.option(
         "--allow-noise", is_flag=True,
-        help="Only warn where an integer graph loses the signal of its float network.",
+        help="Only warn if an integer graph loses the signal of its float network.",
     )(callback)  # fmt: skip
 
 
@@ -32,16 +32,16 @@ def check_integers(
     settings: Settings,
     flavour: Flavour = "xnnpack",
 ) -> str | None:
-    """Hold a graph with quantisers against the float network of its weights, and say so in one line.
+    """Compare a quantised graph with the float network of its weights; returns the result as one line.
 
     Args:
-        batch: calibration data for each input; random inputs where None.
+        batch: Calibration data for each input; None: random inputs.
 
     Returns:
-        The line, with the warning if there is one; None for a float graph.
+        The line, with a warning if there is one; None for a float graph.
 
     Raises:
-        VerificationError: the signal is lost in a node, and noise is not allowed.
+        VerificationError: The signal is lost in a node, and noise is not allowed.
     """
     from mcc.quant.noise import check_noise, is_integer
 

@@ -1,4 +1,4 @@
-"""`mcc opt`."""
+"""The command `mcc opt`."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 @click.option("-O", "level", type=click.Choice(["0", "1", "2", "3"]), help="A preset, as -O1.")
 @click.option("--print-after", type=click.Choice(["all", "changed"]), help="Print the graph after passes.")
 @click.option(
-    "--verify/--no-verify", default=True, show_default=True, help="Check each pass against its twin."
+    "--verify/--no-verify", default=True, show_default=True, help="Verify each pass against its exact twin."
 )
 @click.option("--bisect-limit", type=click.IntRange(0), metavar="N", help="Run the first N passes only.")
-@click.option("--timing", is_flag=True, help="Show how long each pass took.")
-@click.option("--stats", is_flag=True, help="Show what each pass counted and left alone.")
+@click.option("--timing", is_flag=True, help="Show the duration of each pass.")
+@click.option("--stats", is_flag=True, help="Show the statistics of each pass, and what it skipped.")
 @click.option("--load", "files", multiple=True, type=click.Path(dir_okay=False, path_type=Path),
-              metavar="FILE", help="A pass of your own, from a Python file.")  # fmt: skip
-@click.option("--data", metavar="DATA", help="Data to calibrate on, for passes that need some.")
+              metavar="FILE", help="Python file with a pass of your own.")  # fmt: skip
+@click.option("--data", metavar="DATA", help="Calibration data, for passes that need it.")
 @click.option("--reproducer", type=click.Path(file_okay=False, path_type=Path), default="mcc-reproducer",
-              metavar="DIR", show_default=True, help="For the graph before a failing pass.")  # fmt: skip
+              metavar="DIR", show_default=True, help="Folder for the input of a failing pass.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write FILE.mcc and its constants; without it the text form goes to stdout.")  # fmt: skip
 @noise_option
-@click.option("--force", is_flag=True, help="Overwrite constants that lie beside a new FILE.mcc.")
+@click.option("--force", is_flag=True, help="Overwrite existing constants of a new FILE.mcc.")
 @model_options
 @picture_options
 @common_options
@@ -55,9 +55,9 @@ def opt(
 ) -> None:  # fmt: skip
     """Run passes on a graph, verified one by one, and write the result.
 
-    A failing pass leaves the graph before it, and the sentence names the command that repeats the failure.
-    A graph with quantisers is held against the float network of its weights, on calibration images of DATA or
-    else on random inputs; nothing is written where its signal is lost.
+    If a pass fails, the graph before it is kept, and the error message contains a command that reproduces the
+    failure. A quantised graph is compared with the float network of its weights, on calibration images of
+    DATA or else on random inputs; it is not written if its signal is lost.
     """
     from mcc.ir.outputs import check_output, files_in
 
@@ -109,7 +109,7 @@ def opt(
 
 
 def _said(model: str, stated: Stated | None) -> dict[str, Any]:
-    """What the file holds beside the graph: the preprocessing, and which output is judged."""
+    """Metadata of the output file: the preprocessing, and the judged output."""
     from mcc.report.file_metadata import describe
 
     said = {} if stated is None else {"preprocessing": stated.preprocessing.to_json()}

@@ -1,8 +1,8 @@
 """Results on stdout: JSON for machines, a drawn table on a terminal, aligned text in a pipe.
 
-Names of operators, nodes, classes and files come from other people. `harmless_streams` stands between all
-that a command writes and the terminal, so that no name can move the cursor, recolour or reorder text, or
-write lines that mcc did not.
+Names of operators, nodes, classes and files come from input files. `harmless_streams` filters everything that
+a command writes to the terminal, so that no name can move the cursor, recolour or reorder text, or add lines
+of its own.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import click
 
 GAP = "  "
 
-# Control characters but for line feed and tab, and the marks that change the direction of text or hide it.
+# Control characters except line feed and tab, and characters that change the text direction or hide text.
 _HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
 def harmless(text: str) -> str:
-    """The text with control characters written out as `\\u001b`, which JSON reads as the same character."""
+    """The text with control characters escaped as `\\u001b`, which JSON parses as the same character."""
     return _HARMFUL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def one_line(text: str) -> str:
-    """A name as it may stand in a line: harmless, its line breaks written out."""
+    """A name for use within a line: harmless, with line breaks escaped."""
     return harmless(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 class _Harmless:
-    """A text stream that writes what is harmless; all else is that of the stream below."""
+    """A text stream that escapes harmful characters; other methods are those of the stream below."""
 
     def __init__(self, below: TextIO) -> None:
         self.below = below
@@ -53,13 +53,13 @@ class _Harmless:
 
 
 def drawing_stream(stream: TextIO) -> TextIO:
-    """The stream below, for what is drawn with the terminal's own codes out of harmless text."""
+    """The stream below, for output drawn with the terminal's own codes from harmless text."""
     return cast(TextIO, stream.below) if isinstance(stream, _Harmless) else stream  # pyright: ignore
 
 
 @contextmanager
 def harmless_streams() -> Generator[None]:
-    """Let stdout and stderr write out what could act on a terminal."""
+    """Escape harmful characters on stdout and stderr."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast(TextIO, _Harmless(drawing_stream(stream))) for stream in before)
     try:
@@ -69,7 +69,7 @@ def harmless_streams() -> Generator[None]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document; numbers that JSON cannot hold are refused, not printed as NaN."""
+    """Print one JSON document; numbers that JSON cannot represent are refused, not printed as NaN."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
@@ -80,13 +80,13 @@ def print_table(
     right: Sequence[str] = (),
     title: str | None = None,
 ) -> None:
-    """A table.
+    """Print a table.
 
     Args:
-        headers: one for each column.
-        rows: cells, printed with `str`; None as an empty cell.
-        right: headers of the columns set flush right (numbers).
-        title: printed above.
+        headers: Headers of the columns.
+        rows: Cells, printed with `str`; None for an empty cell.
+        right: Headers of the right-aligned columns (numbers).
+        title: Title above the table.
     """
     cells = [["" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():

@@ -1,4 +1,4 @@
-"""`mcc passes`."""
+"""The command `mcc passes`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @common_options
 def passes(name: str | None, settings: Settings) -> None:
-    """List the passes, or explain one: what it does, its options and their defaults."""
+    """List the passes, or explain one: description, options and defaults."""
     from mcc.pass_api import all_passes
     from mcc.pipeline import PRESETS
 
@@ -39,7 +39,7 @@ def passes(name: str | None, settings: Settings) -> None:
 
 
 def describe(kind: type[Pass]) -> dict[str, Any]:
-    """A pass in plain values: name, summary, documentation, options."""
+    """A pass as plain values: name, summary, documentation, options."""
     text = inspect.getdoc(kind) or ""
     summary = " ".join(text.split("\n\n")[0].split())
     options = [

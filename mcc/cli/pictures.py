@@ -1,4 +1,4 @@
-"""What commands that run pictures share: how pictures are prepared, and which output is judged."""
+"""Options for the preprocessing of images and the judged output, shared by commands that run images."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ FRACTION = Quantity("fraction", parse_fraction)
 
 
 def task_option(callback: Callback) -> Callback:
-    """`--task`, what the network is for."""
+    """The option `--task`."""
     return click.option(
         "--task", metavar="TASK",
-        help="classification, package.module:TASK or path/file.py:TASK; if left out, as the data says.",
+        help="classification, package.module:TASK or path/file.py:TASK; default: the data's.",
     )(callback)  # fmt: skip
 
 
 def picture_options(callback: Callback) -> Callback:
-    """Options that say how pictures are prepared and which output is judged; see `asked_pictures`."""
+    """Options for the preprocessing of images and the judged output; see `asked_pictures`."""
     return _options(callback, "--size", "--image-size")
 
 
 def job_picture_options(callback: Callback) -> Callback:
-    """The same where `--size` is the budget of a file."""
+    """The same for commands in which `--size` is the budget of a file."""
     return _options(callback, "--image-size")
 
 
@@ -77,19 +77,19 @@ def _options(callback: Callback, *sizes: str) -> Callback:
     options = [
         option("--mean", type=NUMBERS, metavar="M,...",
                help="(pixel * SCALE - MEAN) / STD: one MEAN for each channel, or one."),
-        option("--std", type=NUMBERS, metavar="S,...", help="Deviation, in the same unit as --mean."),
+        option("--std", type=NUMBERS, metavar="S,...", help="Standard deviation, in the unit of --mean."),
         option("--scale", type=FRACTION, metavar="X",
-               help="1: pixels of 0 to 255 as they are; 1/255 if only --mean or --std is given."),
+               help="1: unscaled pixels of 0 to 255; 1/255 if only --mean or --std is given."),
         option(*sizes, "image_size", type=SIDES, metavar="H[xW]",
-               help="Size of the pictures that the network takes."),
+               help="Size of the network's input images."),
         option("--crop", type=FiniteRange(0, 1, min_open=True), metavar="SHARE",
-               help="The centre of an image folder's pictures that is used, as 0.875."),
-        option("--channels", type=click.Choice(["rgb", "bgr"]), help="Their order in the network."),
+               help="Centre crop of an image folder's images, as 0.875."),
+        option("--channels", type=click.Choice(["rgb", "bgr"]), help="Order of the channels in the network."),
         option("--preprocessing", type=click.Path(dir_okay=False, exists=True, path_type=Path),
-               metavar="FILE", help="All of these from a JSON or TOML file."),
-        option("--preprocessing-of", metavar="MODEL", help="All of these as this model or file states them."),
-        option("--judge", metavar="OUTPUT", help="Name or place of the output that is judged."),
-        option("--ignore-labels", is_flag=True, help="Ignore the class names that a file holds."),
+               metavar="FILE", help="JSON or TOML file with all of these."),
+        option("--preprocessing-of", metavar="MODEL", help="Model or file that states all of these."),
+        option("--judge", metavar="OUTPUT", help="Name or index of the output to judge."),
+        option("--ignore-labels", is_flag=True, help="Ignore the class names in a file."),
     ]  # fmt: skip
     for each in reversed(options):
         callback = each(callback)
@@ -97,7 +97,7 @@ def _options(callback: Callback, *sizes: str) -> Callback:
 
 
 def _note(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
-    """Keep the option with the command line: every picture that the command runs is prepared so."""
+    """Store the option for the whole command: all images are preprocessed in the same way."""
     if parameter.name == "preprocessing" and value is not None:
         readable_file(value, at_most_bytes=LARGEST_BYTES)
     ctx.meta.setdefault(_PICTURES, {})[parameter.name] = value
@@ -109,7 +109,7 @@ def _given(name: str) -> Any:
 
 
 def judged_output() -> str | None:
-    """What `--judge` names."""
+    """The value of `--judge`."""
     return _given("judge")
 
 
@@ -119,17 +119,17 @@ def labels_ignored() -> bool:
 
 
 def asked_pictures() -> Asked:
-    """What the command line says of the pictures.
+    """The preprocessing given on the command line.
 
     Raises:
-        UsageError: two sources are named, or the model named states nothing.
-        DataError: a file that cannot be read, or values that cannot be.
+        UsageError: Two sources are given, or the given model states no preprocessing.
+        DataError: A file cannot be read, or values are impossible.
     """
     from mcc.data.stated import Asked
 
     names = ("mean", "std", "scale", "crop", "channels")
     found = Asked(_whole(), size=_given("image_size"), **{name: _given(name) for name in names})
-    found.over(None)  # values that cannot be are refused before any work
+    found.over(None)  # impossible values are refused before any work
     return found
 
 
@@ -158,17 +158,17 @@ def _of_model(spec: str) -> Stated:
 
 
 def say(sentence: str) -> None:
-    """One line on standard error, unless the command is to be quiet."""
+    """Print one line on standard error, unless the command is quiet."""
     if not current_settings().quiet:
         click.echo(sentence, err=True)
 
 
 def say_pictures(stated: Stated) -> None:
-    """Say how pictures are prepared, and who says so."""
+    """Print the preprocessing of the images, and its source."""
     say(f"Pictures: {stated.words}")
 
 
 def say_output(judged: Output, count: int) -> None:
-    """Say which of several outputs is judged."""
+    """Print which of several outputs is judged."""
     if count > 1:
         say(f"Output: {judged.name} of {count} is judged")

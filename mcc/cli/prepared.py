@@ -1,4 +1,4 @@
-"""MODELs of the command line with their pictures: stated preprocessing, calibration data, lowered files."""
+"""Preprocessing, calibration data and lowered files of a MODEL on the command line."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ CALIBRATION_BATCH = 32
 
 
 def stated_preprocessing(spec: str, loaded: LoadedModel) -> Stated | None:
-    """What the command line says of a MODEL's pictures, else what that states; None where neither does.
+    """The preprocessing given for a MODEL on the command line, else that stated by it; None if neither.
 
     Raises:
-        DataError: it is for another number of channels than the model takes.
+        DataError: It is for another number of channels than the model's.
     """
     from mcc.ir.graph import inputs
     from mcc.ir.notes import shape_of
@@ -43,7 +43,7 @@ def stated_preprocessing(spec: str, loaded: LoadedModel) -> Stated | None:
 def calibration_images(
     graph: Graph, data: str, stated: Stated | None, settings: Settings
 ) -> tuple[Tensor, ...]:
-    """Batches of calibration images of a data module, for a graph with one input; says what they are."""
+    """Batches of calibration images of a data module, for a graph with one input; prints their source."""
     import torch
 
     from mcc.data.stated import load_stated
@@ -69,11 +69,11 @@ def lowered_file(
     input_shape: tuple[int, ...] | None = None,
     weights: Path | None = None,
 ) -> Path:
-    """A file that the target runs: the one named, or the MODEL named, lowered into `folder`.
+    """A file that the target runs: the given one, or the given MODEL, lowered into `folder`.
 
     Raises:
-        UsageError: no such file or model.
-        UnsupportedError: an operator that the target's format lacks.
+        UsageError: There is no such file or model.
+        UnsupportedError: The target's format lacks an operator.
     """
     return lowered_model(spec, target, folder, input_shape=input_shape, weights=weights)[0]
 
@@ -86,7 +86,7 @@ def lowered_model(
     input_shape: tuple[int, ...] | None = None,
     weights: Path | None = None,
 ) -> tuple[Path, LoadedModel | None]:
-    """As `lowered_file`, and the model where one was lowered."""
+    """As `lowered_file`; also returns the model if one was lowered."""
     if Path(spec).suffix in target.suffixes:
         return check_model_file(spec, raising=UsageError), None
     loaded = load_model(spec, input_shape, weights)

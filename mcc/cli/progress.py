@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar with what is left on a terminal, now and then a line elsewhere."""
+"""Progress on stderr: a bar with the remaining time on a terminal, a line at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import click
 from mcc.cli.output import drawing_stream, one_line
 from mcc.cli.settings import Settings
 
-LINE_EVERY_S = 15.0  # in a log file: often enough to see that it lives, seldom enough to read the rest
+LINE_EVERY_S = 15.0  # in a log file: a sign of life without hiding other lines
 
 
 class Progress(Protocol):
-    """What long work is given to say how far it is.
+    """Callback for the progress of long work.
 
-    Called with the name of the stage, how much of it is done and how much there is (in any unit; 0 where
-    that is unknown), and a few words on what is being done.
+    Called with the name of the stage, the amount done and the total (in any unit; 0 if unknown), and a short
+    note.
     """
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
-        """Say how far a stage is; done >= total ends it."""
+        """Report the progress of a stage; done >= total ends it."""
         ...
 
 
 class Silent:
-    """Says nothing."""
+    """Discards all progress."""
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
-        """Ignore it."""
+        """Discard the call."""
 
 
 @dataclass
 class _Stage:
-    """When a stage began, when a line was last printed of it, and how far it was; it may run again."""
+    """Start, time of the last line and progress of a stage; a stage may run repeatedly."""
 
     begin: float
     last: float
@@ -46,7 +46,7 @@ class _Stage:
 
 
 class Lines:
-    """A line when a stage begins or is come back to, one when it ends, and one every so often."""
+    """Prints a line when a stage starts, resumes or ends, and one at intervals."""
 
     def __init__(self, every_s: float = LINE_EVERY_S) -> None:
         self.every_s = every_s
@@ -54,7 +54,7 @@ class Lines:
         self.stages: dict[str, _Stage] = {}
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
-        """Print a line when one is due."""
+        """Print a line if one is due."""
         now = time.monotonic()
         found = self.stages.get(stage)
         begins = found is None or done < found.done
@@ -109,7 +109,7 @@ def seconds_words(seconds: float) -> str:
 
 @contextmanager
 def progress_for(settings: Settings) -> Generator[Progress]:
-    """The progress that fits where stderr goes; drawn bars are cleaned up at the end, come what may."""
+    """The progress for the kind of stderr; drawn bars are always cleaned up at the end."""
     if settings.quiet:
         yield Silent()
     elif not sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""Click types for what people type: times, sizes, ratios, shapes; see `mcc.quantities`."""
+"""Click types for times, sizes, ratios and shapes; see `mcc.quantities`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from mcc.quantities import (
 
 
 class FiniteRange(click.FloatRange):
-    """A float range without what is no number: comparisons with NaN let it pass."""
+    """A float range that refuses NaN, which comparisons let pass."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read a number, which must be finite and in the range."""
+        """Parse a number, which must be finite and in the range."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
@@ -35,14 +35,14 @@ class FiniteRange(click.FloatRange):
 
 
 class Quantity(click.ParamType[Any]):
-    """A click type from one of the parsers above; its complaint becomes click's own."""
+    """A click type from one of the parsers above; its errors become click's own."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
         self.parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse what was typed; values that are parsed already pass through."""
+        """Parse a text; parsed values are passed through."""
         if not isinstance(value, str):
             return value
         try:

@@ -1,4 +1,4 @@
-"""The options that every command has: `--json`, `--seed`, `-q`, `-v`."""
+"""The options of all commands: `--json`, `--seed`, `-q`, `-v`."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Settings:
     """The common options of one command line.
 
     Attributes:
-        json: results go to stdout as JSON, and nothing else does.
-        seed: of everything random.
-        verbosity: -1 quiet, 0, 1 with the log, 2 with the log of everything and tracebacks.
+        json: Whether results are printed as JSON, and nothing else, on stdout.
+        seed: Seed of all random number generators.
+        verbosity: -1 quiet, 0, 1 with the log, 2 with the full log and tracebacks.
     """
 
     json: bool = False
@@ -37,7 +37,7 @@ class Settings:
 
     @property
     def quiet(self) -> bool:
-        """Whether progress is to be kept to oneself."""
+        """Whether progress is suppressed."""
         return self.verbosity <= QUIET
 
 
@@ -45,17 +45,17 @@ _current: ContextVar[Settings] = ContextVar("mcc_settings", default=Settings()) 
 
 
 def current_settings() -> Settings:
-    """The common options of the command that runs."""
+    """The common options of the running command."""
     return _current.get()
 
 
 def forget_settings() -> None:
-    """Go back to the defaults, before another command line is read in this process."""
+    """Restore the defaults, before another command line is parsed in this process."""
     _current.set(Settings())
 
 
 def common_options(callback: Callback) -> Callback:
-    """Give a command the common options; its callback receives them as the keyword `settings`."""
+    """Add the common options to a command; its callback receives them as the keyword `settings`."""
 
     @functools.wraps(callback)
     def wrapped(*, as_json: bool, seed: int, quiet: bool, verbose: int, **values: Any) -> Any:
@@ -68,9 +68,9 @@ def common_options(callback: Callback) -> Callback:
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.", is_eager=True,
                      callback=_note_json),
         click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=0, show_default=True,
-                     metavar="N", help="Seed of everything random."),
+                     metavar="N", help="Seed of all random number generators."),
         click.option("-q", "--quiet", is_flag=True, help="No progress, errors only."),
-        click.option("-v", "--verbose", count=True, help="Show the log; twice for all of it."),
+        click.option("-v", "--verbose", count=True, help="Show the log; twice: the full log."),
     ]  # fmt: skip
     decorated: Callback = wrapped
     for option in reversed(options):
@@ -79,13 +79,13 @@ def common_options(callback: Callback) -> Callback:
 
 
 def _note_json(ctx: click.Context, parameter: click.Parameter, asked: bool) -> bool:
-    """Remember --json before the other options are read, so that their errors can be JSON, too."""
+    """Store --json before the other options are parsed, so that their errors can be JSON, too."""
     _current.set(Settings(json=asked))
     return asked
 
 
 class OneLineFormatter(logging.Formatter):
-    """One line for a message, whatever names of other people's it holds; a traceback keeps its own."""
+    """One line per message, even if it contains names with line breaks; a traceback keeps its lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, and the traceback below it."""
@@ -97,11 +97,11 @@ class OneLineFormatter(logging.Formatter):
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """The handler of a command, told apart from those of whoever embeds mcc."""
+    """The handler of a command, distinguished from those of an embedding program."""
 
 
 def stop_log() -> None:
-    """Take the log off stderr again."""
+    """Remove the log handler from stderr."""
     root = logging.getLogger("mcc")
     for handler in [h for h in root.handlers if isinstance(h, _Handler)]:
         root.removeHandler(handler)
@@ -117,4 +117,4 @@ def _start_log(settings: Settings) -> None:
     root.addHandler(handler)
     root.setLevel(LEVELS[settings.verbosity])
     if settings.verbosity < DEBUG and not sys.warnoptions:
-        warnings.simplefilter("ignore")  # those of torch and its exporters mean nothing to users
+        warnings.simplefilter("ignore")  # those of torch and its exporters do not concern users

@@ -1,4 +1,4 @@
-"""`mcc targets`."""
+"""The command `mcc targets`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command(short_help="List the targets.")
 @common_options
 def targets(settings: Settings) -> None:
-    """List the targets: what each runs, whether this machine can use it, and its options."""
+    """List the targets: formats, availability on this machine, and options."""
     from mcc.runtime.registry import targets as all_targets
 
     described = [describe(target) for target in all_targets().values()]
@@ -35,7 +35,7 @@ def targets(settings: Settings) -> None:
 
 
 def describe(target: Target) -> dict[str, Any]:
-    """A target in plain values; the runtime's version only where it is installed."""
+    """A target as plain values; the runtime's version only if it is installed."""
     state = target.available()
     return {
         "name": target.name,

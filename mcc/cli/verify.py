@@ -1,4 +1,4 @@
-"""`mcc verify`."""
+"""The command `mcc verify`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ INPUTS = 32
 @click.command(short_help="Compare a lowered file's numbers with its model's.")
 @click.argument("model")
 @click.argument("file", type=click.Path(dir_okay=False, exists=True, path_type=Path))
-@click.option("--target", metavar="T", help="Where FILE runs; the host runtime of its kind if left out.")
-@click.option("--data", metavar="DATA", help="Compare on these images; random inputs if left out.")
+@click.option("--target", metavar="T", help="Target that runs FILE; default: the host runtime of its kind.")
+@click.option("--data", metavar="DATA", help="Images to compare on; default: random inputs.")
 @task_option
 @click.option("--count", type=click.IntRange(1), default=INPUTS, show_default=True, metavar="N",
-              help="How many inputs.")  # fmt: skip
+              help="Number of inputs.")  # fmt: skip
 @click.option("--tolerance", type=FiniteRange(0), metavar="SHARE",
-              help="Largest difference allowed, as a share of the output range.")  # fmt: skip
+              help="Largest accepted difference, as a share of the output range.")  # fmt: skip
 @noise_option
 @model_options
 @picture_options
@@ -47,15 +47,17 @@ def verify(
     """Run MODEL here and FILE on the target, on the same inputs, and compare their outputs.
 
     A float model must agree to 1e-4 of the output range; a quantised graph is run by the integer simulator,
-    whose class FILE must name on 99.5 % of the inputs, or say the same as TASK has it. A float FILE is also
-    held against MODEL as it came: the module in PyTorch, the .onnx file in onnxruntime, given one input at a
-    time as FILE is. Where the target has reference kernels, a float FILE must agree with these, too; where it
-    tells which kernels ran, those for sparse weights must be as many as FILE has such weights. Exit status 1
-    where something differs.
+    and FILE must give the same class on 99.5 % of the inputs, or the same result as TASK defines it. A float
+    FILE is
+    also compared with the original MODEL: the module in PyTorch, the .onnx file in onnxruntime, given one
+        input at
+    a time like FILE. If the target has reference kernels, a float FILE must agree with these, too; if it
+    reports which kernels ran, there must be as many sparse kernels as FILE has sparse weights. Exit status 1
+    if something differs.
 
-    That FILE computes what a quantised MODEL computes says nothing of the quantisation: MODEL is also held
-    against the float network of its weights, as mcc opt and mcc lower do, on the images of DATA or else on
-    random inputs.
+    This does not check the quantisation itself: a quantised MODEL is also compared with the float network of
+        its
+    weights, as by mcc opt and mcc lower, on the images of DATA or else on random inputs.
     """
     check_model_file(file, raising=UsageError)
     check_model(model, weights)
@@ -119,12 +121,14 @@ def verify(
                 f"  reference kernels   {'agree' if slow.passed else 'DIFFER'}, largest difference {worst}"
             )
         if sparse is not None:
-            click.echo(f"  sparse kernels      {sparse.words}{'' if sparse.passed else ': FEWER THAN MEANT'}")
+            click.echo(
+                f"  sparse kernels      {sparse.words}{'' if sparse.passed else ': FEWER THAN EXPECTED'}"
+            )
     return 0 if passed else 1
 
 
 def _judged(model: str, loaded: LoadedModel) -> int:
-    """The place of the output whose class is compared: as --judge or the model says, else by name."""
+    """The index of the output whose class is compared: by --judge or the model, else by name."""
     from mcc.data.outputs import named_output, outstanding
     from mcc.report.file_metadata import describe
 
@@ -160,7 +164,7 @@ def _inputs(
 
 
 def _reference(graph: Graph, values: list[Any], integer: bool, file: Path) -> list[Any]:
-    """Outputs of the graph in torch, or of the integer simulator as the file's runtime rounds."""
+    """Outputs of the graph in torch, or of the integer simulator with the rounding of the file's runtime."""
     import torch
 
     tensors = [torch.from_numpy(value) for value in values]
@@ -178,9 +182,9 @@ def _reference(graph: Graph, values: list[Any], integer: bool, file: Path) -> li
 def _against_original(
     loaded: LoadedModel, values: list[Any], made: list[Any], tolerance: float | None
 ) -> Comparison | None:
-    """The file against the model as it came, one input at a time; None where there is no such model.
+    """Compare the file with the original model, one input at a time; None if there is no original.
 
-    A model that takes no single input cannot be asked: reading it has warned of that already.
+    A model without support for single inputs cannot be run: a warning was given when it was read.
     """
     import numpy as np
     import torch
@@ -196,7 +200,7 @@ def _against_original(
             collected.append([result.numpy() for result in loaded.original(one)])
     except (UsageError, RuntimeError):
         return None
-    # A model may drop the batch axis of a single sample; what it computes is the same.
+    # A model may drop the batch axis of a single sample; the values are the same.
     wanted = [np.stack(list(results)) for results in zip(*collected, strict=True)]
     if [value.size for value in wanted] != [value.size for value in made]:
         raise VerificationError(
@@ -225,4 +229,4 @@ def _show(file: Path, target: str, result: Comparison, passed: bool, agrees: str
         click.echo(f"  signal to noise     {result.sqnr_db:.1f} dB")
     if result.agreement is not None:
         click.echo(f"  {agrees:<19} {100 * result.agreement:.2f} %")
-    click.echo(f"  held against        {result.rule}")
+    click.echo(f"  criterion           {result.rule}")

@@ -1,4 +1,4 @@
-"""The driver behind the main job: plans, fine-tunes, lowers, measures, chooses and reports."""
+"""Compression jobs: plan, fine-tune, lower, measure, choose and report."""
 
 import sys
 from types import ModuleType
@@ -9,7 +9,7 @@ __all__ = ["compress", "compress_for", "plan", "plan_for"]
 
 
 class _Job(ModuleType):
-    """`mcc.compress(...)` runs the job, although importing this package makes `mcc.compress` the package."""
+    """Makes the package callable: `mcc.compress(...)` runs `mcc.compress.compress`."""
 
     __call__ = staticmethod(compress)
 

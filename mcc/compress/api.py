@@ -1,4 +1,4 @@
-"""The Python front door: `mcc.compress(...)` and `mcc.plan(...)`, with the options of the command line."""
+"""The Python entry points: `mcc.compress(...)` and `mcc.plan(...)`, with the options of the command line."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def compress(
     allow_noise: bool = False,
     force: bool = False,
 ) -> Report:
-    """Compress a model for a target under budgets; leave the model and its report in a folder.
+    """Compress a model for a target under budgets; write the model and its report into a folder.
 
     Example:
         report = mcc.compress("net.py:make", "imagefolder:photos", "litert-host", weights="net.safetensors",
@@ -76,44 +76,46 @@ def compress(
         model: `package.module:factory`, a `.pt2`, `.onnx` or `.mcc` file, see `mcc.frontend.load.load_model`;
             or a module, with an `example` of its input.
         data: `digits`, `cifar10:DIR`, `imagefolder:DIR` or `package.module:factory`; or a `DataModule`, or
-            `{"train": loader, "test": loader}` of torch, see `mcc.data.from_loaders`.
-        target: see `mcc targets`; for several, see `compress_for`.
-        example: a tensor [N, ...] as the module takes it; only its shape matters.
-        latency: of one inference, as `"8ms"`, or on a simulated core `"20Mcycles"`; the upper 95 % bound of
-            its median counts. `latency_us` and `model_cycles` say the same as a number.
-        speedup: over the original float model, lowered the same way and measured in turns with it: `2` or
-            `"2x"`.
-        size: of the file, as `"1.5MB"`; `size_bytes` says the same as a number.
-        memory: peak memory of a fresh runner, as `"6MB"`; `memory_bytes` says the same as a number.
-        max_drop: of the validation metric that may be lost: points of a fraction (an accuracy), else in its
-            unit.
-        epochs: passes over the training data for each strategy's fine-tuning; 0: none.
-        threads: of one inference.
-        weights: loaded into a factory's module (safetensors, or a weights-only state dict).
-        input_shape: where the model does not say, batch included.
-        cut: where the model ends, see `mcc.frontend.load.load_model`.
-        out: the folder.
-        resume: go on from the state in it.
-        plan: a plan.json to follow.
-        seed: of everything random.
-        progress: called with stage, done, total and a few words.
-        command: for the report, how to repeat the run.
-        workers: processes for sensitivities and fine-tuning, of one thread each; None: this process alone.
-        ray: address of a Ray cluster for them instead; `local` starts one here.
-        steps: in which the joint plan goes to its budget of time, with a little fine-tuning after each.
-        strategies: to compare with the original, names of files in `mcc/compress/strategies/`; empty: all.
-        preprocessing: of the pictures; None: what the model states, else what is customary for the data.
-        task: what the network is for, see `mcc.data.load_task`; None: as the data says.
-        judge: name or place of the output that the metric is read from; None: chosen by shape and name.
-        ignore_labels: whether class names that the model's file states may be other than the data's.
-        allow_noise: only warn where an integer result loses the signal of its weights in float.
-        force: whether files in the folder that mcc did not make may be overwritten.
+            torch loaders `{"train": loader, "test": loader}`, see `mcc.data.from_loaders`.
+        target: Name of the target, see `mcc targets`; for several, see `compress_for`.
+        example: Input tensor [N, ...] of the module; only its shape matters.
+        latency: Limit of one inference, as `"8ms"`, or on a simulated core `"20Mcycles"`; it is compared with
+            the upper 95 % bound of the median. `latency_us` and `model_cycles` give it as a number.
+        speedup: Required speed-up over the original float model, lowered the same way and measured in turns
+            with it: `2` or `"2x"`.
+        size: Limit of the file size, as `"1.5MB"`; `size_bytes` gives it as a number.
+        memory: Limit of the peak memory of a fresh runner, as `"6MB"`; `memory_bytes` gives it as a number.
+        max_drop: Largest accepted loss of the validation metric, in points for a fraction (an accuracy), else
+            in the metric's unit.
+        epochs: Passes over the training data for the fine-tuning of each strategy; 0: no fine-tuning.
+        threads: Threads of one inference.
+        weights: File to load into a factory's module (safetensors, or a weights-only state dict).
+        input_shape: Input shape with batch size, for models that do not state it.
+        cut: Nodes or outputs where the model ends, see `mcc.frontend.load.load_model`.
+        out: Output folder.
+        resume: Whether to continue from the state in the output folder.
+        plan: Path of a plan.json to follow.
+        seed: Seed of all random number generators.
+        progress: Callback that receives stage, done, total and a note.
+        command: Command line that repeats the run, for the report.
+        workers: Number of single-threaded processes for sensitivities and fine-tuning; None: this process.
+        ray: Address of a Ray cluster to use instead of processes; `local` starts one here.
+        steps: Number of steps in which the joint plan approaches its latency budget, with a short fine-tuning
+            after each.
+        strategies: Strategies to compare with the original, names of files in `mcc/compress/strategies/`;
+            empty: all.
+        preprocessing: Preprocessing of the images; None: as the model states, else the usual one of the data.
+        task: Task of the network, see `mcc.data.load_task`; None: the task of the data.
+        judge: Name or index of the output that the metric is computed from; None: chosen by shape and name.
+        ignore_labels: Whether class names in the model's file may differ from those of the data.
+        allow_noise: Whether a quantised result that loses the signal of its float weights is only a warning.
+        force: Whether files in the folder that mcc did not create may be overwritten.
 
     Raises:
-        ConstraintError: no strategy keeps every budget. The report and the strategy that misses them by least
-            are in the folder all the same, the report is the error's `report`, and the hint names the nearest
-            feasible budgets.
-        MccError: anything that cannot be used or failed a check.
+        ConstraintError: No strategy keeps every budget. The report and the strategy that comes nearest are
+            written to the folder nevertheless; the error holds the report as `report`, and its hint names the
+            nearest feasible budgets.
+        MccError: An argument cannot be used, or a check failed.
     """
     with named(locals()) as given:
         request, place = _asked(given)
@@ -123,18 +125,18 @@ def compress(
 def compress_for(
     model: str | Path | nn.Module, data: str | DataModule | Loaders, targets: Sequence[str], **options: Any
 ) -> dict[str, Report]:
-    """Plan once for several targets and compress for each after that plan, into a folder of its name.
+    """Make one plan for several targets and compress for each of them, into a subfolder of the target's name.
 
     Args:
-        targets: see `mcc targets`.
-        options: the keywords of `compress`, but for `plan`.
+        targets: Names of targets, see `mcc targets`.
+        options: Keyword arguments of `compress`, except `plan`.
 
     Returns:
-        The report of each target.
+        The report of each target, by target.
 
     Raises:
-        ConstraintError: a target's budgets are kept by nothing; the reports of all are the error's `report`.
-        MccError: as `compress`.
+        ConstraintError: No result keeps the budgets of a target; the error holds all reports as `report`.
+        MccError: As `compress`.
     """
     names = _targets(targets)
     given = signature(compress).bind(model, data, names[0], **options)
@@ -173,20 +175,20 @@ def plan(
     ignore_labels: bool = False,
     measure: bool = True,
 ) -> PlanResult:
-    """Decide without training; arguments as in `mcc.compress`.
+    """Compute a plan without training; arguments as in `mcc.compress`.
 
     Args:
-        out: a file for the plan.
-        measure: whether kernels that were never measured, and the original, are timed; else the plan rests on
-            the table as it is.
+        out: Path of the plan file to write.
+        measure: Whether to time the original and kernels that are missing in the lookup table; if False, the
+            plan uses the table as it is.
 
     Returns:
-        The predicted Pareto front, and the decision that the budgets ask for.
+        The predicted Pareto front, and the plan for the given budgets.
 
     Raises:
-        UsageError: nothing was measured for the target, and nothing may be.
-        MccError: as `mcc.compress`, and for a budget that nobody can tell without training or measuring: of
-            memory, or of a metric lost.
+        UsageError: The table has no measurements of the target, and `measure` is False.
+        MccError: As `mcc.compress`, and for a budget that cannot be predicted without training or measuring:
+            memory, or the loss of the metric.
     """
     keywords = {**locals(), "epochs": 0.0}
     with named(keywords) as given, tempfile.TemporaryDirectory(prefix="mcc-plan-") as folder:
@@ -208,15 +210,15 @@ def plan_for(
     out: Path | str | None = None,
     **options: Any,
 ) -> SharedTrial:
-    """One decision for several targets, built without training and measured on each of them.
+    """Compute one plan for several targets, build it without training, and measure it on each of them.
 
     Args:
-        targets: see `mcc targets`.
-        out: a file for the plan.
-        options: the keywords of `plan`, but for `measure`.
+        targets: Names of targets, see `mcc targets`.
+        out: Path of the plan file to write.
+        options: Keyword arguments of `plan`, except `measure`.
 
     Raises:
-        MccError: as `plan`; a budget of memory is measured here.
+        MccError: As `plan`; a budget on memory is measured here.
     """
     names = _targets(targets)
     given = signature(plan).bind(model, data, names[0], **options)
@@ -245,7 +247,7 @@ _REQUEST = {field.name for field in fields(Request)}
 
 
 def _asked(given: Mapping[str, Any]) -> tuple[Request, Place]:
-    """What is asked for, from the keywords of `compress` or `plan`."""
+    """The request and the place of work, from the keyword arguments of `compress` or `plan`."""
     asked = {name: value for name, value in given.items() if name in _REQUEST}
     weights, judge = given["weights"], given["judge"]
     asked |= {
@@ -268,7 +270,7 @@ def _targets(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _budget(given: Mapping[str, Any]) -> Budget:
-    """The budgets, those in words and those in numbers. Raises UsageError."""
+    """The budgets from the texts and the numbers. Raises UsageError."""
     speedup = given["speedup"]
     asked: dict[str, Any] = {
         "speedup": parse_ratio(speedup) if isinstance(speedup, str) else speedup,
@@ -288,10 +290,10 @@ def _budget(given: Mapping[str, Any]) -> Budget:
 
 
 def _one_of(words: str, number: str, given: Mapping[str, Any]) -> Any:
-    """What is said in words or as a number. Raises UsageError for both."""
+    """The value of a pair of arguments, a text and a number. Raises UsageError where both are given."""
     said = given[words]
     if said is None:
         return given[number]
     if given[number] is not None:
-        raise UsageError("is said twice", where=f"{words} and {number}", hint="leave one out")
+        raise UsageError("is given twice", where=f"{words} and {number}", hint="leave one out")
     return parse_size(said) if isinstance(said, str) else said

@@ -1,9 +1,9 @@
-"""Measuring candidates: latency interleaved with the baseline, peak memory, and the task's metric.
+"""Measures candidates: latency interleaved with the baseline, peak memory, and the task's metric.
 
-Planning tries many files, and the same ones again in the next run: what it measured is kept by the digest of
-the file, in the folder of the run and, as far as it is a time or peak memory, in the table that runs share,
-with its date. A run that goes on after a kill, or is made again with the same table, plans from the same
-figures. What the report states is never taken from there: see `mcc.compress.final_measurement`.
+Planning measures many files, and the same ones again in the next run. Its measurements are kept by the digest
+of the file, with their date: in the folder of the run and, for latency and peak memory, in the table that
+runs share. A resumed or repeated run reuses them and so makes the same plan. The figures of the report are
+never taken from there: see `mcc.compress.final_measurement`.
 """
 
 from __future__ import annotations
@@ -40,25 +40,26 @@ log = logging.getLogger(__name__)
 
 Statistics = npt.NDArray[np.float64]
 
-FINAL_SECONDS = 4.0  # of measuring for each file in a measurement that is reported
-TRIAL_SECONDS = 3.0  # of measuring a candidate and the baseline; what is delivered is measured longer
-AGAIN = 2  # how often a disturbed measurement is made again
+FINAL_SECONDS = 4.0  # for each file in a measurement that is reported
+TRIAL_SECONDS = 3.0  # for a candidate and the baseline; the delivered file is measured for longer
+AGAIN = 2  # repetitions of a disturbed measurement
 DISTURBED = 1.3
-"""A median that far above the fastest tenth of its samples: others had the processor for half of them.
+"""Ratio of the median to the fastest tenth of the samples above which a measurement counts as disturbed:
+other programs had the processor for half of the samples.
 
 Undisturbed, the two are within 10 % of each other. On a machine with 15 programs waiting for two cores, one
-of 15 measurements in LiteRT.js of a file against itself came out 3.8 to 1, and a plan rested on it (2026-11).
+of 15 measurements in LiteRT.js of a file against itself came out 3.8 to 1, and a plan relied on it (2026-11).
 """
 
 
 @dataclass(frozen=True)
 class Known:
-    """A figure that was measured for planning.
+    """A figure measured for planning.
 
     Attributes:
-        value: plain JSON values.
-        date: when, ISO 8601 in UTC.
-        earlier: whether another run measured it, and this one found it in the shared table.
+        value: Plain JSON values.
+        date: Time of the measurement, ISO 8601 in UTC.
+        earlier: Whether it was measured by another run and read from the shared table.
     """
 
     value: Any
@@ -67,15 +68,15 @@ class Known:
 
 
 class Bench:
-    """Measures files of one job on one target, and remembers.
+    """Measures files of one job on one target, and keeps the results.
 
     Args:
-        target, threads: where to measure.
-        baseline: the original, lowered the same way.
-        store: JSON file of what was measured in this run.
-        shared: what any run measured of the same files, for planning; None to look at this run's only.
-        task: bound to the outputs of the job's network; None binds the data's to each file's own.
-        outputs: of that network.
+        target, threads: Target and number of threads.
+        baseline: The original, lowered the same way.
+        store: JSON file of this run's measurements.
+        shared: Measurements of the same files by any run, for planning; None: only this run's are used.
+        task: The task, bound to the outputs of the job's network; None: the data's task, bound to each file.
+        outputs: Outputs of that network.
     """
 
     def __init__(
@@ -101,10 +102,11 @@ class Bench:
     # -- for planning --------------------------------------------------------------------------------------
 
     def original(self) -> Speed:
-        """Latency of the baseline alone; the fastest session counts where something disturbed it.
+        """Latency of the baseline alone; if a session was disturbed, the fastest one counts.
 
-        Trials are measured as ratios to the baseline and become times by this figure: one that is too slow
-        would make every plan too fast and every prediction too slow.
+        Trials are measured as ratios to the baseline and converted to times by this figure: if it is too
+            large,
+        every plan is too fast and every prediction too slow.
         """
 
         def measure() -> Speed:
@@ -116,9 +118,9 @@ class Bench:
         return self._speed(f"original {digest(self.baseline)}", measure)
 
     def speed(self, path: Path, *, budget_s: float = TRIAL_SECONDS) -> Speed:
-        """Latency of one file in turns with the baseline, until its median is sure or the time is spent.
+        """Latency of one file in turns with the baseline, until its median is certain or the time is spent.
 
-        Of the baseline itself: that of `original`.
+        For the baseline itself, the latency of `original`.
         """
         if digest(path) == digest(self.baseline):
             return self.original()
@@ -140,7 +142,7 @@ class Bench:
 
     @property
     def remembered(self) -> dict[str, str]:
-        """What planning took from earlier runs, and when that was measured, by the kind of figure."""
+        """The figures that planning reused from earlier runs, and their dates, by kind of figure."""
         kinds = {"original": "latency of the original", "speed": "latency of trials", "peak": "memory"}
         dates: dict[str, list[str]] = {}
         for key, one in sorted(self.known.items()):
@@ -156,12 +158,13 @@ class Bench:
     ) -> list[Speed]:
         """Latency of several files, all in turns with one another and the baseline, timed in this run.
 
-        Files of the same bytes are measured as one: that they differ by noise would mean nothing, and one
-        file, loaded twice, can differ by 5 % from itself in a browser.
+        Files with the same bytes are measured as one: their difference would be noise only, and one file,
+            loaded
+        twice, can differ by 5 % from itself in a browser.
 
         Args:
-            budget_s: of one session; None: `FINAL_SECONDS` for each file.
-            doubtful: whether a figure calls for another session, see `mcc.compress.final_measurement`.
+            budget_s: Duration of one session; None: `FINAL_SECONDS` for each file.
+            doubtful: Whether a figure calls for another session, see `mcc.compress.final_measurement`.
         """
         marks = [digest(path) for path in paths]
         first = digest(self.baseline)
@@ -180,7 +183,7 @@ class Bench:
         """The task's metric of a lowered file, run in the target's runtime.
 
         Raises:
-            NotFiniteError: the output that is judged is not a number, or infinite.
+            NotFiniteError: The judged output is NaN or infinite.
         """
         return self._task(data).figure(self.statistics(path, data, split))
 
@@ -191,7 +194,7 @@ class Bench:
         return MetricFigure.of(task.metric, score.value, score.low, score.high)
 
     def chance(self, path: Path, data: DataModule, split: SplitName) -> str | None:
-        """Why that metric is no better than guessing; None where it is better."""
+        """The reason why that metric is no better than chance; None if it is better."""
         targets = handed_on(data.split(split).targets)
         found = self.statistics(path, data, split)
         return self._task(data).chance(found, targets, data.class_names, targets)
@@ -200,7 +203,7 @@ class Bench:
         return self.task or BoundTask(task_of(data), ())
 
     def statistics(self, path: Path, data: DataModule, split: SplitName) -> Statistics:
-        """What the task measures of each image of a split, [images, ...] in a fixed order; kept in the run's
+        """The task's statistics of each image of a split, [images, ...] in a fixed order; kept in the run's
         folder, so that strategies are compared in pairs on the same images."""
         kept = self.store.parent / "statistics" / f"{split}-{digest(path)}.npy"
         found = _kept_statistics(kept, len(data.split(split)))
@@ -229,7 +232,7 @@ class Bench:
         return self.target.peak_memory(path, self.threads)
 
     def _measured(self, key: str, measure: Callable[[], Any], valid: Callable[[Any], bool]) -> Known:
-        """What this run or, before it, any run measured; else measured now."""
+        """The measurement of this run or, before it, of any run; otherwise a new one."""
         if key in self.known and valid(self.known[key].value):
             return self.known[key]
         found = self.shared.get(key) if self.shared is not None else None
@@ -245,14 +248,14 @@ class Bench:
         return known
 
     def remember(self, found: dict[str, Known]) -> None:
-        """Keep measurements, on disk first."""
+        """Keep measurements; written to disk first."""
         self.known.update(found)
         text = json.dumps({key: asdict(one) for key, one in self.known.items()})
         write_text(self.store, text)
 
 
 def _stored(path: Path) -> dict[str, Known]:
-    """Measurements of an earlier part of this run; none where the file is damaged."""
+    """Measurements of an earlier part of this run; none if the file is damaged."""
     if not path.exists():
         return {}
     try:
@@ -290,7 +293,7 @@ def _is_speed(value: Any) -> bool:
 
 
 def _kept_statistics(path: Path, images: int) -> Statistics | None:
-    """Statistics of an earlier part of this run; None where there are none, or not of so many images."""
+    """Statistics of an earlier part of this run; None if missing or of another number of images."""
     if not path.exists():
         return None
     try:

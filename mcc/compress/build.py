@@ -1,4 +1,4 @@
-"""From a decision to a file: the structural passes, the deployment form, and the lowered model."""
+"""Builds files from decisions: the structural passes, the deployment form, and the lowered model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _StoredSparse(BaseModel):
 
 
 class _Stored(BaseModel):
-    """A structure as JSON has it; whether a network can be changed so, `mcc.compress.plan_file` says."""
+    """A structure as stored in JSON; `mcc.compress.plan_file` checks it against a network."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
     precision: Precision
@@ -58,14 +58,14 @@ class _Stored(BaseModel):
 
 @dataclass(frozen=True)
 class Structure:
-    """What was decided about a network.
+    """The decisions about a network.
 
     Attributes:
-        configuration: precision of the network, and how its 1x1 convolutions are thinned.
-        widths: channels kept, by group; groups left out keep all.
-        ranks: inner channels of low-rank pairs, by node.
-        sparsities: share of zeros of layers that have more than the configuration says, by node.
-        floats: nodes that stay float in a configuration of integers.
+        configuration: Precision of the network, and sparsity of its 1x1 convolutions.
+        widths: Kept channels by group; groups left out keep all.
+        ranks: Inner channels of low-rank pairs, by node.
+        sparsities: Share of zeros in layers with more than the configuration's, by node.
+        floats: Nodes that stay float in an integer configuration.
     """
 
     configuration: Configuration = field(default_factory=Configuration)
@@ -76,7 +76,7 @@ class Structure:
 
     @staticmethod
     def of(problem: Problem, solution: Solution) -> Structure:
-        """What a solution says: what differs from the original, under the problem's configuration."""
+        """Structure of a solution: its differences from the original, in the problem's configuration."""
         widths = {n: w for n, w in solution.widths.items() if w < problem.levels[n][0]}
         configuration, sparse = problem.configuration, problem.configuration.sparse
         floats = tuple(
@@ -93,7 +93,7 @@ class Structure:
 
     @property
     def words(self) -> str:
-        """Its configuration in words."""
+        """Its configuration as text."""
         return f"{self.configuration}, in part" if self.floats else str(self.configuration)
 
     @property
@@ -103,7 +103,7 @@ class Structure:
 
     @property
     def removes_nothing(self) -> bool:
-        """Whether every weight stays as it is, but for its precision."""
+        """Whether every weight is kept, apart from its precision."""
         return not (self.widths or self.ranks or self.sparsities or self.configuration.sparse)
 
     def as_json(self) -> dict[str, Any]:
@@ -121,12 +121,12 @@ class Structure:
 
     @staticmethod
     def from_json(raw: object, where: str) -> Structure:
-        """Read what `as_json` gave. Raises DataError naming the file and the field for anything else."""
+        """Parse the result of `as_json`. Raises DataError naming the file and the field for anything else."""
         try:
             return _Stored.model_validate(raw).structure()
         except ValidationError as error:
             reason = first_problem(error)
-        except ValueError as error:  # a configuration that cannot be
+        except ValueError as error:  # an impossible configuration
             reason = str(error)
         raise DataError(
             f"holds no decisions of mcc: structure.{reason}",
@@ -148,18 +148,19 @@ def restructure(
     verify: bool,
     thin: bool = True,
 ) -> Graph:
-    """Prune, thin and factorize a float network as decided; batch norms stay for the fine-tuning.
+    """Prune, sparsify and factorise a float network as decided; batch norms are kept for the fine-tuning.
 
     Args:
-        graph: as captured; not changed.
-        sensitivities: say which channels go; needed where widths are decided.
-        calibration: input batches for the low-rank factors.
-        verify: prove each pass against its exact twin.
-        thin: set weights to zero; otherwise only the notes say so, and the fine-tuning does it gradually.
+        graph: The network as captured; not changed.
+        sensitivities: Order in which channels are removed; needed if widths are decided.
+        calibration: Input batches for the low-rank factors.
+        verify: Whether each pass is verified against its exact twin.
+        thin: Whether to set weights to zero; otherwise only notes are set, and the fine-tuning sparsifies
+            gradually.
 
     Raises:
-        UsageError: the structure names a group or layer that the network does not have.
-        VerificationError: a pass failed its proof.
+        UsageError: The structure names a group or layer that the network does not have.
+        VerificationError: A pass failed its verification.
     """
     private = copy_graph(graph)
     if structure.widths:
@@ -181,7 +182,7 @@ def restructure(
                 zeros = structure.sparsities.get(name, least.sparsity)
                 annotate(nodes[name], sparse=SparseNote(least.block, zeros))
     for name in structure.floats:
-        if name in nodes:  # those that folding or fusing makes again take the precision of their neighbours
+        if name in nodes:  # nodes that folding or fusing replaces take the precision of their neighbours
             annotate(nodes[name], precision="float")
     steps = [
         name
@@ -197,10 +198,10 @@ def restructure(
 
 
 def sparse_layers(graph: Graph, passes: str = "") -> tuple[str, ...]:
-    """The 1x1 convolutions to thin: those of the sparse cluster, or all plain ones where there is none.
+    """The 1x1 convolutions to sparsify: those of the sparse cluster, or all plain ones if there is none.
 
     Args:
-        passes: that bring the network into the sparse path, see `Configuration`.
+        passes: Passes that bring the network into the sparse path, see `Configuration`.
     """
     deployed = sparse_form(graph, passes)
     cluster = find_sparse_cluster(deployed)
@@ -210,13 +211,13 @@ def sparse_layers(graph: Graph, passes: str = "") -> tuple[str, ...]:
 
 
 def sparse_form(graph: Graph, passes: str) -> Graph:
-    """The deployment form of a network behind the passes of a `Configuration`."""
+    """The deployment form of a network after the passes of a `Configuration`."""
     prepared = Pipeline.parse(passes).run(graph, PassContext(), RunOptions(verify=False)).graph
     return deployment_form(prepared)
 
 
 def quantise(graph: Graph, configuration: Configuration, calibration: tuple[Tensor, ...]) -> Graph:
-    """Insert quantisers into a graph in deployment form, where the configuration asks for integers."""
+    """Insert quantisers into a graph in deployment form, if the configuration has integer precision."""
     if configuration.precision == "float":
         return graph
     pipeline = Pipeline.parse(f"insert-qdq{{precision={configuration.precision}}}")
@@ -227,11 +228,11 @@ def write_file(graph: Graph, target: Target, path: Path, data: DataModule, judge
     """Lower a graph in deployment form into the target's format, with labels and normalisation.
 
     Args:
-        path: without suffix.
-        judged: place of the output that the labels are of.
+        path: Output path without suffix.
+        judged: Index of the output that the labels belong to.
 
-    Raises:
-        UsageError: a format that cannot be written.
+        Raises:
+        UsageError: The format cannot be written.
     """
     from mcc.lower.tflite.metadata import Normalisation
 

@@ -1,4 +1,4 @@
-"""What target and network allow together: sparse cluster, integer nodes, configurations, and kernels."""
+"""What a target and a network allow together: sparse cluster, integer nodes, configurations, and kernels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mcc.search.space import Configuration, configurations
 
 
 def target_cluster(graph: Graph, facts: TargetFacts) -> SparseCluster:
-    """The sparse cluster of a graph on a target; an empty one where the target has no sparse kernels."""
+    """The sparse cluster of a graph on a target; empty if the target has no sparse kernels."""
     if not facts.sparse_1x1:
         return SparseCluster((), (), facts.sparse_why)
     return find_sparse_cluster(graph)
@@ -28,10 +28,10 @@ def target_cluster(graph: Graph, facts: TargetFacts) -> SparseCluster:
 def structure_kernels(
     deployed: Graph, configuration: Configuration, facts: TargetFacts, calibration: tuple[Tensor, ...] = ()
 ) -> dict[str, Kernel]:
-    """Kernels of a float graph in deployment form, as they will be under a configuration on a target.
+    """Kernels of a float graph in deployment form, under a configuration on a target.
 
     Args:
-        calibration: as in `planned_integers`.
+        calibration: As in `planned_integers`.
     """
     integer = (
         planned_integers(deployed, calibration) if configuration.precision != "float" else frozenset[str]()
@@ -46,17 +46,17 @@ def structure_kernels(
 def available_configurations(
     cluster: SparseCluster, integer: Collection[str], facts: TargetFacts, passes: str = ""
 ) -> tuple[Configuration, ...]:
-    """What a target and a network allow together; `passes` as in `Configuration`."""
+    """Configurations that a target and a network allow together; `passes` as in `Configuration`."""
     precisions: tuple[Precision, ...] = ("float", "int8") if integer else ("float",)
     block = facts.sparse_block if facts.sparse_1x1 else None
     return configurations(cluster, sparse_block=block, precisions=precisions, passes=passes)
 
 
 def planned_integers(deployed: Graph, calibration: tuple[Tensor, ...] = ()) -> frozenset[str]:
-    """Nodes that will run as integer kernels once quantised: found by quantising a copy.
+    """Nodes that run as integer kernels after quantisation, determined by quantising a copy.
 
     Args:
-        calibration: the data that will decide it; random data where there is none.
+        calibration: Calibration data that decides it; random data if empty.
     """
     if not calibration:
         shape = shape_of(inputs(deployed)[0])

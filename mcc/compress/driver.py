@@ -28,18 +28,18 @@ from mcc.report.schema import Report, StrategyResult
 from mcc.report.verdict import missed_words
 
 RETRIES = 2
-CARE = 0.98  # of what a plan missed its budget by is asked for more, when it is made once again
-NARROW = 0.85  # of the budget: what is missed by more was out of reach, and planning once more will not help
+CARE = 0.98  # a plan that missed its budget is planned again, for 2 % more than it missed by
+NARROW = 0.85  # of the budget: a larger miss was out of reach, and planning again will not help
 
 
 def compress_one(request: Request, place: Place, *, plan_file: Path | None = None) -> Report:
     """Compress for one target.
 
     Args:
-        plan_file: a plan.json to follow; None: a plan is made.
+        plan_file: Path of a plan.json to follow; None: a plan is computed.
 
     Raises:
-        MccError: as `mcc.compress.compress`.
+        MccError: As `mcc.compress.compress`.
     """
     if plan_file is None:
         with opened(request, place) as session:
@@ -51,14 +51,14 @@ def compress_one(request: Request, place: Place, *, plan_file: Path | None = Non
 
 
 def run_job(session: Session, given: Structure | None = None, command: str = "") -> Report:
-    """Run every strategy that is asked for, choose one, and write everything.
+    """Run all requested strategies, choose one result, and write everything.
 
     Args:
-        given: a plan to follow in place of the joint one.
-        command: for the report, how to repeat the run.
+        given: A plan to follow instead of the joint one.
+        command: Command line that repeats the run, for the report.
 
     Raises:
-        ConstraintError: no strategy keeps every budget, see `mcc.compress.compress`.
+        ConstraintError: No strategy keeps every budget, see `mcc.compress.compress`.
     """
     job, planner = session.job, session.planner()
     work = Work(job, session.bench, planner, session.configurations, Trainer(job), session.pool, given)
@@ -74,13 +74,13 @@ def run_job(session: Session, given: Structure | None = None, command: str = "")
 def _within_budget(
     session: Session, runner: Runner, outcomes: list[Outcome], results: list[StrategyResult], index: int
 ) -> tuple[list[Outcome], list[StrategyResult]]:
-    """The outcomes with one of them planned for tighter budgets of time, where it missed them narrowly."""
+    """The outcomes; one that missed latency budgets narrowly is planned again under tighter ones."""
     share = 1.0
     for _ in range(RETRIES):
         missed = missed_share(session, results[index])
         if missed is None:
             break
-        share *= missed  # of the budget as asked: what the plan before this one aimed at missed as well
+        share *= missed  # relative to the given budget: the target of the previous plan was missed as well
         again = runner.tighter(outcomes[index], share)
         outcomes = [*outcomes[:index], again, *outcomes[index + 1 :]]
         results = measured(session, outcomes)
@@ -88,11 +88,11 @@ def _within_budget(
 
 
 def missed_share(session: Session, result: StrategyResult) -> float | None:
-    """By how much to tighten time for a plan that missed the budget narrowly, else None.
+    """The factor by which to tighten latency for a plan that missed the budget narrowly, else None.
 
-    It kept the budget as a trial, and two measurements of a shared machine differ by a few percent, or more
-    where others work on it. A miss that noise alone may have made was timed again by now, as every result
-    near a limit is, and all sessions count: see `mcc.compress.final_measurement`.
+    It kept the budget as a trial, and two measurements on a shared machine differ by a few percent or more.
+    A miss within the noise has already been timed again, as every result near a limit is, and all sessions
+    count: see `mcc.compress.final_measurement`.
     """
     latency, sure = result.latency_us, result.speedup_ci95
     figures = Figures(latency.upper if latency else None, speedup=sure[0] if sure else None)
@@ -151,7 +151,7 @@ def _delivered(
 
 
 def _warn_of_memorised(session: Session, original: Outcome) -> None:
-    """Say where the original seems to have been trained on the images for choices."""
+    """Warn if the original seems to have been trained on the validation images."""
     job, bench = session.job, session.bench
     validation, test = (bench.statistics(original.file, job.data, s) for s in ("validation", "test"))
     sentence = memorised_words(validation, test, job.task)

@@ -1,4 +1,4 @@
-"""What could have been done to each layer, its cost and loss, and why the plan took what it took."""
+"""The alternatives of each layer, with cost and loss, and the reason for the choice of the plan."""
 
 from __future__ import annotations
 
@@ -35,26 +35,27 @@ from mcc.search.solver import Limits, solve
 from mcc.search.space import SPARSITIES, Configuration, rank_levels
 from mcc.search.tables import Setting, Tables
 
-STEP = 0.03  # of the latency, to both sides, between which the price of time is taken
-NATS = "nats"  # of the divergence of classes
+STEP = 0.03  # of the latency, to either side, over which the price of time is computed
+NATS = "nats"  # unit of the divergence of class probabilities
 NO_DATES: Mapping[str, str] = {}
 SAME_US = 0.05  # below which two latencies are called equal
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """One thing that could be done.
+    """One possible decision.
 
     Attributes:
-        what: in words.
-        latency_us: predicted, of the layer, or for a width of all layers that it changes.
-        error_us: one standard deviation of that.
-        source: `measured` if all kernels were timed themselves.
-        size_bytes: of the constants.
-        loss: divergence that it adds (of classes, nats); None where it was not measured.
-        taken: whether it is what the plan took.
-        why: why not, or why.
-        measured_on: the day or days on which its kernels were timed, as far as they were.
+        what: Description.
+        latency_us: Predicted cost of the layer, or for a width, of all layers that it changes, in the
+            target's unit.
+        error_us: Standard deviation of the cost.
+        source: `measured` if every kernel itself was timed.
+        size_bytes: Size of the constants.
+        loss: Added divergence (for classification, in nats); None if not measured.
+        taken: Whether the plan took it.
+        why: Reason for or against it.
+        measured_on: Day or days on which its kernels were timed, for those that were.
     """
 
     what: str
@@ -78,10 +79,10 @@ class Choice:
     """The alternatives of one layer.
 
     Attributes:
-        node, kind: its name, and operator and kernel in words.
-        forms: ways to run it at the widths that the plan took.
-        group: whose width is that of its output; None where that is fixed.
-        widths: of that group, all else as the plan took it.
+        node, kind: Name of the layer; description of its operator and kernel.
+        forms: Ways to run the layer at the planned widths.
+        group: Channel group of its output; None if its width is fixed.
+        widths: Alternative widths of that group, with everything else as planned.
     """
 
     node: str
@@ -96,7 +97,7 @@ class Choice:
 
     @staticmethod
     def from_dict(raw: object, where: str) -> Choice:
-        """Read what `to_dict` gave. Raises DataError for anything else."""
+        """Parse the result of `to_dict`. Raises DataError for anything else."""
         try:
             return TypeAdapter(Choice).validate_json(json.dumps(raw), strict=True)
         except ValidationError as error:
@@ -106,7 +107,7 @@ class Choice:
 
 
 def unmeasured(graph: Graph, sparse: Sequence[str]) -> Sensitivities:
-    """Sensitivities of a network of which no loss is known: every choice is open, and none costs anything."""
+    """Sensitivities for a network with unknown losses: every choice is allowed, at a loss of zero."""
     groups = analyse_channels(graph).prunable()
     ranks = {n.name: dict.fromkeys(rank_levels(*shape_of(operand(n, 1))[:2]), 0.0) for n in pointwise(graph)}
     return Sensitivities(
@@ -119,10 +120,10 @@ def unmeasured(graph: Graph, sparse: Sequence[str]) -> Sensitivities:
 
 
 def price_of_time(tables: Tables, structure: Structure, latency_us: float) -> float | None:
-    """Nats that the best plan loses for each microsecond less, around a latency; None where not known.
+    """Loss in nats of the best plan for each unit of cost saved, around a cost; None if unknown.
 
     Args:
-        latency_us: predicted, without correction.
+        latency_us: Predicted cost, without correction, in the target's unit.
     """
     problem = tables.problem()
     if not structure.widths and not structure.ranks:
@@ -140,10 +141,10 @@ def explained(
     unit: str = NATS,
     dates: Mapping[str, str] = NO_DATES,
 ) -> dict[str, Choice]:
-    """The alternatives of every layer around what was decided; see `Explainer` for unit and dates."""
+    """The alternatives of every layer around the decisions; see `Explainer` for unit and dates."""
     setting, configuration = planner.setting, structure.configuration
     tables = Tables(setting, configuration, widths=True, low_rank=configuration.sparse is None, mixed=True)
-    # Only where time was asked for: without a limit, it has no price.
+    # Only with a limit on time: without one, time has no price.
     price = None
     if planner.latency_us is not None:
         price = price_of_time(tables, structure, planner.predict(structure))
@@ -151,13 +152,13 @@ def explained(
 
 
 def explainer_of(deployed: Graph, target: Target, *, threads: int = 1) -> Explainer:
-    """The alternatives around a network as it is, by the user's table; no losses are known.
+    """The alternatives around an unchanged network, from the user's table; losses are unknown.
 
     Args:
-        deployed: in deployment form, float.
+        deployed: The float network in deployment form.
 
     Raises:
-        UsageError: nothing was measured for the target yet.
+        UsageError: The table has no measurements of the target.
     """
     fingerprint = target.fingerprint(threads).key()
     with Store() as store:
@@ -181,13 +182,13 @@ class Explainer:
     """Lists the alternatives of layers around a structure.
 
     Args:
-        setting: costs and losses.
-        structure: what was decided.
-        configurations: that target and network allow.
-        price: loss for a microsecond, see `price_of_time`.
-        losses: whether the losses in the setting were measured.
-        unit: of losses, as the task's divergence has it.
-        dates: when each kernel was timed, ISO 8601, by its name.
+        setting: Costs and losses.
+        structure: The decisions.
+        configurations: Configurations that target and network allow.
+        price: Loss per unit of cost, see `price_of_time`.
+        losses: Whether the losses in the setting were measured.
+        unit: Unit of the losses, from the task's divergence.
+        dates: Times of the measurements, ISO 8601, by name of the kernel.
     """
 
     def __init__(
@@ -224,7 +225,7 @@ class Explainer:
         return {name: self.choice(name) for name in weighted}
 
     def choice(self, name: str) -> Choice:
-        """The alternatives of one layer. Raises UsageError for a name that the network does not have."""
+        """The alternatives of one layer. Raises UsageError for a name that is not in the network."""
         node = self.nodes.get(name)
         if node is None or table.row_of(node).scales != "weighted":
             raise unknown(name, [n for n, v in self.nodes.items() if table.row_of(v).scales == "weighted"])
@@ -250,13 +251,13 @@ class Explainer:
         cost = self._cost([option])
         loss = option.loss if self.known else None
         if option.kernels[0].precision != "float":
-            loss = None  # measured for the region, not for the layer
+            loss = None  # measured for the whole region only
         taken = what == form_words(self._taken(node, self.at))
         day = self._measured_on([option])
         return Alternative(what, *cost, option.size_bytes, loss, taken, measured_on=day)
 
     def _taken(self, node: fx.Node, at: Mapping[str, int]) -> Option:
-        """The option that the structure means, at given widths."""
+        """The option that the structure selects, at given widths."""
         options = self.tables[self.structure.configuration].options(node, at)
         rank = self.structure.ranks.get(node.name)
         zeros = self.structure.sparsities.get(node.name)
@@ -302,7 +303,7 @@ class Explainer:
 
 
 def reason(one: Alternative, taken: Alternative, price: float | None, unit: str = NATS) -> str:
-    """Why an alternative was not taken, from the figures of both."""
+    """The reason why an alternative was not taken, from the figures of both."""
     if one.taken:
         return "taken"
     saved = taken.latency_us - one.latency_us
@@ -311,10 +312,10 @@ def reason(one: Alternative, taken: Alternative, price: float | None, unit: str 
     if abs(saved) <= SAME_US:
         return "no faster here"
     if one.loss is None or taken.loss is None:
-        return f"saves {saved:.1f} us; what it loses by itself was not measured"
+        return f"saves {saved:.1f} us; its own loss was not measured"
     lost = one.loss - taken.loss
     if saved > 0 and lost <= 0:
-        return f"saves {saved:.1f} us and loses no more by itself: ruled out by what it is coupled with"
+        return f"saves {saved:.1f} us and loses no more by itself: excluded by coupled layers"
     each = 1000 * abs(lost / saved)
     paid = "" if price is None else f"; the plan pays {1000 * price:.3g} for a ms at the margin"
     if saved > 0:
@@ -323,7 +324,7 @@ def reason(one: Alternative, taken: Alternative, price: float | None, unit: str 
 
 
 def form_words(option: Option) -> str:
-    """A way to run a layer in words."""
+    """A way to run a layer, as text."""
     kernel = option.kernels[0]
     if option.sparsity is not None:
         block = kernel.sparse.block if kernel.sparse else 1
@@ -335,7 +336,7 @@ def form_words(option: Option) -> str:
 
 
 def unknown(name: str, known: Sequence[str]) -> UsageError:
-    """The error for a layer that is not there, with the names that look like it."""
+    """The error for an unknown layer, with similar names."""
     import difflib
 
     near = difflib.get_close_matches(name, known, 3, 0.4) or list(known[:3])

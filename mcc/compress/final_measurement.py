@@ -1,14 +1,15 @@
-"""What a report states of speed and memory: taken in this run, and taken again by one rule for all results.
+"""Latency and memory for the report: measured in this run, and repeated by one rule for all results.
 
-Nothing here looks at what other runs measured. All files are timed in turns, in sessions; a session is one
-common measurement of every file and the original. Whether one session is enough is decided alike for results
-that keep a budget and for those that miss it: a file is *unsure* where the bound that a budget is held
-against (the upper end of the 95 % interval of its median, the lower end of its speed-up's) lies within one
-width of that interval of the limit, on either side. Then everything is timed again, at most `SESSIONS` times
-in all, and what counts is the median of all samples of all sessions, with the interval from resampling the
-turns of all of them. No session is ever left out. To time again only what missed, and to take the new figure
-where it keeps the budget, would let one in several files pass that misses it (`tests/compress/test_final.py`
-counts them); a rule that is blind to the side adds no such bias, and pooling makes the interval narrower.
+Measurements of other runs are not used here. All files are timed in turns, in sessions; a session is one
+common measurement of every file and the original. Whether one session is enough is decided by the same rule
+for results that keep a budget and for those that miss it: a file is *unsure* if the bound that is compared
+with a budget (the upper end of the 95 % interval of its median, the lower end of its speed-up's) lies within
+one width of that interval of the limit, on either side. Then everything is timed again, at most `SESSIONS`
+times in all, and the result is the median of all samples of all sessions, with the interval from resampling
+the turns of all of them. No session is ever left out. To time again only files that missed, and to take the
+new figure if it keeps the budget, would let one in several files pass that misses it
+(`tests/compress/test_final.py` counts them); a rule that treats both sides alike adds no such bias, and
+pooling makes the interval narrower.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from mcc.runtime.samples import LatencySamples, MachineLoad
 
 log = logging.getLogger(__name__)
 
-SESSIONS = 3  # at most, of timing one file: a fourth narrows the interval by another seventh only
+SESSIONS = 3  # at most, of timing one file: a fourth would narrow the interval by another seventh only
 
 Timer = Callable[[Sequence[Path]], Sequence[LatencySamples]]
 
 
 def unsure(speed: Speed, budget: Budget) -> bool:
-    """Whether noise alone may decide about a budget of time: by the same distance, kept or missed."""
+    """Whether noise alone may decide about a budget of time: within the same distance, kept or missed."""
     low, high = speed.speedup_ci95
     bounds, others = Figures(latency_us=speed.high_us, speedup=low), Figures(speed.low_us, speedup=high)
     return budget.unsure(bounds, others)
 
 
 def pooled(sessions: Sequence[LatencySamples]) -> LatencySamples:
-    """One measurement of all turns of several."""
+    """One measurement from the turns of several sessions."""
     if len(sessions) == 1:
         return sessions[0]
     first = sessions[0]
@@ -58,9 +59,9 @@ class Session:
     """One common measurement.
 
     Attributes:
-        date: when it began, ISO 8601 in UTC.
-        baseline: digest of the original's file.
-        samples: by the digest of each file.
+        date: Start time, ISO 8601 in UTC.
+        baseline: Digest of the original's file.
+        samples: Samples by the digest of each file.
     """
 
     date: str
@@ -74,7 +75,7 @@ class Session:
 
     @staticmethod
     def from_json(raw: Any) -> Session:
-        """What `to_json` gave. Raises ValueError, TypeError, KeyError or AttributeError for anything else."""
+        """Parse the result of `to_json`. Raises ValueError, TypeError, KeyError or AttributeError."""
         samples: dict[str, LatencySamples] = {}
         for mark, one in raw["samples"].items():
             found = LatencySamples.from_turns(
@@ -90,12 +91,13 @@ class Session:
 
 
 class FinalFigures:
-    """Times and peak memory of the files that a report is about, all taken in this run.
+    """Times and peak memory of the files in a report, all measured in this run.
 
-    They lie in the folder of the run until the report stands, for a run that is stopped and goes on.
+    They are kept in the folder of the run until the report is written, so that an interrupted run can
+    continue.
 
     Args:
-        store: JSON file in the folder of the run.
+        store: Path of the JSON file in the folder of the run.
     """
 
     def __init__(self, store: Path) -> None:
@@ -106,19 +108,19 @@ class FinalFigures:
 
     @property
     def date(self) -> str:
-        """When the last session began; empty where there was none."""
+        """Start time of the last session; empty if there was none."""
         return self.sessions[-1].date if self.sessions else ""
 
     def speeds(
         self, files: dict[str, Path], baseline: str, time: Timer, doubtful: Callable[[Speed], bool]
     ) -> dict[str, Speed]:
-        """Speed of each file, from all sessions that it was in.
+        """Speed of each file, from all of its sessions.
 
         Args:
-            files: by digest, the original among them.
-            baseline: digest of the original.
-            time: measures files in turns.
-            doubtful: whether a figure calls for another session.
+            files: Paths by digest, including the original.
+            baseline: Digest of the original.
+            time: Measures files in turns.
+            doubtful: Whether a figure calls for another session.
         """
         while True:
             counts = {mark: len(self._of(mark, baseline)) for mark in files}
@@ -142,14 +144,14 @@ class FinalFigures:
         return Speed.of(one, original, sessions[-1].date)
 
     def peak(self, mark: str, measure: Callable[[], int]) -> int:
-        """Peak memory of the file of a digest."""
+        """Peak memory of the file with this digest."""
         if mark not in self.peaks:
             self.peaks[mark] = measure()
             self._write()
         return self.peaks[mark]
 
     def forget(self) -> None:
-        """The report stands: a new run in this folder measures again."""
+        """Delete the stored figures after the report is written: a new run in this folder measures again."""
         self.store.unlink(missing_ok=True)
 
     def _write(self) -> None:

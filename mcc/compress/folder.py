@@ -1,7 +1,8 @@
-"""The folder of a job: which files in it are mcc's, and taking it without touching anybody else's.
+"""The output folder of a job: which of its files belong to mcc, and how a job takes it without data loss.
 
-`state/job.json` is mcc's mark. It names the job and every file that jobs have left, or were about to leave,
-beside `state/`; those, and all within `state/`, may be replaced and removed. Anything else is somebody's.
+`state/job.json` is mcc's mark. It names the job and every file that jobs have written, or were about to
+write, beside `state/`; those, and everything in `state/`, may be replaced and removed. All other files belong
+to the user.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mcc.ir.outputs import refuse_inputs
 from mcc.lower.formats import formats, get_format
 from mcc.runtime.holder import checked_lock, holder_words
 
-LOCK = "in-use.lock"  # in the state folder, of the process that works in it; the system frees it
+LOCK = "in-use.lock"  # in the state folder, held by the process that works in it; freed by the system
 MARK = "job.json"
 ALWAYS = (
     "report.json", "report.html", "plan.json",
@@ -31,25 +32,25 @@ FORCE = "choose another -o, or --force to overwrite"
 
 
 def names_left(file_format: str) -> tuple[str, ...]:
-    """The files that a job for a target of that format leaves in its folder."""
+    """Names of the files that a job for a target of that format writes into its folder."""
     suffix = get_format(file_format).suffix
     return (*ALWAYS, f"baseline{suffix}", f"model{suffix}")
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What `state/job.json` holds.
+    """Content of `state/job.json`.
 
     Attributes:
-        digest: of the job.
-        files: beside `state/`, that mcc has made or was about to make.
+        digest: Digest of the job.
+        files: Names of files beside `state/` that mcc has created or was about to create.
     """
 
     digest: str
     files: frozenset[str]
 
     def save(self, state: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write the mark atomically."""
         text = json.dumps({"digest": self.digest, "files": sorted(self.files)})
         write_text(state / MARK, text)
 
@@ -58,8 +59,8 @@ class Folder:
     """The folder of one job.
 
     Args:
-        place: the folder.
-        lock: its lock.
+        place: Path of the folder.
+        lock: Lock of the folder.
     """
 
     def __init__(self, place: Path, lock: BaseFileLock) -> None:
@@ -68,24 +69,24 @@ class Folder:
 
     @property
     def state(self) -> Path:
-        """What the job needs to go on."""
+        """Subfolder of the state that a resumed job needs."""
         return self.place / "state"
 
     def take(
         self, digest: str, names: Sequence[str], *, reads: Iterable[Path], resume: bool, force: bool
     ) -> None:
-        """Make the folder this job's own: go on from its state, refuse another's, else begin from nothing.
+        """Take the folder for this job: resume from its state, refuse another job's, else start from scratch.
 
         Args:
-            digest: of the job.
-            names: of the files that it will leave.
-            reads: the files that it reads, none of which it may overwrite.
-            resume: whether to go on from the state.
-            force: whether files that mcc did not make may be overwritten.
+            digest: Digest of the job.
+            names: Names of the files that the job will write.
+            reads: The files that it reads, none of which may be overwritten.
+            resume: Whether to resume from the state.
+            force: Whether files that mcc did not create may be overwritten.
 
         Raises:
-            UsageError: it is in use, holds another job's state, or somebody's files.
-            DataError: it cannot be a folder, or does not say whose it is.
+            UsageError: The folder is in use, holds another job's state, or files of the user.
+            DataError: It cannot be a folder, or its mark is unreadable.
         """
         refuse_inputs([self.place / name for name in names], reads)
         if self.state.is_symlink():
@@ -93,7 +94,7 @@ class Folder:
         found = self._mark(damaged_is_none=force)
         self._refuse_others(found, names, force)
         self._lock()
-        found = self._mark(damaged_is_none=force)  # of one that held the lock until now
+        found = self._mark(damaged_is_none=force)  # of the process that held the lock before
         if resume and found is not None and found.digest != digest:
             raise UsageError(
                 "holds the state of another job (model, data, target, budgets, plan, epochs or seed differ)",
@@ -117,7 +118,7 @@ class Folder:
             if not os.path.lexists(path):
                 return None
             raw = json.loads(path.read_text(encoding="utf-8"))
-            # A mark of mcc before 2026-12 names no files: all that a job of its time left.
+            # Marks written by mcc before 2026-12 name no files: assume all that a job of that version wrote.
             legacy = [name for form in formats() for name in names_left(form)]
             return Mark(str(raw["digest"]), frozenset(str(name) for name in raw.get("files", legacy)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -130,7 +131,7 @@ class Folder:
             ) from error
 
     def _refuse_others(self, found: Mark | None, names: Sequence[str], force: bool) -> None:
-        """Nothing that mcc did not make is overwritten without the user's word."""
+        """Refuse to overwrite files that mcc did not create, unless forced."""
         own = frozenset[str]() if found is None else found.files
         others = [name for name in names if os.path.lexists(self.place / name) and name not in own]
         if found is None and self._state_entries():
@@ -146,7 +147,7 @@ class Folder:
                 raise UsageError("is a folder where a file has to go", where=str(self.place / name))
 
     def _state_entries(self) -> list[Path]:
-        """What lies in the state folder, but for what a job leaves that is killed before its mark is made."""
+        """Entries of the state folder, without those of a job killed before it wrote its mark."""
         if not self.state.is_dir():
             return []
         return [p for p in self.state.iterdir() if p.name != LOCK and not p.name.endswith(".part")]
@@ -170,7 +171,7 @@ class Folder:
             ) from error
 
     def _set_aside(self) -> None:
-        """Move what lies in a state folder without mcc's mark out of the way: it may be anybody's."""
+        """Rename a state folder without mcc's mark, since it may belong to the user."""
         entries = self._state_entries()
         if not entries:
             return
@@ -182,7 +183,7 @@ class Folder:
             path.rename(aside / path.name)
 
     def _clear(self) -> None:
-        """Remove what an earlier run left in mcc's own state folder; what links lead to stays."""
+        """Remove an earlier run's files from mcc's own state folder; targets of links stay."""
         for path in sorted(self.state.rglob("*"), reverse=True):
             if path.name == LOCK and path.parent == self.state:  # held by this very process
                 continue

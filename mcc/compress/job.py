@@ -1,4 +1,4 @@
-"""A job: what was asked for, what was loaded, and the folder it works in."""
+"""A job: the request, the loaded model and data, and the output folder."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ from mcc.report.file_metadata import Description, describe
 from mcc.runtime import get_target
 from mcc.runtime.target import Target
 
-DEFAULT_IMAGES = 20_000  # of fine-tuning for each strategy, where --epochs does not say: minutes on two cores
+DEFAULT_IMAGES = 20_000  # of each strategy's fine-tuning without --epochs: minutes on two cores
 CALIBRATION_BATCH = 64
 CALIBRATION_BATCHES = 4
 SENSITIVITY_BATCHES = 8
 
 
 class Progress(Protocol):
-    """Called with a stage, how much of it is done, how much there is, and a few words."""
+    """Callback that receives a stage, the amount done, the total, and a note."""
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
-        """Say how far a stage is; done >= total ends it."""
+        """Report the state of a stage; done >= total ends it."""
         ...
 
 
 def silent(stage: str, done: float, total: float, note: str = "") -> None:
-    """Progress that nobody sees."""
+    """Progress callback that discards everything."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how a request is worked on.
+    """Folder and circumstances of a run.
 
     Attributes:
-        folder: for results and state.
-        resume: whether to go on from the state in it.
-        force: whether files in it that mcc did not make may be overwritten.
-        progress: told how far the work is.
-        command: for the report, how to repeat the run.
-        data: the data module, where it was handed over as an object and not named.
+        folder: Folder for results and state.
+        resume: Whether to continue from the state in the folder.
+        force: Whether files in it that mcc did not create may be overwritten.
+        progress: Callback for the progress.
+        command: Command line that repeats the run, for the report.
+        data: The data module, if given as an object and not by name.
     """
 
     folder: Path
@@ -72,7 +72,7 @@ class Place:
     data: DataModule | None = None
 
     def inside(self, name: str) -> Place:
-        """The same in a folder within this one."""
+        """The same for a subfolder of this folder."""
         return replace(self, folder=self.folder / name)
 
 
@@ -81,13 +81,13 @@ class Job:
     """A request with everything loaded, and its folder.
 
     Attributes:
-        graph: the model as captured.
-        task: bound to the graph's outputs.
-        stated: how pictures are prepared, and who says so.
-        outputs: of the graph.
-        lock: of the folder; held from `open_job` until `release`, or until the process ends.
-        stages: seconds spent, by stage.
-        warnings: sentences that the report and the terminal show before anything else.
+        graph: The model as captured.
+        task: The task, bound to the graph's outputs.
+        stated: Preprocessing of the images, and its source.
+        outputs: Outputs of the graph.
+        lock: Lock of the folder; held from `open_job` until `release`, or until the process ends.
+        stages: Seconds spent, by stage.
+        warnings: Sentences that report and terminal show first.
     """
 
     request: Request
@@ -105,47 +105,47 @@ class Job:
     warnings: list[str] = field(default_factory=lambda: [])
 
     def warn(self, sentence: str) -> None:
-        """Put a sentence before the verdict of the report; each one once."""
+        """Add a warning to the report, above the verdict; repeated sentences are kept once."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 
     @property
     def judged(self) -> Output:
-        """The output that the metric is read from."""
+        """The output that the metric is computed from."""
         return self.outputs[self.task.output]
 
     @property
     def words(self) -> str:
-        """How pictures are prepared, and which of several outputs is judged, in one line."""
+        """Preprocessing of the images, and which of several outputs is judged, in one line."""
         judged = f"; output {self.judged.name} of {len(self.outputs)} is judged"
         return f"pictures: {self.stated.words}{judged if len(self.outputs) > 1 else ''}"
 
     def circumstances(self) -> Circumstances:
-        """What may be why the original is at chance level."""
+        """Facts that may explain an original at chance level."""
         zeros, count = zero_weights(weights_of(self.graph))
         fresh = ":" in self.request.model and self.request.weights is None
         classes = bool(self.data.class_names)
         return Circumstances(self.stated, self.outputs, self.judged, fresh, zeros, count, classes)
 
     def release(self) -> None:
-        """Leave the folder to other processes."""
+        """Release the lock of the folder."""
         self.lock.release()
 
     @property
     def cost_budget(self) -> Budget:
-        """The budget as planning has it: its latency in the unit of the target's costs."""
+        """The budget for planning: its latency in the unit of the target's costs."""
         return self.request.budget.in_unit(self.target.unit)
 
     @property
     def images(self) -> int:
-        """Training images of one strategy's fine-tuning."""
+        """Number of training images of one strategy's fine-tuning."""
         if self.request.epochs is None:
             return DEFAULT_IMAGES
         return round(self.request.epochs * len(self.data.train))
 
     @property
     def state(self) -> Path:
-        """Where checkpoints and measurements lie."""
+        """Folder of checkpoints and measurements."""
         return self.folder / "state"
 
     @contextmanager
@@ -172,9 +172,10 @@ class Job:
         return [(torch.from_numpy(b.inputs), torch.from_numpy(b.targets)) for b in batches]
 
     def digest(self) -> str:
-        """What results depend on: model, data, request without folder and budgets' spelling.
+        """Hash of everything that results depend on: model, data, and the request without folder and
+        spelling.
 
-        Which strategies were asked for is left out: no strategy's outcome depends on the others.
+        The selected strategies are left out: no strategy's outcome depends on the others.
         """
         asked = {
             "text": print_graph(self.graph),
@@ -204,12 +205,13 @@ def open_job(
     """Load model, data and target, and take the folder.
 
     Args:
-        plan_file: that the plan of the request comes from; like all that is read, it is not written over.
-        check: of what was loaded, before anything in the folder changes; it raises where the job cannot be.
+        plan_file: Source of the request's plan; like all inputs, it is never overwritten.
+        check: Callback on the loaded job, before anything in the folder changes; raises if the job is
+            impossible.
 
     Raises:
-        MccError: the model, data or target cannot be used, they do not fit each other, or the folder is not
-            to be had, see `mcc.compress.folder`.
+        MccError: The model, data or target cannot be used, they do not fit each other, or the folder cannot
+            be taken, see `mcc.compress.folder`.
     """
     target = get_target(request.target)
     state = target.available()
@@ -239,13 +241,13 @@ def open_job(
 def load_job(
     request: Request, folder: Path, progress: Progress = silent, at_hand: DataModule | None = None
 ) -> Job:
-    """Load model and data; the folder is not looked at, and the target need not be usable here.
+    """Load model and data; the folder is not accessed, and the target need not be usable on this machine.
 
     Args:
-        at_hand: data that need not be loaded.
+        at_hand: Data module to use instead of loading one.
 
     Raises:
-        MccError: the model or data cannot be used, or they do not fit each other.
+        MccError: The model or data cannot be used, or they do not fit each other.
     """
     torch.manual_seed(request.seed)  # a factory without weights draws them
     loaded = load_model(
@@ -279,5 +281,5 @@ def load_job(
 
 
 def save_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
+    """Write JSON atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The sensitivities of a job; of one network and the same images, nothing is measured twice."""
+"""Measures and stores the sensitivities of a job; nothing is measured twice for one network and images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mcc.search.sensitivity_run import Wanted, measure_sensitivities
 from mcc.search.space import Configuration
 from mcc.search.worker_pool import WorkerPool
 
-FORMAT = 1  # of what a probe does: another one, and files of earlier versions are left alone
+FORMAT = 1  # version of the probes; files of other versions are ignored
 
 
 def measured_sensitivities(
@@ -29,14 +29,14 @@ def measured_sensitivities(
     integer: Collection[str],
     pool: WorkerPool | None = None,
 ) -> Sensitivities:
-    """Measure what the configurations need to know of the job's network.
+    """Measure the sensitivities of the job's network that the configurations need.
 
-    Results lie beside the table of kernels (`MCC_CACHE_DIR`), a line for each as it is made: they belong to
-    network and images, not to a target, and a run that was stopped goes on from them.
+    Results are stored beside the table of kernels (`MCC_CACHE_DIR`), one line each as soon as it is computed:
+    they depend on network and images, not on a target, and an interrupted run continues from them.
 
     Args:
-        integer: nodes of the deployment form that can run on integers.
-        pool: makes the probes; None: they are made here, one after the other.
+        integer: Nodes of the deployment form that can run on integers.
+        pool: Worker pool for the probes; None: sequentially, in this process.
     """
     thinned = next(
         (configuration for configuration in configurations if configuration.sparse is not None),
@@ -63,7 +63,7 @@ def measured_sensitivities(
 
 
 def _file_of(graph: Graph, batches: Sequence[tuple[Tensor, Tensor]], wanted: Wanted, task: BoundTask) -> Path:
-    """Where results for this very network, these images and this task lie."""
+    """Path of the results for this network, these images and this task."""
     judged = f" output {task.output}" if task.output else ""
     found = hashlib.sha256(f"{FORMAT} {wanted.block}{judged} {print_graph(graph)}{task.identity}".encode())
     for name, value in sorted(constants(graph).items()):

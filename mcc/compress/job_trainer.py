@@ -1,4 +1,4 @@
-"""The fine-tuning of one candidate, as a job asks for it."""
+"""Fine-tunes the candidates of a job, with its data, task, seed and number of images."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from mcc.ir.graph import Graph, copy_graph
 from mcc.search.space import Configuration
 
 SETTLE_BATCH, SETTLE_IMAGES = 128, 1024  # images from which batch-norm statistics are re-estimated
-RAMP_FROM_STEPS = 40  # a ramp of zeros needs some steps at each level; shorter fine-tunings thin at once
+RAMP_FROM_STEPS = 40  # a ramp of zeros needs some steps at each level; shorter fine-tunings prune at once
 
 
 class Trainer:
     """Fine-tunes candidates of one job by distillation from the original.
 
     Args:
-        job: gives data, task, seed and the number of images.
-        part: of these images that a whole fine-tuning has; the rest went to steps before.
+        job: The job, source of data, task, seed and the number of images.
+        part: Share of these images for a whole fine-tuning; earlier steps used the rest.
     """
 
     def __init__(self, job: Job, part: float = 1.0) -> None:
@@ -35,11 +35,11 @@ class Trainer:
 
     @property
     def images(self) -> int:
-        """Training images of a whole fine-tuning."""
+        """Number of training images of a whole fine-tuning."""
         return round(self.job.images * self.part)
 
     def settings(self, structure: Structure, share: float) -> FineTuneSettings:
-        """Settings of one fine-tuning; sparse layers get their zeros gradually where there is time."""
+        """Settings of one fine-tuning; sparse layers get their zeros gradually if there are enough steps."""
         plain = FineTuneSettings(images=round(self.images * share), seed=self.job.request.seed)
         if structure.configuration.sparse is not None and plain.steps >= RAMP_FROM_STEPS:
             return FineTuneSettings(images=plain.images, seed=plain.seed, sparsity_ramp=SparsityRamp())
@@ -58,9 +58,9 @@ class Trainer:
         """Fine-tune a candidate and bring it into deployment form, quantised where its configuration says so.
 
         Args:
-            graph: as captured or restructured, batch norms live.
-            label: of the checkpoint folder.
-            share: of the job's images.
+            graph: The candidate, as captured or restructured, its batch norms not folded.
+            label: Name of the checkpoint folder.
+            share: Share of the job's images.
         """
         configuration: Configuration = structure.configuration
         quantised = configuration.precision != "float"
@@ -80,10 +80,10 @@ class Trainer:
         return result.graph
 
     def train_float(self, graph: Graph, label: str, share: float) -> Graph:
-        """Fine-tune a float candidate and leave its batch norms live, with the constants that it had.
+        """Fine-tune a float candidate, without folding its batch norms.
 
         Args:
-            graph, label, share: as in `train`.
+            graph, label, share: As in `train`.
         """
         plain = FineTuneSettings(images=round(self.images * share), seed=self.job.request.seed)
         result = fine_tune(

@@ -1,4 +1,4 @@
-"""The cost model of a job: the table of measured kernels, filled where a plan needs it."""
+"""The cost model of a job: the table of measured kernels, extended when a plan needs more."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mcc.cost_api import CostModel, Estimate, Kernel, Precision
 from mcc.ir.graph import Graph
 from mcc.search.space import Configuration
 
-CALIBRATION_SECONDS = 90.0  # at most, before planning; what a plan rests on and is missing is measured then
+CALIBRATION_SECONDS = 90.0  # at most, before planning; kernels that a plan still lacks are measured then
 
 
 class Costs:
-    """Measured kernels of a job's target, and a model over them that is renewed after every measurement.
+    """Measured kernels of a job's target, and a cost model that is updated after every measurement.
 
     Args:
-        job: gives target, threads and progress.
-        measures: whether what is missing is measured; else the table is taken as it is.
+        job: The job, source of target, threads and progress.
+        measures: Whether missing kernels are measured; if False, the table is used as it is.
     """
 
     def __init__(self, job: Job, *, measures: bool = True) -> None:
@@ -31,7 +31,7 @@ class Costs:
         self.fingerprint = job.target.fingerprint(job.request.threads).key()
         self.model = Current()
         self.network: Graph | None = None
-        self.refused: set[str] = set()  # kernels that cannot be measured alone: asked for once
+        self.refused: set[str] = set()  # kernels that cannot be measured alone: tried only once
 
     def calibrate(self, deployed: Graph, configurations: Sequence[Configuration]) -> None:
         """Measure the kernels of the network, at several widths and in every configuration, if unknown."""
@@ -50,7 +50,7 @@ class Costs:
         self._renew()
 
     def ask(self, kernels: Sequence[Kernel]) -> bool:
-        """Measure kernels that a plan rests on and were not measured yet; whether there were any."""
+        """Measure the kernels of a plan that are not measured yet; returns whether there were any."""
         if not self.measures:
             return False
         known = self.store.known(self.fingerprint)
@@ -64,7 +64,7 @@ class Costs:
         return True
 
     def dates(self) -> dict[str, str]:
-        """When each measured kernel was measured, ISO 8601 in UTC, by its name."""
+        """Time of measurement of each kernel, ISO 8601 in UTC, by its name."""
         return {str(row.kernel): row.date for row in self.store.rows(self.fingerprint)}
 
     def _renew(self) -> None:
@@ -73,7 +73,7 @@ class Costs:
 
 
 class Current:
-    """A cost model that stands for the newest one, so that tables built later see what was measured since."""
+    """A cost model that delegates to the newest one, so that tables built later see all measurements."""
 
     name = "lookup"
 
@@ -81,7 +81,7 @@ class Current:
         self._model: CostModel | None = None
 
     def use(self, model: CostModel) -> None:
-        """Take another model."""
+        """Set the model to delegate to."""
         self._model = model
 
     @property

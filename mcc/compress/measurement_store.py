@@ -1,8 +1,8 @@
-"""Measurements of whole files that runs share: a second table in the SQLite file of measured kernels.
+"""Measurements of whole files, shared by runs: a second table in the SQLite file of measured kernels.
 
-A plan rests on what its candidates measured, as it does on the kernels. With both in one file, the same job
-with the same table plans from the same figures and comes to the same plan and weights, in whichever run and
-after however many kills. The figures of a report are never taken from here.
+A plan depends on the measurements of its candidates as it does on the kernels. With both in one file, the
+same job with the same table makes the same plan and weights, in any run and after any number of
+interruptions. The figures of a report are never taken from here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SCHEMA = (
 
 @dataclass(frozen=True)
 class Remembered:
-    """A figure that an earlier run measured: plain JSON values, and when, ISO 8601 in UTC."""
+    """A figure measured by an earlier run: plain JSON values, and its time, ISO 8601 in UTC."""
 
     value: Any
     date: str
@@ -43,11 +43,11 @@ def _checked_date(text: Any) -> str:
 
 
 class MeasuredFiles:
-    """What was measured of files under one fingerprint, by a key that holds the digests of their bytes.
+    """Measurements of files under one fingerprint, by a key that contains the digests of their bytes.
 
     Args:
-        fingerprint: of target, device, runtime, version and threads; others' measurements are never seen.
-        path: of the SQLite file; the user's own table if None.
+        fingerprint: Fingerprint of target, device, runtime, version and threads; other entries are ignored.
+        path: Path of the SQLite file; None: the user's own table.
     """
 
     def __init__(self, fingerprint: str, path: Path | None = None) -> None:
@@ -55,7 +55,7 @@ class MeasuredFiles:
         self.path = path if path is not None else own_table()
 
     def get(self, key: str) -> Remembered | None:
-        """What was measured; None where nothing was, or nothing that can be read. Raises DataError."""
+        """The measurement; None if there is none, or none that can be read. Raises DataError."""
         query = "SELECT value, date FROM files WHERE fingerprint = ? AND key = ?"
         with self._open() as connection:
             found = connection.execute(query, (self.fingerprint, key)).fetchone()
@@ -66,7 +66,7 @@ class MeasuredFiles:
             return None
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a measurement, on disk when the call returns. Raises DataError."""
+        """Store a measurement, on disk when the call returns. Raises DataError."""
         date = datetime.now(UTC).isoformat(timespec="seconds")
         row = (self.fingerprint, key, json.dumps(value), date)
         with self._open() as connection, connection:

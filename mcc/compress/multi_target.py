@@ -1,4 +1,4 @@
-"""Several targets: one plan that keeps the budgets on each of them, then a job for each after that plan."""
+"""Multi-target compression: one plan that keeps the budgets on every target, then one job for each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mcc.search.space import Configuration
 
 
 def shared_plan_content(found: SharedTrial) -> dict[str, Any]:
-    """What plan.json holds of a plan for several targets; `structure` feeds back as `--plan`."""
+    """Content of plan.json of a multi-target plan; `structure` can be passed to `--plan`."""
     return {
         "targets": list(found.trials),
         "structure": found.structure.as_json(),
@@ -44,14 +44,14 @@ def shared_plan_content(found: SharedTrial) -> dict[str, Any]:
 
 
 def plan_multi_target(request: Request, place: Place, *, targets: Sequence[str]) -> SharedTrial:
-    """Decide once for several targets, without training. Budgets hold on each of them.
+    """Compute one plan for several targets, without training. The budgets hold on each of them.
 
     Args:
-        request: for all targets; its own target does not count.
-        place: each target's state goes into a folder of its name.
+        request: The request for all targets; its own target is ignored.
+        place: Folder; each target's state goes into a subfolder of its name.
 
     Raises:
-        MccError: as `mcc.compress.compress`.
+        MccError: As `mcc.compress.compress`.
     """
     with ExitStack() as stack:
         sessions = {
@@ -73,7 +73,7 @@ def plan_multi_target(request: Request, place: Place, *, targets: Sequence[str])
 
 
 def _shared_configurations(offered: Mapping[str, Sequence[Configuration]]) -> tuple[Configuration, ...]:
-    """Configurations that can run everywhere: zeros can, integers where all targets have them."""
+    """Configurations that run on every target: sparse ones do, integer ones if all targets have them."""
     wanted = dict.fromkeys(
         configuration for configurations in offered.values() for configuration in configurations
     )
@@ -81,7 +81,7 @@ def _shared_configurations(offered: Mapping[str, Sequence[Configuration]]) -> tu
 
 
 def checked_targets(targets: Sequence[str], budget: Budget) -> tuple[str, ...]:
-    """The targets without repetition. Raises UsageError where there is none, or a budget fits not all."""
+    """The targets without repetition. Raises UsageError for none, or for a budget that does not fit all."""
     names = tuple(dict.fromkeys(targets))
     if not names:
         raise UsageError("names no target", where="--target", hint="see mcc targets")
@@ -95,16 +95,16 @@ def folder_name(target: str) -> str:
 
 
 def compress_multi_target(request: Request, place: Place, *, targets: Sequence[str]) -> dict[str, Report]:
-    """Plan once for several targets, then compress for each after that plan, into a folder of its name.
+    """Make one plan for several targets, then compress for each of them, into a subfolder of its name.
 
-    Where no plan keeps the budgets on every target, the one that comes nearest is followed without comparing
-    other strategies, so that each target's folder says how near that is.
+    If no plan keeps the budgets on every target, the nearest one is followed without comparing other
+    strategies, so that the report of each target shows how far it is from the budgets.
 
     Raises:
-        ConstraintError: a target's budgets are kept by nothing; the reports of all are the error's `report`.
+        ConstraintError: No result keeps the budgets of a target; the error holds all reports as `report`.
     """
     targets = checked_targets(targets, request.budget)
-    # A plan that all follow leaves some options nothing to do: said before one is made.
+    # Some options have no effect with a shared plan: they are refused before one is computed.
     request = replace(request, target=targets[0], plan="shared")
     path = place.folder / "plan.json"
     reads = files_in(request.model, request.data, request.weights)
@@ -136,14 +136,14 @@ def compress_multi_target(request: Request, place: Place, *, targets: Sequence[s
 
 
 def _check_plan_file(path: Path, reads: Sequence[Path], *, force: bool) -> None:
-    """Refuse a folder whose plan.json is no plan for several targets. Raises UsageError."""
+    """Refuse a folder whose plan.json is not a multi-target plan. Raises UsageError."""
     refuse_inputs([path], reads)
     if path.exists() and not force and _kept_plan(path) is None:
         raise UsageError("was not left by a job of mcc for several targets", where=str(path), hint=FORCE)
 
 
 def _kept_plan(path: Path) -> bool | None:
-    """Whether a plan for several targets keeps all budgets; None where the file is none."""
+    """Whether a multi-target plan keeps all budgets; None if the file is not such a plan."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         Structure.from_json(raw["structure"], str(path))
@@ -161,7 +161,7 @@ def _missed_by_all(found: SharedTrial) -> ConstraintError:
 
 
 def missed_words(plan: SharedTrial) -> str:
-    """How long a plan took on each target."""
+    """Latency or cycles of a plan on each target, as text."""
     return ", ".join(
         f"{get_target(name).unit.words(trial.speed.latency_us)} on {name}"
         for name, trial in plan.trials.items()

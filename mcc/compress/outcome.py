@@ -1,4 +1,4 @@
-"""What a strategy made, and remembering it: a run that goes on after a kill finds what was finished."""
+"""The outcome of a strategy, and its storage on disk, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ class Outcome:
     """A strategy's finished model.
 
     Attributes:
-        name: of the strategy.
-        structure: what was decided.
-        graph: in deployment form, quantised where it is to be, trained.
-        file: lowered.
-        predicted_us: latency written down before the structure was first timed, None for the original.
-        plan: the accepted trial, None where nothing was planned.
-        notes: sentences for the report.
+        name: Name of the strategy.
+        structure: The decisions.
+        graph: Graph in deployment form, trained, and quantised if the structure says so.
+        file: Path of the lowered model.
+        predicted_us: Cost predicted before the structure was first timed, in the target's unit; None for the
+            original.
+        plan: The accepted trial; None if nothing was planned.
+        notes: Sentences for the report.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Outcome:
 
 
 def reach(trial: Trial) -> tuple[str, ...]:
-    """Why a strategy is not fine-tuned, as one sentence; nothing where it is."""
+    """Why a strategy is not fine-tuned, as one sentence; empty if it is."""
     missed = " and ".join(CONSTRAINTS[name].label for name, kept in trial.kept.items() if not kept)
     if trial.structure.is_original:
         misses = f"It finds nothing to change, and the original misses the budget of {missed}."
@@ -54,7 +55,7 @@ def reach(trial: Trial) -> tuple[str, ...]:
 
 
 def remembered(folder: Path, step: Callable[[], Outcome]) -> Outcome:
-    """What an earlier run finished in the strategy's folder, or the step itself, kept there."""
+    """The stored outcome of an earlier run from the strategy's folder; otherwise runs and stores the step."""
     mark = folder / "outcome.json"
     found = _kept(mark)
     if found is not None:
@@ -78,7 +79,7 @@ def remembered(folder: Path, step: Callable[[], Outcome]) -> Outcome:
 
 
 def _kept(mark: Path) -> Outcome | None:
-    """The outcome that an earlier run left; None where there is none, or a part of it is damaged."""
+    """The outcome that an earlier run stored; None if there is none, or a part of it is damaged."""
     if not mark.exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Fine-tuning several candidates at once: each is a work item that needs the job and its structure only."""
+"""Fine-tunes several candidates in parallel: each work item depends only on the job and its structure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A structure, the share of the job's images that its fine-tuning takes, and a label for progress."""
+    """A structure, the share of the job's images for its fine-tuning, and a label for progress."""
 
     structure: Structure
     share: float
@@ -36,22 +36,22 @@ class FineTuning:
 
     @property
     def key(self) -> str:
-        """What the result depends on, within a job."""
+        """Key of everything that the result depends on, within a job."""
         return f"{self.structure.key()} {self.share}"
 
 
 class FineTuned:
-    """Fine-tuned graphs of a job on disk, by what they depend on.
+    """Fine-tuned graphs of a job on disk, by key.
 
     Args:
-        folder: where they lie.
+        folder: Folder of the files.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def get(self, key: str) -> Graph | None:
-        """The graph; None where it was not made yet."""
+        """The graph; None if it is not stored."""
         path = self._path(key)
         try:
             return load_graph(path) if path.exists() else None
@@ -60,7 +60,7 @@ class FineTuned:
             return None
 
     def put(self, key: str, graph: Graph) -> None:
-        """Keep a graph."""
+        """Store a graph."""
         save_graph(graph, self._path(key))
 
     def _path(self, key: str) -> Path:
@@ -70,15 +70,16 @@ class FineTuned:
 def fine_tune_all(
     job: Job, known: Sensitivities, fine_tunings: Sequence[FineTuning], kept: FineTuned, pool: WorkerPool
 ) -> None:
-    """Fine-tune what is not there yet, several at a time; each result is on disk as soon as it is made.
+    """Fine-tune the candidates that are not stored yet, several at a time; each result is stored at once.
 
-    Model, data and weights are read by the workers, from the paths of the request: on a cluster, from a file
-    system that its machines share.
+    The workers read model, data and weights from the paths of the request: on a cluster, from a file system
+        that
+    its machines share.
     """
     fresh = [one for one in {r.key: r for r in fine_tunings}.values() if kept.get(one.key) is None]
     if not fresh:
         return
-    with tempfile.TemporaryDirectory(prefix="mcc-repairs-") as place:
+    with tempfile.TemporaryDirectory(prefix="mcc-fine-tuning-") as place:
         folder = Path(place)
         write_text(folder / "request.json", _written(job.request))
         known.save(folder / "sensitivities.json")
@@ -108,12 +109,12 @@ def _absolute(spec: str) -> str:
 
 
 def fine_tune_there(folder: Path, item: WorkItem) -> Result:
-    """One fine-tuning in a worker; gives the files of the graph, in deployment form."""
+    """Run one fine-tuning in a worker; returns the files of the graph in deployment form."""
     job, known = _job_in(folder)
     structure = Structure.from_json(item["structure"], str(folder))
     trainer = Trainer(job)
     built = candidate_graph(job, structure, known, trainer, float(item["share"]))
-    with tempfile.TemporaryDirectory(prefix="mcc-repair-") as place:
+    with tempfile.TemporaryDirectory(prefix="mcc-candidate-") as place:
         job.folder = Path(place)
         graph = trainer.train(built, structure, "fine-tuned", float(item["share"]))
         save_graph(graph, Path(place) / "graph.mcc")
@@ -128,10 +129,10 @@ def candidate_graph(
     share: float = 1.0,
     start: Graph | None = None,
 ) -> Graph:
-    """The network restructured, ready for its fine-tuning; every pass is proved.
+    """The network restructured, ready for fine-tuning; every pass is verified.
 
     Args:
-        start: what the structure is made from, where it is not the job's network.
+        start: The network to restructure, if not the job's.
     """
     graph = start or job.graph
     if structure == Structure(structure.configuration) and structure.configuration.sparse is None:
@@ -147,7 +148,7 @@ def _job_in(folder: Path) -> tuple[Job, Sensitivities]:
 
 
 def _graph_of(result: Result) -> Graph:
-    with tempfile.TemporaryDirectory(prefix="mcc-repaired-") as place:
+    with tempfile.TemporaryDirectory(prefix="mcc-fine-tuned-") as place:
         for name, text in result.items():
             (Path(place) / name).write_bytes(decoded(text))
         return load_graph(Path(place) / "graph.mcc")

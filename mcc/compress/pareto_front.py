@@ -1,4 +1,4 @@
-"""The predicted Pareto front of a network on a target, and the decision on it that the budgets ask for."""
+"""The predicted Pareto front of a network on a target, and the plan on it that fits the budgets."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class FrontPoint:
     """One point of the predicted Pareto front.
 
     Attributes:
-        cost: predicted, in the unit of the target.
-        loss: predicted divergence before fine-tuning (of classes, nats).
-        size_bytes: predicted size of the constants.
-        structure: what it stands for.
-        chosen: whether it is the one that the budgets ask for.
-        bounds: of the cost, between which it lies with a probability of 95 %.
-        rooflines: what of the cost rests on a roofline.
+        cost: Predicted cost, in the unit of the target.
+        loss: Predicted divergence before fine-tuning (for classification, in nats).
+        size_bytes: Predicted size of the constants.
+        structure: The decisions of this point.
+        chosen: Whether the budgets select this point.
+        bounds: 95 % interval of the cost.
+        rooflines: Parts of the cost that are estimated by a roofline.
     """
 
     cost: float
@@ -47,12 +47,12 @@ class FrontPoint:
 
     @property
     def latency_words(self) -> str:
-        """The latency, or the model cycles, in words."""
+        """The latency, or the model cycles, as text."""
         return self.unit.words(self.cost)
 
     @property
     def size_words(self) -> str:
-        """The size in words."""
+        """The size as text."""
         return bytes_words(round(self.size_bytes))
 
     def _bounds(self) -> dict[str, float]:
@@ -63,7 +63,7 @@ class FrontPoint:
 
     @property
     def bounds_words(self) -> str:
-        """Between which costs it lies, in words."""
+        """The bounds of the cost as text."""
         return "" if self.bounds is None else " to ".join(map(self.unit.words, self.bounds))
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,16 +82,16 @@ class FrontPoint:
 
 @dataclass(frozen=True)
 class PlanResult:
-    """What `mcc plan` found.
+    """Result of `mcc plan`.
 
     Attributes:
-        target: as given.
-        front: predicted points, none beaten by another in latency and loss.
-        structure: the decision that the budgets ask for; None where none keeps them by prediction.
-        warnings: what makes the losses doubtful.
-        stated: how pictures were prepared, and who says so.
-        output: name of the one that was judged.
-        choices: what else could be decided about each layer, around `structure`.
+        target: Name of the target.
+        front: Predicted points, none dominated by another in latency and loss.
+        structure: The decisions for the given budgets; None if no point is predicted to keep them.
+        warnings: Reasons why the losses are doubtful.
+        stated: Preprocessing of the images, and its source.
+        output: Name of the judged output.
+        choices: The alternatives of each layer, around `structure`.
     """
 
     target: str
@@ -103,12 +103,13 @@ class PlanResult:
     output: str = ""
 
     def roofline_sentences(self) -> list[str]:
-        """Which kinds of kernels rest on a roofline, with their largest share of a point's latency."""
+        """Kinds of kernels estimated by a roofline, with their largest share of a point's latency."""
         shares: dict[str, float] = {}
         for roofline in (each for point in self.front for each in point.rooflines):
             shares[roofline.kind] = max(roofline.share, shares.get(roofline.kind, 0.0))
         return [
-            f"{kind}: rests on a roofline, up to {share:.0%} of the latency" for kind, share in shares.items()
+            f"{kind}: estimated by a roofline, up to {share:.0%} of the latency"
+            for kind, share in shares.items()
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +126,7 @@ class PlanResult:
 
 
 def decide(session: Session) -> PlanResult:
-    """The predicted Pareto front around what the budgets ask for, and that decision."""
+    """Compute the predicted Pareto front around the budgets, and the plan for the budgets."""
     planner, job = session.planner(), session.job
     space = Space.whole(session.configurations)
     points: list[FrontPoint] = []
@@ -177,14 +178,14 @@ def decide(session: Session) -> PlanResult:
 
 
 def _unseen(planner: Planner, solution: Solution) -> list[Kernel]:
-    """Kernels of a solution that rest on a roofline."""
+    """Kernels of a solution that are estimated by a roofline."""
     model = planner.setting.model
     kernels = [kernel for option in solution.options.values() for kernel in option.kernels]
     return [kernel for kernel in kernels if model.kernel(kernel).source == "roofline"]
 
 
 def _sum(planner: Planner, solution: Solution, configuration: Configuration) -> GraphCost:
-    """The kernels of a solution together, with how sure that is."""
+    """Sum of the kernels of a solution, with its uncertainty."""
     kernels = {
         f"{layer} {index}": kernel
         for layer, option in solution.options.items()

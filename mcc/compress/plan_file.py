@@ -1,4 +1,4 @@
-"""Plans to follow: a plan.json that mcc wrote, or that somebody edited, read and held against the network."""
+"""Reads plan.json, written by mcc or edited by the user, and checks it against the network."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Plan:
     """A structure from a file.
 
     Attributes:
-        structure: to follow.
-        model: that it was made for, as the file says; empty where it does not.
-        where: the file.
+        structure: The structure to follow.
+        model: Name of its model, as the file says; empty if it does not.
+        where: Path of the file.
     """
 
     structure: Structure
@@ -37,7 +37,7 @@ class Plan:
     where: str
 
     def check(self, job: Job) -> None:
-        """That the job's network can be changed so. Raises DataError naming the file and the field."""
+        """Check that the job's network can be changed so. Raises DataError naming the file and the field."""
         check_structure(job.graph, self.structure, self.where)
         if self.model and self.model != job.name:
             job.warn(f"The plan {self.where} was made for {self.model}, and is followed for {job.name}.")
@@ -56,14 +56,14 @@ def read_plan(path: Path) -> Plan:
 
 
 def check_structure(graph: Graph, structure: Structure, where: str) -> None:
-    """That a network has everything that a structure decides about, and that it can be decided so.
+    """Check that a network has every name in a structure, and allows the decisions.
 
     Args:
-        graph: as captured.
-        where: the file of the structure.
+        graph: The network as captured.
+        where: Path of the structure's file.
 
     Raises:
-        DataError: names the file, the field, and what is allowed there.
+        DataError: Names the file, the field, and the allowed values.
     """
 
     def refuse(field: str, reason: str) -> DataError:
@@ -114,7 +114,7 @@ def _known(
     graph: Graph, field: str, name: str, known: Mapping[str, object] | tuple[str, ...], otherwise: str,
     refuse: Refuse, choices: list[str] | None = None,
 ) -> None:  # fmt: skip
-    """Refuse a name that the model does not have, or of which this cannot be decided."""
+    """Refuse a name that the model does not have, or for which this decision is impossible."""
     if name in known:
         return
     there = any(node.name == name for node in graph.graph.nodes)

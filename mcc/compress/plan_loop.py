@@ -21,22 +21,22 @@ from mcc.search.space import Configuration, Space
 
 log = logging.getLogger(__name__)
 
-SLACK = 0.93  # a candidate faster than this share of the budget is planned once more, wider
+SLACK = 0.93  # a candidate faster than this share of the budget is planned again, with larger widths
 ROUNDS = 6
-ASKS = 3  # how often a round measures kernels that its solution lacks and solves again
+ASKS = 3  # times that a round measures the missing kernels of its solution and solves again
 NUDGE = 1.02
-CONSTANTS_CARE = 1.02  # of the bytes that a file had too many of, fewer are allowed the next time
-WIDENINGS = 2  # of the rounds, how many may go to using up a budget that is kept with room to spare
+CONSTANTS_CARE = 1.02  # for each byte that a file is too large, this many fewer are allowed the next time
+WIDENINGS = 2  # rounds at most for using up a budget that is kept with room to spare
 
 
 @dataclass(frozen=True)
 class SharedTrial:
-    """A structure as built and measured on each target, before any training.
+    """A structure, built and measured on each target before any training.
 
     Attributes:
-        structure: what was decided.
-        loss: predicted divergence (of classes, nats).
-        trials: by target.
+        structure: The decisions.
+        loss: Predicted divergence (for classification, in nats).
+        trials: Trials by target.
     """
 
     structure: Structure
@@ -50,7 +50,7 @@ class SharedTrial:
 
     @property
     def excess(self) -> float:
-        """The factor by which it misses the budget that it misses most, on the target where it does."""
+        """The largest factor by which a budget is missed, over all budgets and targets."""
         return max(trial.excess for trial in self.trials.values())
 
 
@@ -60,8 +60,8 @@ def plan_for(
     """The best structure of a configuration that keeps the budgets when measured, or the nearest one.
 
     Args:
-        label: of the files of its trials.
-        regions: whether regions of a configuration of integers may stay float.
+        label: Name of the files of its trials.
+        regions: Whether regions of an integer configuration may stay float.
     """
     target = planner.bench.target.spec
     found = _Search({target: planner}, {target: configuration}, space, label, regions=regions).run()
@@ -74,15 +74,15 @@ def plan_for_all(
     configuration: Configuration,
     label: str,
 ) -> SharedTrial:
-    """The same for several targets, in everything that can be decided.
+    """The same for several targets, in all decisions.
 
     Args:
-        planners: by target.
-        offered: configurations of each target. Where one is missing, its zeros are stored densely.
+        planners: Planners by target.
+        offered: Configurations of each target. If a target lacks one, it stores its zeros densely.
     """
     multiple = max(planner.setting.multiple for planner in planners.values())
     own = {name: configuration if configuration in offered[name] else Configuration() for name in planners}
-    # Decided are the forms of the first target's table: those that have the configuration come first.
+    # The decisions are the options of the first target's table: targets with the configuration come first.
     order = sorted(planners, key=lambda name: own[name] != configuration)
     alike = {
         name: replace(planners[name], setting=replace(planners[name].setting, multiple=multiple))
@@ -109,8 +109,8 @@ class _Search:
         self.problem = self._problem()
         wholes = {n: p.plan_whole(own[n], f"{label}-whole") for n, p in planners.items()}
         self.whole = SharedTrial(next(iter(wholes.values())).structure, 0.0, wholes)
-        # Measured over predicted latency of the unpruned network; with regions, each precision's own is in
-        # the tables.
+        # Measured over predicted latency of the unpruned network; with regions, the tables hold the factor
+        # of each precision.
         self.factors = {n: 1.0 if regions else trial.factor for n, trial in wholes.items()}
         self.size_limit = self._first_size()
         self.best: SharedTrial | None = None
@@ -118,12 +118,12 @@ class _Search:
         self.tried: dict[str, SharedTrial] = {}
 
     def _problem(self) -> Problem:
-        """From all that has been measured by now."""
+        """The problem, from all measurements so far."""
         problems = [table() for table in self.tables.values()]
         return problems[0] if len(problems) == 1 else joined(problems)
 
     def _first_size(self) -> float | None:
-        """Bytes that constants may take: the budget less what the format itself takes."""
+        """Bytes that constants may take: the budget without the overhead of the file format."""
         constants = sum(_widest_bytes(layer) for layer in self.problem.layers)
         found = [
             planner.budget.size_bytes - max(0.0, self.whole.trials[name].size_bytes - constants)
@@ -144,19 +144,19 @@ class _Search:
         return found
 
     def _step(self, round_: int) -> SharedTrial | None:
-        """Solve under the present corrections and measure; None when nothing new comes out."""
+        """Solve under the present corrections and measure; None if the solution is not new."""
         solution = self._settled(self._limits())
         structure = Structure.of(self.problem, solution)
         before = self.tried.get(structure.key())
         if before is not None:
             if before.keeps_all:
                 return None
-            # What was measured too slow is asked for once more, a little faster.
+            # A solution that was measured too slow comes again: ask for a little more speed.
             self.factors = {n: f * NUDGE for n, f in self.factors.items()}
             return before
         found = SharedTrial(structure, solution.loss, self._measured(structure, solution, round_))
         self.tried[structure.key()] = found
-        # One measurement is off by a few percent: after the first, the factor moves half of the way.
+        # One measurement is off by a few percent: after the first, the factor moves only half the way.
         self.factors = {
             n: trial.factor if round_ == 0 else (self.factors[n] * trial.factor) ** 0.5
             for n, trial in found.trials.items()
@@ -166,7 +166,7 @@ class _Search:
         return found
 
     def _limits(self) -> Limits:
-        """The budgets as a solver has them: predictions corrected, with a margin."""
+        """The budgets as limits of the solver: predictions corrected, with a margin."""
         first, *more = (
             None if planner.latency_us is None else planner.latency_us * MARGIN / self.factors[name]
             for name, planner in self.planners.items()
@@ -174,7 +174,7 @@ class _Search:
         return Limits(first, self.size_limit, tuple(more))
 
     def _measured(self, structure: Structure, solution: Solution, round_: int) -> dict[str, Trial]:
-        """The structure on each target."""
+        """Measure the structure on each target."""
         found: dict[str, Trial] = {}
         for index, (name, planner) in enumerate(self.planners.items()):
             raw = solution.latency_us if index == 0 else planner.predict(structure)
@@ -189,9 +189,9 @@ class _Search:
         return found
 
     def _settled(self, limits: Limits) -> Solution:
-        """A solution on measured kernels: those that it lacks are measured, and it is sought again."""
+        """A solution on measured kernels: missing ones are measured, and the problem is solved again."""
         first, *others = self.planners.values()
-        if others:  # what building for them has measured
+        if others:  # kernels measured for the other targets' trials
             self.problem = self._problem()
         solution = self._solve(limits)
         for _ in range(ASKS):
@@ -205,7 +205,7 @@ class _Search:
         found = solve(self.problem, limits)
         if found is not None:
             return found
-        # Nothing keeps the budgets by prediction: the fastest of what fits, else the smallest, is measured.
+        # No solution is predicted to keep the budgets: measure the fastest that fits, else the smallest.
         for minimise, left in (("latency_us", Limits(None, limits.size_bytes)), ("size_bytes", Limits())):
             found = solve(self.problem, left, minimise=minimise)
             if found is not None:
@@ -213,7 +213,7 @@ class _Search:
         raise AssertionError("a problem without limits has a solution")
 
     def _tighten(self, found: SharedTrial, solution: Solution) -> None:
-        """Bring predicted sizes nearer to the measured ones; memory shrinks with the constants."""
+        """Correct the predicted sizes by the measured ones; memory shrinks with the constants."""
         over = 0.0
         for name, planner in self.planners.items():
             trial, budget = found.trials[name], planner.budget
@@ -223,7 +223,7 @@ class _Search:
             self.size_limit = max(0.0, solution.size_bytes - CONSTANTS_CARE * over)
 
     def _slack(self, found: SharedTrial) -> bool:
-        """Whether time is left everywhere that a wider network could take, and time alone is asked for."""
+        """Whether every target has time left for larger widths, and only time is limited."""
         for name, planner in self.planners.items():
             asked, time = planner.budget.of_cost, planner.budget.of_time
             limit = Budget(latency_us=planner.latency_us)

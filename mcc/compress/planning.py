@@ -1,7 +1,7 @@
-"""What planning works with: a structure built and measured before any training, and its predicted cost.
+"""The planner and its trials: builds and measures structures before any training, and predicts their cost.
 
-The table predicts a network as the sum of its kernels; a factor, measured on the baseline and then on each
-candidate, brings the sum to the whole. How plans are found with that: `mcc.compress.plan_loop`.
+The predicted cost of a network is the sum of its kernels, corrected by a factor that is measured on the
+baseline and then on each candidate. The search for a plan is in `mcc.compress.plan_loop`.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from mcc.search.solver import Solution
 from mcc.search.space import Configuration, Space
 from mcc.search.tables import Setting, build_problem
 
-MARGIN = 0.96  # of the latency budget that a plan aims at: medians of two measurements differ by 1 to 3 %
+MARGIN = 0.96  # of the latency budget, the aim of a plan: medians of two measurements differ by 1 to 3 %
 
 Ask = Callable[[list[Kernel]], bool]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A structure, as built and measured before any training.
+    """A structure, built and measured before any training.
 
     Attributes:
-        structure: what was decided.
-        predicted_us: latency written down before the file was first timed.
-        loss: predicted divergence (of classes, nats).
-        gap: optimality gap of the solver.
-        file: the untrained model, lowered.
-        speed, size_bytes: measured.
-        memory_bytes: measured where there is a budget of memory, else 0.
-        kept: each constraint on cost, and whether it is kept.
-        excess: the factor by which it misses what it misses most; at most 1 where it keeps all.
-        factor: measured over predicted sum of the kernels.
-        solution: the solver's answer, None for a structure that was given.
+        structure: The decisions.
+        predicted_us: Cost predicted before the file was first timed, in the target's unit.
+        loss: Predicted divergence (for classification, in nats).
+        gap: Optimality gap of the solver.
+        file: Path of the untrained, lowered model.
+        speed, size_bytes: Measured speed and file size.
+        memory_bytes: Measured peak memory if it has a budget, else 0.
+        kept: Whether each constraint on cost is kept, by constraint.
+        excess: Factor of the worst miss; at most 1 if all budgets are kept.
+        factor: Measured latency over the predicted sum of the kernels.
+        solution: The solver's answer; None for a given structure.
     """
 
     structure: Structure
@@ -71,24 +71,24 @@ class Trial:
 
     @property
     def is_worth_training(self) -> bool:
-        """Whether it keeps the budgets, and is another network than the original."""
+        """Whether it keeps the budgets, and differs from the original."""
         return self.keeps_all and not self.structure.is_original
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Everything that planning needs.
+    """Plans and measures structures for one network on one target.
 
     Attributes:
-        graph: the network as captured.
-        setting: tables and sensitivities.
-        bench: measures.
-        budget: as asked; a speed-up counts as a latency.
-        calibration: input batches.
-        folder: for the files of trials.
-        judged: place of the output that the metric is read from.
-        ask: measures kernels that a plan rests on and were not measured yet; whether there were any.
-        times: whether files may be timed; else predictions count as they are, and nothing can be tried.
+        graph: The network as captured.
+        setting: Tables and sensitivities.
+        bench: Measures files.
+        budget: The budget as given; a speed-up counts as a latency.
+        calibration: Input batches.
+        folder: Folder for the files of trials.
+        judged: Index of the output that the metric is computed from.
+        ask: Measures the kernels of a plan that are not measured yet; returns whether there were any.
+        times: Whether files may be timed; if False, predictions are not corrected, and there are no trials.
     """
 
     graph: Graph
@@ -105,12 +105,12 @@ class Planner:
 
     @property
     def sensitivities(self) -> Sensitivities:
-        """Costs of single decisions."""
+        """Losses of single decisions."""
         return self.setting.sensitivities
 
     @property
     def latency_us(self) -> float | None:
-        """The tighter of the budgets on latency and speed-up, in microseconds."""
+        """The tighter of the budgets on latency and speed-up, in the target's unit."""
         return self.budget.time_limit(self.baseline_us)
 
     def measure(self, structure: Structure, predicted_us: float, raw_us: float, label: str) -> Trial:
@@ -121,7 +121,7 @@ class Planner:
         speed = self.bench.speed(path)
         memory = self.bench.trial_memory(path) if self.budget.memory_bytes is not None else 0
         figures, budget = self.figures(speed, path.stat().st_size, memory), self.budget.of_cost
-        # The ratio to the baseline of the same rounds is steadier than the time itself on a shared machine.
+        # The ratio to the baseline of the same rounds varies less than the time itself on a shared machine.
         measured = self.baseline_us / speed.speedup
         factor = measured / raw_us if raw_us > 0 else 1.0
         return Trial(
@@ -139,20 +139,20 @@ class Planner:
         )
 
     def figures(self, speed: Speed, size_bytes: int, memory_bytes: int) -> Figures:
-        """What a measured file takes, at the pace that the machine had when the baseline was timed."""
+        """Figures of a measured file, at the machine's speed when the baseline was timed."""
         latency = speed.high_us * self.baseline_us / speed.baseline_us
         return Figures(
             latency, speedup=speed.speedup_ci95[0], size_bytes=size_bytes, memory_bytes=memory_bytes
         )
 
     def promises(self, predicted_us: float, size_bytes: float) -> bool:
-        """Whether a network is expected to keep the budgets on time, with a margin, and on size."""
+        """Whether a network is predicted to keep the budgets on time, with a margin, and on size."""
         predicted = Figures(predicted_us, speedup=self.baseline_us / predicted_us, size_bytes=size_bytes)
         known = self.budget.of_cost.model_copy(update={"memory_bytes": None})
         return all(known.scaled(time=MARGIN).kept(predicted).values())
 
     def predict(self, structure: Structure) -> float:
-        """Sum of the kernels of a structure and the overhead, without correction, in microseconds."""
+        """Sum of the kernels of a structure and the overhead, without correction, in the target's unit."""
         built = restructure(self.graph, structure, self.sensitivities, self.calibration[:1], verify=False)
         facts, deployed = self.bench.target.facts(), deployment_form(built)
         kernels = structure_kernels(deployed, structure.configuration, facts, self.calibration[:1])
@@ -160,18 +160,18 @@ class Planner:
         return predict(self.setting.model, kernels, structure.configuration.precision).latency_us
 
     def factor(self, configuration: Configuration, label: str) -> float:
-        """Measured over predicted latency of the network in a configuration; 1 where nothing may be timed."""
+        """Measured over predicted latency of the network in a configuration; 1 if nothing may be timed."""
         return self.plan_whole(configuration, label).factor if self.times else 1.0
 
     def plan_whole(self, configuration: Configuration, label: str) -> Trial:
-        """The network under a configuration with nothing else decided, measured."""
+        """The network under a configuration without other decisions, measured."""
         raw = self.predict(Structure(configuration))
         return self.measure(Structure(configuration), raw, raw, label)
 
     def tables(
         self, space: Space, configuration: Configuration, label: str, *, regions: bool
     ) -> Callable[[], Problem]:
-        """What builds the problem of a configuration from all that has been measured when it is called."""
+        """A function that builds the problem of a configuration from all measurements so far."""
         low_rank = space.low_rank and configuration.sparse is None
         mixed = regions or (space.mixed and configuration.sparse is not None)
         setting = self.setting

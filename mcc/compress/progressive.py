@@ -1,10 +1,10 @@
-"""To the budget in steps: plan, fine-tune a little, measure again what it really cost, plan the rest.
+"""Progressive pruning: alternate planning, short fine-tuning and re-measured sensitivities.
 
-A step narrows the network on the way to the budget and fine-tunes it a little. What training taught the
-channels that stayed is written back into the whole network, whose other channels are as they were. From
-there, each group is measured again with all others as they are now: at the width it has, what narrowing
-it really cost after the fine-tuning; below it, what more would cost; above it, what taking the decision back
-would gain. The next step is planned from these figures and may decide again about every group.
+Each step prunes the network part of the way to the budget and fine-tunes it briefly. The trained weights of
+the kept channels are written back into the whole network, whose other channels are unchanged. From there,
+each group is measured again with all others as they are now: at its present width, what pruning cost after
+the fine-tuning; below it, what more pruning would cost; above it, what restoring channels would gain. The
+next step is planned from these figures and may change the width of every group.
 """
 
 from __future__ import annotations
@@ -34,21 +34,19 @@ from mcc.search.space import Configuration, Space
 
 log = logging.getLogger(__name__)
 
-STEP_SHARE = (
-    0.1  # of the images of a whole fine-tuning that a step takes; the last fine-tuning has what is left
-)
-POINTS = (1.0, 0.75, 0.5, 0.25)  # of a group's width, at which it is measured again, beside the width it has
+STEP_SHARE = 0.1  # of the images of a whole fine-tuning, for each step; the last fine-tuning has the rest
+POINTS = (1.0, 0.75, 0.5, 0.25)  # of a group's width: re-measured, beside its present width
 
 
 def in_steps(job: Job, planner: Planner, trainer: Trainer, steps: int, label: str) -> Planner:
-    """All steps but the last: a planner for the network that was fine-tuned on the way, with its new losses.
+    """Run all steps but the last: returns a planner for the partly trained network, with its new losses.
 
-    The last step is the plan that the returned planner makes, with ranks, zeros and precision; its
-    fine-tuning has `left_share` of the images.
+    The last step is the plan by the returned planner, with ranks, zeros and precision; its fine-tuning has
+    `left_share` of the images.
 
     Args:
-        planner: for the budget; without one of time there is nothing to go to, and it is returned as it is.
-        steps: in all; with one, too.
+        planner: Planner for the budget; without a budget of time it is returned unchanged.
+        steps: Number of steps in all, the last one included.
     """
     goal = planner.latency_us
     if goal is None or goal >= planner.baseline_us:
@@ -60,7 +58,7 @@ def in_steps(job: Job, planner: Planner, trainer: Trainer, steps: int, label: st
 
 
 def left_share(steps: int) -> float:
-    """Share of a fine-tuning's images that the steps before the last leave."""
+    """Share of a fine-tuning's images that remains for the last step."""
     return 1.0 - STEP_SHARE * (steps - 1)
 
 
@@ -69,9 +67,9 @@ def _stepped(job: Job, planner: Planner, trainer: Trainer, limit_us: float, labe
     factor = planner.plan_whole(Configuration(), f"{label}-whole").factor
     solution = solve(problem, Limits(MARGIN * limit_us / factor))
     if solution is None:
-        return planner  # out of reach: the last plan will say so
+        return planner  # out of reach: the last plan reports it
     structure = Structure.of(problem, solution)
-    log.info("%s: %d of %d groups narrowed", label, len(structure.widths), len(problem.levels))
+    log.info("%s: %d of %d groups pruned", label, len(structure.widths), len(problem.levels))
     known = planner.sensitivities
     small = restructure(planner.graph, structure, known, planner.calibration[:1], verify=True)
     trained = trainer.train_float(small, label, STEP_SHARE)
@@ -82,12 +80,13 @@ def _stepped(job: Job, planner: Planner, trainer: Trainer, limit_us: float, labe
 
 
 def written_back(graph: Graph, trained: Graph, widths: Mapping[str, int], known: Sensitivities) -> Graph:
-    """The whole network with the constants of a narrowed and trained copy in the places that stayed.
+    """The whole network with the constants of a pruned and trained copy in place of the kept channels.
 
     Args:
-        graph: before narrowing; not changed.
-        trained: the narrowed network, its batch norms live: it has the same constants, of fewer channels.
-        widths: that were kept of each group.
+        graph: The network before pruning; not changed.
+        trained: The pruned network, its batch norms not folded: it has the same constants, with fewer
+            channels.
+        widths: Kept channels of each group.
     """
     analysis = analyse_channels(graph)
     gone = analysis.mask(removed_classes(analysis, widths, known))
@@ -107,7 +106,7 @@ def written_back(graph: Graph, trained: Graph, widths: Mapping[str, int], known:
 def removed_classes(
     analysis: ChannelAnalysis, widths: Mapping[str, int], known: Sensitivities
 ) -> frozenset[int]:
-    """The classes of channels that go at these widths."""
+    """The classes of channels that are removed at these widths."""
     found: set[int] = set()
     for group in analysis.prunable():
         if widths.get(group.name, group.width) < group.width:
@@ -116,13 +115,13 @@ def removed_classes(
 
 
 def measured_again(job: Job, graph: Graph, widths: Mapping[str, int], known: Sensitivities) -> Sensitivities:
-    """Losses of widths around those that the network has now, counted from the original network's outputs.
+    """Losses of widths around the network's present ones, measured against the original network's outputs.
 
-    Channels that are gone stay the first to go; the others are ranked by their scores in the network as it is
-    now. Ranks, zeros and integers keep the losses that they had.
+    Channels that are removed stay the first to be removed; the others are ranked by their scores in the
+    present network. Ranks, zeros and integers keep their losses.
 
     Args:
-        graph: the whole network, the fine-tuning written back.
+        graph: The whole network, with the fine-tuned constants written back.
     """
     analysis = analyse_channels(graph)
     narrowed = copy_graph(graph)
@@ -144,5 +143,5 @@ def measured_again(job: Job, graph: Graph, widths: Mapping[str, int], known: Sen
         wanted = {kept(group.width, share) for share in POINTS} | {widths.get(group.name, group.width)}
         found = {keep: subject.measure(Probe("width", (group.name,), keep)) for keep in sorted(wanted)}
         points[group.name] = {keep: value - found[group.width] for keep, value in found.items()}
-        job.progress("sensitivities once more", index + 1, len(analysis.prunable()))
+        job.progress("re-measure sensitivities", index + 1, len(analysis.prunable()))
     return replace(known, order=order, points=points, pairs={})

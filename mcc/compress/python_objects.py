@@ -1,4 +1,4 @@
-"""Models and data that are handed over as objects: a module goes into a file, data is kept at hand."""
+"""Models and data given as Python objects: a module is exported to a file, data stays in memory."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ PARTS = ("train", "test", "validation")
 def named(given: Mapping[str, Any]) -> Generator[dict[str, Any]]:
     """The keywords of `mcc.compress` with objects replaced: a module by a file, loaders by a data module.
 
-    The file lies in a temporary folder until the end. A data module stays an object, as `data_module`; `data`
-    is its name.
+    The file exists in a temporary folder until the context exits. A data module stays an object, as
+    `data_module`; `data` is its name.
 
     Raises:
-        UsageError: objects that cannot be used, or options that do not go with them.
+        UsageError: Objects that cannot be used, or options that do not apply to them.
     """
     with tempfile.TemporaryDirectory(prefix="mcc-given-") as folder:
         found: dict[str, Any] = {**given, "data_module": None}

@@ -1,4 +1,4 @@
-"""From outcomes to a report: figures of every strategy, decisions per layer, checks of the delivered file."""
+"""Builds the report from outcomes: figures of every strategy, decisions per layer, checks of the file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from mcc.runtime.target import Target
 from mcc.search.space import Configuration
 
 CHECK_IMAGES = 64
-SHARE_IMAGES = 1000  # that tell whether 99.5 % of the classes are the same
+SHARE_IMAGES = 1000  # images needed to tell whether 99.5 % of the classes agree
 
 
 def macs_of(graph: Graph) -> int:
@@ -51,13 +51,13 @@ def macs_of(graph: Graph) -> int:
 
 
 def params_of(graph: Graph) -> int:
-    """Non-zero weights; quantisation parameters and batch-norm statistics are none."""
+    """Number of non-zero weights, without quantisation parameters and batch-norm statistics."""
     trains = dict(graph.named_parameters(recurse=False))
     return sum(int((value != 0).sum()) for name, value in constants(graph).items() if name in trains)
 
 
 def latency_of(speed: Speed) -> Latency:
-    """A measured speed as a report holds it."""
+    """A measured speed as an entry of the report."""
     return Latency(
         median=speed.latency_us, p10=speed.p10_us, p90=speed.p90_us, runs=speed.runs,
         ci95=(speed.low_us, speed.high_us),
@@ -65,7 +65,7 @@ def latency_of(speed: Speed) -> Latency:
 
 
 def speed_figure(target: Target, speed: Speed) -> dict[str, Any]:
-    """`latency_us`, or `model_cycles` where they are what the target counts."""
+    """`latency_us`, or `model_cycles` for targets that count cycles."""
     if target.unit.exact:
         return {target.unit.key: target.unit.raw(speed.latency_us)}
     return {target.unit.key: latency_of(speed)}
@@ -77,9 +77,9 @@ def predicted_figure(target: Target, cost: float | None) -> dict[str, Any]:
 
 
 def result_of(job: Job, bench: Bench, outcome: Outcome, speed: Speed) -> StrategyResult:
-    """All figures of a strategy but the test metric, which is read once, after the choice.
+    """All figures of a strategy except the test metric, which is computed once, after the choice.
 
-    A strategy whose outputs are not finite has no metric, says so, and cannot be chosen.
+    A strategy with non-finite outputs has no metric, a note that says so, and cannot be chosen.
     """
     found: dict[str, Any] = {}
     notes = outcome.notes
@@ -105,7 +105,7 @@ def result_of(job: Job, bench: Bench, outcome: Outcome, speed: Speed) -> Strateg
 
 
 def tested(result: StrategyResult, bench: Bench, job: Job, file: Path) -> StrategyResult:
-    """A result with its metric on the test split; read after every choice was made."""
+    """A result with its metric on the test split; computed after every choice was made."""
     if result.validation is None:  # its outputs are not finite
         return result
     return result.model_copy(update=metric_fields("metric", bench.figure(file, job.data, "test")))
@@ -117,8 +117,8 @@ def decisions_of(
     """One decision for each layer with weights, with its predicted cost before and after.
 
     Args:
-        integer: nodes of the delivered graph that run as integer kernels.
-        dates: when kernels were measured, by their names.
+        integer: Nodes of the delivered graph that run as integer kernels.
+        dates: Times of the kernels' measurements, by name.
     """
     before = deployment_form(job.graph)
     facts = job.target.facts()
@@ -170,17 +170,17 @@ def _cost(target: Target, model: CostModel, kernels: Sequence[Kernel], dates: Ma
 def check_file(job: Job, outcome: Outcome, *, allow_noise: bool = False) -> dict[str, str]:
     """Compare the delivered file, run in the target's runtime, with its graph and with reference kernels.
 
-    The graph of an integer file is compared with its weights in float, too.
+    The graph of an integer file is compared with its float weights, too.
 
     Args:
-        allow_noise: a signal that integers lose is a warning of the report.
+        allow_noise: Whether a signal lost by quantisation is only a warning of the report.
 
     Returns:
-        What was checked, in words.
+        The checks, as text.
 
     Raises:
-        VerificationError: a float file differs beyond float rounding, an integer file agrees with the integer
-            simulator on too few images, its graph loses the signal of its weights in float, or fewer sparse
+        VerificationError: A float file differs beyond float rounding, an integer file agrees with the integer
+            simulator on too few images, its graph loses the signal of its float weights, or fewer sparse
             kernels ran than the file has sparse weights.
     """
     integer = bool(calls(outcome.graph, "fake_quantize"))
@@ -198,10 +198,10 @@ def check_file(job: Job, outcome: Outcome, *, allow_noise: bool = False) -> dict
 
 
 def _check_signal(job: Job, outcome: Outcome, allow_noise: bool) -> dict[str, str]:
-    """Hold a result's quantised graph against the float network of its own weights, on calibration images.
+    """Compare a result's quantised graph with the float network of the same weights, on calibration images.
 
-    Pruning and training change numbers by intent, and the metric judges them; what integers lose of the
-    network that came out of them is judged here. With `allow_noise` the report carries a warning.
+    Pruning and training change the outputs on purpose and are judged by the metric; the loss of signal by
+    quantising the resulting network is judged here. With `allow_noise` the report carries a warning.
     """
     report = signal_of(job, outcome.graph)
     failure = report.failure()
@@ -213,7 +213,7 @@ def _check_signal(job: Job, outcome: Outcome, allow_noise: bool) -> dict[str, st
 
 
 def signal_of(job: Job, graph: Graph) -> NoiseReport:
-    """What a quantised graph keeps of its weights in float, on calibration images of a job."""
+    """Signal that a quantised graph keeps of its float weights, on calibration images of a job."""
     batch = next(iter(job.data.batches("calibration", IMAGES, limit=IMAGES)))
     flavour = flavour_of(get_format(job.target.format).suffix)
     return check_noise(graph, (torch.from_numpy(batch.inputs),), flavour=flavour)
@@ -222,7 +222,7 @@ def signal_of(job: Job, graph: Graph) -> NoiseReport:
 def _compared(
     job: Job, outcome: Outcome, shapes: Sequence[Shape], integer: bool, images: int
 ) -> tuple[Array, list[Array], Comparison]:
-    """Validation images, what the file makes of them in the target's runtime, and how far that is right."""
+    """Validation images, the file's outputs for them in the target's runtime, and their comparison."""
     batch = next(iter(job.data.batches("validation", images, limit=images)))
     x = np.asarray(batch.inputs, np.float32)
     if integer:
@@ -242,7 +242,7 @@ def _compared(
 def _check_kernels(
     target: Target, file: Path, x: Array, shapes: Sequence[Shape], got: Sequence[Array], integer: bool
 ) -> dict[str, str]:
-    """Reference kernels on the target, and how many sparse kernels ran, where the target can tell."""
+    """Checks against reference kernels on the target, and the number of sparse kernels run, if available."""
     checks: dict[str, str] = {}
     # The integer simulator is the stricter reference of integers: reference kernels round differently.
     slow = None if integer else against_reference(target, file, [x], shapes, got)
@@ -262,7 +262,7 @@ def _check_kernels(
 
 
 def versions_of(job: Job) -> dict[str, str]:
-    """Versions of what took part."""
+    """Versions of the packages and runtimes of the run."""
     found = {"python": platform.python_version(), "mcc": VERSION}
     for package in ("torch", "numpy", "scipy"):
         try:

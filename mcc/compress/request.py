@@ -1,4 +1,4 @@
-"""What is asked of a job, checked before anything is loaded."""
+"""The request of a job, validated before anything is loaded."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ from mcc.errors import UsageError
 from mcc.metric import ACCURACY
 from mcc.runtime.target import MOST_THREADS
 
-MOST_EPOCHS = 1e6  # beyond it the number of images is no number any more, and no run comes to its end
+MOST_EPOCHS = 1e6  # larger values overflow the number of images, and no such run would end
 MOST_STEPS = 6  # each takes a tenth of the images of a fine-tuning, see `mcc.compress.progressive`
 LARGEST_SEED = 2**32 - 1  # numpy's
-FEW_WORKERS = 8  # processes of some 400 MB that any machine is allowed; more, as far as there are cores
+FEW_WORKERS = 8  # processes of some 400 MB each, allowed on any machine; more only with as many cores
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for; one that holds a value that makes no sense cannot be made.
+    """A validated request: an instance never holds values that contradict each other.
 
     Attributes:
-        model, data, target: as on the command line.
-        budget: constraints, those not asked for None.
-        epochs: passes over the training data for each strategy's fine-tuning; None for `job.DEFAULT_IMAGES`.
-        threads: of an inference.
-        seed: of everything random.
-        weights, input_shape: see `mcc.frontend.load.load_model`.
-        plan: the structure to follow as `Structure.key` gives it, empty where one is to be made.
-        cut: where the model ends, see `mcc.frontend.load.load_model`.
-        workers: processes for independent work; None: this one, with all its threads.
-        ray: address of a Ray cluster for it instead.
-        steps: in which the joint plan goes to its budget, see `mcc.compress.progressive`.
-        strategies: to compare with the original; all where empty.
-        pictures: what is said about how they are prepared.
-        task: that the network is for, see `mcc.data.load_task`; None: as the data says.
-        judge: name or place of the output that the metric is read from; None: by shape and name.
-        ignore_labels: whether class names that the model's file states are ignored.
-        allow_noise: a signal that integers lose is a warning, not an error.
+        model, data, target: As on the command line.
+        budget: Constraints; those not given are None.
+        epochs: Passes over the training data for the fine-tuning of each strategy; None:
+            `job.DEFAULT_IMAGES`.
+        threads: Threads of one inference.
+        seed: Seed of all random number generators.
+        weights, input_shape: See `mcc.frontend.load.load_model`.
+        plan: The structure to follow, as `Structure.key` gives it; empty: one is planned.
+        cut: End of the model, see `mcc.frontend.load.load_model`.
+        workers: Number of worker processes; None: this process, with all its threads.
+        ray: Address of a Ray cluster to use instead of processes.
+        steps: Number of steps of progressive pruning, see `mcc.compress.progressive`.
+        strategies: Names of the strategies to compare with the original; empty: all.
+        pictures: Given preprocessing of the images.
+        task: Task of the network, see `mcc.data.load_task`; None: the task of the data.
+        judge: Name or index of the output that the metric is computed from; None: by shape and name.
+        ignore_labels: Whether class names in the model's file are ignored.
+        allow_noise: Whether a loss of signal by quantisation is a warning instead of an error.
 
     Raises:
-        UsageError: a value that cannot be used, named by its option.
+        UsageError: A value cannot be used; the error names its option.
     """
 
     model: str
@@ -73,7 +74,7 @@ class Request:
     def __post_init__(self) -> None:
         if self.epochs is not None and not _is_number(self.epochs, 0, MOST_EPOCHS):
             raise UsageError(
-                f"{self.epochs!r} is no number of passes over the data", where="--epochs",
+                f"{self.epochs!r} is not a number of passes over the data", where="--epochs",
                 hint=f"give a number from 0 (no fine-tuning) to {MOST_EPOCHS:,.0f}",
             )  # fmt: skip
         _check_whole("--threads", self.threads, 1, MOST_THREADS)
@@ -95,7 +96,7 @@ class Request:
             self._check_given_plan()
 
     def _check_given_plan(self) -> None:
-        """Options that a plan from a file leaves nothing to do for."""
+        """Refuse options that have no effect when a plan from a file is followed."""
         if self.steps > 1:
             raise UsageError(
                 "a plan from a file, or one for several targets, is followed at once",

@@ -1,4 +1,4 @@
-"""What a job leaves in its folder: the model, the graphs before and after, the plan and the report."""
+"""Writes the results of a job into its folder: the model, the graphs before and after, plan and report."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from mcc.report.verdict import with_verdicts
 
 @dataclass(frozen=True)
 class Delivered:
-    """The choice, and all that it was chosen from.
+    """The chosen result, and all results that it was chosen from.
 
     Attributes:
-        outcome: what is delivered.
-        chosen: its figures on the validation split.
-        strategies: all figures, those on the test split among them, the original first.
-        reference: validation metric from which loss is counted.
-        checks: of the delivered file, by name, in words.
+        outcome: The delivered outcome.
+        chosen: Its figures on the validation split.
+        strategies: Figures of all strategies, with those on the test split, the original first.
+        reference: Validation metric from which loss is counted.
+        checks: Checks of the delivered file as text, by name.
     """
 
     outcome: Outcome
@@ -45,7 +45,7 @@ class Delivered:
 
 
 def write_results(session: Session, planner: Planner, delivered: Delivered, command: str) -> Report:
-    """Everything that `mcc compress` leaves; report.json last, so that it stands for all of it."""
+    """Write all files of `mcc compress`; report.json last: its presence means that all are written."""
     job, outcome = session.job, delivered.outcome
     folder = job.folder
     report = with_verdicts(_report(session, delivered, command))
@@ -104,8 +104,8 @@ def _report(session: Session, delivered: Delivered, command: str) -> Report:
 
 
 def plan_content(job: Job, outcome: Outcome, report: Report, choices: Mapping[str, Choice]) -> dict[str, Any]:
-    """What plan.json holds: the structure, each decision with its predicted cost and its source, and what
-    else could have been decided (`mcc explain`)."""
+    """Content of plan.json: the structure, each decision with its predicted cost and source, and the
+    alternatives (`mcc explain`)."""
     return {
         "target": job.target.spec,
         "model": job.name,

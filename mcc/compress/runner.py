@@ -1,4 +1,4 @@
-"""Runs the strategies of a job: their order, resuming, and training several candidates at a time."""
+"""Runs the strategies of a job: their order, resuming, and parallel training of candidates."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mcc.errors import NotFiniteError
 
 
 class Runner:
-    """The strategies that a job asks for, one after the other."""
+    """Runs the requested strategies of a job, one after the other."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
         self.rows: dict[str, Row] = {}
 
     def run_all(self) -> list[Outcome]:
-        """What each makes, the original first; one whose outputs are not finite is left out, and said so."""
+        """Outcomes of all strategies, the original first; with non-finite outputs, a warning instead."""
         job, work = self.work.job, self.work
         wanted = [s for s in strategies().values() if self._is_wanted(s)]
         if work.pool is not None and work.trainer.images:
@@ -41,15 +41,15 @@ class Runner:
         return found
 
     def _is_wanted(self, strategy: Strategy) -> bool:
-        """Whether it was asked for; the original always is, since all others are held against it."""
+        """Whether it is requested; the original always is, as the baseline of all others."""
         asked = self.work.job.request.strategies
         return not asked or strategy.order == 0 or strategy.name in asked
 
     def tighter(self, missed: Outcome, share: float) -> Outcome:
-        """An outcome planned once more, its budgets of time tightened to a share.
+        """An outcome planned again, with its latency budgets tightened to a share.
 
         Args:
-            missed: it kept the budgets as a trial, and missed them when all was measured.
+            missed: An outcome that kept the budgets as a trial, but missed them in the final measurement.
         """
         row = self.rows[missed.name]
         assert row.again is not None
@@ -59,5 +59,5 @@ class Runner:
         return replace(found, name=missed.name)
 
     def can_be_tighter(self, outcome: Outcome) -> bool:
-        """Whether the outcome's strategy plans, so that another budget gives another plan."""
+        """Whether the outcome's strategy plans, so that another budget results in another plan."""
         return self.rows[outcome.name].again is not None and len(self.work.goals) == 1

@@ -1,11 +1,11 @@
-"""What every command on a model, data and target needs: `compress`, `plan`, and plans for several targets.
+"""The session that commands on a model, data and target share: `compress`, `plan`, multi-target plans.
 
     with opened(request, Place(folder)) as session:
         planner = session.planner()
 
-A session holds the job and its folder, the original lowered and its bench, the live cost model, the
-configurations that target and network allow, and the worker pool. The folder's lock is
-released whatever happens.
+A session holds the job and its folder, the lowered original and its bench, the live cost model, the
+configurations that target and network allow, and the worker pool. The folder's lock is always released, also
+after an error.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def opened(
     plan_file: Path | None = None,
     check: Callable[[Job], None] | None = None,
 ) -> Generator[Session]:
-    """A session on a request in a folder, which nobody else has meanwhile.
+    """Open a session on a request, with exclusive use of the folder.
 
     Args:
-        measures: whether speeds may be measured on the target; else plans rest on what is in the table.
-        plan_file, check: see `mcc.compress.job.open_job`.
+        measures: Whether the target is measured; if False, plans use the lookup table as it is.
+        plan_file, check: See `mcc.compress.job.open_job`.
 
     Raises:
-        MccError: as `open_job`.
+        MccError: As `open_job`.
     """
     job = open_job(request, place, plan_file=plan_file, check=check)
     try:
@@ -66,11 +66,11 @@ def opened(
 
 
 class Session:
-    """A job with its original lowered, what its target rewards, and what has been measured.
+    """A job with its lowered original, the available configurations, and all measurements.
 
     Args:
-        job: loaded, its folder taken.
-        measures: see `opened`.
+        job: The job, loaded, with its folder taken.
+        measures: See `opened`.
     """
 
     def __init__(self, job: Job, *, measures: bool = True) -> None:
@@ -97,16 +97,16 @@ class Session:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What a .mcc of the job holds beside the graph."""
+        """Metadata of the job's .mcc files, beside the graph."""
         return {"preprocessing": self.job.data.preprocessing.to_json(), "judged": self.job.task.output}
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
-        """What the target and the network allow."""
+        """Configurations that the target and the network allow."""
         return available_configurations(self.cluster, self.integer, self.job.target.facts(), self.passes)
 
     def planner(self) -> Planner:
-        """Measure what planning rests on: the baseline, the kernels, the sensitivities."""
+        """Measure the inputs of planning: the baseline, the kernels, the sensitivities."""
         job = self.job
         baseline_us = self._original_us() if self.measures else 0.0
         with job.stage("calibrate"):
@@ -126,7 +126,7 @@ class Session:
         )  # fmt: skip
 
     def _doubt_original(self) -> bool:
-        """Whether the original is no better than guessing; that is said at once, before the long work."""
+        """Whether the original is at chance level; the warning is given before the long work starts."""
         job = self.job
         stage = f"validation {job.task.metric.name} of the original"
         with job.stage(stage):
@@ -140,7 +140,7 @@ class Session:
         return chance is not None
 
     def _original_us(self) -> float:
-        """Measured latency of the original."""
+        """Measured cost of the original, in the target's unit."""
         with self.job.stage("measure the original"):
             self.job.progress("measure the original", 0, 1)
             found = self.bench.original().latency_us

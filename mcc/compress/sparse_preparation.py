@@ -1,7 +1,7 @@
-"""Networks that the sparse path does not take as they are: what brings them there, and what it costs.
+"""Brings networks into the sparse path that it does not take as they are, and reports the cost.
 
-Passes that change no number become a part of sparse plans. Those that change the function a little are the
-user's to decide: the report names them, with the metric that the network has behind them, untrained.
+Exact passes become a part of sparse plans. Passes that change the function slightly are left to the user: the
+report names them, with the metric of the network after them, untrained.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from mcc.report.formatting import value_words
 from mcc.report.sparse_path import EXACT, SparsePath, sparse_path
 from mcc.runtime.facts import TargetFacts
 
-JUDGED_IMAGES = 500  # of the validation split, on which a remedy that changes the function is judged
+JUDGED_IMAGES = 500  # of the validation split, for judging a pass that changes the function
 BATCH = 50
-OPENING = ("fold-pad", *EXACT)  # passes that change no number and may open the sparse path
+OPENING = ("fold-pad", *EXACT)  # exact passes that may enable the sparse path
 
 
 def exact_passes(graph: Graph, facts: TargetFacts) -> str:
     """The pipeline of exact passes that brings a network into the target's sparse path.
 
     Args:
-        graph: as captured, batch norms live: the passes run before the fine-tuning.
+        graph: The network as captured, its batch norms not folded: the passes run before the fine-tuning.
 
     Returns:
-        Empty where the target has no sparse path, the network is in it already, or these passes do not
-        suffice.
+        The pipeline; empty if the target has no sparse path, the network is in it already, or these passes do
+        not suffice.
     """
     if not facts.sparse_1x1:
         return ""
@@ -46,10 +46,10 @@ def exact_passes(graph: Graph, facts: TargetFacts) -> str:
 
 
 def sparse_words(job: Job, passes: str) -> tuple[str, ...]:
-    """What the report says of a network that the target's sparse path does not take as it is.
+    """Sentences for the report on a network that the target's sparse path does not take as it is.
 
     Args:
-        passes: that sparse plans begin with, from `exact_passes`.
+        passes: Passes at the start of sparse plans, from `exact_passes`.
     """
     facts = job.target.facts()
     if not facts.sparse_1x1:
@@ -60,7 +60,7 @@ def sparse_words(job: Job, passes: str) -> tuple[str, ...]:
         return ()
     if passes:
         return (
-            f"Sparse plans begin with the passes '{passes}', which change no number: without them the sparse "
+            f"Sparse plans begin with the passes '{passes}', which are exact: without them the sparse "
             f"path stays off ({found.why_not}).",
         )
     words = tuple(f"{s[0].upper()}{s[1:]}." for s in found.sentences())
@@ -68,10 +68,10 @@ def sparse_words(job: Job, passes: str) -> tuple[str, ...]:
 
 
 def _judged(job: Job, deployed: Graph, found: SparsePath) -> str:
-    """The metric with the function changed, before any training, beside what it was."""
+    """The metric after the passes that change the function, before any training, and the original metric."""
     assert found.pipeline is not None
     changed = Pipeline.parse(found.pipeline).run(deployed, PassContext(), RunOptions(verify=False)).graph
-    stage = "judge passes towards the sparse path"
+    stage = "judge passes for the sparse path"
     job.progress(stage, 0, 2)
     now, then = _metric(job, deployed), _metric(job, changed)
     job.progress(stage, 2, 2)

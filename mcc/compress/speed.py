@@ -1,4 +1,4 @@
-"""The speed of a file, beside that of the original in the same rounds."""
+"""Measured latency of a file, with that of the baseline in the same rounds."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mcc.runtime.samples import LatencySamples
 
 @dataclass(frozen=True)
 class Speed:
-    """Latency of a file and of the baseline, measured in turns.
+    """Latency of a file and of the baseline, measured in turns; model cycles on simulated cores.
 
     Attributes:
-        latency_us: median, and `low_us`, `high_us` its 95 % interval.
-        p10_us, p90_us: of all samples.
-        runs: inferences timed.
-        baseline_us: median of the baseline in the same rounds.
-        others_cores: processor cores that other programs kept busy meanwhile.
-        date: when, ISO 8601 in UTC.
+        latency_us: Median; `low_us` and `high_us` are its 95 % interval.
+        p10_us, p90_us: Percentiles of all samples.
+        runs: Number of timed inferences.
+        baseline_us: Median of the baseline in the same rounds.
+        others_cores: Processor cores that other programs used meanwhile.
+        date: Time of the measurement, ISO 8601 in UTC.
     """
 
     latency_us: float
@@ -41,8 +41,8 @@ class Speed:
 
     @staticmethod
     def of(one: LatencySamples, baseline: LatencySamples, date: str) -> Speed:
-        """The speed that two measurements of the same rounds give."""
-        # The interval comes from resampling; of very few turns it may leave out the median itself.
+        """The speed from two measurements of the same rounds."""
+        # The interval comes from resampling; with very few turns it may exclude the median itself.
         low, high = min(one.ci_low_us, one.median_us), max(one.ci_high_us, one.median_us)
         return Speed(
             one.median_us, low, high, one.p10_us, one.p90_us, one.runs, baseline.median_us,
@@ -51,7 +51,7 @@ class Speed:
 
     @staticmethod
     def from_json(raw: Any) -> Speed:
-        """What `dataclasses.asdict` gave. Raises ValueError or TypeError for anything else."""
+        """Parse the result of `dataclasses.asdict`. Raises ValueError or TypeError for anything else."""
         if not isinstance(raw, dict):
             raise TypeError("no figures of a speed")
         known = {field.name for field in fields(Speed)}
@@ -59,10 +59,10 @@ class Speed:
 
     @property
     def speedup(self) -> float:
-        """Baseline over this file."""
+        """Speed-up: latency of the baseline over that of this file."""
         return self.baseline_us / self.latency_us
 
     @property
     def speedup_ci95(self) -> tuple[float, float]:
-        """Interval of the speed-up from that of the median."""
+        """95 % interval of the speed-up, from that of the median."""
         return self.baseline_us / self.high_us, self.baseline_us / self.low_us

@@ -1,8 +1,8 @@
-"""What a strategy is: one way to compress, which every job holds against the others.
+"""Base classes of strategies: one strategy is one way to compress, compared with the others in every job.
 
-A new strategy is one file in `mcc/compress/strategies/`; CONTRIBUTING shows how. It says what it decides and
-what it makes of that; the order of strategies, resuming, and fine-tuning several candidates at a time are the
-runner's (`mcc.compress.runner`), and what a strategy computes with is `mcc.compress.workspace.Work`.
+A new strategy is one file in `mcc/compress/strategies/`; see CONTRIBUTING. It defines the decisions and the
+use made of them; the order of strategies, resuming, and parallel fine-tuning belong to the runner
+(`mcc.compress.runner`), and the operations of a strategy to `mcc.compress.workspace.Work`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mcc.search.space import Configuration, Space
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report, as it is made.
+    """One line of the report, and the function that computes it.
 
     Attributes:
-        name: of the outcome, and of its folder.
-        make: computes it.
-        again: plans it once more for a tightened budget, under another label; None where that makes no sense.
+        name: Name of the outcome, and of its folder.
+        make: Computes the outcome.
+        again: Plans again for a tightened budget, under another label; None if the strategy has no plan.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Strategy(ABC):
     """One way to compress.
 
     Attributes:
-        name: in options and reports; that of its file, in kebab case.
-        order: place among the others: 0 is the original, 90 the joint plan.
-        is_reference: whether it is the original network, which others may not lose accuracy against.
+        name: Name in options and reports; that of its file, in kebab case.
+        order: Position among the strategies: 0 is the original, 90 the joint plan.
+        is_reference: Whether it is the original network, from which loss of accuracy is counted.
     """
 
     name: ClassVar[str]
@@ -50,34 +50,34 @@ class Strategy(ABC):
 
     @abstractmethod
     def run(self, work: Work) -> Outcome:
-        """Decide, build, fine-tune; `work` does all of that but the decision."""
+        """Decide, build, fine-tune; `work` does all of that except the decision."""
 
     def rows(self, work: Work) -> list[Row]:
-        """What it adds to the report: usually one line."""
+        """Its lines of the report, usually one."""
         return [Row(self.name, lambda: self.run(work))]
 
     def ahead(self, work: Work) -> Sequence[FineTuning]:
-        """What can be planned before any strategy has run: a pool of workers fine-tunes all of it at once."""
+        """Fine-tunings that can be planned before any strategy runs, for the worker pool."""
         return ()
 
 
 class PlannedStrategy(Strategy):
-    """A strategy that plans in a space of its own, for the first budget that the job plans for."""
+    """A strategy that plans in its own space, for the first budget that the job plans for."""
 
     @abstractmethod
     def space(self, configurations: tuple[Configuration, ...]) -> Space:
-        """The choices that are open to it, of what target and network allow."""
+        """Its choices, among those that target and network allow."""
 
     def notes(self, work: Work) -> tuple[str, ...]:
         """Sentences for the report, beside its figures."""
         return ()
 
     def run(self, work: Work) -> Outcome:
-        """The first plan that keeps the budgets, fine-tuned; else the fastest, as it is."""
+        """The first plan that keeps the budgets, fine-tuned; else the fastest one, untrained."""
         return work.fine_tuned(self.name, self._plan(work), self.notes(work))
 
     def ahead(self, work: Work) -> Sequence[FineTuning]:
-        """The plan, where it keeps the budgets and changes something."""
+        """The plan, if it keeps the budgets and changes something."""
         trial = self._plan(work)
         return [FineTuning(trial.structure, 1.0, self.name)] if trial.is_worth_training else []
 

@@ -1,4 +1,4 @@
-"""What strategies compute with: plans, fine-tuned candidates, files and their figures, each made once."""
+"""The operations of strategies: planning, fine-tuning, lowering and measuring, with cached results."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ GOALS = (1.5, 2.0, 3.0)  # speed-ups to plan for where no budget on cost was ask
 
 @dataclass(frozen=True)
 class Work:
-    """A job with its planner and trainer, and what strategies have made so far.
+    """A job with its planner and trainer, and the results of the strategies so far.
 
     Attributes:
-        job: what is compressed.
-        bench: measures.
-        planner: plans under the job's budgets.
-        configurations: that the target and the network allow.
-        trainer: fine-tunes.
-        pool: fine-tunes several candidates at a time; None: one after the other, here.
-        given: a plan to follow in place of the joint one.
-        start: the network that structures are made from, where steps before have changed it.
+        job: The job.
+        bench: Measures files.
+        planner: Plans under the job's budgets.
+        configurations: Configurations that the target and the network allow.
+        trainer: Fine-tunes candidates.
+        pool: Worker pool for fine-tuning several candidates at a time; None: sequentially, in this process.
+        given: A plan to follow instead of the joint one.
+        start: The network that structures are built from, if progressive pruning has changed it.
     """
 
     job: Job
@@ -55,12 +55,12 @@ class Work:
     _trained: dict[str, Graph] = field(default_factory=lambda: {}, repr=False)
 
     def going_on(self, planner: Planner, trainer: Trainer) -> Work:
-        """The same for the network that the planner's steps have made; nothing made before counts for it."""
+        """A copy for the network after progressive pruning; earlier results are not reused for it."""
         return Work(self.job, self.bench, planner, self.configurations, trainer, start=planner.graph)
 
     @cached_property
     def goals(self) -> list[Budget]:
-        """The budgets to plan for: those asked for, or a ladder of speed-ups where none is on cost."""
+        """The budgets to plan for: those given, or several speed-ups where no budget on cost is given."""
         budget = self.job.cost_budget
         return [budget] if budget.of_cost.asked else [Budget(speedup=goal) for goal in GOALS]
 
@@ -81,11 +81,11 @@ class Work:
         return replace(self.planner, budget=goal)
 
     def plans(self, planner: Planner, space: Space, label: str, *, first_that_keeps: bool) -> list[Trial]:
-        """A plan for each configuration of a space, measured untrained; made once for each label.
+        """A plan for each configuration of a space, measured untrained; computed once for each label.
 
         Args:
-            label: of the files; it stands for the planner's budget, too.
-            first_that_keeps: whether the first plan that keeps the budgets is enough.
+            label: Name of the files; it identifies the planner's budget, too.
+            first_that_keeps: Whether to stop at the first plan that keeps the budgets.
         """
         if label in self._planned:
             return self._planned[label]
@@ -105,7 +105,7 @@ class Work:
                 break
             if space.mixed and configuration.precision != "float":
                 in_part = plan_for(planner, space, configuration, f"{label}-{index}-in-part", regions=True)
-                if in_part.structure.floats:  # else it is the one before, or the float one
+                if in_part.structure.floats:  # otherwise equal to the one before, or to the float plan
                     found.append(in_part)
         if not found:
             found.append(planner.plan_whole(Configuration(), f"{label}-plain"))
@@ -115,7 +115,7 @@ class Work:
     # -- from a structure to an outcome --------------------------------------------------------------------
 
     def fine_tuned(self, name: str, trial: Trial, notes: Sequence[str] = ()) -> Outcome:
-        """The outcome of a plan: trained where it keeps the budgets, else as it is, with the reason."""
+        """The outcome of a plan: fine-tuned if it keeps the budgets, otherwise untrained, with the reason."""
         said = [*notes, *reach(trial)]
         if trial.structure.is_original:
             return self.finished(name, trial.structure, self.original, trial, said)
@@ -142,7 +142,7 @@ class Work:
         return Outcome(name, structure, graph, path, predicted, plan, tuple(notes))
 
     def untrained(self, structure: Structure) -> Graph:
-        """A structure built, its batch norms settled on data, quantised; nothing trained."""
+        """A structure built, with batch-norm statistics re-estimated, and quantised; not trained."""
         known = self.planner.sensitivities
         built = self.start or self.job.graph
         if structure != Structure(structure.configuration) or structure.configuration.sparse is not None:
@@ -160,11 +160,11 @@ class Work:
         return self._trained[wanted.key]
 
     def score(self, graph: Graph, path: Path) -> float:
-        """Validation metric of a graph, lowered into that file; the worst where outputs are not finite."""
+        """Validation metric of a graph, lowered into that file; the worst value if outputs are not finite."""
         file = write_file(graph, self.job.target, path, self.job.data, self.job.task.output)
         try:
             return self.bench.metric(file, self.job.data, "validation")
-        except NotFiniteError as error:  # the worst that can be; what is kept of it says so
+        except NotFiniteError as error:  # the worst value; the stored score says why
             log.warning("%s: %s", path.name, error)
             return self.job.task.metric.worst
 
@@ -181,9 +181,9 @@ class Work:
     def _unless_better_before(
         self, name: str, structure: Structure, trained: Graph
     ) -> tuple[Graph, tuple[str, ...]]:
-        """The trained network, or what it was made from where validation says that training made it worse.
+        """The trained network, or the untrained one if validation shows that training made it worse.
 
-        Quantising alone often loses nothing; training can then only lose what the network had learnt.
+        Quantisation alone often loses nothing; training can then only lose accuracy.
         """
         before = self.untrained(structure)
         folder = self.job.state / name

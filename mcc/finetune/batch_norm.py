@@ -17,21 +17,21 @@ MEAN, VAR = 3, 4  # operands of batch_norm
 def reestimate_batch_norm(graph: Graph, batches: Iterable[Tensor]) -> int:
     """Replace the running mean and variance of every batch norm by averages over batches, in place.
 
-    Pruned, thinned or factorised layers feed the norms behind them other numbers than those that the running
-    statistics were made for; a pass over a little data mends that (Li 2018, "Adaptive batch normalization";
-    Guo 2020, section 3.4). Step k has momentum 1/k, so that every batch has the same weight, and the old
-    statistics none. Variances are means of the variances within batches, as in training.
+    Pruned, sparsified or factorised layers change the distribution of the inputs of subsequent norms, and the
+    running statistics do not fit any more; a pass over a little data corrects this (Li 2018, "Adaptive batch
+    normalization"; Guo 2020, section 3.4). Step k has momentum 1/k, so that every batch has the same weight,
+    and the old statistics none. Variances are means of the variances within batches, as in training.
 
     Args:
-        graph: canonical, with one input; without batch norms it is left as it is and no batch is drawn.
-        batches: inputs [N, ...], N of at least 2, in float32; the same batches give the same statistics.
+        graph: Canonical graph with one input; without batch norms it is not changed and no batch is drawn.
+        batches: Inputs [N, ...], N of at least 2, in float32; the same batches give the same statistics.
 
     Returns:
         The number of batches used.
 
     Raises:
-        DataError: there are batch norms and no batch, or one of a single value per channel.
-        GraphError: the statistics of a batch norm are computed in the graph and not stored.
+        DataError: There are batch norms but no batch, or a batch has a single value per channel.
+        GraphError: The statistics of a batch norm are computed in the graph and not stored.
     """
     norms = calls(graph, "batch_norm")
     if not norms:

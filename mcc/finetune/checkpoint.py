@@ -1,4 +1,4 @@
-"""The state of a training run on disk: one file, whole or absent, from which the run goes on to the bit."""
+"""Checkpoints of training: one file, written atomically, from which a run continues bit-exactly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_PART_OF_THE_RESULT = ("checkpoint_seconds",)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Steps done and every tensor that changes: weights, statistics, momentum, masks."""
+    """Number of steps done and every tensor that changes: weights, statistics, momentum, masks."""
 
     step: int
     tensors: Mapping[str, Tensor]
@@ -36,7 +36,7 @@ class Checkpoint:
 def fingerprint(
     graph: Graph, teacher: Graph | None, data_digest: str, settings: FineTuneSettings, *more: str
 ) -> str:
-    """A hash of all that decides the result of a run: a checkpoint of another run is never taken up."""
+    """A hash of everything that the result of a run depends on: checkpoints of other runs are not used."""
     state = hashlib.sha256()
     for part in (graph, teacher):
         if part is not None:
@@ -50,14 +50,14 @@ def fingerprint(
 
 
 def save(path: Path, run: str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in place of the one before. Raises GraphError when the disk is full."""
+    """Write a checkpoint and replace the previous one. Raises GraphError if the disk is full."""
     tensors = {name: value.detach().contiguous() for name, value in checkpoint.tensors.items()}
     metadata = {"format": FORMAT, "run": run, "step": str(checkpoint.step)}
     write_beside(path, lambda part: save_file(tensors, part, metadata))
 
 
 def load(path: Path, run: str) -> Checkpoint | None:
-    """The checkpoint of a run, or None where there is none, it is damaged, or it is another run's."""
+    """The checkpoint of a run; None if there is none, it is damaged, or it belongs to another run."""
     if not path.exists():
         return None
     try:

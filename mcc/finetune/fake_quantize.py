@@ -1,9 +1,10 @@
-"""`fake_quantize` for training: the numbers and gradients of `mcc.ir.ops`, in less time and memory.
+"""`fake_quantize` for training: the same results and gradients as `mcc.ir.ops`, in less time and memory.
 
-Training with quantisers is bound by memory: written plainly, each costs some ten passes over its value. Here
-it is four forward, part by part while the part lies in the cache, and one backward. The zero point needs no
-pass: clamp(round(x / s) + z, qmin, qmax) - z = clamp(round(x / s), qmin - z, qmax - z), exactly. Neither does
-an activation fused before the quantiser: rounding is monotonic, so that its ends become ends of the codes.
+Training with quantisers is bound by memory bandwidth: the plain implementation makes some ten passes over
+each value. This one makes four in the forward pass, block by block while the block is in the cache, and one
+in the backward pass. The zero point needs no pass: clamp(round(x / s) + z, qmin, qmax) - z = clamp(round(x /
+s), qmin - z, qmax - z), exactly. Neither does an activation fused before the quantiser: rounding is
+monotonic, so that its limits become limits of the codes.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor
 
 PART = 1 << 17
-"""Elements in a part: 512 KiB of float32, which a second-level cache of 1 to 2 MiB holds."""
+"""Elements of a block: 512 KiB of float32, which fit into a second-level cache of 1 to 2 MiB."""
 
 CEILINGS = {"none": float("inf"), "relu": float("inf"), "relu6": 6.0}
 
 
 class _QuantiseValue(torch.autograd.Function):
-    """A value with one scale."""
+    """Fake quantisation of a value with one scale."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -49,7 +50,7 @@ class _QuantiseValue(torch.autograd.Function):
 
 
 class _QuantiseWeight(torch.autograd.Function):
-    """A weight with a scale per channel, symmetric."""
+    """Symmetric fake quantisation of a weight with a scale per channel."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -76,11 +77,11 @@ def quantise(
     axis: int | None,
     activation: str = "none",
 ) -> Tensor:
-    """What `ops.fake_quantize` computes of x after `activation`.
+    """`ops.fake_quantize` of x after `activation`.
 
-    The gradient of a scale that learns is that of Esser 2020, section 2.2, with its factor
-    1 / sqrt(elements * qmax), which makes it as large beside the scale as those of weights beside them; only
-    scales of whole values learn.
+    The gradient of a learned scale is that of Esser 2020, section 2.2, with its factor 1 / sqrt(elements *
+    qmax), which makes it as large relative to the scale as those of weights relative to them; only scales of
+    whole values are learned.
     """
     if axis is not None:
         shape = [-1 if i == axis else 1 for i in range(x.dim())]

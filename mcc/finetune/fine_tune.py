@@ -1,8 +1,9 @@
-"""The short fine-tuning: distillation and quantisation-aware training together.
+"""Fine-tuning: knowledge distillation and quantisation-aware training together.
 
-A compressed network is trained for a few thousand images to follow the original one (Hinton 2015), while its
+A compressed network is trained on a few thousand images to follow the original one (Hinton 2015), while its
 removed weights stay removed and its weights and activations are rounded as integer kernels will round them
-(Jacob 2018). `fine_tune` runs one phase; `fine_tune_candidate` runs all of a candidate with live batch norms:
+(Jacob 2018). `fine_tune` runs one phase; `fine_tune_candidate` runs all phases of a candidate whose batch
+norms are not folded:
 
     float, batch norm live  ->  statistics re-estimated  ->  norms folded, activations fused
         ->  quantisers inserted, ranges calibrated  ->  quantised, on folded weights
@@ -45,22 +46,22 @@ def fine_tune(
 ) -> FineTuneResult:
     """Train a student graph to follow its teacher, and re-estimate its batch-norm statistics.
 
-    Zero weights of nodes with a `sparse` note stay zero, or come gradually with `settings.sparsity_ramp`.
-    Weight scales of quantisers follow the weights. The same arguments give the same weights, on the same
+    Zero weights of nodes with a `sparse` note stay zero, or are set gradually with `settings.sparsity_ramp`.
+    Weight scales of quantisers follow the weights. The same arguments give the same weights, for the same
     number of threads, whether the run was interrupted or not.
 
     Args:
-        graph: canonical, float with or without batch norms, or quantised; stays as it is.
-        teacher: the original float graph; None trains with the task's own loss. Stays as it is.
-        data: its `train` split is what is trained on.
-        task: its loss and distillation loss.
-        state_dir: where the checkpoint lies; a run with the same arguments goes on from it.
-        progress: called after every step.
+        graph: Canonical graph, float with or without batch norms, or quantised; not changed.
+        teacher: The original float graph; None: train with the task's own loss. Not changed.
+        data: Data module; its `train` split is the training data.
+        task: Task, which defines loss and distillation loss.
+        state_dir: Folder of the checkpoint; a run with the same arguments continues from it.
+        progress: Callback after every step.
 
     Raises:
-        NotFiniteError: the loss is not finite.
-        DataError: an image cannot be read.
-        GraphError: the checkpoint cannot be written.
+        NotFiniteError: The loss is NaN or infinite.
+        DataError: An image cannot be read.
+        GraphError: The checkpoint cannot be written.
     """
     phase = "quantised" if calls(graph, "fake_quantize") else "float"
     trainer = Trainer(graph, deployment_form(teacher) if teacher else None, data, task, settings, phase)
@@ -82,7 +83,7 @@ def fine_tune(
 
 
 def norm_batches(data: DataModule, settings: FineTuneSettings) -> Iterator[Tensor]:
-    """Batches that statistics are estimated from: training images as they are, not varied."""
+    """Batches for the batch-norm statistics: training images without augmentation."""
     limit = max(2, settings.norm_images)
     size = min(NORM_BATCH, limit)
     for batch in data.batches("train", size, seed=settings.seed, augment=False, limit=limit):
@@ -91,19 +92,19 @@ def norm_batches(data: DataModule, settings: FineTuneSettings) -> Iterator[Tenso
 
 
 def calibration_batches(data: DataModule, settings: FineTuneSettings) -> tuple[Tensor, ...]:
-    """Batches that quantisation ranges are chosen from."""
+    """Batches for the calibration of quantisation ranges."""
     batches = data.batches("calibration", NORM_BATCH, limit=settings.calibration_images)
     return tuple(torch.from_numpy(batch.inputs) for batch in batches)
 
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """A candidate after its fine-tuning.
+    """A candidate after fine-tuning.
 
     Attributes:
-        graph: in deployment form, quantised if that was asked for: what the lowerings take.
-        trained: the same network before folding, batch norms live.
-        phases: what each phase did.
+        graph: The network in deployment form, quantised if requested: the input of the lowerings.
+        trained: The same network before folding its batch norms.
+        phases: Result of each phase.
     """
 
     graph: Graph
@@ -126,18 +127,18 @@ def fine_tune_candidate(
 ) -> CandidateResult:
     """Fine-tune a structurally compressed candidate within one budget of images.
 
-    With `settings.images` 0 it trains nothing: statistics are re-estimated, ranges calibrated.
+    With `settings.images` 0 nothing is trained: statistics are re-estimated, and ranges calibrated.
 
     Args:
-        graph: the candidate, batch norms live; notes say what is sparse and what precision a node has.
-        quantise: insert quantisers, and spend the rest of the budget (1 - float_share) on training with them.
-        insertion: the pipeline that inserts them.
-        verify: prove each lossless pass on the way.
+        graph: The candidate, its batch norms not folded; notes state sparsity and precision of nodes.
+        quantise: Whether to insert quantisers, and spend the rest of the budget (1 - float_share) on QAT.
+        insertion: The pipeline that inserts them.
+        verify: Whether to verify each lossless pass.
 
     Raises:
-        Refusal: a pass cannot work on the candidate.
-        VerificationError: a pass broke it.
-        DataError, GraphError: as `fine_tune` does.
+        Refusal: A pass cannot be applied to the candidate.
+        VerificationError: A pass failed its verification.
+        DataError, GraphError: As in `fine_tune`.
     """
     share = settings.float_share if quantise else 1.0
     first = dataclasses.replace(settings, images=round(settings.images * share))
@@ -148,7 +149,7 @@ def fine_tune_candidate(
         return CandidateResult(folded, phases[0].graph, tuple(phases))
     ctx = PassContext(calibration_batches(data, settings), settings.seed)
     quantised = Pipeline.parse(insertion).run(folded, ctx, options).graph
-    # Its own seed: the second phase should not see the images of the first in the same order and shape.
+    # A seed of its own: the second phase should not see the same images in the same order and shape.
     rest = settings.images - first.images
     second = dataclasses.replace(settings, images=rest, sparsity_ramp=None, seed=settings.seed + 1)
     phases.append(fine_tune(quantised, teacher, data, task, second, state_dir=state_dir, progress=progress))

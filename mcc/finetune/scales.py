@@ -1,4 +1,4 @@
-"""Quantisation scales while the weights move: weight scales follow, activation scales may learn."""
+"""Quantisation scales during training: weight scales follow the weights, activation scales may be learned."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mcc.quant.ranges import bias_floor, floor_scales
 from mcc.quant.regions import FIXED_OUTPUTS
 
 LEAST_LEARNED = 0.1
-"""A learned scale stays above this share of the calibrated one: at zero it would never come back."""
+"""Lower bound of a learned scale, as a share of the calibrated one: from zero it could not recover."""
 
 
 @dataclass(frozen=True)
 class WeightScale:
-    """The scale of one quantised weight, and what keeps it from below.
+    """The scale of one quantised weight, with its lower bounds.
 
     Attributes:
-        weight, scale: names of the constants.
-        axis: channel axis of the weight.
-        limit: greatest integer.
-        clips: [C] share of each channel's greatest magnitude that was covered at the start; kept.
-        biases: (bias, input scale) of each reader: names of constants.
+        weight, scale: Names of the constants.
+        axis: Channel axis of the weight.
+        limit: Largest integer.
+        clips: [C] share of each channel's largest magnitude that is covered initially; kept constant.
+        biases: Names of the constants (bias, input scale) of each reader.
     """
 
     weight: str
@@ -75,7 +75,7 @@ def _greatest(weight: Tensor, axis: int) -> Tensor:
 
 
 def follow_weights(graph: Graph, scales: tuple[WeightScale, ...]) -> None:
-    """Set each weight scale from the weights as they are now, in place, before a forward pass."""
+    """Set each weight scale from the current weights, in place, before a forward pass."""
     with torch.no_grad():
         for entry in scales:
             greatest = _greatest(constant(graph, entry.weight), entry.axis)
@@ -87,7 +87,7 @@ def follow_weights(graph: Graph, scales: tuple[WeightScale, ...]) -> None:
 
 
 def learnable_scales(graph: Graph) -> tuple[str, ...]:
-    """Names of the activation scales that may learn: not those of inputs, nor what a runtime dictates."""
+    """Names of the activation scales that may be learned: not of inputs, nor fixed by a runtime."""
     found: dict[str, bool] = {}
     sources = set(inputs(graph))
     for node in calls(graph, "fake_quantize"):
@@ -100,7 +100,7 @@ def learnable_scales(graph: Graph) -> tuple[str, ...]:
 
 
 def make_learnable(graph: Graph, names: tuple[str, ...]) -> dict[str, float]:
-    """Turn scales from buffers into parameters, in place; their least values by name."""
+    """Turn scales from buffers into parameters, in place; returns their lower bounds by name."""
     for name in names:
         value = constant(graph, name).detach().clone()
         delattr(graph, name)
@@ -109,7 +109,7 @@ def make_learnable(graph: Graph, names: tuple[str, ...]) -> dict[str, float]:
 
 
 def keep_above(graph: Graph, least: dict[str, float]) -> None:
-    """Hold learned scales above their least values, in place, after a step."""
+    """Clamp learned scales to their lower bounds, in place, after a step."""
     with torch.no_grad():
         for name, bound in least.items():
             constant(graph, name).clamp_(min=bound)

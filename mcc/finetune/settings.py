@@ -1,4 +1,4 @@
-"""How a fine-tuning runs, what it tells while it does, and what it leaves."""
+"""Settings, progress and result of a fine-tuning."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ActivationScales = Literal["frozen", "learned"]
 
 @dataclass(frozen=True)
 class SparsityRamp:
-    """Zeros come gradually: s(t) = target * (1 - (1 - t)^3), t running 0..1 (Zhu and Gupta 2017).
+    """Gradual sparsity: s(t) = target * (1 - (1 - t)^3), t running 0..1 (Zhu and Gupta 2017).
 
     Attributes:
-        until: share of the steps after which the target is reached.
-        every: steps between two choices of what is zero.
+        until: Share of the steps after which the target is reached.
+        every: Number of steps between two updates of the mask.
     """
 
     until: float = 0.5
@@ -29,7 +29,7 @@ class SparsityRamp:
             raise ValueError(f"{self} must have until in 0..1 and every of at least 1")
 
     def share(self, step: int, steps: int) -> float:
-        """The share of the target sparsity that holds at a step."""
+        """The share of the target sparsity at a step."""
         t = min(1.0, step / max(1.0, self.until * steps))
         return 1.0 - (1.0 - t) ** 3
 
@@ -38,33 +38,33 @@ class SparsityRamp:
 class FineTuneSettings:
     """Settings of a fine-tuning.
 
-    The defaults were tried on 2026-11-23 with ResNet-20 for CIFAR-10 pruned to 3/4 of its channels and 5,000
+    The defaults were tested on 2026-11-23 with ResNet-20 for CIFAR-10 pruned to 3/4 of its channels and 5,000
     images: learning rates twice and half as large, and gradient norms up to 2, end within a point; norms up
     to 50 end 9 points lower. Learned and frozen activation scales end equal, frozen ones train a third
     faster. A share of 0.8 before quantisation ends 0.2 points above 0.6 and 1.7 above 0.4. bfloat16 ends
     within the spread of float32.
 
     Attributes:
-        images: how many training images are seen; 0 trains nothing.
-        batch_size: images in a step.
-        learning_rate: greatest learning rate with batch norm in the graph, for a batch of 128; smaller
+        images: Number of training images; 0: no training.
+        batch_size: Images per step.
+        learning_rate: Maximum learning rate with batch norm in the graph, for a batch of 128; smaller
             batches get proportionally less (Goyal 2017).
-        folded_learning_rate: the same for graphs without batch norm (folded, quantised), whose weights have
-            no norm behind them to forgive a large step.
-        momentum, nesterov: of SGD.
-        weight_decay: of weights with two or more axes; none on biases, norms and scales.
-        warmup: share of the steps in which the learning rate rises; then it falls as a cosine to zero.
-        clip_norm: greatest norm of the gradient.
-        float_share: share of the images before quantisation, in `fine_tune_candidate`.
+        folded_learning_rate: The same for graphs without batch norm (folded, quantised), in which no norm
+            compensates for a large step of the weights.
+        momentum, nesterov: Parameters of SGD.
+        weight_decay: Weight decay of weights with two or more axes; none on biases, norms and scales.
+        warmup: Share of the steps in which the learning rate rises; then it falls as a cosine to zero.
+        clip_norm: Maximum norm of the gradient.
+        float_share: Share of the images before quantisation, in `fine_tune_candidate`.
         activation_scales: `learned` (Esser 2020) or `frozen` as calibrated; weight scales always follow the
             weights.
-        sparsity_ramp: reach the sparsity of the notes gradually, or keep the zeros that there are if None.
-        norm_images: images that batch-norm statistics are re-estimated from.
-        calibration_images: images that quantisation ranges come from.
-        arithmetic: of activations; weights are float32 always. `auto` takes bfloat16 where the processor
-            computes it and the operators bear it.
-        checkpoint_seconds: at most so much work is lost by a kill.
-        seed: of order and augmentation of the images.
+        sparsity_ramp: Schedule towards the sparsity of the notes; None: keep the present zeros.
+        norm_images: Number of images for the batch-norm statistics.
+        calibration_images: Number of images for the quantisation ranges.
+        arithmetic: Number format of activations; weights are always float32. `auto` selects bfloat16 if the
+            processor computes it and the operators tolerate it.
+        checkpoint_seconds: Time between checkpoints: at most this much work is lost by an interruption.
+        seed: Seed of the order and augmentation of the images.
     """
 
     images: int = 20_000
@@ -95,20 +95,20 @@ class FineTuneSettings:
 
     @property
     def steps(self) -> int:
-        """Training steps in all."""
+        """Total number of training steps."""
         return -(-self.images // self.batch_size)
 
 
 @dataclass(frozen=True)
 class FineTuneProgress:
-    """How far a fine-tuning is.
+    """State of a running fine-tuning.
 
     Attributes:
         phase: `float` or `quantised`.
-        step, steps: done, and in all.
-        loss: of the last step.
-        images_per_second: since the start or the resumption.
-        remaining_s: estimate of what is left of this phase.
+        step, steps: Steps done, and in total.
+        loss: Loss of the last step.
+        images_per_second: Rate since the start or the resumption.
+        remaining_s: Estimated remaining time of this phase.
     """
 
     phase: str
@@ -124,17 +124,17 @@ Progress = Callable[[FineTuneProgress], None]
 
 @dataclass(frozen=True)
 class FineTuneResult:
-    """What a fine-tuning leaves.
+    """Result of a fine-tuning.
 
     Attributes:
-        graph: the fine-tuned graph; the one given is as it was.
+        graph: The fine-tuned graph; the input graph is not changed.
         phase: `float` or `quantised`.
-        steps: training steps in all, those before a resumption included.
-        images: images that they saw.
-        first_loss, last_loss: mean over the first and the last tenth of the steps of this process; None
-            where there were none.
-        seconds: of this process, waiting for measurements not counted.
-        waited_s: waited for measurements.
+        steps: Total number of training steps, including those before a resumption.
+        images: Number of training images in these steps.
+        first_loss, last_loss: Mean over the first and the last tenth of the steps of this process; None
+            without steps.
+        seconds: Duration of this process, without waiting for measurements.
+        waited_s: Time spent waiting for measurements.
         arithmetic: `float32` or `bfloat16`.
     """
 

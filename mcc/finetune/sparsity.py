@@ -1,4 +1,4 @@
-"""Zeros that stay zero while the weights around them train, and zeros that come gradually."""
+"""Sparse training: zeros that are kept, or set gradually, while the other weights train."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mcc.quant.params import is_fake_quantize
 class SparseWeights:
     """The sparse weights of a graph under training.
 
-    Without a ramp the zeros are those that the weights have at the start. With one, the smallest weights are
-    set to zero step by step until each note's sparsity is reached; a zero never comes back, for its
-    magnitude stays the smallest.
+    Without a ramp, the zeros are those of the initial weights. With one, the smallest weights are set to zero
+    step by step until each note's sparsity is reached; a zero is never revived, since its magnitude stays the
+    smallest.
 
     Args:
-        graph: canonical, its constants as they are before the first step.
-        ramp: how the sparsity grows, or None.
+        graph: Canonical graph, with its constants before the first step.
+        ramp: Schedule of the sparsity, or None.
     """
 
     def __init__(self, graph: Graph, ramp: SparsityRamp | None) -> None:
@@ -35,7 +35,7 @@ class SparseWeights:
         self.masks = {name: constant(graph, name).detach() != 0 for name in self.notes}
 
     def apply(self, graph: Graph, step: int, steps: int) -> None:
-        """Set zeros to zero, in place, after step `step` (counted from 1) of `steps`."""
+        """Apply the zeros, in place, after step `step` (counted from 1) of `steps`."""
         with torch.no_grad():
             if self.ramp is not None and self._chooses(self.ramp, step, steps):
                 for name, wanted in self.notes.items():
@@ -46,6 +46,6 @@ class SparseWeights:
 
     @staticmethod
     def _chooses(ramp: SparsityRamp, step: int, steps: int) -> bool:
-        """Every so many steps, and once more when the target is reached; then the zeros are settled."""
+        """Whether the zeros are updated: at intervals, and at the target; then they are fixed."""
         growing = ramp.share(step - 1, steps) < 1.0
         return growing and (step % ramp.every == 0 or ramp.share(step, steps) == 1.0)

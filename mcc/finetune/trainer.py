@@ -1,8 +1,8 @@
 """One training run over a fixed number of steps: distillation, sparse and quantised weights, resumption.
 
-The loop is pytorch-ignite's `Engine`. It is given the batches that are left and nothing else: which batch,
-which learning rate and which zeros belong to a step is a function of the step alone, so that a run that was
-killed goes on to the bit from its checkpoint.
+The loop is pytorch-ignite's `Engine`. It receives the remaining batches only: the batch, the learning rate
+and the zeros of a step are functions of the step alone, so that an interrupted run continues bit-exactly from
+its checkpoint.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mcc.runtime.lock import wait_while_measuring
 NORM_MOMENTUM = 0.1  # of running statistics while training, torch's default; they are re-estimated after it
 
 MOST_WAIT_S = 300.0
-"""A run waits so long for measurements in all; where others measure without end, it goes on all the same."""
+"""Maximum total time that a run waits for measurements; after it, training continues beside them."""
 
 
 def learning_rate(settings: FineTuneSettings, peak: float, step: int) -> float:
@@ -46,7 +46,7 @@ def learning_rate(settings: FineTuneSettings, peak: float, step: int) -> float:
 
 @dataclass
 class TrainingLog:
-    """What a run did in this process."""
+    """Losses and times of a run in this process."""
 
     losses: list[float]
     seconds: float = 0.0
@@ -63,9 +63,9 @@ class Trainer:
     """Trains a private copy of a canonical graph.
 
     Args:
-        graph: the student; stays as it is.
-        teacher: float graph to follow, or None for the task's own loss alone; stays as it is.
-        phase: for progress: `float` or `quantised`.
+        graph: The student; not changed.
+        teacher: Float graph to follow, or None for the task's own loss alone; not changed.
+        phase: Phase shown as progress: `float` or `quantised`.
     """
 
     def __init__(
@@ -94,11 +94,11 @@ class Trainer:
         self.log = TrainingLog([])
 
     def run(self, state_file: Path | None, progress: Progress | None) -> Graph:
-        """Train to the last step, from a checkpoint where there is one; the fine-tuned canonical graph.
+        """Train to the last step, from a checkpoint if there is one; returns the fine-tuned canonical graph.
 
         Raises:
-            NotFiniteError: the loss is not finite.
-            DataError: an image cannot be read.
+            NotFiniteError: The loss is NaN or infinite.
+            DataError: An image cannot be read.
         """
         if state_file is not None:
             found = checkpoint.load(state_file, self.run_name)
@@ -150,7 +150,7 @@ class Trainer:
                 )
 
         engine = Engine(process)
-        # Ignite's own logger would print an error on Ctrl-C, which is none.
+        # Ignite's own logger would print an error on Ctrl-C.
         engine.logger = logging.Logger("ignite", logging.CRITICAL)
         engine.add_event_handler(Events.ITERATION_COMPLETED, after)
         try:
@@ -163,7 +163,7 @@ class Trainer:
         return self.data.training(s.batch_size, seed=s.seed, steps=s.steps, step0=self.step)
 
     def _train(self, x: Tensor, targets: Tensor) -> float:
-        """One step; the loss before it."""
+        """Run one step; returns the loss before it."""
         s = self.settings
         peak = s.learning_rate if self.has_norms else s.folded_learning_rate
         for group in self.optimiser.param_groups:
@@ -217,7 +217,7 @@ class Trainer:
         for name, value in self.student.named_parameters(recurse=False):
             momentum = found.tensors.get(f"momentum.{name}")
             if momentum is not None:
-                # In the memory layout of the weight, so that sums run in the same order as before.
+                # In the memory layout of the weight, so that sums have the same order as before.
                 self.optimiser.state[value]["momentum_buffer"] = (
                     torch.empty_like(value).copy_(momentum).detach()
                 )
@@ -234,4 +234,4 @@ class Trainer:
 
 
 REFERENCE_BATCH = 128
-"""Batch size that learning rates are given for."""
+"""Batch size of the given learning rates."""

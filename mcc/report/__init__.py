@@ -1,1 +1,1 @@
-"""What a compression run leaves behind: the figures, the choice among strategies, the page for people."""
+"""Reports of compression runs: figures, the choice among strategies, and the HTML page."""

@@ -1,4 +1,4 @@
-"""A page that shows a benchmark to a person, and repeats it in the browser that opens it."""
+"""HTML page of a benchmark, which can repeat the measurement in the visitor's browser."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mcc.runtime.target import Fingerprint
 
 SCRIPTS = ("bench.mjs", "models.mjs", "messages.mjs")
 NAMES = ("index.html", *SCRIPTS, "litertjs", "models")
-"""What a page is made of, in its folder."""
+"""Files to copy into the folder of a page."""
 
 PARTS = ("core/dist/index.js", "wasm-utils/dist/index.js", "core/wasm")
-"""What a page needs of the folder node_modules/@litertjs."""
+"""Files of the folder node_modules/@litertjs that a page loads."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A file, how it is called, and what was measured."""
+    """A measured file, its display name, and its samples."""
 
     name: str
     path: Path
@@ -35,13 +35,13 @@ class Timed:
 
 
 def write_bench_page(folder: Path, timed: Sequence[Timed], where: Fingerprint) -> Path:
-    """Write `index.html`, and beside it what repeats the measurement; returns the page.
+    """Write `index.html`, and the files that repeat the measurement; returns the path of the page.
 
-    Only .tflite files can be measured again in a browser, and only with LiteRT.js installed here: otherwise
-    the page shows what was measured and no more.
+    Only .tflite files can be measured again in a browser, and only if LiteRT.js is installed here: otherwise
+    the page only shows the measurement.
 
     Raises:
-        DataError: the folder cannot be written.
+        DataError: The folder cannot be written.
     """
     live = (WEB / "node_modules").is_dir() and all(each.path.suffix == ".tflite" for each in timed)
     entries = [
@@ -103,5 +103,5 @@ def _write_live(folder: Path, timed: Sequence[Timed], addresses: Sequence[str]) 
 
 
 def _unused(_: str, names: list[str]) -> set[str]:
-    """Builds of LiteRT.js that the page does not load: with threads, and with suspended stacks."""
+    """Builds of LiteRT.js that the page does not load: those with threads, or with stack switching."""
     return {name for name in names if "_threaded_" in name or "_jspi_" in name}

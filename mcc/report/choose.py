@@ -1,9 +1,9 @@
-"""Which strategy is delivered: the rule, as pure functions on figures.
+"""Choice of the delivered strategy, as pure functions of the figures.
 
-Picked is the best validation metric (the highest accuracy, the lowest error) among those that keep every
-budget; of those that the same images, taken in pairs, cannot tell from it at 95 %, the fastest, then the
-smallest. With a limit on the loss of the metric alone: the fastest that keeps it. The test split plays no
-part.
+The choice is the best validation metric (the highest accuracy, the lowest error) among the strategies that
+keep every budget; of those that a paired comparison on the same images cannot distinguish from it at 95 %,
+the fastest, then the smallest. With a limit on the loss of the metric alone: the fastest that keeps it. The
+test split is not used.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Difference = Callable[[str, str], Interval]
 
 
 def metric_reference(strategies: Sequence[StrategyResult], originals: Sequence[str]) -> float | None:
-    """Validation metric that loss is counted from: the best of the strategies named `originals`."""
+    """Validation metric from which loss is counted: the best of the strategies named `originals`."""
     found = [s.validation for s in strategies if s.name in originals and s.validation is not None]
     return found[0].metric.best(figure.value for figure in found) if found else None
 
 
 def figures_of(strategy: StrategyResult, *, baseline: Result, reference: float | None) -> Figures:
-    """What a budget is held against: the surer ends of 95 % intervals, the metric on the validation images.
+    """The figures to compare with a budget: the conservative ends of 95 % intervals, the validation metric.
 
     Args:
-        baseline: the original float model, lowered and measured the same way.
-        reference: validation metric that loss is counted from, see `metric_reference`.
+        baseline: The original float model, lowered and measured the same way.
+        reference: Validation metric from which loss is counted, see `metric_reference`.
     """
     found = strategy.validation
     lost = None if found is None or reference is None else found.metric.lost(reference, found.value)
@@ -49,13 +49,13 @@ def figures_of(strategy: StrategyResult, *, baseline: Result, reference: float |
 def check_budget(
     strategy: StrategyResult, budget: Budget, *, baseline: Result, reference: float | None
 ) -> dict[str, bool]:
-    """Each constraint asked for, and whether the strategy keeps it, see `figures_of`."""
+    """Whether the strategy keeps each requested constraint, see `figures_of`."""
     figures = figures_of(strategy, baseline=baseline, reference=reference)
     return budget.kept(figures, whole=_whole(strategy, reference))
 
 
 def _whole(strategy: StrategyResult, reference: float | None) -> float:
-    """What a loss of the metric is a share of."""
+    """Denominator of a relative loss of the metric."""
     found = strategy.validation
     return POINTS if found is None or reference is None else found.metric.whole(reference)
 
@@ -69,9 +69,9 @@ def _surest_speedup(strategy: StrategyResult, baseline: Result) -> float | None:
 
 
 def pareto_front(strategies: Sequence[StrategyResult]) -> set[str]:
-    """Names of the strategies that no other one beats in speed and validation metric together.
+    """Names of the strategies that no other dominates in speed and validation metric.
 
-    One beats another when it is no slower and its metric no worse, and better in one of the two. Strategies
+    One dominates another if it is no slower and its metric no worse, and better in one of the two. Strategies
     without both figures are not compared.
     """
     points = [
@@ -92,7 +92,7 @@ def pareto_front(strategies: Sequence[StrategyResult]) -> set[str]:
 def mark(
     strategies: Sequence[StrategyResult], budget: Budget, *, baseline: Result, reference: float | None
 ) -> tuple[StrategyResult, ...]:
-    """The strategies with `on_pareto_front` and `keeps_budgets` filled in, in the order given."""
+    """The strategies with `on_pareto_front` and `keeps_budgets` set, in the given order."""
     front = pareto_front(strategies)
     return tuple(
         strategy.model_copy(
@@ -116,15 +116,15 @@ def choose(
     """The strategy to deliver.
 
     Args:
-        strategies: all that were tried, the original among them.
-        budget: what was asked for.
-        baseline: the original float model, lowered and measured the same way.
-        reference: validation metric that loss is counted from, see `metric_reference`.
-        difference: by how much the first of two strategies is better on the validation images, by their
-            names, with its 95 % interval on the same images; see `mcc.report.pairs`.
+        strategies: All results, including the original.
+        budget: The given budget.
+        baseline: The original float model, lowered and measured the same way.
+        reference: Validation metric from which loss is counted, see `metric_reference`.
+        difference: Difference of two strategies, given by name, in the validation metric (positive if the
+            first is better), with its 95 % interval on the same images; see `mcc.report.pairs`.
 
     Raises:
-        ConstraintError: none keeps every budget; the hint names the nearest feasible ones.
+        ConstraintError: No strategy keeps every budget; the hint names the nearest feasible budgets.
     """
     marked = mark(strategies, budget, baseline=baseline, reference=reference)
     keeping = [s for s in marked if s.keeps_all and s.cost is not None and s.validation is not None]
@@ -144,13 +144,13 @@ def choose(
 def nearest(
     strategies: Sequence[StrategyResult], budget: Budget, *, baseline: Result, reference: float | None
 ) -> StrategyResult:
-    """The strategy to show where none keeps every budget.
+    """The nearest strategy, if none keeps every budget.
 
-    It is the one that misses by the smallest factor what it misses most; of several, the best on the
-    validation images, then the fastest. One without a figure that a budget is about comes last.
+    It has the smallest factor by which its worst budget is missed; of several, the best on the validation
+    images, then the fastest. Strategies without a budget's figure come last.
 
     Args:
-        strategies: as `mark` leaves them, at least one.
+        strategies: Result of `mark`, at least one.
     """
 
     def order(strategy: StrategyResult) -> tuple[float, float, float]:
@@ -171,17 +171,17 @@ def _merit(strategy: StrategyResult) -> float:
 
 def _fast_then_small(strategy: StrategyResult) -> tuple[float, int, float, str]:
     assert strategy.cost is not None
-    # Metric and name decide exact ties only, so that the choice does not hang on the order of trial.
+    # Metric and name only break exact ties: the choice does not depend on the order of strategies.
     return strategy.cost, strategy.size_bytes, -_merit(strategy), strategy.name
 
 
 def _nearest(
     marked: Sequence[StrategyResult], budget: Budget, *, baseline: Result, reference: float | None
 ) -> str:
-    """The nearest feasible budgets in words.
+    """The nearest feasible budgets, as text.
 
-    For each constraint that some strategy misses alone, the tightest value that would have been kept with
-    the others as asked; where every strategy misses several, the figures of the one that misses by least.
+    For each constraint that some strategy misses alone, the tightest value that it keeps with the others as
+    given; if every strategy misses several, the figures of the nearest one.
     """
 
     def figure(strategy: StrategyResult, name: str) -> float | None:
@@ -208,6 +208,6 @@ def _nearest(
 
 
 def _missed(strategy: StrategyResult, budget: Budget, baseline: Result, reference: float | None) -> float:
-    """The factor by which a strategy misses the constraint it misses most; 1 where it keeps all."""
+    """The factor by which a strategy misses its worst constraint; 1 if it keeps all."""
     figures = figures_of(strategy, baseline=baseline, reference=reference)
     return max(1.0, budget.excess(figures, whole=_whole(strategy, reference)))

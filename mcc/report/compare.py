@@ -1,4 +1,4 @@
-"""Whether a lowered file computes what its graph computes, in figures with a verdict."""
+"""Numerical comparison of a lowered file's outputs with those of its graph, with a verdict."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from mcc.report.schema import Frozen, Share
 Array = npt.NDArray[Any]
 
 FLOAT_TOLERANCE = 1e-4
-"""Of the output range: float32 rounding (6e-8) over sums of about a thousand terms, in another order."""
+"""Share of the output range: float32 rounding (6e-8) over sums of about a thousand terms in another order."""
 
 EQUAL = 1e-5
-"""Of the output range: two values this close are the same step of an int8 output (a step is 1/255 of it)."""
+"""Share of the output range: two values this close are the same step of an int8 output (a step is 1/255)."""
 
 AGREEMENT = 0.995
-"""Share of inputs on which a quantised file must name the same class as the integer simulator: runtimes
-differ in how they round a requantisation, by one step in a few values."""
+"""Share of inputs for which a quantised file must predict the same class as the integer simulator: runtimes
+round requantisation differently, by one step in a few values."""
 
 
 class Comparison(Frozen):
-    """How far two sets of outputs agree.
+    """Agreement of two sets of outputs.
 
     Attributes:
-        inputs: how many inputs were compared.
-        worst: largest difference as a share of the reference's range; None where a value is not finite.
-        sqnr_db: signal to noise of the file against the reference in decibels; None where they are equal.
-        equal: share of output values that are the same.
-        agreement: share of inputs of which both say the same, as the task has it; without a task, whose
-            greatest value in the judged output [N, classes] is the same; else None.
-        passed: the verdict.
-        rule: what it was held against, in words.
+        inputs: Number of compared inputs.
+        worst: Largest difference as a share of the reference's range; None if a value is not finite.
+        sqnr_db: Signal-to-noise ratio of the file against the reference in decibels; None if equal.
+        equal: Share of equal output values.
+        agreement: Share of inputs with the same result, as the task defines it; without a task, with the same
+            maximum in the judged output [N, classes]; else None.
+        passed: The verdict.
+        rule: The acceptance rule, as text.
     """
 
     inputs: int
@@ -59,10 +59,10 @@ def compare_outputs(
     """Compare a file's outputs with the reference's, [N, ...] each.
 
     Args:
-        integer: the reference is the integer simulator: held against the share of equal classes.
-        tolerance: of the output range, instead of the rule for the kind of reference.
-        judged: place of the output whose greatest value is compared, where there is no task.
-        agree: how far each input's outputs say the same, [N] from 0 to 1, see `mcc.data.Task.agreement`.
+        integer: Whether the reference is the integer simulator: then the share of equal classes decides.
+        tolerance: Tolerance as a share of the output range, instead of the rule for the kind of reference.
+        judged: Index of the output whose maximum is compared, without a task.
+        agree: Agreement of each input's outputs, [N] from 0 to 1, see `mcc.data.Task.agreement`.
     """
     worst, equal, total, noise, signal = 0.0, 0, 0, 0.0, 0.0
     finite = True

@@ -1,4 +1,4 @@
-"""`mcc diff --html`: two graphs side by side on one page that stands alone and needs no script."""
+"""`mcc diff --html`: two graphs side by side in a self-contained page without scripts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mcc.ir.diff import GraphDiff
 from mcc.report.page import render
 
 SHOW_ALL_UP_TO = 200
-"""Nodes up to which unchanged ones are shown at once; beyond, a reader first wants the differences."""
+"""Number of nodes up to which unchanged ones are shown initially; above it, differences only."""
 
 
 def render_diff_html(diff: GraphDiff, a: str, b: str) -> str:
-    """The page as text; `a` and `b` are what the graphs are called."""
+    """The page as text; `a` and `b` are the names of the graphs."""
     values = {
         "a": a,
         "b": b,
@@ -25,5 +25,5 @@ def render_diff_html(diff: GraphDiff, a: str, b: str) -> str:
 
 
 def write_diff_html(diff: GraphDiff, path: Path | str, a: str, b: str) -> None:
-    """Write the page so that it is whole or absent. Raises DataError when it cannot be written."""
+    """Write the page atomically. Raises DataError if it cannot be written."""
     write_text(Path(path), render_diff_html(diff, a, b))

@@ -1,4 +1,4 @@
-"""What makes a result doubtful: chance level, class names that are not the data's, sums that saturate."""
+"""Checks that make a result doubtful: chance level, different class names, saturating sums."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from mcc.runtime.target import Target
 
 @dataclass(frozen=True)
 class Circumstances:
-    """How a network came to be judged, as far as that may be why it is at chance level.
+    """Facts that may explain a network at chance level.
 
     Attributes:
-        stated: the preprocessing of its images.
-        outputs: of the network; `judged` is the one that was.
-        fresh: whether its factory made the weights and the user gave none.
-        zeros: names of weights that are all zero.
-        weights: how many tensors of weights there are; 0 where nobody looked.
-        classes: whether the data has any.
+        stated: Preprocessing of its images.
+        outputs: Outputs of the network; `judged` is the one that the metric is computed from.
+        fresh: Whether its factory initialised the weights and none were given.
+        zeros: Names of weights that are all zero.
+        weights: Number of weight tensors; 0 if they were not examined.
+        classes: Whether the data has class names.
     """
 
     stated: Stated
@@ -43,11 +43,11 @@ class Circumstances:
 
 
 def chance_sentence(subject: str, chance: str, known: Circumstances) -> str:
-    """That a network is at chance level, in figures, and what is likely.
+    """The warning that a network is at chance level, with figures and likely causes.
 
     Args:
         subject: `The original`, or the name of a file.
-        chance: what `Task.chance` said.
+        chance: Text of `Task.chance`.
     """
     causes = _causes(known)
     if known.classes:
@@ -57,7 +57,7 @@ def chance_sentence(subject: str, chance: str, known: Circumstances) -> str:
 
 
 def saturation_warning(target: Target, file: Path | str) -> str | None:
-    """That sums of the file's int8 products saturate here, with what to do; None where they do not."""
+    """The warning that sums of the file's int8 products saturate here, with a remedy; None if they do not."""
     path = Path(file)
     if not target.int8_saturates(path.suffix) or not _has_int8(path):
         return None
@@ -83,7 +83,7 @@ def _has_int8(file: Path) -> bool:
 
 
 def _causes(known: Circumstances) -> list[str]:
-    """The likely causes, what is certain first."""
+    """The likely causes, certain ones first."""
     found: list[str] = []
     if known.zeros and len(known.zeros) == known.weights:
         found.append("all of its weights are zero")
@@ -100,21 +100,21 @@ def _causes(known: Circumstances) -> list[str]:
 
 
 def zero_weights(weights: Mapping[str, Tensor]) -> tuple[tuple[str, ...], int]:
-    """Names of the weights that are all zero, and how many weights there are; biases do not count."""
+    """Names of the weights that are all zero, and the number of weights, without biases."""
     looked = {name: value for name, value in weights.items() if value.ndim > 1}
     return tuple(name for name, value in looked.items() if not bool(value.any())), len(looked)
 
 
 def stated_by_model(spec: str, said: Any) -> Stated | None:
-    """What a model states of its images; None where it states nothing.
+    """The preprocessing that a model states; None if it states none.
 
     Args:
-        spec: the MODEL as it was named.
-        said: the third value that its factory returned, None where there is none.
+        spec: The MODEL as given.
+        said: The third value that its factory returned; None if there is none.
 
     Raises:
-        UsageError: the factory returned something else.
-        DataError: the file cannot be read.
+        UsageError: The factory returned something else.
+        DataError: The file cannot be read.
     """
     if said is not None:
         if not isinstance(said, Preprocessing):
@@ -131,7 +131,7 @@ def stated_by_model(spec: str, said: Any) -> Stated | None:
 
 
 def stated_by(path: Path, described: Description) -> Stated | None:
-    """What a file states of its images; None where it states nothing."""
+    """The preprocessing that a file states; None if it states none."""
     found = described.preprocessing
     return None if found is None else Stated(found, f"stated in {path.name}")
 
@@ -139,22 +139,22 @@ def stated_by(path: Path, described: Description) -> Stated | None:
 def labels_warning(
     path: Path, labels: Sequence[str] | None, class_names: Sequence[str], *, ignore: bool = False
 ) -> str | None:
-    """What is to be said where a file's class names are not the data's; None where they are.
+    """The warning that a file's class names differ from the data's; None if they agree.
 
-    Case, spaces and punctuation do not count.
+    Case, spaces and punctuation are ignored.
 
     Args:
-        ignore: the user says that the order is right all the same.
+        ignore: Whether the user states that the order is right nevertheless.
 
     Raises:
-        DataError: they are as many and another order, or not as many.
+        DataError: The names are in another order, or of another number.
     """
     if not labels or not class_names:
         return None
     theirs, ours = [_plain(name) for name in labels], [_plain(name) for name in class_names]
     if theirs == ours:
         return None
-    hint = "mend the order of one of them, or give --ignore-labels if it is the names that are wrong"
+    hint = "correct the order of one of them, or give --ignore-labels if the names are wrong"
     if len(theirs) != len(ours):
         if ignore:
             return None

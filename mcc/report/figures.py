@@ -1,4 +1,4 @@
-"""The task's metric of a file, as a report holds it."""
+"""The task's metric of a file, as stored in a report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class MetricFigure(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """The task's metric of one lowered file, run in the target's runtime.
 
     Attributes:
-        name, unit, higher_is_better: see `mcc.metric.Metric`.
-        value: in that unit.
-        low, high: its 95 % interval, as the task computes it.
+        name, unit, higher_is_better: See `mcc.metric.Metric`.
+        value: Value in that unit.
+        low, high: 95 % interval, as the task computes it.
     """
 
     name: str = Field(min_length=1)
@@ -33,12 +33,12 @@ class MetricFigure(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @property
     def metric(self) -> Metric:
-        """What the value is of."""
+        """The metric of the value."""
         return Metric(self.name, self.unit, self.higher_is_better)
 
     @property
     def merit(self) -> float:
-        """The value with the sign that makes more of it better."""
+        """The value, negated if lower is better."""
         return self.metric.merit(self.value)
 
     @staticmethod
@@ -51,12 +51,12 @@ class MetricFigure(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
 
 def as_figure(share: float | None) -> MetricFigure | None:
-    """The accuracy of a report that states nothing else."""
+    """The accuracy of a report without other metrics."""
     return None if share is None else MetricFigure.of(ACCURACY, share)
 
 
 def metric_fields(split: Literal["metric", "validation_metric"], figure: MetricFigure) -> dict[str, Any]:
-    """Fields of a result that hold a figure: an accuracy stands under its own name, too."""
+    """Fields of a result for a figure: an accuracy has its own field, too."""
     found: dict[str, Any] = {split: figure}
     if figure.metric == ACCURACY:
         found[split.replace("metric", "accuracy")] = figure.value

@@ -1,4 +1,4 @@
-"""What a file says about its images and classes: what mcc and others store in it."""
+"""Reads preprocessing and class names from the metadata of files, by mcc and by others."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from mcc.data.preprocessing import Preprocessing
 from mcc.errors import DataError
 from mcc.ir.first_look import check_model_file
 
-SLOT_BYTES = 2  # of a vtable entry; the first two hold sizes
+SLOT_BYTES = 2  # of a vtable entry; the first two entries are sizes
 NORMALISATION = 1  # `ProcessUnitOptions.NormalizationOptions` of TFLite's metadata schema
 
 PROGRAM = b"ET"  # begins the file identifier of ExecuTorch's programs, whatever their version
-MAX_EXTRA_BYTES = 1 << 20  # of a preprocessing, which takes some hundred
+MAX_EXTRA_BYTES = 1 << 20  # of a preprocessing, which takes some hundred bytes
 PT2_EXTRA = "extra/preprocessing.json"
-"""Of a .pt2: `torch.export.save(program, file, extra_files={"preprocessing.json": ...})`."""
+"""Entry of a .pt2: `torch.export.save(program, file, extra_files={"preprocessing.json": ...})`."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a file states beside its numbers; None where it states nothing that can be read.
+    """Metadata of a file; None for anything that is missing or cannot be read.
 
     Attributes:
-        preprocessing: of its images.
-        labels: class names, in the order of the output that holds their scores.
-        output: name or place of that output.
+        preprocessing: Preprocessing of its images.
+        labels: Class names, in the order of the output with their scores.
+        output: Name or index of that output.
     """
 
     preprocessing: Preprocessing | None = None
@@ -40,10 +40,10 @@ class Description:
 
 
 def describe(file: Path | str) -> Description:
-    """What a .tflite, .onnx, .ort, .pte, .pt2 or .mcc file states of its images and classes.
+    """Read the metadata of a .tflite, .onnx, .ort, .pte, .pt2 or .mcc file.
 
     Raises:
-        DataError: the file itself cannot be read.
+        DataError: The file itself cannot be read.
     """
     path = Path(file)
     reader = READERS.get(path.suffix)
@@ -63,19 +63,19 @@ def describe(file: Path | str) -> Description:
 
 
 def stored_preprocessing(file: Path | str) -> Preprocessing | None:
-    """The preprocessing that a file states, see `describe`; None where none can be read."""
+    """The preprocessing that a file states, see `describe`; None if there is none that can be read."""
     return describe(file).preprocessing
 
 
 Parts = dict[str, Callable[[], Any]]
-"""How to read each field of a `Description`, each by itself: one may be damaged, or in another form."""
+"""A reader for each field of a `Description`, since each may be damaged or in another form."""
 
 _FOREIGN = (ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error)
-"""Metadata of somebody else's, in a form of their own."""
+"""Metadata of other tools, in their own form."""
 
 
 def _normalisation(mean: Any, deviation: Any, more: Any = None) -> Preprocessing | None:
-    """From numbers for pixels of 0 to 255; None where no normalisation could be meant."""
+    """From numbers for pixels of 0 to 255; None if they are no normalisation."""
     try:
         found = Preprocessing.from_bytes(tuple(mean), tuple(deviation))
         more = more if isinstance(more, dict) else {}
@@ -89,14 +89,14 @@ def _labels(found: Any) -> tuple[str, ...] | None:
 
 
 _LABEL_KEYS = ("labels", "names", "classes", "class_names")
-"""Properties in which exporters keep class names: mcc the first, Ultralytics `names`."""
+"""Properties in which exporters store class names: mcc the first, Ultralytics `names`."""
 
 
 def _names_in(text: str) -> tuple[str, ...] | None:
-    """Class names from a list, or a mapping from places to names, as JSON or Python has them, or from lines.
+    """Class names from a list, or a mapping from indices to names, in JSON or Python syntax, or from lines.
 
     Raises:
-        ValueError: none of these.
+        ValueError: The text is none of these.
     """
     try:
         found: Any = json.loads(text)
@@ -130,7 +130,7 @@ def _in_ort(path: Path) -> Parts:
 
 
 def _from_texts(texts: Mapping[str, str]) -> Parts:
-    """What mcc's ONNX writer puts into the model's properties, which onnxruntime carries over."""
+    """Metadata from the properties that mcc's ONNX writer stores, and that onnxruntime copies to .ort."""
 
     def preprocessing() -> Preprocessing | None:
         values = json.loads(texts["normalisation"])
@@ -144,7 +144,7 @@ def _from_texts(texts: Mapping[str, str]) -> Parts:
 
 
 def _in_pte(path: Path) -> Parts:
-    """Constant methods of the program; see `mcc.lower.pte.writer`."""
+    """Metadata from constant methods of the program; see `mcc.lower.pte.writer`."""
     from mcc.lower.pte.program import read_answers
 
     raw = path.read_bytes()
@@ -231,7 +231,7 @@ def _in_pt2(path: Path) -> Parts:
 
 
 def _whole(archive: zipfile.ZipFile, name: str) -> bytes:
-    """An entry, once it is known to stay small when it is unpacked."""
+    """The content of an entry, after checking its unpacked size."""
     if archive.getinfo(name).file_size > MAX_EXTRA_BYTES:
         raise ValueError("too large")
     return archive.read(name)
@@ -248,7 +248,7 @@ READERS: dict[str, Callable[[Path], Parts]] = {
 
 
 class _Table:
-    """A flatbuffer table, read without generated code; struct.error where an offset leaves the buffer."""
+    """A flatbuffer table, read without generated code; struct.error if an offset is outside the buffer."""
 
     def __init__(self, raw: bytes, at: int) -> None:
         self.raw, self.at = raw, at
@@ -265,7 +265,7 @@ class _Table:
         return self.at + offset if offset else None
 
     def byte(self, slot: int) -> int:
-        """A one-byte number; 0 where it is left out."""
+        """A one-byte number; 0 if absent."""
         at = self._field(slot)
         return 0 if at is None else int(self._read("<B", at))
 
@@ -282,7 +282,7 @@ class _Table:
         return start + 4, self._read("<I", start)
 
     def tables(self, slot: int) -> list[_Table]:
-        """A vector of tables; empty where it is left out."""
+        """A vector of tables; empty if absent."""
         start, count = self._vector(slot)
         places = range(start, min(start + 4 * count, len(self.raw)), 4)
         return [_Table(self.raw, place + self._read("<I", place)) for place in places]

@@ -1,4 +1,4 @@
-"""Figures in words: one spelling of times, sizes and shares for the terminal, the page and messages."""
+"""Formatting of times, sizes and shares for the terminal, the page and messages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mcc.metric import Metric
 from mcc.report.figures import MetricFigure
 from mcc.report.schema import Latency
 
-DIGITS = 4  # of a metric that is no fraction
-PLAIN = (1e-4, 1e9)  # magnitudes that are written out
+DIGITS = 4  # significant digits of a metric that is not a fraction
+PLAIN = (1e-4, 1e9)  # magnitudes written without an exponent
 TWO_DIGITS = 0.005
 """Points below which two digits show 0.00."""
 
@@ -24,7 +24,7 @@ def _scaled(value: float, steps: tuple[tuple[float, str], ...], digits: int) -> 
 
 
 def _significant(value: float, digits: int) -> str:
-    """`digits` significant digits, never in scientific notation, whole numbers of more digits kept whole."""
+    """`digits` significant digits, without an exponent; longer whole numbers are kept."""
     if value == 0:
         return "0"
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
@@ -37,7 +37,7 @@ def time_words(microseconds: float, digits: int = 3) -> str:
 
 
 def name_words(name: str, most: int = 60) -> str:
-    """A name in a table, without the middle of a long one: TensorFlow joins those of all that it fused."""
+    """A name in a table, without the middle if it is long: TensorFlow joins the names of fused operators."""
     if len(name) <= most:
         return name
     end = (most - 1) // 2
@@ -62,7 +62,7 @@ def cycles_words(cycles: float, digits: int = 3) -> str:
 
 
 def percent_words(share: float | None, places: int = 2) -> str:
-    """`91.25 %`; a dash where there is no figure."""
+    """`91.25 %`; a dash for None."""
     return "–" if share is None else f"{100 * share:.{places}f} %"
 
 
@@ -72,21 +72,21 @@ def points_words(points: float) -> str:
 
 
 def number_words(value: float) -> str:
-    """`3.142`, `0.3930`, `1,234,567`, `2.718e-07`: four significant digits, whole numbers kept whole."""
+    """`3.142`, `0.3930`, `1,234,567`, `2.718e-07`: four significant digits; whole numbers are kept."""
     if value and not PLAIN[0] <= abs(value) < PLAIN[1]:
         return f"{value:.{DIGITS - 1}e}"
     return _significant(value, DIGITS)
 
 
 def value_words(metric: Metric, value: float | None) -> str:
-    """A metric's value: `91.25 %`, `3.142 px`; a dash where there is no figure."""
+    """A metric's value: `91.25 %`, `3.142 px`; a dash for None."""
     if value is None or metric.is_fraction:
         return percent_words(value)
     return f"{number_words(value)} {metric.unit}".strip()
 
 
 def figure_words(figure: MetricFigure | None) -> str:
-    """The value of a metric; a dash where there is none."""
+    """The value of a metric; a dash for None."""
     return "–" if figure is None else value_words(figure.metric, figure.value)
 
 
@@ -98,19 +98,19 @@ def loss_words(metric: Metric, amount: float) -> str:
 
 
 def is_nothing(metric: Metric, lost: float, reference: float) -> bool:
-    """Whether a loss is too small to be told: it would be shown as 0.00 points."""
+    """Whether a loss is too small to show: it would be printed as 0.00 points."""
     return abs(lost) < TWO_DIGITS * metric.whole(reference) / 100
 
 
 def constraint_label(name: str, metric: Metric) -> str:
-    """What a limit is about, in a sentence."""
+    """The quantity of a limit, for use in a sentence."""
     if name != "max_drop":
         return CONSTRAINTS[name].label
     return f"{metric.name} lost" if metric.higher_is_better else f"{metric.name} added"
 
 
 def latency_words(latency: Latency | None, model_cycles: float | None = None) -> str:
-    """Median time, or modelled cycles; a dash where there is neither."""
+    """Median time, or modelled cycles; a dash if there is neither."""
     if latency is not None:
         return time_words(latency.median)
     return "–" if model_cycles is None else cycles_words(model_cycles)
@@ -127,11 +127,11 @@ def budget_words(budget: Budget) -> str:
 
 
 def feasible_words(name: str, value: float) -> str:
-    """A constraint that a figure just keeps: rounded to three digits, to the feasible side."""
+    """A constraint that a figure just keeps, rounded to three digits on the feasible side."""
     if value <= 0:
         return constraint_words(name, 0.0)
     magnitude = 10.0 ** (math.floor(math.log10(value)) - 2)
-    # A hair of tolerance, so that a figure that has three digits already is not moved a whole step.
+    # Tolerance, so that a figure that has three digits already is not rounded by a whole step.
     steps = (
         math.floor(value / magnitude + 1e-9)
         if CONSTRAINTS[name].at_least

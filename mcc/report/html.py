@@ -1,4 +1,4 @@
-"""`report.html`: one page that stands alone, for people. It fetches nothing and needs no script."""
+"""`report.html`: a self-contained page without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mcc.report.verdict import headline, with_verdicts
 
 DEFINITIONS = {
     "latency": "median time of one inference in a fresh process, in this run, after warm-up, files taking "
-    "turns so that drifts of the machine meet all alike; outliers are kept. A budget is kept when the upper "
+    "turns so that drifts of the machine affect all; outliers are kept. A budget is kept when the upper "
     "95 % bound of the median keeps it; files for which noise could decide that are timed again.",
     "speed-up": "latency of the original float model, lowered the same way, over that of this one.",
     "size": "of the file; kB and MB are powers of ten.",
@@ -34,18 +34,18 @@ DEFINITIONS = {
     "fresh runner, from before loading the file to after the tenth inference.",
     "MACs, parameters": "multiply-accumulates of one inference, zeros included; weights that are not zero.",
     "cost, measured": "the operator was timed alone in this runtime on this device, on the day named.",
-    "cost, fitted": "read off a model fitted between operators that were timed.",
+    "cost, fitted": "interpolated by a model fitted to operators that were timed.",
 }
 
 
 def _definitions(metric: Metric) -> dict[str, str]:
-    """What the figures mean, those of the metric first."""
+    """Definitions of the figures, those of the metric first."""
     way = "" if metric.higher_is_better else " Lower is better."
     good = "accurate" if metric == ACCURACY else f"good in {metric.name}"
     return {
         f"validation {metric.name}": "of the lowered file run in the target's runtime, on images that the "
-        f"network was not trained on. Every choice rests on it.{way}",
-        f"test {metric.name}": "the same on the test images, read once, after every choice was made.",
+        f"network was not trained on. All choices use it.{way}",
+        f"test {metric.name}": "the same on the test images, computed once, after every choice was made.",
         **DEFINITIONS,
         "Pareto": f"no other strategy is at least as fast and at least as {good}, and better in one of the "
         "two.",
@@ -54,15 +54,15 @@ def _definitions(metric: Metric) -> dict[str, str]:
 
 SIMULATED = {
     "model cycles": "a model's estimate for one processor core, from counted instructions, without caches or "
-    "memory. It ranks alternatives; it is no time.",
+    "memory. It ranks alternatives; it is not a time.",
 }
 
 
 def render_html(report: Report, diff: GraphDiff | None = None) -> str:
-    """The page as text.
+    """Render the page.
 
     Args:
-        diff: of the graph before and after, where it is to be shown.
+        diff: Difference between the graph before and after; None: not shown.
     """
     from markupsafe import Markup
 
@@ -76,7 +76,7 @@ def render_html(report: Report, diff: GraphDiff | None = None) -> str:
         "figures": _figures(report),
         "strategies": _strategies(report),
         "speed_word": "model cycles" if report.simulated else "latency",
-        "plot": Markup(pareto_svg(report)),  # made here; every text in it is escaped
+        "plot": Markup(pareto_svg(report)),  # generated here; every text in it is escaped
         "has_limit": any(getattr(report.budget, n) for n in ("latency_us", "model_cycles", "speedup")),
         "decisions": _decisions(report),
         "decision_summary": _decision_summary(report),
@@ -96,7 +96,7 @@ def render_html(report: Report, diff: GraphDiff | None = None) -> str:
 
 
 def _preprocessing(report: Report) -> str:
-    """How pictures were prepared, and who says so; empty where the report does not say."""
+    """Preprocessing of the images and its source; empty if the report does not state it."""
     found = report.preprocessing
     if found is None:
         return ""
@@ -105,7 +105,7 @@ def _preprocessing(report: Report) -> str:
 
 
 def write_html(report: Report, path: Path | str, diff: GraphDiff | None = None) -> None:
-    """Write the page so that it is whole or absent. Raises DataError when it cannot be written."""
+    """Write the page atomically. Raises DataError if it cannot be written."""
     write_text(Path(path), render_html(report, diff))
 
 
@@ -117,7 +117,7 @@ def _budgets(report: Report) -> list[dict[str, Any]]:
 
 
 def _figures(report: Report) -> list[dict[str, str]]:
-    """Before and after of each figure that both have."""
+    """Each figure before and after, if both are known."""
 
     def row(label: str, result: Result) -> dict[str, str | None]:
         memory = result.peak_memory_bytes
@@ -205,14 +205,14 @@ def _decisions(report: Report) -> list[dict[str, Any]]:
 
 
 def _source(cost: Cost | None) -> str:
-    """Where a cost came from, and when: operators that were timed may have been timed in an earlier run."""
+    """Source of a cost, with the day of measurement: operators may have been timed in an earlier run."""
     if cost is None:
         return "–"
     return f"{cost.source} {cost.measured_on}" if cost.measured_on else cost.source
 
 
 def _decision_summary(report: Report) -> str:
-    """How many layers were narrowed, made sparse, low-rank and int8."""
+    """Numbers of layers that were pruned, made sparse, low-rank and int8."""
     decisions = report.decisions
     counts = {
         "narrower": sum(d.channels_after < d.channels_before for d in decisions),

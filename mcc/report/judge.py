@@ -1,4 +1,4 @@
-"""How a lowered file does: the task's metric of it, run in a target's runtime on a split of the data."""
+"""Computes the task's metric of a lowered file, run in a target's runtime on a split of the data."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ log = logging.getLogger(__name__)
 
 Statistics = npt.NDArray[np.float64]
 
-COMPARED = 32  # images that have to come out alike before a quicker target runs the others
+COMPARED = 32  # images with equal results that allow a faster target to run the rest
 OUTPUTS_APART = 0.02  # of their range: a step or two of 8 bits; float kernels differ by far less
 IMAGES_AT_ONCE = 500  # bounds memory: 500 images of 3x224x224 are 300 MB
 
 
 @dataclass(frozen=True)
 class Judged:
-    """How a file did.
+    """Result of judging a file.
 
     Attributes:
-        statistics: what the task measured of each image.
-        metric, score: the task's metric, and what it came to.
-        chance: why that is no better than guessing; None where it is better.
-        outputs, output: of the file, and which of them was judged.
+        statistics: The task's statistics of each image.
+        metric, score: The task's metric, and its value.
+        chance: Reason why it is no better than chance; None if it is better.
+        outputs, output: Outputs of the file, and index of the judged one.
     """
 
     statistics: Statistics
@@ -62,7 +62,7 @@ def evaluate_file(
 def statistics_of(
     target: Target, file: Path | str, data: DataModule, split: SplitName = "test", **options: Any
 ) -> Statistics:
-    """What the data's task measures of each image of a split, [images, ...]; see `judge_file`."""
+    """The task's statistics of each image of a split, [images, ...]; see `judge_file`."""
     return judge_file(target, file, data, split, **options).statistics
 
 
@@ -79,26 +79,26 @@ def judge_file(
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Judged:
-    """What the data's task says of a lowered file, run in the target's runtime.
+    """Compute the task's metric of a lowered file, run in the target's runtime.
 
-    An emulated core runs the first `COMPARED` images only where the quicker target of the same runtime gives
-    the same for them (see `agree`); that one then runs the rest.
+    An emulated core only runs the first `COMPARED` images if the faster target of the same runtime gives the
+    same results for them (see `agree`); that target then runs the rest.
 
     Args:
-        file: a lowered file that the target runs.
+        file: Path of a lowered file that the target runs.
         split: `validation` for choices, `test` for the final figure.
-        task: bound to `outputs`; a name as `--task` takes it, or None for the data's, is bound here.
-        outputs: of the graph that the file was lowered from, whose order it has and whose axes the task
-            wants; None: those of the file.
-        asked: without `task`, the name or place of the output to judge.
-        limit: only that many images.
-        progress: called with images done and images in all.
+        task: Task bound to `outputs`; the name of a task, or None for the data's, is bound here.
+        outputs: Outputs of the file's graph, which define the order and axes for the task; None: those of the
+            file.
+        asked: Without `task`, the name or index of the output to judge.
+        limit: Maximum number of images.
+        progress: Callback that receives the number of images done and in total.
 
     Raises:
-        DataError: the file's outputs cannot be those of the data's task.
-        NotFiniteError: an output that is judged is not a number, or infinite.
-        UsageError: the file does not take what the data holds, or several outputs could be meant.
-        TargetError: the runtime is missing, refused the file or crashed.
+        DataError: The file's outputs do not fit the data's task.
+        NotFiniteError: A judged output is NaN or infinite.
+        UsageError: The file's input does not fit the data, or the judged output is ambiguous.
+        TargetError: The runtime is missing, refused the file or crashed.
     """
     part = data.split(split)
     total = min(len(part), limit or len(part))
@@ -127,7 +127,7 @@ def judge_file(
 
 @dataclass(frozen=True)
 class _Judge:
-    """A file and the task that judges it; the arguments are those of `judge_file`."""
+    """A file and the task that judges it; arguments as in `judge_file`."""
 
     file: Path | str
     data: DataModule
@@ -136,7 +136,7 @@ class _Judge:
     asked: str | None = None
 
     def outputs_of(self, session: Session) -> tuple[Output, ...]:
-        """The graph's outputs where they are known, else the file's in the axes of a graph."""
+        """The graph's outputs if known, else the file's in the axes of a graph."""
         found = tuple(Output(info.name, info.shape) for info in session.outputs)
         if self.outputs is None and channels_last(self.file):
             return tuple(Output(one.name, channels_first(one.shape)) for one in found)
@@ -149,26 +149,26 @@ class _Judge:
         return tuple(self.outputs)
 
     def task_for(self, session: Session) -> BoundTask:
-        """The task that reads the right one of them."""
+        """The task, bound to the output to judge."""
         if isinstance(self.task, BoundTask):
             return self.task
         return bind_task(self.data, self.outputs_of(session), task=self.task, judge=self.asked)
 
     def values(self, session: Session, images: Array) -> list[Array]:
-        """All outputs for images [N, C, H, W], in the axes of the graph: maps have their channels first."""
+        """All outputs for images [N, C, H, W], in the axes of the graph: maps have channels first."""
         info, last = session.inputs[0], channels_last(self.file)
         if np.dtype(info.dtype).kind in "iu" and info.scale is None and takes_pixels(self.data):
-            images = np.round(images)  # resizing leaves pixels between two steps
+            images = np.round(images)  # resizing gives pixels between two integers
         values = session.run_all(as_stored(images, info, last=last))
         if self.outputs is None:
             return [np.moveaxis(v, -1, 1) if last and v.ndim == 4 else v for v in values]
         return [as_graph(v, one.shape, last=last) for v, one in zip(values, self.outputs, strict=True)]
 
     def agree(self, target: Target, other: Target, split: SplitName, threads: int) -> bool:
-        """Whether two targets give the same for the first images of a split.
+        """Whether two targets give the same results for the first images of a split.
 
-        That is: the task's statistics are the same for every image, or differ by at most `OUTPUTS_APART` of
-        their range as the outputs may.
+        That is: outputs and the task's statistics of every image differ by at most `OUTPUTS_APART` of their
+        range; statistics that are right or wrong have to be equal.
         """
         (batch,) = self.data.batches(split, COMPARED, augment=False, limit=COMPARED)
         made: list[list[Array]] = []
@@ -178,10 +178,10 @@ class _Judge:
                 made.append(self.values(session, batch.inputs))
                 measured.append(self.task_for(session).measure(made[-1], batch.targets))
         apart = max(_apart(one, two) for one, two in zip(*made, strict=True))
-        same = _apart(*measured) <= OUTPUTS_APART  # of right and wrong that is: equal
+        same = _apart(*measured) <= OUTPUTS_APART  # for right or wrong this means equal
         log.info(
             "%s and %s: outputs of %d images differ by at most %.2g of their range%s",
-            target.spec, other.spec, len(batch.inputs), apart, "" if same else ", images fare unlike",
+            target.spec, other.spec, len(batch.inputs), apart, "" if same else ", statistics differ",
         )  # fmt: skip
         return same and apart <= OUTPUTS_APART
 
@@ -193,7 +193,7 @@ def _apart(one: Array, two: Array) -> float:
 
 
 def whole_range(session: Session) -> Stated | None:
-    """Pixels as they are, where an integer input stands for just the numbers from 0 to 255; else None."""
+    """Identity preprocessing, if an integer input represents exactly the numbers from 0 to 255; else None."""
     info = session.inputs[0]
     kind = np.dtype(info.dtype)
     if kind.kind not in "iu" or kind.itemsize != 1:
@@ -212,6 +212,6 @@ def whole_range(session: Session) -> Stated | None:
 
 
 def takes_pixels(data: DataModule) -> bool:
-    """Whether the network is given pixels of 0 to 255 as they are."""
+    """Whether the network takes unscaled pixels of 0 to 255."""
     given = data.preprocessing
     return not any(given.mean) and all(value == 1 for value in given.byte_std)

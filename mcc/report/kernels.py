@@ -1,8 +1,8 @@
-"""Which kernels a target really ran for a file, and whether they compute what its reference kernels do.
+"""Checks of the kernels that a target ran for a file, and of their results against reference kernels.
 
-LiteRT 2.3 on ARM64 gives wrong numbers for some networks with sparse weights, silently, that are right on
-x86; and it leaves its sparse kernels aside for a whole cluster of layers when one of them does not fit. Both
-show only on the target itself.
+LiteRT 2.3 on ARM64 silently gives wrong results for some networks with sparse weights that are right on x86;
+and it does not use its sparse kernels for a whole cluster of layers if one of them does not fit. Both show
+only on the target itself.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from mcc.report.measure import Shape, run_session
 from mcc.report.schema import Count, Frozen
 from mcc.runtime.target import Target
 
-REFERENCE_IMAGES = 2  # reference kernels are slow, under emulation above all; one image shows what is wrong
+REFERENCE_IMAGES = 2  # reference kernels are slow, above all under emulation; one image shows an error
 
 
 class SparseKernels(Frozen):
     """Sparse kernels of one inference.
 
     Attributes:
-        meant: weights that the file stores sparse.
-        ran: kernels for sparse weights that ran; inside a cluster also those of dense weights.
+        meant: Number of weights that the file stores sparse.
+        ran: Number of sparse kernels that ran; inside a cluster, dense weights are included.
     """
 
     meant: Count
@@ -32,17 +32,17 @@ class SparseKernels(Frozen):
 
     @property
     def passed(self) -> bool:
-        """Whether every weight that is stored sparse met a kernel that gains from it."""
+        """Whether every weight that is stored sparse was run by a sparse kernel."""
         return self.ran >= self.meant
 
     @property
     def words(self) -> str:
-        """For people."""
+        """The result as text."""
         return f"{self.ran} sparse kernels ran, for {self.meant} sparse weights"
 
 
 def sparse_kernels(target: Target, file: Path) -> SparseKernels | None:
-    """Sparse kernels meant and run. None where the file has no sparse weight or the target does not tell."""
+    """Sparse kernels intended and run. None without sparse weights, or if the target does not tell."""
     if file.suffix != ".tflite":
         return None
     meant = read_tflite(file).op_counts()["DENSIFY"]
@@ -53,12 +53,12 @@ def sparse_kernels(target: Target, file: Path) -> SparseKernels | None:
 def against_reference(
     target: Target, file: Path, values: Sequence[Array], shapes: Sequence[Shape], outputs: Sequence[Array]
 ) -> Comparison | None:
-    """The first outputs of a float file against those of the target's reference kernels; None without such.
+    """Compare the first outputs of a float file with the target's reference kernels; None without such.
 
     Args:
-        values: inputs [N, ...] in the graph's axes.
-        shapes: of the graph's outputs.
-        outputs: that the target gave for `values`.
+        values: Inputs [N, ...] in the graph's axes.
+        shapes: Shapes of the graph's outputs.
+        outputs: Outputs of the target for `values`.
     """
     session = target.reference_session(file)
     if session is None:

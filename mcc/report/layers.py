@@ -1,4 +1,4 @@
-"""A model layer by layer: what each computes and holds, and what may be done to it, with the reasons."""
+"""The layers of a model: operators, sizes, and the possible compression of each, with reasons."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CALIBRATION = "calibration data"
 
 
 class Move(Frozen):
-    """Whether something can be done to a layer, and why not.
+    """Whether a kind of compression is possible for a layer, with the reason if not.
 
     Attributes:
-        possible: as far as is known.
-        why_not: the reason, where it is not.
-        depends_on: what decides it after all, where that was not given.
+        possible: Whether it is possible, as far as is known.
+        why_not: The reason, if it is not possible.
+        depends_on: The missing input that decides it.
     """
 
     possible: bool
@@ -41,14 +41,15 @@ class Layer(Frozen):
     """One operator of a graph.
 
     Attributes:
-        node, kind: its name, and operator and kernel in words.
-        shape: of its value, batch first.
-        macs: multiply-accumulates of one inference.
-        params: weights that only this layer reads or reads first.
-        weight_bytes: of those, as float32.
-        activation_bytes: of its value, as float32.
-        prune, sparse, low_rank, int8: what may be done; absent for operators without weights, except int8.
-        group: name of the channel group whose width is that of its output.
+        node, kind: Name of the node; description of its operator and kernel.
+        shape: Shape of its value, batch first.
+        macs: Multiply-accumulates of one inference.
+        params: Number of weights that this layer reads alone, or first.
+        weight_bytes: Size of those weights as float32.
+        activation_bytes: Size of its value as float32.
+        prune, sparse, low_rank, int8: Possible compression; absent for operators without weights, except
+            int8.
+        group: Name of the channel group of its output.
     """
 
     node: str
@@ -67,13 +68,13 @@ class Layer(Frozen):
 
 @dataclass(frozen=True)
 class _SparseRules:
-    """What a target says about sparse 1x1, and the cluster that would have to run sparse as a whole."""
+    """A target's rules for sparse 1x1 convolutions, and the cluster that has to run sparse as a whole."""
 
     facts: TargetFacts
     cluster: SparseCluster
 
     def why_not(self, node: fx.Node) -> str | None:
-        """Why a plain 1x1 convolution gains nothing from zeros there; None where it can."""
+        """The reason why zeros in a plain 1x1 convolution save no time there; None if they do."""
         if not self.facts.sparse_1x1:
             return self.facts.sparse_why
         if node.name in self.cluster.pointwise:
@@ -84,11 +85,12 @@ class _SparseRules:
 def inspect_layers(
     graph: Graph, facts: TargetFacts | None = None, calibration: Sequence[Tensor] = ()
 ) -> tuple[Layer, ...]:
-    """The operators of a canonical graph in order, quantisers left out.
+    """The operators of a canonical graph in order, without quantisers.
 
     Args:
-        facts: of the target in question; None says only what the graph allows.
-        calibration: batches on which it is decided what int8 can hold; without, that is left open.
+        facts: Facts of the target; None: only the graph's own restrictions are stated.
+        calibration: Calibration batches that decide whether int8 can hold a layer; without, that is left
+            open.
     """
     integers = _integers(graph, calibration)
     groups = {producer: group for group in analyse_channels(graph).groups for producer in group.producers}
@@ -102,7 +104,7 @@ def inspect_layers(
 
 
 def kind_words(node: fx.Node) -> str:
-    """Operator and kernel in words: `conv2d 1x1`, `depthwise 3x3`, `linear`."""
+    """Description of operator and kernel: `conv2d 1x1`, `depthwise 3x3`, `linear`."""
     name = op_name(node)
     if name not in ("conv2d", "conv_transpose2d"):
         return name
@@ -144,7 +146,7 @@ def _layer(
 
 
 def _new_params(graph: Graph, node: fx.Node, seen: set[str]) -> int:
-    """Elements of the constants that no layer before read."""
+    """Number of elements of the constants that no earlier layer reads."""
     total = 0
     for arg in node.args:
         source = arg
@@ -183,7 +185,7 @@ def _low_rank(node: fx.Node) -> Move:
 
 
 def _not_pointwise(node: fx.Node) -> str | None:
-    """Why a layer is no plain 1x1 convolution; None where it is one."""
+    """The reason why a layer is no plain 1x1 convolution; None if it is one."""
     if op_name(node) != "conv2d":
         return f"is no convolution but {op_name(node)}"
     kernel = shape_of(operand(node, 1))[2:]
@@ -199,7 +201,7 @@ def _not_pointwise(node: fx.Node) -> str | None:
 
 
 def _integers(graph: Graph, calibration: Sequence[Tensor]) -> dict[fx.Node, Move]:
-    """What `insert-qdq` would say of each operator that it decides on; nothing of a quantised graph."""
+    """Decision of `insert-qdq` for each operator that it considers; empty for a quantised graph."""
     if calls(graph, FAKE_QUANTIZE) or len(inputs(graph)) != 1:
         return {}
     placement = place(graph, "int8")

@@ -1,4 +1,4 @@
-"""Running lowered files in a target's runtime on values in the axes of the graph."""
+"""Runs lowered files in a target's runtime, with inputs and outputs in the axes of the graph."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Shape = tuple[int, ...]
 
 
 def channels_last(file: Path | str) -> bool:
-    """Whether a file of that kind usually holds images channels last: .tflite does, .onnx and .pte do not.
+    """Whether files of that kind usually store images channels last: .tflite does, .onnx and .pte do not.
 
-    It decides where shapes do not: for images as wide and as high as they have channels.
+    It decides when shapes are ambiguous: images with as many rows and columns as channels.
     """
     return Path(file).suffix == ".tflite"
 
 
 def as_stored(value: Array, info: TensorInfo, *, last: bool = True) -> Array:
-    """An image batch [N, C, H, W] in the layout of a file's tensor; values of other ranks as they are.
+    """An image batch [N, C, H, W] in the layout of a file's tensor; values of other ranks unchanged.
 
     Args:
-        last: which layout is meant where both fit, see `channels_last`.
+        last: Layout to assume if both fit, see `channels_last`.
 
     Raises:
-        UsageError: it fits neither as it is nor with the channels last.
+        UsageError: The batch does not fit, neither unchanged nor with channels last.
     """
     wanted = info.shape[1:]
     moved = np.moveaxis(value, 1, -1) if value.ndim == 4 else value
@@ -49,10 +49,10 @@ def as_graph(value: Array, shape: Shape, *, last: bool = True) -> Array:
     """An output of a file in the axes of the graph, whose shape (with batch) is `shape`.
 
     Args:
-        last: which layout the file's is where both fit, see `channels_last`.
+        last: Layout of the file to assume if both fit, see `channels_last`.
 
     Raises:
-        UsageError: it fits neither as it is nor with the channels moved first.
+        UsageError: The output does not fit, neither unchanged nor with channels moved first.
     """
     moved = np.moveaxis(value, -1, 1) if value.ndim == 4 else value
     for layout in (moved, value) if last else (value, moved):
@@ -62,17 +62,17 @@ def as_graph(value: Array, shape: Shape, *, last: bool = True) -> Array:
 
 
 def channels_first(shape: Shape) -> Shape:
-    """Shape in the axes of a graph of an output that a file holds channels last."""
+    """Shape, in the axes of a graph, of an output that a file stores channels last."""
     return (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else shape
 
 
 def image_shape(session: Session) -> tuple[int, int, int]:
-    """(C, H, W) of a session's one image input. Raises UsageError where it takes something else."""
+    """(C, H, W) of a session's single image input. Raises UsageError for other inputs."""
     if len(session.inputs) != 1 or len(session.inputs[0].shape) != 4:
         taken = ", ".join(str(list(info.shape)) for info in session.inputs)
         raise UsageError(f"takes {taken} and not one image")
     _, a, b, c = session.inputs[0].shape
-    # One or three channels stand first or last; a side of one or three pixels is not an image.
+    # One or three channels are first or last; no image has a side of one or three pixels.
     return (a, b, c) if a in (1, 3) and c not in (1, 3) else (c, a, b)
 
 
@@ -82,18 +82,18 @@ def run_file(
     """Outputs of a lowered file for inputs [N, ...] in the graph's axes, N any multiple of the file's batch.
 
     Args:
-        shapes: of the graph's outputs, with batch; the results have their axes.
+        shapes: Shapes of the graph's outputs, with batch; the results have their axes.
 
-    Raises:
-        UsageError: inputs or outputs are not those of the graph.
-        TargetError: the runtime is missing, refused the file or crashed.
+        Raises:
+        UsageError: Inputs or outputs are not those of the graph.
+        TargetError: The runtime is missing, refused the file or crashed.
     """
     with target.session(file, threads) as session:
         return run_session(session, values, shapes, file)
 
 
 def _all_runs(session: Session, stored: Sequence[Array]) -> list[Array]:
-    """Outputs of all inferences, each joined along its first axis; in one request where the session can.
+    """Outputs of all inferences, each joined along its first axis; in one request if the session supports it.
 
     On a phone each request is a process and several transfers: 64 images one by one take a minute.
     """
@@ -109,7 +109,7 @@ def _all_runs(session: Session, stored: Sequence[Array]) -> list[Array]:
 def run_session(
     session: Session, values: Sequence[Array], shapes: Sequence[Shape], file: Path | str
 ) -> list[Array]:
-    """As `run_file`, in a session of the file that is open."""
+    """The same as `run_file`, in an open session of the file."""
     if len(session.inputs) != len(values) or len(session.outputs) != len(shapes):
         raise UsageError(
             f"has {len(session.inputs)} inputs and {len(session.outputs)} outputs; the model has "

@@ -22,7 +22,7 @@ from mcc.ir.text import print_note
 from mcc.report.layers import Layer
 
 COUNTS = ("macs", "weight_bytes", "activation_bytes")
-COLD, HOT = "#ffffff", "#ff7043"  # from nothing to the most expensive node
+COLD, HOT = "#ffffff", "#ff7043"  # from zero to the most expensive node
 
 
 def file_names(costs: Mapping[str, Mapping[str, float]] | None = None) -> list[str]:
@@ -37,16 +37,16 @@ def write_model_explorer(
     layers: Sequence[Layer],
     costs: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[Path]:
-    """Write a graph and its costs, a file each. Raises DataError where the folder cannot be written.
+    """Write a graph and its costs, one file each. Raises DataError if the folder cannot be written.
 
     Args:
-        folder: made where it is missing.
-        name: what the graph is called there.
-        layers: what each operator computes and holds.
-        costs: predicted figures by node name, by what they are called (`predicted_latency_us`).
+        folder: Output folder, created if missing.
+        name: Display name of the graph.
+        layers: Operators and sizes.
+        costs: Predicted figures by node name, by name of the figure (`predicted_latency_us`).
 
     Returns:
-        The files, `graph.json` first.
+        Paths of the files, `graph.json` first.
     """
     numbers: dict[str, tuple[str, Mapping[str, float]]] = {
         "macs": ("multiply-accumulates", {layer.node: layer.macs for layer in layers}),
@@ -65,7 +65,7 @@ def write_model_explorer(
 
 
 def graph_json(graph: Graph, name: str) -> dict[str, Any]:
-    """The graph with its constants left out: each is an input of the node that reads it."""
+    """The graph without nodes for constants: each is an input of the node that reads it."""
     nodes = [_node(node) for node in graph.graph.nodes if node.op in ("placeholder", "call_function")]
     end = output_node(graph)
     nodes.append({"id": "return", "label": "return", "incomingEdges": _edges(end.all_input_nodes)})
@@ -98,7 +98,7 @@ def _node(node: fx.Node) -> dict[str, Any]:
 
 
 def _namespace(node: fx.Node) -> str:
-    """The modules that a node comes from: `features.0.conv` lies in `features/0`."""
+    """The modules of a node: `features.0.conv` is in `features/0`."""
     origin = note(node).origin
     return "/".join(origin[0].split(".")[:-1]) if origin else ""
 
@@ -111,7 +111,7 @@ def _edges(values: Sequence[fx.Node]) -> list[dict[str, str]]:
 
 
 def node_data(title: str, values: Mapping[str, float]) -> dict[str, Any]:
-    """Numbers by node name, coloured from the least to the greatest."""
+    """Numbers by node name, with a colour scale from the least to the greatest."""
     return {
         "name": title,
         "results": {name: {"value": value} for name, value in values.items()},

@@ -1,4 +1,4 @@
-"""Anybody's .ort file as views that graphs are compared by, in the names of the canonical form."""
+"""Views of any .ort file for comparison with graphs, with canonical names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPERATORS = {
     "Sigmoid": "sigmoid", "QLinearSigmoid": "sigmoid", "Tanh": "tanh", "PRelu": "prelu",
     "LeakyRelu": "leaky_relu", "HardSwish": "hardswish", "HardSigmoid": "hardsigmoid", "Resize": "resize",
 }  # fmt: skip
-"""Names of the canonical form, where an operator is one; the others keep onnxruntime's."""
+"""Canonical names of operators, if there are any; the others keep onnxruntime's."""
 
 FLOAT_ROLES = ("x", "weight", "bias")
 INTEGER_ROLES = {3: "weight", 8: "bias"}  # of QLinearConv and QGemm: the rest are scales and zero points
@@ -34,7 +34,7 @@ def view_ort(path: Path | str) -> list[NodeView]:
     """The inputs and operators of an .ort file as views.
 
     Raises:
-        DataError: not an .ort file, or a damaged one.
+        DataError: The file is not an .ort file, or damaged.
         TargetError: onnxruntime is not installed.
     """
     model = read_ort(path)

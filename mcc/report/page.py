@@ -1,4 +1,4 @@
-"""What the pages have in common: templates that escape what they are given, and refuse what they are not."""
+"""Rendering of HTML templates with escaping, and with errors for undefined values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render(template: str, values: dict[str, Any]) -> str:
-    """A page from a template of this package."""
+    """Render a template of this package."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -1,4 +1,4 @@
-"""Strategies compared in pairs, on the same images: two networks mostly fail on the same ones."""
+"""Paired comparison of strategies on the same images: two networks mostly fail on the same ones."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from mcc.report.formatting import value_words
 from mcc.report.schema import StrategyResult
 
 SURPRISE = 3.0
-"""Standard deviations by which the original scores better on the images for choices than on those of the
-test before that is called suspicious: by chance alone, one job in 700 sees it."""
+"""Standard deviations by which the original has to score better on the validation images than on the test
+images to be reported as suspicious: by chance alone, this happens in one job of 700."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What each image of the validation split scored under each strategy.
+    """Statistics of each validation image under each strategy.
 
     Attributes:
-        statistics: by the strategy's name, [images, ...] as the task measures them.
-        task: compares them.
+        statistics: Statistics [images, ...] of the task, by name of the strategy.
+        task: Compares statistics.
     """
 
     statistics: Mapping[str, Statistics]
     task: BoundTask
 
     def difference(self, first: str, second: str) -> Interval:
-        """By how much the strategy `first` is better than `second`, in the metric, with its 95 % interval."""
+        """How much better the strategy `first` is than `second` in the metric, with its 95 % interval."""
         found = self.task.difference(self.statistics[first], self.statistics[second])
         return found if self.task.metric.higher_is_better else Interval(-found.value, -found.high, -found.low)
 
     def filled_in(
         self, strategies: Sequence[StrategyResult], originals: Sequence[str], chosen: str
     ) -> tuple[StrategyResult, ...]:
-        """The strategies with what they lost from the better original, and behind the chosen one."""
+        """The strategies with their losses against the better original, and against the chosen one."""
         best = max(
             (s for s in strategies if s.name in originals and s.name in self.statistics and s.validation),
             key=lambda s: s.validation.merit if s.validation else -math.inf,
@@ -63,13 +63,13 @@ class Pairs:
 
 
 def memorised_words(validation: Statistics, test: Statistics, task: BoundTask) -> str:
-    """Why an original that scores far better on the validation images than on the test images is suspicious.
+    """Warning about an original that scores far better on the validation images than on the test images.
 
     Args:
-        validation, test: of the original's file, [images, ...] each.
+        validation, test: Statistics of the original's file, [images, ...] each.
 
     Returns:
-        A warning; empty where the two are not further apart than chance puts them.
+        A warning; empty if the difference is within chance.
     """
     on_validation, on_test = task.summarise(validation), task.summarise(test)
     if _apart(validation, test, on_validation, on_test, task) < SURPRISE:
@@ -80,12 +80,12 @@ def memorised_words(validation: Statistics, test: Statistics, task: BoundTask) -
     return (
         f"The original {scores} {before} on the {len(validation):,} validation images and {after} on the "
         f"{len(test):,} test images: it was probably trained on the validation images, so that choices and "
-        "losses here rest on what it has memorised. Give images it has not seen (val/) for them."
+        "losses here are biased by memorised images. Give images that it has not seen (val/) for them."
     )
 
 
 def _apart(validation: Statistics, test: Statistics, before: Score, after: Score, task: BoundTask) -> float:
-    """By how many standard deviations the metric is better on the validation images."""
+    """Difference of the metric on validation and test images, in standard deviations."""
     sign = task.metric.merit(1.0)
     if validation.ndim == test.ndim == 1 and math.isclose(float(validation.mean()), before.value):
         return sign * deviations_apart(validation, test)

@@ -1,4 +1,4 @@
-"""The Pareto plot as inline SVG that follows the page's colours and can be read aloud."""
+"""The Pareto plot as an accessible inline SVG in the page's colours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mcc.report.schema import Report, StrategyResult
 LABEL_SHARE = 0.035  # of the plot's width and height: about the size of a two-digit label
 INCHES = (5.4, 3.7)  # 389 points wide: text of 12 points stays readable on a phone 390 pixels wide
 
-# Stand-ins that matplotlib accepts; the page's own colours take their place.
+# Placeholders for matplotlib, replaced by the page's own colours.
 COLOURS = {
     "#010101": "currentColor",
     "#020202": "var(--line)",
@@ -50,7 +50,7 @@ def pareto_svg(report: Report) -> str:
 
 
 def describe(report: Report) -> str:
-    """The plot in words."""
+    """Text description of the plot."""
     words: list[str] = []
     for number, strategy in enumerate(report.strategies, 1):
         if strategy.cost is None or strategy.validation is None:
@@ -62,7 +62,7 @@ def describe(report: Report) -> str:
 
 
 def _scale(report: Report) -> tuple[float, str]:
-    """What to divide speed figures by, and the label of the axis."""
+    """Divisor of the speed figures, and label of the axis."""
     if report.simulated:
         return 1e6, "million model cycles per inference"
     largest = max(s.cost for s in report.strategies if s.cost is not None)
@@ -94,7 +94,7 @@ def _draw(report: Report, points: list[tuple[int, StrategyResult]]) -> Any:
         axes.axvline(limit / divisor, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.annotate("budget", (limit / divisor, 0), xycoords=("data", "axes fraction"), color=BAD,
                       xytext=(4, 3), textcoords="offset points", va="bottom")  # fmt: skip
-    for _, strategy in sorted(points, key=lambda point: point[1].chosen):  # the star on top
+    for _, strategy in sorted(points, key=lambda point: point[1].chosen):  # the star is drawn last
         _point(axes, strategy, divisor)
     for numbers, strategies in _together(points):
         _label(axes, numbers, strategies, divisor)
@@ -102,14 +102,14 @@ def _draw(report: Report, points: list[tuple[int, StrategyResult]]) -> Any:
 
 
 def _metric_label(metric: Metric) -> str:
-    """What stands beside the axis of the metric."""
+    """Label of the metric's axis."""
     unit = "%" if metric.is_fraction else metric.unit
     way = "" if metric.higher_is_better else f" ({metric.direction})"
     return f"validation {metric.name}{f', {unit}' if unit else ''}{way}"
 
 
 def _height(strategy: StrategyResult) -> float:
-    """The validation metric as it is drawn: fractions in percent."""
+    """The validation metric in units of the axis: fractions in percent."""
     found = strategy.validation
     return 0.0 if found is None else found.metric.scale * found.value
 
@@ -125,7 +125,7 @@ def _point(axes: Any, strategy: StrategyResult, divisor: float) -> None:
 
 
 def _together(points: list[tuple[int, StrategyResult]]) -> list[tuple[list[int], list[StrategyResult]]]:
-    """Points whose labels would cover one another, so that they get one label."""
+    """Groups of points whose labels would overlap; each group gets one label."""
     costs = [s.cost or 0.0 for _, s in points]
     scores = [_height(s) for _, s in points]
     wide = (max(costs) - min(costs)) or 1.0
@@ -159,7 +159,7 @@ def _inline(svg: str, title: str, description: str) -> str:
     svg = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", svg, count=2)
     for stand_in, colour in COLOURS.items():
         svg = svg.replace(stand_in, colour)
-    # Inside a page, styles would reach beyond the plot and namespaces are known; its font is meant.
+    # In an inline SVG, styles would affect the page, and namespaces are not needed; the page's font is used.
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r"font-family: [^;\"]+", "font-family: inherit", svg)

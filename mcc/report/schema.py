@@ -1,7 +1,7 @@
-"""What `report.json` holds, as frozen models that validate themselves.
+"""The schema of `report.json`, as frozen models that validate themselves.
 
-Names carry their unit. A figure that was simulated and not measured has another name (`model_cycles`, never
-`latency_us`). A field that does not apply is absent from the file.
+Names contain their unit. Simulated figures have other names than measured ones (`model_cycles`, never
+`latency_us`). Fields that do not apply are absent from the file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mcc.metric import ACCURACY, Metric
 from mcc.report.figures import MetricFigure, as_figure
 
 SCHEMA = 1
-"""Raised when a field changes its meaning; a reader refuses files of another number."""
+"""Incremented when a field changes its meaning; readers refuse files of another version."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -52,14 +52,14 @@ class Frozen(BaseModel):
 
 
 class TargetInfo(Frozen):
-    """Where the figures were taken.
+    """The target of the figures.
 
     Attributes:
-        name: as given on the command line, e.g. `litert-host`.
-        runtime: name of the runtime, e.g. `ai-edge-litert`.
-        version: of that runtime.
-        device: processor or phone, in words.
-        threads: threads that the runtime was allowed.
+        name: Name as on the command line, e.g. `litert-host`.
+        runtime: Name of the runtime, e.g. `ai-edge-litert`.
+        version: Version of that runtime.
+        device: Description of the processor or phone.
+        threads: Number of threads of the runtime.
     """
 
     name: str
@@ -73,8 +73,8 @@ class Latency(Frozen):
     """Time of one inference in microseconds.
 
     Attributes:
-        median, p10, p90: of all timed inferences, outliers kept.
-        runs: timed inferences.
+        median, p10, p90: Percentiles of all timed inferences, including outliers.
+        runs: Number of timed inferences.
         ci95: 95 % interval of the median.
     """
 
@@ -92,7 +92,7 @@ class Latency(Frozen):
 
     @property
     def upper(self) -> float:
-        """Upper 95 % bound of the median, which budgets are held against; the median without an interval."""
+        """Upper 95 % bound of the median, which is compared with budgets; without an interval, the median."""
         return self.ci95[1] if self.ci95 else self.median
 
 
@@ -100,18 +100,18 @@ class Result(Frozen):
     """Figures of one lowered file, run in the target's runtime.
 
     Attributes:
-        accuracy: of classification, the metric on the test split, 0 to 1; read once, after every choice was
-            made.
-        validation_accuracy: the same on the images for choices, which the network was not trained on.
-        metric, validation_metric: of every task, the same two with name, unit, direction and interval.
-        latency_us: measured time; absent on simulators.
-        model_cycles, instructions: modelled cycles and counted instructions of one inference, on simulators.
-        size_bytes: of the file.
-        peak_memory_bytes: growth of the peak resident memory (in a browser, of the used WebAssembly memory)
+        accuracy: For classification, the metric on the test split, 0 to 1; computed once, after every choice
+            was made.
+        validation_accuracy: The same on the validation images, which the network was not trained on.
+        metric, validation_metric: For every task, the same two with name, unit, direction and interval.
+        latency_us: Measured time; absent on simulators.
+        model_cycles, instructions: Modelled cycles and counted instructions of one inference, on simulators.
+        size_bytes: Size of the file.
+        peak_memory_bytes: Growth of the peak resident memory (in a browser, of the used WebAssembly memory)
             of a fresh runner, from before loading to after the tenth inference.
-        macs: multiply-accumulates of one inference.
-        params: non-zero weights.
-        metrics: further figures of the task on the test split, by name.
+        macs: Multiply-accumulates of one inference.
+        params: Number of non-zero weights.
+        metrics: Further figures of the task on the test split, by name.
     """
 
     accuracy: Share | None = None
@@ -145,40 +145,40 @@ class Result(Frozen):
 
     @property
     def test(self) -> MetricFigure | None:
-        """The metric on the test split, whatever the task."""
+        """The metric on the test split, for any task."""
         return self.metric or as_figure(self.accuracy)
 
     @property
     def validation(self) -> MetricFigure | None:
-        """The metric on the images for choices, whatever the task."""
+        """The metric on the validation images, for any task."""
         return self.validation_metric or as_figure(self.validation_accuracy)
 
     @property
     def cost(self) -> float | None:
-        """The speed figure to compare by: median microseconds, or model cycles on a simulator."""
+        """The speed figure for comparisons: median microseconds, or model cycles on a simulator."""
         return self.latency_us.median if self.latency_us else self.model_cycles
 
     @property
     def upper_cost(self) -> float | None:
-        """The speed figure that budgets are held against: the upper 95 % bound, or model cycles."""
+        """The speed figure that is compared with budgets: the upper 95 % bound, or model cycles."""
         return self.latency_us.upper if self.latency_us else self.model_cycles
 
 
 class StrategyResult(Result):
-    """One strategy tried, with its figures.
+    """One strategy with its figures.
 
     Attributes:
-        name: e.g. `original`, `int8-ptq`, `joint`.
-        speedup, speedup_ci95: baseline over this one, medians of interleaved runs, and its 95 % interval.
-        predicted_latency_us, predicted_model_cycles: written down before the whole was first timed.
-        on_pareto_front: no other strategy is both as fast and as accurate and better in one of the two.
-        keeps_budgets: each constraint asked for, and whether this strategy keeps it.
-        chosen: whether this is the one that was delivered.
-        lost_points, lost_ci95: points by which the validation metric is worse than the better original's, and
-            the 95 % interval of that on the same images, in pairs.
-        behind_points, behind_ci95: the same, than the one that was delivered.
-        lost, behind: in place of points, in the metric's unit where it is no fraction; so are the intervals.
-        notes: sentences on what helped, what did not, and why.
+        name: Name of the strategy, e.g. `original`, `int8-ptq`, `joint`.
+        speedup, speedup_ci95: Baseline over this one, medians of interleaved runs, and its 95 % interval.
+        predicted_latency_us, predicted_model_cycles: Prediction from before the first measurement.
+        on_pareto_front: Whether no other strategy dominates it in speed and metric.
+        keeps_budgets: Whether it keeps each requested constraint, by constraint.
+        chosen: Whether it was delivered.
+        lost_points, lost_ci95: Loss of the validation metric against the better original, in points, and its
+            95 % interval from a paired comparison on the same images.
+        behind_points, behind_ci95: The same against the delivered strategy.
+        lost, behind: Instead of points, in the metric's unit if it is not a fraction; so are the intervals.
+        notes: Sentences on effects and their reasons.
     """
 
     name: str
@@ -199,7 +199,7 @@ class StrategyResult(Result):
 
     @property
     def keeps_all(self) -> bool:
-        """Whether every constraint asked for is kept."""
+        """Whether every requested constraint is kept."""
         return all(self.keeps_budgets.values())
 
     @property
@@ -209,12 +209,12 @@ class StrategyResult(Result):
 
 
 class Cost(Frozen):
-    """A predicted cost and where the figure came from.
+    """A predicted cost and its source.
 
     Attributes:
-        latency_us, model_cycles: one of the two.
-        source: `measured` (this very operator was timed) or `fitted` (read off a model between timed ones).
-        measured_on: the day or days on which the operators were timed, where they were.
+        latency_us, model_cycles: One of the two.
+        source: `measured` (this very operator was timed) or `fitted` (interpolated by a model).
+        measured_on: Day or days on which the operators were timed, if they were.
     """
 
     latency_us: Annotated[float, Field(ge=0.0)] | None = None
@@ -237,19 +237,19 @@ class Cost(Frozen):
 
 
 class Decision(Frozen):
-    """What was decided about one layer.
+    """The decision about one layer.
 
     Attributes:
-        node: its name in `before.mcc`.
-        kind: operator and kernel in words, e.g. `conv2d 1x1`.
-        channels_before, channels_after: output channels.
-        implementation: how its weight is stored and run.
-        sparsity: share of zeros in the weight.
-        block: output channels that share one pattern of zeros.
-        rank: inner channels of a low-rank pair.
-        precision: of its weight and output.
-        cost_before, cost_after: predicted, with their source.
-        note: why, where there is something to say.
+        node: Name of the node in `before.mcc`.
+        kind: Description of operator and kernel, e.g. `conv2d 1x1`.
+        channels_before, channels_after: Number of output channels.
+        implementation: Storage and execution of its weight.
+        sparsity: Share of zeros in the weight.
+        block: Number of output channels that share one pattern of zeros.
+        rank: Inner channels of a low-rank pair.
+        precision: Precision of its weight and output.
+        cost_before, cost_after: Predicted costs, with their source.
+        note: Reason or remark, if any.
     """
 
     node: str
@@ -267,11 +267,11 @@ class Decision(Frozen):
 
 
 class PreprocessingInfo(Frozen):
-    """How pictures were prepared: (pixel * scale - mean) / std, and who says so.
+    """Preprocessing of the images: (pixel * scale - mean) / std, and its source.
 
     Attributes:
-        mean, std, scale, size, crop, channels: see `mcc.data.Preprocessing`.
-        source: in words; begins with `assumed` where nothing states it.
+        mean, std, scale, size, crop, channels: See `mcc.data.Preprocessing`.
+        source: Description of the source; begins with `assumed` if nothing states it.
     """
 
     mean: tuple[float, ...]
@@ -284,33 +284,34 @@ class PreprocessingInfo(Frozen):
 
 
 class Report(Frozen):
-    """The whole of `report.json`.
+    """The content of `report.json`.
 
     Attributes:
-        model, data: what was compressed, on what data (without paths, so that a report can be shared).
-        metric: name of the task's metric, e.g. `top-1 accuracy`.
-        target, baseline, compressed: where, the model as it came, and what was delivered.
-        speedup, speedup_ci95: ratio of medians of interleaved runs, and its 95 % interval.
-        predicted_latency_us, predicted_model_cycles: of the delivered model, before it was first timed.
-        budget, met: as asked, and whether each constraint is kept.
-        accuracy_reference: validation accuracy from which loss is counted: the better of the original and
+        model, data: Names of the model and data (without paths, so that a report can be shared).
+        metric: Name of the task's metric, e.g. `top-1 accuracy`.
+        target, baseline, compressed: The target, the original, and the delivered model.
+        speedup, speedup_ci95: Ratio of medians of interleaved runs, and its 95 % interval.
+        predicted_latency_us, predicted_model_cycles: Prediction of the delivered model, before it was first
+            timed.
+        budget, met: The given budget, and whether each constraint is kept.
+        accuracy_reference: Validation accuracy from which loss is counted: the better of the original and
             the original given the same extra training.
-        metric_reference: the same of every task, in the metric's unit.
-        validation_images, test_images: sizes of the splits.
-        chosen_on: where the validation images come from, in words.
-        strategies: everything tried.
-        decisions: one for each layer of the delivered model.
-        stages: seconds spent in each.
-        warnings: what makes the figures doubtful, in plain words; shown before everything else.
-        at_chance: whether the original is no better than guessing, so that nothing lost means nothing.
-        preprocessing: of the pictures.
-        output: name of the output that is judged, where there are several.
-        verdicts: what was gained, what it cost, what did not help and why, in plain words.
-        command: the command line that repeats the run.
-        versions: of what took part, by name.
-        checks: what was verified about the delivered file, by name, in words.
-        timed_at: when the strategies were last timed together, ISO 8601 in UTC.
-        remembered: what planning took from earlier runs, by name, and the days on which it was measured.
+        metric_reference: The same for every task, in the metric's unit.
+        validation_images, test_images: Sizes of the splits.
+        chosen_on: Source of the validation images.
+        strategies: All strategies.
+        decisions: One for each layer of the delivered model.
+        stages: Seconds spent, by stage.
+        warnings: Reasons why the figures are doubtful; shown first.
+        at_chance: Whether the original is no better than chance, so that a loss of zero has no significance.
+        preprocessing: Preprocessing of the images.
+        output: Name of the judged output, if there are several.
+        verdicts: Sentences on gains, costs, and strategies that did not help, with reasons.
+        command: Command line that repeats the run.
+        versions: Versions of packages and runtimes, by name.
+        checks: Results of the checks of the delivered file as text, by name.
+        timed_at: Time of the last common measurement of the strategies, ISO 8601 in UTC.
+        remembered: Figures that planning reused from earlier runs, by name, with the days of measurement.
     """
 
     schema_version: int = SCHEMA
@@ -358,12 +359,12 @@ class Report(Frozen):
 
     @property
     def simulated(self) -> bool:
-        """Whether speed is a model's figure and not a measured time."""
+        """Whether the speed figures are modelled and not measured."""
         return self.baseline.latency_us is None
 
     @property
     def kind(self) -> Metric:
-        """Name, unit and direction of the metric that the results hold."""
+        """Name, unit and direction of the results' metric."""
         found = (figure for s in self.strategies for figure in (s.validation, s.test) if figure is not None)
         first = next(found, None)
         return ACCURACY if first is None else first.metric
@@ -383,7 +384,7 @@ class Report(Frozen):
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def save(self, path: Path | str) -> None:
-        """Write `report.json` so that it is whole or absent. Raises DataError when it cannot be written."""
+        """Write `report.json` atomically. Raises DataError if it cannot be written."""
         write_text(Path(path), self.to_json())
 
 

@@ -1,4 +1,4 @@
-"""Whether XNNPACK's sparse path will switch on for a network on a target, and what would bring it there."""
+"""Whether XNNPACK's sparse path is used for a network on a target, and which passes would enable it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from mcc.report.schema import Frozen
 from mcc.runtime.facts import TargetFacts
 
 EXACT = ("linear-head", "fold-hardsigmoid", "grow-kernel")
-"""Passes that change no number but may bring a network into the path, the cheapest first."""
+"""Exact passes that may enable the path for a network, the cheapest first."""
 
 CHANGING = ("symmetrise-padding",)
-"""Passes that change the function a little, so that training has to recover it."""
+"""Passes that change the function slightly, so that training has to compensate."""
 
 TIDY = "fix(drop-identity,fold-batch-norm,fold-pad,fuse-activation)"
 
 
 class SparsePath(Frozen):
-    """What can be said before anything is pruned.
+    """Result of the check, before any pruning.
 
     Attributes:
-        eligible: whether the network as it is can run sparse there.
-        why_not: the first thing in the way, in the graph's own names; None where nothing is.
+        eligible: Whether the unchanged network can run sparse there.
+        why_not: The first obstacle, with names of the graph; None if there is none.
         convolutions: 1x1 convolutions that would run sparse, all of them or none.
-        zero_share: of their weights, now.
-        needed: share of zeros from which the path switches on.
-        pipeline: passes that bring the network into the path; None where there are none, or none are needed.
-        exact: whether that pipeline changes no number.
+        zero_share: Present share of zeros in their weights.
+        needed: Share of zeros from which the path is used.
+        pipeline: Passes that enable the path; None if there are none, or none are needed.
+        exact: Whether that pipeline is exact.
     """
 
     eligible: bool
@@ -42,16 +42,16 @@ class SparsePath(Frozen):
     exact: bool = True
 
     def sentences(self) -> tuple[str, ...]:
-        """The same in plain words."""
+        """The result as sentences."""
         if self.eligible:
             return (
                 f"the sparse path switches on, for all {len(self.convolutions)} 1x1 convolutions together, "
-                f"once more than {self.needed:.0%} of their weights are zero (now {self.zero_share:.0%})",
+                f"if more than {self.needed:.0%} of their weights are zero (now {self.zero_share:.0%})",
             )
         said = f"the sparse path stays off: {self.why_not}"
         if self.pipeline is None:
             return (said,)
-        cost = "change no number" if self.exact else "change the function a little: train after them"
+        cost = "are exact" if self.exact else "change the function slightly: train after them"
         return (said, f"the passes '{self.pipeline}' (mcc opt -p) bring the network into it, and {cost}")
 
 
@@ -62,7 +62,7 @@ class _Attempt:
 
 
 def sparse_path(graph: Graph, facts: TargetFacts) -> SparsePath:
-    """Judge a graph in deployment form; remedies are tried on copies, the exact ones first."""
+    """Check a graph in deployment form; pipelines are tried on copies, exact ones first."""
     if not facts.sparse_1x1:
         return SparsePath(eligible=False, why_not=facts.sparse_why)
     cluster = find_sparse_cluster(graph)
@@ -81,7 +81,7 @@ def sparse_path(graph: Graph, facts: TargetFacts) -> SparsePath:
 
 
 def _attempt(graph: Graph, names: tuple[str, ...]) -> _Attempt:
-    """Run those of the passes that do something; what comes of it."""
+    """Run those of the passes that change something; returns the result."""
     used: list[str] = []
     for name in names:
         result = Pipeline.parse(name).run(graph, PassContext(), RunOptions(verify=False))

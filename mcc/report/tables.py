@@ -1,4 +1,4 @@
-"""The table of strategies as rows of words, for the terminal and for the page."""
+"""The table of strategies as rows of text, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STRATEGY_NUMBERS = ("validation", "test", "latency", "speed-up", "size", "memory
 
 
 def speedup_of(baseline: Result, strategy: StrategyResult) -> float | None:
-    """Speed-up over the baseline: of interleaved runs where they were made, else the ratio of the figures."""
+    """Speed-up over the baseline: from interleaved runs if available, else the ratio of the figures."""
     if strategy.speedup is not None:
         return strategy.speedup
     if strategy.cost is None or baseline.cost is None:
@@ -24,7 +24,7 @@ def speedup_of(baseline: Result, strategy: StrategyResult) -> float | None:
 
 
 def budget_marks(strategy: StrategyResult) -> str:
-    """`kept`, or the constraints that are not."""
+    """`kept`, or the constraints that are missed."""
     metric = strategy.validation.metric if strategy.validation else ACCURACY
     missed = [constraint_label(name, metric) for name, held in strategy.keeps_budgets.items() if not held]
     if not strategy.keeps_budgets:
@@ -33,7 +33,7 @@ def budget_marks(strategy: StrategyResult) -> str:
 
 
 def strategy_rows(strategies: Sequence[StrategyResult], baseline: Result) -> list[list[str]]:
-    """One row of words for each strategy, under `STRATEGY_HEADERS`."""
+    """One row of text for each strategy, under `STRATEGY_HEADERS`."""
     rows: list[list[str]] = []
     for strategy in strategies:
         speedup = speedup_of(baseline, strategy)

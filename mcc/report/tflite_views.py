@@ -1,4 +1,4 @@
-"""Anybody's .tflite file as views that graphs are compared by: canonical names, channels second."""
+"""Views of any .tflite file for comparison with graphs: canonical names, channels second."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ OPERATORS = {
     "LEAKY_RELU": "leaky_relu",     "RESIZE_BILINEAR": "resize",
     "RESIZE_NEAREST_NEIGHBOR": "resize",
 }  # fmt: skip
-"""Names of the canonical form, where an operator of TFLite is one; the others keep TFLite's."""
+"""Canonical names of TFLite's operators, if there are any; the others keep TFLite's."""
 
 ROLES = ("x", "weight", "bias")
 IN_ORDER = frozenset({"conv2d", "linear"})
-"""Operators whose operands stand as in `ROLES`; TRANSPOSE_CONV begins with the shape of its result."""
+"""Operators whose operands are in the order of `ROLES`; TRANSPOSE_CONV begins with its output shape."""
 NAMES = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
 
 
@@ -35,7 +35,7 @@ def view_tflite(path: Path | str) -> list[NodeView]:
     """The inputs and operators of a .tflite file as views; images with channels second.
 
     Raises:
-        DataError: not a TFLite file, or a damaged one.
+        DataError: The file is not a TFLite file, or damaged.
     """
     model = read_tflite(path)
     inputs = [NodeView(model.tensors[i].name, "input", _type(model, i)) for i in model.inputs]
@@ -45,7 +45,7 @@ def view_tflite(path: Path | str) -> list[NodeView]:
 
 
 def _looked_through(model: TfliteModel) -> dict[int, int]:
-    """Tensors made by DENSIFY or DEQUANTIZE of a constant: their operator is storage, not computation."""
+    """Results of DENSIFY or DEQUANTIZE of a constant: their operator is storage, not computation."""
     return {
         operator.outputs[0]: operator.index
         for operator in model.operators
@@ -89,13 +89,13 @@ def _type(model: TfliteModel, index: int) -> str:
     shape = tensor.shape
     if len(shape) == 4 and not tensor.is_constant:
         shape = (shape[0], shape[3], shape[1], shape[2])
-    # A graph says of a quantised value that it is real, and beside it how it is stored.
+    # The type of a quantised value in a graph is real; its storage is stated separately.
     dtype = "float32" if tensor.quantisation is not None else tensor.dtype
     return f"{NAMES.get(dtype, dtype)}[{','.join(map(str, shape))}]"
 
 
 def _no_bias(model: TfliteModel, index: int, position: int, name: str) -> bool:
-    """Whether an operand is a bias of zeros, which the format demands and a graph leaves out."""
+    """Whether an operand is a zero bias, which the format requires and a graph omits."""
     data: Any = model.constant(index)
     return name in IN_ORDER and position == 2 and data is not None and not data.any()
 
@@ -105,12 +105,12 @@ def _constant(model: TfliteModel, index: int, role: str, code: str) -> ConstantV
     data: Any = model.constant(index)
     if data is None:
         return ConstantView(role, tensor.shape, 0.0, "", tensor.dtype)
-    if tensor.dtype == "int32" and role == "bias":  # a graph holds it as float, in other digits
+    if tensor.dtype == "int32" and role == "bias":  # a graph stores it as float, with other numbers
         return ConstantView(role, tuple(data.shape), float((data == 0).mean()), "")
     if tensor.quantisation is not None:
         data = _real(data, tensor.quantisation)
     if data.ndim == 4 and role == "weight":
-        # O H W I, and 1 H W O of a depthwise one, into the axes O I H W of the graph.
+        # O H W I, or 1 H W O of a depthwise one, to the axes O I H W of the graph.
         data = data.transpose(3, 0, 1, 2) if code == "DEPTHWISE_CONV_2D" else data.transpose(0, 3, 1, 2)
     digest = hashlib.blake2b(np.ascontiguousarray(data).tobytes(), digest_size=8).hexdigest()
     zeros = float((data == 0).mean()) if data.size else 0.0
@@ -118,7 +118,7 @@ def _constant(model: TfliteModel, index: int, role: str, code: str) -> ConstantV
 
 
 def _real(data: Any, quantisation: Quantisation) -> Any:
-    """The real values of a quantised constant, in float32 as the runtime and the graph have them."""
+    """The real values of a quantised constant, in float32 as in the runtime and the graph."""
     shape = [-1 if axis == quantisation.axis else 1 for axis in range(data.ndim)]
     per_axis = quantisation.scales.size > 1
     scales = quantisation.scales.reshape(shape) if per_axis else quantisation.scale

@@ -1,6 +1,6 @@
-"""The verdict in plain words: what was gained, what it cost, what did not help and why.
+"""The verdict as text: gains, costs, and strategies that did not help, with reasons.
 
-Every sentence is derived from the figures of the report, so that the words cannot say more than they do.
+Every sentence is derived from the figures of the report, so that it never claims more than they do.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from mcc.report.schema import Report, StrategyResult
 from mcc.report.tables import speedup_of
 
 UNIFORM_WIDTH = "uniform-width"
-"""The strategy that narrows every layer alike."""
+"""Name of the strategy with uniform width."""
 
 
 NOTHING = 0.05
-"""A speed-up within 5 % of one is called none: below that, a user notices nothing."""
+"""A speed-up within 5 % of one is reported as none: it would not be noticed."""
 
 
 def headline(report: Report) -> str:
     """The verdict in one sentence."""
     if report.chosen is not None and report.chosen.name == "original":
-        return "Nothing that was tried beats the original under these budgets: it is delivered unchanged."
+        return "No strategy beats the original under these budgets: it is delivered unchanged."
     gains = [_speed_gain(report), _share_gain(report)]
     gained = " and ".join(gain for gain in gains if gain) or "Neither faster nor smaller"
     return f"{gained[0].upper()}{gained[1:]}, {_price(report)}."
@@ -55,7 +55,7 @@ def _price(report: Report) -> str:
     metric = report.kind
     if report.at_chance:
         level = "above" if metric.higher_is_better else "better than"
-        return f"and what that costs in {metric.name} is not known, for the original is not {level} chance"
+        return f"and the cost in {metric.name} is unknown, since the original is not {level} chance"
     before, after, where = report.baseline.test, report.compressed.test, "test"
     if before is None or after is None:
         before, after, where = report.baseline.validation, report.compressed.validation, "validation"
@@ -81,7 +81,7 @@ def _same(where: str, name: str) -> str:
 
 
 def verdicts(report: Report) -> tuple[str, ...]:
-    """The verdict in sentences: headline, speed, size and memory, metric, budgets, prediction, the rest."""
+    """All sentences: headline, speed, size and memory, metric, budgets, prediction, strategies."""
     sentences = [headline(report), _speed(report), _size(report), _metric(report), _budgets(report)]
     sentences += [_prediction(report), _family(report)]
     sentences += [_unhelpful(report, strategy) for strategy in report.strategies]
@@ -89,7 +89,7 @@ def verdicts(report: Report) -> tuple[str, ...]:
 
 
 def with_verdicts(report: Report) -> Report:
-    """The report with its verdicts written from its figures, before those it holds already."""
+    """The report with verdicts computed from its figures, before those that it has already."""
     derived = verdicts(report)
     added = tuple(sentence for sentence in report.verdicts if sentence not in derived)
     return report.model_copy(update={"verdicts": derived + added})
@@ -116,7 +116,7 @@ def _size(report: Report) -> str:
 
 
 def _metric(report: Report) -> str:
-    """What the metric was and is, on the test images and against the reference on the validation images."""
+    """The metric before and after on the test images, and against the reference on the validation images."""
     before, after, metric = report.baseline.test, report.compressed.test, report.kind
     if before is None or after is None:
         return ""
@@ -151,7 +151,7 @@ def _ends(report: Report, low: float, high: float) -> str:
 
 
 def _sure(report: Report, figure: MetricFigure) -> str:
-    """The 95 % interval of a test metric in words; nothing where it is not known."""
+    """The 95 % interval of a test metric as text; empty if unknown."""
     low, high = figure.low, figure.high
     if (low is None or high is None) and figure.name == "accuracy" and report.test_images:
         from mcc.data.interval import wilson
@@ -176,7 +176,7 @@ def missed_words(delivered: StrategyResult, budget: Budget) -> str:
     missed = [name for name, held in delivered.keeps_budgets.items() if not held]
     asked = ", ".join(constraint_words(name, getattr(budget, name)) for name in missed)
     return (
-        f"No result keeps every budget. What is delivered ({delivered.name}) comes nearest, and does not "
+        f"No result keeps every budget. The delivered one ({delivered.name}) comes nearest, and does not "
         f"keep {asked}."
     )
 
@@ -189,21 +189,23 @@ def _prediction(report: Report) -> str:
     words = time_words(predicted) if report.predicted_latency_us else cycles_words(predicted)
     off = 100 * (predicted / measured - 1)
     side = "above" if off >= 0 else "below"
-    return f"Before it was first timed, {words} had been predicted: {abs(off):.1f} % {side} what came out."
+    return (
+        f"The prediction before the first measurement was {words}: {abs(off):.1f} % {side} the final figure."
+    )
 
 
 def _family(report: Report) -> str:
-    """Whether a narrower network of the same family, which needs no plan, would have done as well."""
+    """Whether a uniform width, which needs no plan, would do as well."""
     even = next((s for s in report.strategies if s.name == UNIFORM_WIDTH), None)
     chosen = report.chosen
     if even is None or chosen is None or chosen.name in (UNIFORM_WIDTH, "original", "original-trained"):
         return ""
     if not even.keeps_all:
-        return "No network narrowed evenly that was tried keeps the budgets." if even.keeps_budgets else ""
+        return "No uniform width that was tried keeps the budgets." if even.keeps_budgets else ""
     theirs, ours, name = even.validation, chosen.validation, report.kind.name
     if theirs is None or ours is None or even.behind_ci95 is None:
         return ""
-    figures = f"narrowed evenly and trained alike, it keeps the budgets at {figure_words(theirs)}"
+    figures = f"with uniform width and the same training, it keeps the budgets at {figure_words(theirs)}"
     if even.behind_ci95[0] <= 0:  # the same images do not tell them apart
         return f"A narrower network of the same family would do as well: {figures} validation {name}."
     instead = f"validation {name}, not {figure_words(ours)}"
@@ -211,7 +213,7 @@ def _family(report: Report) -> str:
 
 
 def _unhelpful(report: Report, strategy: StrategyResult) -> str:
-    """A sentence on a strategy that gained no speed, or that has something to say; nothing on the others."""
+    """A sentence on a strategy without speed-up, or with notes; empty for the others."""
     speedup = speedup_of(report.baseline, strategy)
     notes = " ".join(strategy.notes)
     if strategy.name.startswith("original") or speedup is None or strategy.chosen:

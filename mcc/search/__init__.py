@@ -1,1 +1,1 @@
-"""Deciding: sensitivities, the space of choices, the solver, and the plan that comes out."""
+"""Search: sensitivities, the space of choices, and the solver that computes a plan from them."""

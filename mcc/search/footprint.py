@@ -1,4 +1,4 @@
-"""What a network takes on a target before it is run there: its file to the byte, and its peak memory."""
+"""Predicts a network's file size, to the byte, and its peak memory on a target, without running it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Footprint:
     """Bytes of a network on a target.
 
     Attributes:
-        file_bytes: exact: that of the lowered file, whatever the values of its weights.
-        peak_bytes: predicted growth of the peak memory; None where no model of the target is kept.
-        fitted_to: what the prediction rests on.
+        file_bytes: Exact size of the lowered file, which does not depend on the values of its weights.
+        peak_bytes: Predicted growth of the peak memory; None without a memory model of the target.
+        fitted_to: Measurements that the prediction is based on.
     """
 
     file_bytes: int
@@ -31,11 +31,11 @@ def footprint(graph: Graph, target: Target, **options: Any) -> Footprint:
     """The footprint of a graph in deployment form, float or quantised.
 
     Args:
-        options: of the writer of the target's format: labels, normalisation and so on, which take bytes, too.
+        options: Options of the format's writer: labels, normalisation and so on, which take bytes, too.
 
     Raises:
-        UsageError: the target's format cannot be written.
-        UnsupportedError: an operator that the format lacks.
+        UsageError: The target's format cannot be written.
+        UnsupportedError: The format lacks an operator.
     """
     size = len(get_format(target.format).lower(graph, **options))
     model = stored_models().get(target.name)

@@ -1,10 +1,10 @@
-"""What removing a channel costs: Taylor scores on training data.
+"""Importance of channels: Taylor scores on training data.
 
-Removing a class of channels means that nobody reads it any more. To first order the loss of one image then
-changes by the sum, over all values x in which the class is read, of x * dL/dx along the reading edge; its
-square, averaged over images, is the score (Molchanov 2019, "Importance Estimation for Neural Network
-Pruning", with the gate on the reading side, so that biases, batch norms and clamps in between count). Scores
-of classes removed together add up.
+A removed class of channels has no readers any more. To first order the loss of one image then changes by the
+sum, over all values x in which the class is read, of x * dL/dx along the reading edge; its square, averaged
+over images, is the score (Molchanov 2019, "Importance Estimation for Neural Network Pruning", with the gate
+on the reading side, so that biases, batch norms and clamps in between are included). The scores of classes
+that are removed together add up.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def taylor_scores(
     """Score of every label class that a weight reads, in squared units of the loss.
 
     Args:
-        graph: the float network, batch norm in it or folded; not changed.
-        analysis: of this graph.
-        batches: inputs and targets.
-        loss: of the outputs and the targets, the mean over the images of a batch.
+        graph: The float network, batch norms folded or not; not changed.
+        analysis: Channel analysis of this graph.
+        batches: Inputs and targets.
+        loss: Loss of outputs and targets, averaged over the images of a batch.
     """
     private = copy_graph(graph).requires_grad_(False)
     readers = {name for group in analysis.groups for name in group.readers}
@@ -54,7 +54,7 @@ def taylor_scores(
 
 
 class _Taps(fx.Interpreter):
-    """Runs the graph and keeps the value on each edge into a reader, apart from the value's other uses."""
+    """Runs the graph and records the value on each edge into a reader, apart from the value's other uses."""
 
     def __init__(self, graph: Graph, readers: Collection[str]) -> None:
         super().__init__(graph)
@@ -62,7 +62,7 @@ class _Taps(fx.Interpreter):
         self.found: list[tuple[fx.Node, Tensor]] = []
 
     def run_node(self, n: fx.Node) -> Any:
-        """Evaluate one node; a reader reads an alias of its input, which has a gradient of its own."""
+        """Evaluate one node; a reader reads an alias of its input, which has its own gradient."""
         if n.name not in self.readers:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -80,9 +80,9 @@ def _add_changes(changes: Tensor, analysis: ChannelAnalysis, source: str, produc
 
 
 def removal_costs(classes: tuple[int, ...], scores: dict[int, float], levels: tuple[int, ...]) -> list[float]:
-    """Cost of keeping each number of channels of a group: the sum of the smallest scores, one per level.
+    """Loss of keeping each number of channels of a group: the sum of the smallest scores, one per level.
 
-    Equal scores (dead channels) still cost a little, so that a plan never removes for nothing.
+    Equal scores (dead channels) still have a small loss, so that a plan never removes channels without gain.
     """
     ordered = sorted(scores.get(label, 0.0) for label in classes)
     floor = 1e-3 * (sum(ordered) / max(1, len(ordered))) + 1e-12

@@ -1,10 +1,10 @@
-"""Bytes that the constants of a kernel take in a file; hardly anything else depends on what is decided.
+"""Bytes of a kernel's constants in a file; the rest of the file hardly depends on the decisions.
 
-TFLite keeps each constant at a multiple of 16 bytes. An int8 weight has a scale (float32) and a zero point
-(int64) for each output channel, and so has its int32 bias. A sparse weight has its values, a column for each
-of them (for each block) and a row pointer, each as narrow as its largest entry allows (see
-`mcc.lower.tflite.sparse`). ONNX stores everything dense, zero points in one byte, without gaps. ExecuTorch
-stores everything dense at multiples of 16 bytes, and no zero points of weights.
+TFLite aligns each constant to 16 bytes. An int8 weight has a scale (float32) and a zero point (int64) for
+each output channel, and so has its int32 bias. A sparse weight has its values, a column index for each of
+them (for each block) and row pointers, each in the narrowest type for its largest entry (see
+`mcc.lower.tflite.sparse`). ONNX stores everything dense, zero points in one byte, without alignment.
+ExecuTorch stores everything dense, aligned to 16 bytes, without zero points of weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mcc.cost_api import Kernel
 from mcc.ir.table import WEIGHTED
 from mcc.lower.formats import Storage
 
-OPERATOR_BYTES = 300  # of one more convolution: its operator, tensors and their names, in files of mcc
+OPERATOR_BYTES = 300  # of one more convolution in files of mcc: its operator, tensors and their names
 
 
 def constant_bytes(kernel: Kernel, storage: Storage) -> float:
@@ -31,7 +31,7 @@ def constant_bytes(kernel: Kernel, storage: Storage) -> float:
     made = kernel.output[1] if kernel.op != "linear" else kernel.output[-1]
     biased = storage.always_bias or kernel.operands[2] is not None
     if biased and kernel.operands[2] is None:
-        total += _aligned(4 * made, unit)  # TFLite's kernels want a bias, and our .pte follow them: zeros
+        total += _aligned(4 * made, unit)  # TFLite's kernels need a bias, and our .pte files follow: zeros
     if kernel.precision != "float":
         total += (storage.weight_scale + storage.bias_scale * biased) * made
     return total
@@ -50,7 +50,7 @@ def _operand_bytes(kernel: Kernel, index: int, storage: Storage) -> int:
 
 
 def _sparse_bytes(shape: tuple[int, ...], block: int, sparsity: float) -> int:
-    """Values, columns and row pointers of a thinned weight [O, I, 1, 1]."""
+    """Values, columns and row pointers of a sparse weight [O, I, 1, 1]."""
     out, width = shape[:2]
     block = 1 if out % block else block
     blocks = out // block * width

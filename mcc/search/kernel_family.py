@@ -1,8 +1,8 @@
 """A node's kernel as a function of the widths of channel groups.
 
-Pruning shrinks every axis whose channels belong to a group, and its length is a sum over groups. Which axes
-these are is read off the channel labels, as pruning itself does, so that the kernels of a problem are those
-of the pruned network and not merely similar ones.
+Pruning shrinks every axis whose channels belong to a group, and the length of the axis is a sum over groups.
+These axes are read from the channel labels, as in pruning itself, so that the kernels of a problem are
+exactly those of the pruned network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mcc.ir.notes import shape_of
 
 @dataclass(frozen=True)
 class Width:
-    """Channels along one axis as a sum over groups: `fixed` + sum of share * width of group."""
+    """Number of channels along one axis: `fixed` + sum of share * width of group."""
 
     fixed: int
     shares: tuple[tuple[str, float], ...]
@@ -42,13 +42,13 @@ Axes = Mapping[int, Width]
 
 @dataclass(frozen=True)
 class KernelFamily:
-    """The kernel of a node at any widths.
+    """The kernel of a node as a function of widths.
 
     Attributes:
-        whole: at full width.
-        operands: for each operand, its axes that hold channels of groups.
-        output: the same of the result.
-        sides: widths that tell all kernels of the family apart, as few as do.
+        whole: Kernel at full width.
+        operands: For each operand, its axes that hold channels of groups.
+        output: The same for the result.
+        sides: Minimal set of widths that distinguishes all kernels of the family.
     """
 
     whole: Kernel
@@ -77,11 +77,11 @@ def _shape(shape: tuple[int, ...], axes: Axes, widths: Mapping[str, int]) -> tup
 
 
 class Families:
-    """Makes the families of a graph's nodes.
+    """Computes the kernel families of a graph's nodes.
 
     Args:
-        analysis: of the graph.
-        groups: those whose widths may change.
+        analysis: Channel analysis of the graph.
+        groups: Groups whose widths may change.
     """
 
     def __init__(self, analysis: ChannelAnalysis, groups: tuple[ChannelGroup, ...]) -> None:
@@ -93,7 +93,7 @@ class Families:
             self.owner[list(group.classes)] = index
 
     def family(self, node: fx.Node, whole: Kernel) -> KernelFamily:
-        """The family of a node's kernel; `whole` is the kernel in the graph as it is."""
+        """The family of a node's kernel; `whole` is the kernel in the unchanged graph."""
         operands = tuple(self._operand(arg) if isinstance(arg, fx.Node) else {} for arg in node.args)
         output = self._value(node)
         return KernelFamily(whole, operands, output, _sides((*operands, output)))
@@ -107,9 +107,9 @@ class Families:
         return _shape(shape_of(node), self._value(node), widths)
 
     def uneven(self) -> frozenset[str]:
-        """Groups of which some channels lie more often in a value or constant than others do.
+        """Groups of which some channels occur more often in a value or constant than others.
 
-        How far that axis shrinks depends on which channels go, not only on how many.
+        The length of such an axis depends on which channels are removed, not only on how many.
         """
         arrays = [*self.analysis.labels.values(), *(b.labels for b in self.analysis.bindings)]
         return frozenset(name for array in arrays for name in self._uneven(array))
@@ -160,7 +160,7 @@ def _along(labels: LabelArray, axis: int) -> LabelArray:
 
 
 def _sides(arrays: tuple[Axes, ...]) -> tuple[Width, ...]:
-    """The widths among those of all axes that are not functions of others: one for each set of groups."""
+    """Those of the widths of all axes that are not functions of others: one for each set of groups."""
     found: dict[tuple[object, ...], Width] = {}
     for axes in arrays:
         for width in axes.values():

@@ -1,8 +1,8 @@
-"""What each layer of a network would cost in each form: as it is, in integers, thinned, as a low-rank pair.
+"""Predicts the cost of each layer in each form: unchanged, integer, sparse, or as a low-rank pair.
 
-Forms are compared one layer at a time, the rest of the network staying as it is. A sparse layer saves what it
-says only where its whole cluster runs sparse, and neighbours in another precision convert between the two:
-a plan counts both, this view does not.
+Forms are compared one layer at a time, with the rest of the network unchanged. A sparse layer only saves this
+time if its whole cluster runs sparse, and neighbours in another precision add conversions: a plan accounts
+for both, this view does not.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from mcc.quant.regions import integer_nodes
 from mcc.runtime.target import Target
 from mcc.search.tables import low_rank_pair
 
-SPARSITY = 0.8  # of the sparse form: the middle of those that a plan chooses from
-RANK_SHARE = 0.25  # of the smaller side: a 1x1 between equal widths then has half of its products
+SPARSITY = 0.8  # of the sparse form: the middle of those in the search space
+RANK_SHARE = 0.25  # of the smaller side: a 1x1 between equal widths then has half of its multiplications
 
 
 @dataclass(frozen=True)
 class LayerForms:
-    """Predicted cost of one layer in each form that it can take on the target.
+    """Predicted cost of one layer in each possible form on the target.
 
     Attributes:
-        node: its name.
-        forms: by the form's name, the present one first: `float`, `int8`, `sparse 80 %`, `rank 24`.
+        node: Name of the layer.
+        forms: Costs by name of the form, the present one first: `float`, `int8`, `sparse 80 %`, `rank 24`.
     """
 
     node: str
@@ -39,10 +39,10 @@ class LayerForms:
 
 
 def layer_forms(graph: Graph, target: Target, model: CostModel) -> tuple[LayerForms, ...]:
-    """Each layer with weights in each form that is possible for it.
+    """Each layer with weights, in each possible form.
 
     Args:
-        graph: in deployment form; layers that are quantised already have no other form.
+        graph: Graph in deployment form; quantised layers have no other form.
     """
     held = {node.name for node in integer_nodes(graph)}
     kernels = graph_kernels(graph, held)

@@ -1,4 +1,4 @@
-"""One problem for several targets: the same decision, with what it costs on each of them."""
+"""Joins the problems of several targets into one: the same decision, with its cost on each target."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from mcc.search.problem import Layer, Option, Problem
 def joined(problems: Sequence[Problem]) -> Problem:
     """The problem of the first target with the latencies of all others in `Option.more_us`.
 
-    A decision has to be one that all tables know: widths, ranks and forms that only some have are left out.
-    Zeros that a target's kernels cannot use cost there what the dense layer does. Sizes are those of the
-    largest file.
+    A decision has to exist in all tables: widths, ranks and forms that only some tables have are left out.
+        Zeros
+    that a target's kernels cannot use cost as much there as the dense layer. Sizes are those of the largest
+    file.
 
     Args:
-        problems: of one network, one for each target, first things first.
+        problems: Problems of the same network, one per target; the first is the primary target.
 
     Raises:
-        UsageError: the tables share no width of some group.
+        UsageError: The tables have no common width of some group.
     """
     first, *others = problems
     levels = dict(first.levels)
@@ -59,7 +60,7 @@ def _joined_option(option: Option, others: Sequence[tuple[Option, ...] | None]) 
     more: list[float] = []
     size = option.size_bytes
     for options in others:
-        if options is None:  # a table that the other target does not have: it costs nothing there
+        if options is None:  # a table that the other target lacks has zero cost there
             more.append(0.0)
             continue
         match = _match(option, options)
@@ -71,7 +72,7 @@ def _joined_option(option: Option, others: Sequence[tuple[Option, ...] | None]) 
 
 
 def _match(option: Option, options: Sequence[Option]) -> Option | None:
-    """What the same decision is for another target."""
+    """The option of another target with the same decision."""
     alike = [other for other in options if other.rank == option.rank]
     exact = next((other for other in alike if other.sparsity == option.sparsity), None)
     return exact or next((other for other in alike if other.sparsity is None), None)

@@ -1,14 +1,14 @@
-"""Measuring what single decisions cost: one probe for each, independent of all others.
+"""Measures the sensitivity of single decisions: one probe for each, independent of all others.
 
-    width   a group at half and at a quarter of its channels, the least important ones gone
+    width   a group at half and at a quarter of its channels, the least important ones removed
     rank    a 1x1 convolution as the product of its low-rank pair
-    sparse  a 1x1 convolution with that share of zeros, the weights that stay fitted to the data
+    sparse  a 1x1 convolution with that share of zeros, the remaining weights fitted to the data
     noise   a region of the network on integers, ranges from the same images
     pair    two groups that meet in a layer, both at half of their channels
 
-Each changes a copy of the network and compares its outputs with the original's, on images of the training
-data, before any fine-tuning, by the divergence of the network's task: of classes, the mean Kullback-Leibler
-divergence in nats. Workers know no tasks: they give the outputs, and these are compared here.
+Each probe changes a copy of the network and compares its outputs with the original's, on training images and
+before any fine-tuning, by the divergence of the task: for classification, the mean Kullback-Leibler
+divergence in nats. Workers do not know the task: they return the outputs, which are compared here.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ from mcc.search.worker_pool import WorkerPool
 log = logging.getLogger(__name__)
 
 Divergence = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
-"""How far outputs are from a reference, a scalar; see `mcc.data.Task.divergence`."""
+"""Divergence of outputs from a reference, a scalar; see `mcc.data.Task.divergence`."""
 
 Kind = Literal["width", "rank", "sparse", "noise", "pair"]
-LEAST = 1e-9  # of the divergence: what a probe that changes nothing costs, so that nothing is free
+LEAST = 1e-9  # divergence of a probe that changes nothing, so that no decision has zero loss
 RANGE_BATCH = 32
 
 
@@ -59,9 +59,9 @@ class Probe:
     """One decision to measure.
 
     Attributes:
-        kind: see the module.
-        names: of the group, layer or region; two of a pair.
-        level: channels that stay, rank, or share of zeros; 0 where the kind says all.
+        kind: Kind of decision, see the module.
+        names: Name of the group, layer or region; two for a pair.
+        level: Kept channels, rank, or share of zeros; 0 if the kind determines everything.
     """
 
     kind: Kind
@@ -74,18 +74,18 @@ class Probe:
 
 @dataclass(frozen=True)
 class Subject:
-    """The network under test, and the images it is tested on.
+    """The network under test, and its test images.
 
     Attributes:
-        graph: as captured.
-        x: inputs [N, ...].
-        order: for each group, its channels from the least to the most important, as places in its classes.
-        divergence: of outputs from a reference, as the task has it; None in a worker, which makes outputs
-            for another process to compare.
-        block: output channels that share a pattern of zeros.
-        integer: nodes of the deployment form that can run on integers, where that is asked.
-        base: channels that stay in groups that are narrowed already, in `width` probes of other groups.
-        teacher: outputs that divergence is counted from; those of `graph` if None.
+        graph: The network as captured.
+        x: Inputs [N, ...].
+        order: For each group, its channels from the least to the most important, as indices into its classes.
+        divergence: Divergence of outputs from a reference, by the task; None in a worker, whose outputs are
+            compared by another process.
+        block: Number of output channels that share a pattern of zeros.
+        integer: Nodes of the deployment form that can run on integers, if precision is decided.
+        base: Kept channels of groups that are already pruned, in `width` probes of other groups.
+        teacher: Reference outputs of the divergence; None: those of `graph`.
     """
 
     graph: Graph
@@ -123,12 +123,12 @@ class Subject:
         return self.loss_of(probe, self.outputs(probe))
 
     def outputs(self, probe: Probe) -> tuple[Tensor, ...]:
-        """What the network with that one decision taken makes of the images."""
+        """Outputs of the network for the images, with that one decision taken."""
         changed = self._quantised(probe) if probe.kind == "noise" else self._changed(probe)
         return run(changed, self.x)
 
     def loss_of(self, probe: Probe, outputs: Sequence[Tensor]) -> float:
-        """Divergence of these outputs of a probe. Raises NotFiniteError where it is no number."""
+        """Divergence of these outputs of a probe. Raises NotFiniteError if it is NaN or infinite."""
         assert self.divergence is not None, "a worker's outputs are compared by who asked for them"
         found = float(self.divergence(outputs, self._reference))
         if math.isnan(found):
@@ -183,7 +183,7 @@ class Subject:
 
     @staticmethod
     def load(folder: Path) -> Subject:
-        """Read what `save` wrote, to make outputs with it: divergence and teacher stay where they were."""
+        """Read the result of `save`, to compute outputs; divergence and teacher are not transferred."""
         raw: dict[str, Any] = json.loads((folder / "subject.json").read_text(encoding="utf-8"))
         order = {name: tuple(places) for name, places in raw["order"].items()}
         x = load_file(folder / "images.safetensors")["x"]
@@ -197,25 +197,25 @@ def _subject_in(folder: Path) -> Subject:
 
 
 def measure_there(folder: Path, item: dict[str, Any]) -> dict[str, Any]:
-    """One probe in a worker: `item` holds the fields of a `Probe`; the result is under `outputs`."""
+    """Run one probe in a worker: `item` holds the fields of a `Probe`; the result is under `outputs`."""
     made = _subject_in(folder).outputs(Probe(item["kind"], tuple(item["names"]), item["level"]))
     tensors = {str(place): value.detach().contiguous() for place, value in enumerate(made)}
     return {"outputs": base64.b64encode(save(tensors)).decode("ascii")}
 
 
 def outputs_in(result: dict[str, Any]) -> tuple[Tensor, ...]:
-    """The outputs that `measure_there` gave."""
+    """The outputs in a result of `measure_there`."""
     tensors = load(base64.b64decode(result["outputs"]))
     return tuple(tensors[str(place)] for place in range(len(tensors)))
 
 
 class ProbeFile:
-    """Results of probes in a file of one line each, which grows by a line with every probe.
+    """Results of probes in a file, one line per probe, appended as they are computed.
 
-    A line that a kill cut off is not read, and measured again.
+    A line truncated by an interruption is ignored, and measured again.
 
     Args:
-        path: of the file; None keeps nothing.
+        path: Path of the file; None: nothing is stored.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -240,18 +240,18 @@ class ProbeFile:
             self.known[str(key)] = loss
 
     def _keep_nothing(self, error: OSError) -> None:
-        """Do without the file: what it would hold can be measured again."""
+        """Continue without the file: its content can be measured again."""
         log.warning("%s cannot be used (%s): sensitivities are not kept", self.path, error.strerror or error)
         self.path = None
 
     def add(self, probe: Probe, loss: float) -> None:
-        """Keep a result, on disk when the call returns."""
+        """Store a result, on disk when the call returns."""
         self.known[str(probe)] = loss
         if self.path is not None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.open("a", encoding="utf-8") as stream:
-                    stream.write("\n" + json.dumps([str(probe), loss]))  # one cut off before stays by itself
+                    stream.write("\n" + json.dumps([str(probe), loss]))  # separated from a truncated line
             except OSError as error:
                 self._keep_nothing(error)
 
@@ -260,7 +260,7 @@ Runner = Callable[[Subject, Sequence[Probe], Callable[[Probe, float], None]], No
 
 
 def one_by_one(subject: Subject, probes: Sequence[Probe], done: Callable[[Probe, float], None]) -> None:
-    """Measure probes here, one after the other."""
+    """Measure probes sequentially, in this process."""
     for probe in probes:
         done(probe, subject.measure(probe))
 

@@ -1,10 +1,10 @@
-"""The joint decision as an integer program has it: what each combination of widths and forms costs.
+"""The joint decision as an integer program: the cost of each combination of widths and forms.
 
-A layer's cost depends on the channels it reads and makes, and these on the widths of one or more groups
-(see `mcc.search.kernel_family`). The tables hold latency and file size for every combination, so that the
-solver needs no formula; `mcc.search.tables` builds them. Whether a region runs on integers is one more
-variable with two values, and one more side of the tables of its layers; a conversion between two regions,
-and the loss of two groups together beyond the sum of both, are tables without a layer.
+A layer's cost depends on its input and output channels, and these on the widths of one or more groups (see
+`mcc.search.kernel_family`). The tables hold latency and file size for every combination, so that the solver
+needs no formula; `mcc.search.tables` builds them. The precision of a region is one more variable with two
+values, and one more side of the tables of its layers; a conversion between two regions, and the loss of two
+groups together beyond the sum of both, are tables without a layer.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Option:
     """One way to run a layer at given widths.
 
     Attributes:
-        rank: inner channels of a low-rank pair, None for the layer as it is.
-        kernels: what the runtime runs; none of a conversion, or of what two groups lose together.
-        latency_us, size_bytes: predicted.
-        loss: divergence that it adds (of classes, nats).
-        more_us: latency on further targets, see `mcc.search.multi_target`.
+        rank: Inner channels of a low-rank pair; None for the unchanged layer.
+        kernels: Kernels that the runtime runs; empty for a conversion, or the joint loss of two groups.
+        latency_us, size_bytes: Predicted cost in the target's unit, and size.
+        loss: Added divergence (for classification, in nats).
+        more_us: Cost on further targets, see `mcc.search.multi_target`.
     """
 
     rank: int | None
@@ -41,7 +41,7 @@ class Option:
 
     @property
     def sparsity(self) -> float | None:
-        """Share of zeros of its weight, None of a dense one."""
+        """Share of zeros of its weight; None if dense."""
         sparse = self.kernels[0].sparse if self.kernels else None
         return None if sparse is None else sparse.sparsity
 
@@ -51,10 +51,10 @@ class Layer:
     """A node and its options for each combination of channels.
 
     Attributes:
-        node: its name.
-        sides: the widths on which its kernel depends, those that it reads first; none of a fixed layer. That
-            of a region stands last, its "channels" being `INTEGER` or `FLOAT`.
-        options: by the number of channels on each side.
+        node: Name of the node.
+        sides: Widths on which its kernel depends, inputs first; empty for a fixed layer. That of a region is
+            last, its "channels" being `INTEGER` or `FLOAT`.
+        options: Options by the number of channels on each side.
     """
 
     node: str
@@ -64,17 +64,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Problem:
-    """Everything the solver needs.
+    """All inputs of the solver.
 
     Attributes:
-        levels: widths that each group may have, descending.
-        losses: cost of each width, same order.
-        layers: with their tables.
-        overhead_us: latency that belongs to no layer.
-        configuration: that holds for the whole network, or for all regions that run on integers.
+        levels: Possible widths of each group, descending.
+        losses: Loss of each width, in the same order.
+        layers: Layers with their tables.
+        overhead_us: Cost outside of layers.
+        configuration: Configuration of the whole network, or of all regions that run on integers.
         more_overhead_us: `overhead_us` of further targets.
-        base_loss: what the configuration itself costs, whatever else is decided.
-        regions: nodes of each region whose precision is open; `levels` and `losses` hold it like a group.
+        base_loss: Loss of the configuration itself, independent of other decisions.
+        regions: Nodes of each region whose precision is open; `levels` and `losses` hold it like a group.
     """
 
     levels: Mapping[str, tuple[int, ...]]

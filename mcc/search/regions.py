@@ -1,7 +1,7 @@
-"""Regions of a network whose precision is decided each by itself.
+"""Regions of a network whose precision is decided independently.
 
-A region is a stretch of the graph between two values through which everything flows: where precision changes
-there, exactly one value has to be converted.
+A region is a part of the graph between two values through which all data flows: if precision changes there,
+exactly one value has to be converted.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from mcc.ir.dataflow import dataflow
 from mcc.ir.graph import Graph, calls, inputs, is_constant, output_node, outputs
 
 MOST_REGIONS = 8
-"""Each costs a measurement and a variable; with 8, one of MobileNetV2's holds two blocks."""
+"""Each region costs a measurement and a variable; with 8, one of MobileNetV2's holds two blocks."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """A stretch of a graph.
+    """A part of a graph between two values.
 
     Attributes:
-        name: the first and the last of its layers with weights; no channel group has such a name.
-        nodes: names in order.
-        entry: the value that everything in it is computed from.
-        exit: its last value, the next region's entry.
+        name: Names of its first and last layer with weights; no channel group has such a name.
+        nodes: Names of its nodes, in order.
+        entry: The value that everything in it is computed from.
+        exit: Its last value, the next region's entry.
     """
 
     name: str
@@ -43,8 +43,8 @@ def precision_regions(graph: Graph, integer: Collection[str], most: int = MOST_R
     weights. A graph with several inputs, or without integer layers, has none.
 
     Args:
-        integer: nodes that can run on integers.
-        most: regions, at most.
+        integer: Nodes that can run on integers.
+        most: Maximum number of regions.
     """
     stretches = _stretches(graph)
     weighted = {n.name for n in calls(graph) if table.row_of(n).scales == "weighted" and n.name in integer}
@@ -76,7 +76,7 @@ def _first_value(node: fx.Node) -> fx.Node:
 
 
 def _stretches(graph: Graph) -> list[list[fx.Node]]:
-    """The operators of a graph with one input, cut behind every value through which everything flows.
+    """The operators of a graph with one input, cut after every value through which all data flows.
 
     Those are the dominators of the output, in the sense of control flow graphs.
     """

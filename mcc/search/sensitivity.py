@@ -1,4 +1,4 @@
-"""What each single decision costs, in divergence of the outputs; measured by `mcc.search.probes`."""
+"""The sensitivity of each single decision, in divergence of the outputs; measured by `mcc.search.probes`."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from mcc.ir.graph import Graph
 from mcc.ir.notes import annotate
 from mcc.search.importance import removal_costs
 
-REFERENCE_SHARE = 0.5  # of a group's width at which its cost is measured
-NARROW_SHARE = 0.25  # where it is measured again: there the scores alone are 1.5 to 4 times too low
-LEAST = 1e-9  # of the divergence: what a narrower group costs more at the very least
-LEAST_STEP = 1e-3  # by which a narrower group costs more, at least, whatever was measured
+REFERENCE_SHARE = 0.5  # of a group's width, at which its loss is measured
+NARROW_SHARE = 0.25  # of it, for a second measurement: there the scores alone are 1.5 to 4 times too low
+LEAST = 1e-9  # minimum increase of the divergence from one width to the next
+LEAST_STEP = 1e-3  # minimum relative increase of the loss from one width to the next
 
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """Costs of single decisions, in the divergence that the network's task defines (of classes, nats).
+    """Losses of single decisions, in the divergence that the network's task defines (for classification,
+    nats).
 
     Attributes:
-        order: for each group, its channels from the least to the most important, as (producer, index) places.
-        scores: for each group, the Taylor scores in that order.
-        reference: for each group, the measured cost at `REFERENCE_SHARE` of its width.
-        ranks: for each 1x1 convolution, the measured cost of each rank.
-        narrow: for each group, the measured cost at `NARROW_SHARE` of its width; where it was measured.
-        sparse: for each 1x1 convolution that may be sparse, the measured cost of each share of zeros.
-        noise: for each region, the measured cost of running it on integers; see `mcc.search.regions`.
-        pairs: for two groups that lose notably more or less together than the sum of both, the correlation
-            of their changes; see `mcc.search.tables.interactions`.
-        points: for each group, the measured cost of several widths, full width among them; where there are
-            some, they take the place of the curve.
+        order: For each group, its channels from the least to the most important, as (producer, index) pairs.
+        scores: For each group, the Taylor scores in that order.
+        reference: For each group, the measured loss at `REFERENCE_SHARE` of its width.
+        ranks: For each 1x1 convolution, the measured loss of each rank.
+        narrow: For each group, the measured loss at `NARROW_SHARE` of its width, if measured.
+        sparse: For each 1x1 convolution that may be sparse, the measured loss of each sparsity.
+        noise: For each region, the measured loss of running it on integers; see `mcc.search.regions`.
+        pairs: For two groups whose joint loss differs notably from the sum of both, the correlation of their
+            changes; see `mcc.search.tables.interactions`.
+        points: For each group, the measured losses of several widths, including full width; if present, they
+            replace the curve.
     """
 
     order: dict[str, tuple[int, ...]]
@@ -51,7 +52,7 @@ class Sensitivities:
     points: dict[str, dict[int, float]] = field(default_factory=lambda: {})
 
     def widths(self, group: str, levels: Sequence[int]) -> list[float]:
-        """Cost of each width of a group: the Taylor curve, bent to run through the measured points."""
+        """Loss of each width of a group: the Taylor curve, scaled to pass through the measured points."""
         if group in self.points:
             return self._between_points(group, levels)
         scores = dict(enumerate(self.scores[group]))
@@ -63,14 +64,14 @@ class Sensitivities:
         second = self.narrow[group] / curve[quarter] if group in self.narrow and curve[quarter] > 0 else first
         costs: dict[int, float] = {}
         for keep in every:
-            # Above half the width the first factor holds, below a quarter the second; in between their blend.
+            # Above half the width the first factor applies, below a quarter the second; in between, a blend.
             share = min(1.0, max(0.0, (half - keep) / max(1, half - quarter)))
             cost = curve[keep] * first ** (1 - share) * second**share
             costs[keep] = max(cost, costs.get(keep + 1, 0.0) * (1 + LEAST_STEP))
         return [costs[keep] for keep in levels]
 
     def _between_points(self, group: str, levels: Sequence[int]) -> list[float]:
-        """Straight lines between measured widths, made to rise; below the least of them, the last goes on."""
+        """Linear interpolation between measured widths, made monotonic; extrapolated below the smallest."""
         measured = self.points[group]
         widths = sorted(measured, reverse=True)
         costs: dict[int, float] = {}
@@ -84,11 +85,11 @@ class Sensitivities:
         return [costs[keep] for keep in levels]
 
     def removed(self, group: ChannelGroup, keep: int) -> frozenset[int]:
-        """Classes of a group that go when `keep` channels stay."""
+        """Classes of a group that are removed when `keep` channels are kept."""
         return frozenset(group.classes[i] for i in self.order[group.name][: group.width - keep])
 
     def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
+        """Write as JSON, atomically."""
         content = {
             "order": self.order,
             "scores": self.scores,
@@ -105,7 +106,7 @@ class Sensitivities:
 
     @staticmethod
     def load(path: Path) -> Sensitivities:
-        """Read what `save` wrote. Raises DataError for a damaged file."""
+        """Read the result of `save`. Raises DataError for a damaged file."""
         try:
             raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if raw.pop("sha256") != _sha256(raw):
@@ -132,7 +133,7 @@ def _sha256(content: Any) -> str:
 
 
 def kept(width: int, share: float) -> int:
-    """Channels that stay of a group at a share of its width."""
+    """Number of kept channels at a share of a group's width."""
     return max(1, round(width * share))
 
 

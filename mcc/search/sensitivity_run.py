@@ -1,4 +1,4 @@
-"""All sensitivities of a network: which probes to make, and the table from their results."""
+"""Measures all sensitivities of a network: chooses the probes, and builds the table from their results."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from mcc.search.space import SPARSITIES, rank_levels
 
 Progress = Callable[[str, float], None]
 MOST_IMAGES, FEWEST_IMAGES = 128, 32
-PIXELS = 128 * 64 * 64  # of all images of a probe: large images are fewer, or a probe would take minutes
-MATTERS = 0.1  # of the sum of two losses, by which the loss of both must differ to be noted
-MOST_PAIRS = 16  # noted: each is a table of the solver
+PIXELS = 128 * 64 * 64  # of all images of a probe: fewer images if they are large, to limit its time
+MATTERS = 0.1  # relative difference between a pair's loss and the sum of both from which it is recorded
+MOST_PAIRS = 16  # recorded pairs: each is a table of the solver
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to measure besides the widths of groups.
+    """Sensitivities to measure besides the widths of groups.
 
     Attributes:
-        low_rank: 1x1 convolutions as pairs.
-        sparse: names of the 1x1 convolutions that may have zeros.
-        block: output channels that share a pattern of zeros.
-        integer: nodes of the deployment form that can run on integers; none: precision is not in question.
-        pairs: groups that meet in a layer, two at a time.
+        low_rank: Whether to measure 1x1 convolutions as low-rank pairs.
+        sparse: Names of the 1x1 convolutions that may have zeros.
+        block: Number of output channels that share a pattern of zeros.
+        integer: Nodes of the deployment form that can run on integers; empty: precision is not decided.
+        pairs: Whether to measure pairs of groups that are coupled by a layer.
     """
 
     low_rank: bool = True
@@ -46,7 +46,7 @@ class Wanted:
 
 
 def images_for(shape: tuple[int, ...]) -> int:
-    """How many images of a shape [N, C, H, W] a probe is made on."""
+    """Number of images of a shape [N, C, H, W] in a probe."""
     return max(FEWEST_IMAGES, min(MOST_IMAGES, PIXELS // max(1, prod(shape[2:]))))
 
 
@@ -65,14 +65,14 @@ def measure_sensitivities(
     """Measure every group and every candidate of a float network.
 
     Args:
-        graph: the network as captured (batch norm in it or folded).
-        batches: inputs and targets from training data, for the Taylor scores.
-        loss: of outputs and targets.
-        divergence: of outputs from those of the network as it is.
-        images: number of images on which decisions are measured; by the size of an image if None.
-        known: file of what was measured of this very network on these images; it grows as this goes on.
-        runner: makes the probes.
-        progress: called with the stage and the share done.
+        graph: The network as captured, batch norms folded or not.
+        batches: Inputs and targets from training data, for the Taylor scores.
+        loss: Loss of outputs and targets.
+        divergence: Divergence of outputs from those of the unchanged network.
+        images: Number of images on which decisions are measured; None: chosen by the image size.
+        known: File of earlier results for this network and these images; new results are appended.
+        runner: Runs the probes.
+        progress: Callback that receives the stage and the share done.
     """
     wanted = wanted or Wanted()
     analysis = analyse_channels(graph)
@@ -119,7 +119,7 @@ def probes_for(subject: Subject, analysis: ChannelAnalysis, wanted: Wanted) -> l
 
 
 def meeting(analysis: ChannelAnalysis) -> list[tuple[str, str]]:
-    """Groups of which one is read and the other made by the same layer."""
+    """Pairs of groups of which a layer reads one and produces the other."""
     groups = analysis.prunable()
     return [
         (one.name, other.name)
@@ -162,7 +162,7 @@ def _correlations(half: Mapping[str, float], found: Mapping[Probe, float]) -> di
             if abs(extra) > MATTERS * (half[one] + half[other]):
                 beyond[one, other] = extra
     strongest = sorted(beyond, key=lambda pair: (-abs(beyond[pair]), pair))[:MOST_PAIRS]
-    # Below -1 the loss of both would be negative somewhere.
+    # Below -1 the joint loss would become negative.
     return {
         (one, other): max(-1.0, beyond[one, other] / (2 * (half[one] * half[other]) ** 0.5))
         for one, other in sorted(strongest)

@@ -20,7 +20,7 @@ from mcc.search.problem import Layer, Option, Problem
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-TOLERANCE = 1e-6  # of a microsecond or a byte: what the sum of many floats may be off
+TOLERANCE = 1e-6  # in microseconds or bytes: rounding error of a sum of many floats
 DEFAULT_NODES = 2_000
 GREATEST = 2**31 - 1  # nodes: no limit
 LIMIT_REACHED = 1  # scipy's status
@@ -28,24 +28,24 @@ LIMIT_REACHED = 1  # scipy's status
 
 @dataclass(frozen=True)
 class Limits:
-    """Budgets of one solve; None where there is none."""
+    """Budgets of one solve; None: no budget."""
 
     latency_us: float | None = None
     size_bytes: float | None = None
-    more_us: tuple[float | None, ...] = ()  # latency on further targets
+    more_us: tuple[float | None, ...] = ()  # cost on further targets
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What the solver decided.
+    """The solver's decision.
 
     Attributes:
-        widths: channels kept in each group.
-        more_us: predicted latency on further targets.
+        widths: Kept channels of each group.
+        more_us: Predicted cost on further targets.
         forms: `INTEGER` or `FLOAT` of each region whose precision was open.
-        options: the chosen option of each layer.
-        latency_us, size_bytes, loss: predicted sums.
-        gap: (objective - proved bound) / objective, 0 when optimal.
+        options: The chosen option of each layer.
+        latency_us, size_bytes, loss: Predicted sums, the first in the target's unit.
+        gap: (objective - proved bound) / objective; 0 when optimal.
     """
 
     widths: Mapping[str, int]
@@ -64,7 +64,7 @@ class Solution:
 
     @property
     def sparsities(self) -> dict[str, float]:
-        """Layers with zeros, and their share."""
+        """Layers with zeros, and their sparsity."""
         found = {name: option.sparsity for name, option in self.options.items()}
         return {name: share for name, share in found.items() if share is not None}
 
@@ -96,7 +96,7 @@ class _Model:
         self.high.append(high)
 
     def values(self, width: Width) -> dict[int, int]:
-        """A variable for each number of channels that a value may have, exactly one of them 1."""
+        """Binary variables for the possible channel counts of a value, exactly one of them 1."""
         if width in self.sums:
             return self.sums[width]
         levels = self.problem.levels
@@ -112,7 +112,7 @@ class _Model:
         return found
 
     def _sum(self, width: Width) -> dict[int, int]:
-        """Variables for a sum of several groups, implied by every combination that gives it."""
+        """Variables for a sum of several groups, implied by every combination with that sum."""
         levels = self.problem.levels
         found: dict[int, int] = {}
         for combination in itertools.product(*(range(len(levels[g])) for g in width.groups)):
@@ -141,7 +141,7 @@ class _Model:
         return found
 
     def total(self, what: str) -> Array:
-        """What each variable adds to a figure of the chosen options."""
+        """Coefficient of each variable in a figure of the chosen options."""
         found = np.zeros(self.columns)
         for literals in self.chosen.values():
             for column, option in literals:
@@ -149,7 +149,7 @@ class _Model:
         return found
 
     def total_on(self, index: int) -> Array:
-        """As `total`, of the latency on a further target."""
+        """The same as `total`, for the latency on a further target."""
         found = np.zeros(self.columns)
         for literals in self.chosen.values():
             for column, option in literals:
@@ -157,14 +157,14 @@ class _Model:
         return found
 
     def loss(self) -> Array:
-        """What each variable adds to the loss."""
+        """Coefficient of each variable in the loss."""
         found = self.total("loss")
         for name, columns in self.widths.items():
             found[columns] = self.problem.losses[name]
         return found
 
     def bounds(self, limits: Limits) -> list[tuple[Array, float]]:
-        """What each variable adds to a figure under a budget, and what the sum may be."""
+        """Coefficients of each figure under a budget, with the upper bound of its sum."""
         problem = self.problem
         found: list[tuple[Array, float]] = []
         if limits.latency_us is not None:
@@ -177,10 +177,10 @@ class _Model:
         return found
 
     def minimum(self, objective: Array, bounds: Sequence[tuple[Array, float]], nodes: int) -> _Found | None:
-        """The least sum of an objective under upper bounds, or None where nothing keeps them.
+        """The least sum of an objective under upper bounds, or None if it is infeasible.
 
         Args:
-            nodes: of the search tree, after which the best so far is taken.
+            nodes: Limit of the search tree's nodes, after which the best solution so far is taken.
         """
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_matrix
@@ -196,13 +196,13 @@ class _Model:
         )  # fmt: skip
         if found.x is not None:
             return _Found(np.round(found.x), float(objective @ np.round(found.x)), found.mip_dual_bound)
-        # Out of nodes is not "impossible": go on until there is a decision, or the proof that there is none.
+        # Out of nodes does not mean infeasible: search on for a solution, or the proof that there is none.
         return self.minimum(objective, bounds, GREATEST) if found.status == LIMIT_REACHED else None
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What a minimum is taken at: 0 or 1 for each variable, the sum there, and what it cannot be below."""
+    """A minimum: 0 or 1 for each variable, the objective there, and its proved lower bound."""
 
     taken: Array
     value: float
@@ -210,7 +210,7 @@ class _Found:
 
     @property
     def gap(self) -> float:
-        """How far the sum may be from the least, as a share of it."""
+        """Relative distance of the objective from its lower bound."""
         over = self.value - self.bound
         return over / abs(self.value) if over > TOLERANCE * max(1.0, abs(self.value)) else 0.0
 
@@ -218,14 +218,15 @@ class _Found:
 def solve(
     problem: Problem, limits: Limits, *, minimise: str = "loss", nodes: int = DEFAULT_NODES
 ) -> Solution | None:
-    """The best decision within the limits, or None when no decision keeps them.
+    """The best decision within the limits, or None if no decision keeps them.
 
     Args:
-        problem: tables of one configuration.
-        limits: budgets on the predicted sums.
-        minimise: `loss`; or `latency_us` or `size_bytes`, to find out what is possible at all.
-        nodes: of the search tree, after which the best found so far is returned with its gap. A count and no
-            time, and one thread, so that equal input gives equal output on a busy machine, too.
+        problem: Tables of one configuration.
+        limits: Budgets on the predicted sums.
+        minimise: `loss`; or `latency_us` or `size_bytes`, to determine what is feasible.
+        nodes: Limit of the search tree's nodes, after which the best solution so far is returned with its
+            gap. A count instead of a time limit, and one thread, make the result reproducible on a busy
+            machine.
     """
     model = _Model(problem)
     bounds = model.bounds(limits)
@@ -235,7 +236,7 @@ def solve(
         if first is None:
             return None
         gap = first.gap
-        # Among decisions equal in the figure, the one that loses least.
+        # Of the solutions with this figure, the one with the smallest loss.
         bounds = [*bounds, (figure, first.value + TOLERANCE)]
     found = model.minimum(model.loss(), bounds, nodes)
     return None if found is None else _read(model, found.taken, gap if minimise != "loss" else found.gap)

@@ -1,4 +1,4 @@
-"""What can be decided: widths, ranks, and one configuration (precision and sparsity) for a region."""
+"""The space of decisions: widths, ranks, and one configuration (precision and sparsity) of the network."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from mcc.ir.notes import SparseNote
 WIDTH_SHARES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.1875, 0.125)
 RANK_SHARES = (0.5, 0.375, 0.25)
 SPARSITIES = (0.7, 0.8, 0.9)  # below 70 % the sparse path loses to the dense one (docs/method.md)
-FINE_MULTIPLE = 4  # groups below 32 channels keep multiples of this: coarser steps leave too few choices
+FINE_MULTIPLE = 4  # multiple of widths below 32 channels: coarser steps leave too few choices
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What holds for the whole network: its precision, and how the cluster's 1x1 convolutions are thinned.
+    """Settings of the whole network: its precision, and the sparsity of the cluster's 1x1 convolutions.
 
     Within it, regions of an integer network may stay float, and single layers of a sparse cluster may have
     more zeros than `sparse` says. A cluster is sparse as a whole or not at all.
 
     Attributes:
-        passes: pipeline of exact passes without which the sparse path would stay off; empty where none is
-            needed.
+        passes: Pipeline of exact passes that enables the sparse path; empty if none is needed.
     """
 
     precision: Precision = "float"
@@ -49,10 +48,10 @@ class Space:
     """The choices open to one strategy.
 
     Attributes:
-        widths: whether channels may be removed.
-        low_rank: whether 1x1 convolutions may become low-rank pairs.
-        mixed: whether regions may differ in precision, and layers in their share of zeros.
-        configurations: of which exactly one is chosen.
+        widths: Whether channels may be removed.
+        low_rank: Whether 1x1 convolutions may become low-rank pairs.
+        mixed: Whether regions may differ in precision, and layers in sparsity.
+        configurations: Configurations, of which exactly one is chosen.
     """
 
     widths: bool = False
@@ -62,7 +61,7 @@ class Space:
 
     @staticmethod
     def whole(configurations: tuple[Configuration, ...]) -> Space:
-        """Everything that can be decided, in these configurations."""
+        """The space with every kind of decision, in these configurations."""
         return Space(widths=True, low_rank=True, mixed=True, configurations=configurations)
 
 
@@ -76,8 +75,8 @@ def configurations(
     """All configurations that a target and a network allow together.
 
     Args:
-        sparse_block: the block pattern that the target's sparse kernels like, None where zeros save nothing.
-        passes: without which there would be no cluster, see `Configuration`.
+        sparse_block: Block pattern of the target's sparse kernels; None if zeros save no time.
+        passes: Passes without which there is no cluster, see `Configuration`.
     """
     found = [Configuration(precision) for precision in precisions]
     if sparse_block is not None and cluster.nodes:
@@ -86,12 +85,12 @@ def configurations(
 
 
 def level_step(width: int, multiple: int) -> int:
-    """Of which narrower widths of a group are multiples: what the target likes, less where that is coarse."""
+    """Step between the widths of a group: the target's multiple, or less where that is too coarse."""
     return multiple if width >= 4 * multiple else min(multiple, FINE_MULTIPLE)
 
 
 def width_levels(group: ChannelGroup, multiple: int) -> tuple[int, ...]:
-    """Widths a group may have, descending from its own: shares of it, rounded up to what the target likes."""
+    """Possible widths of a group, descending: shares of its own, rounded up to the target's multiple."""
     step = level_step(group.width, multiple)
     found = {group.width}
     for share in WIDTH_SHARES:
@@ -100,7 +99,7 @@ def width_levels(group: ChannelGroup, multiple: int) -> tuple[int, ...]:
 
 
 def rank_levels(out: int, width: int) -> tuple[int, ...]:
-    """Ranks worth trying for a 1x1 convolution of that shape: fewer operations than dense, multiples of 4."""
+    """Candidate ranks of a 1x1 convolution of that shape: fewer operations than dense, multiples of 4."""
     least = min(out, width)
     found = {max(4, round(least * share / 4) * 4) for share in RANK_SHARES}
     return tuple(sorted((r for r in found if r * (out + width) < 0.9 * out * width), reverse=True))

@@ -1,4 +1,4 @@
-"""The tables of the joint decision, from a network, a cost model and the sensitivities; see `problem`."""
+"""Builds the solver's tables from a network, a cost model and the sensitivities; see `problem`."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from mcc.search.space import Configuration, rank_levels, width_levels
 
 @dataclass(frozen=True)
 class Setting:
-    """What a problem is built from.
+    """Inputs of a problem.
 
     Attributes:
-        graph: the network in deployment form, float, unpruned.
-        integer: nodes that run as integer kernels once quantised.
-        cluster: the sparse cluster, empty where there is none.
-        model: predicts kernels.
-        sensitivities: of the network as captured; groups have the same names.
-        multiple: of which widths should be multiples.
-        format: of the file that is to be written.
-        factors: by which latencies of kernels of a precision are multiplied, where regions of several meet:
-            each precision's networks are off from the sum of their kernels by a factor of their own.
+        graph: The network in deployment form, float, unpruned.
+        integer: Nodes that run as integer kernels after quantisation.
+        cluster: The sparse cluster; may be empty.
+        model: Cost model of kernels.
+        sensitivities: Sensitivities of the network as captured; groups have the same names.
+        multiple: Preferred multiple of widths.
+        format: Format of the output file.
+        factors: Factor on the latencies of kernels by precision, for networks with regions of several: each
+            precision's networks differ from the sum of their kernels by a factor of their own.
     """
 
     graph: Graph
@@ -54,15 +54,15 @@ class Setting:
 def build_problem(
     setting: Setting, configuration: Configuration, *, widths: bool, low_rank: bool, mixed: bool = False
 ) -> Problem:
-    """Tables of one configuration.
+    """Build the tables of one configuration.
 
-    Groups that the sensitivities do not know keep their width, and so do those whose channels lie unequally
-    often in a value, since sizes then depend on which of them go.
+    Groups without sensitivities keep their width, and so do those whose channels occur unequally often in a
+    value, since sizes then depend on which of them are removed.
 
     Args:
-        widths: whether channels may be removed; otherwise every group has one level.
-        low_rank: whether 1x1 convolutions may become pairs.
-        mixed: whether each region of an integer configuration may stay float, and each layer of a sparse one
+        widths: Whether channels may be removed; otherwise every group has one level.
+        low_rank: Whether 1x1 convolutions may become low-rank pairs.
+        mixed: Whether each region of an integer configuration may stay float, and each layer of a sparse one
             may have more zeros.
     """
     return Tables(setting, configuration, widths=widths, low_rank=low_rank, mixed=mixed).problem()
@@ -101,12 +101,12 @@ class Tables:
         self.region_of = {node: region.name for region in self.regions for node in region.nodes}
 
     def _regions(self) -> tuple[Region, ...]:
-        """All regions, if what each loses on integers is known of every one; else none."""
+        """All regions, if the loss on integers is known for every one; else none."""
         found = precision_regions(self.setting.graph, self.setting.integer)
         return found if all(r.name in self.setting.sensitivities.noise for r in found) else ()
 
     def problem(self) -> Problem:
-        """Everything the solver needs."""
+        """The problem for the solver."""
         model, precision = self.setting.model, self.configuration.precision
         layers = [self._layer(node) for node in calls(self.setting.graph) if node.name in self.kernels]
         levels, losses = dict(self.levels), dict(self.losses)
@@ -114,7 +114,7 @@ class Tables:
             levels[region.name] = (INTEGER, FLOAT)
             losses[region.name] = (self.setting.sensitivities.noise[region.name], 0.0)
         if self.regions:
-            precision = "float"  # what converting the input takes is a table of its own
+            precision = "float"  # the conversion of the input has its own table
             layers += conversions(self)
         layers += interactions(self.setting.sensitivities, self.levels, self.losses)
         return Problem(
@@ -123,20 +123,20 @@ class Tables:
         )  # fmt: skip
 
     def _whole_noise(self) -> float:
-        """What running on integers loses where no region may stay float, as far as it was measured."""
+        """Measured loss of running on integers, if no region may stay float."""
         if self.configuration.precision == "float" or self.regions:
             return 0.0
         whole = precision_regions(self.setting.graph, self.setting.integer)
         return sum(self.setting.sensitivities.noise.get(region.name, 0.0) for region in whole)
 
     def family(self, node: fx.Node) -> KernelFamily:
-        """The kernel of a node at any widths, on integers where the configuration has them."""
+        """The kernel of a node as a function of widths, on integers if the configuration has them."""
         return self.families.family(node, self.kernels[node.name])
 
     def options(self, node: fx.Node, widths: Mapping[str, int]) -> tuple[Option, ...]:
         """All ways to run a node at given widths of the groups and, under its name, form of its region.
 
-        The first is the kernel as it is; those beaten by others are among them.
+        The first is the unchanged kernel; dominated options are included.
         """
         family = self.family(node)
         return self._options(node.name, family.whole, self._formed(node.name, family.at(widths), widths))
@@ -164,11 +164,11 @@ class Tables:
         return Layer(node.name, sides, found)
 
     def _options(self, node: str, original: Kernel, whole: Kernel) -> tuple[Option, ...]:
-        """The kernel as it is, with more zeros, and as pairs.
+        """The unchanged kernel, the kernel with more zeros, and low-rank pairs.
 
         Args:
-            original: at full width, where losses were measured.
-            whole: at the width in question.
+            original: The kernel at full width, where losses were measured.
+            whole: The kernel at the present width.
         """
         known = self.setting.sensitivities
         zeros, sparse = known.sparse.get(node, {}), whole.sparse
@@ -182,7 +182,7 @@ class Tables:
         ranks = known.ranks.get(node, {}) if node in self.thin else {}
         made, read = _weight_channels(whole) if ranks else (0, 0)
         for rank in rank_levels(made, read) if ranks else ():
-            # Narrower layers keep the same share of their rank: their cost is that of the nearest measured.
+            # Pruned layers keep the same share of their rank: their loss is that of the nearest measured.
             share, least = rank / min(read, made), min(_weight_channels(original))
             nearest = min(ranks, key=lambda r: abs(r / least - share))
             options.append(_option(self.setting, low_rank_pair(whole, rank), rank, ranks[nearest]))
@@ -190,9 +190,9 @@ class Tables:
 
 
 def conversions(tables: Tables) -> list[Layer]:
-    """Tables of what converting the input takes, and each value between regions of unlike precision.
+    """Tables of the cost of converting the input, and each value between regions of different precision.
 
-    By the element, what the table holds of the network's input: overhead on integers less that in float.
+    The cost per element is the overhead of the network's input on integers less that in float.
     """
     setting, regions = tables.setting, tables.regions
     nodes = {node.name: node for node in setting.graph.graph.nodes}
@@ -226,7 +226,7 @@ def conversions(tables: Tables) -> list[Layer]:
 def interactions(
     known: Sensitivities, levels: Mapping[str, tuple[int, ...]], losses: Mapping[str, tuple[float, ...]]
 ) -> list[Layer]:
-    """Tables of what two groups lose together beyond the sum of both.
+    """Tables of the loss of two groups together beyond the sum of both.
 
     To second order in the change of the outputs, the loss of two changes is a + b + 2 r sqrt(a b), where r is
     the correlation of the two in the metric of the loss. It was measured at half of both widths.
@@ -259,7 +259,7 @@ def configuration_kernels(setting: Setting, configuration: Configuration) -> dic
 
 
 def _worthy(options: tuple[Option, ...]) -> tuple[Option, ...]:
-    """The first, and of the others those that are not beaten in every respect by one before them."""
+    """The first option, and of the others those that no earlier one dominates."""
     found = [options[0]]
     for option in options[1:]:
         if not any(_beats(other, option) for other in found):
@@ -280,7 +280,7 @@ def _weight_channels(kernel: Kernel) -> tuple[int, int]:
 
 
 def low_rank_pair(kernel: Kernel, rank: int) -> tuple[Kernel, Kernel]:
-    """The two kernels of a pair in place of a 1x1 convolution: no bias and no activation in between."""
+    """The two kernels of a pair that replaces a 1x1 convolution: no bias and no activation in between."""
     attributes = tuple((k, "none" if k == "activation" else v) for k, v in kernel.attributes)
     first = dataclasses.replace(kernel.resized(made=rank), attributes=attributes)
     first = dataclasses.replace(first, operands=(*first.operands[:2], None))

@@ -1,9 +1,8 @@
-"""Independent work items, on processes here or on a Ray cluster.
+"""Worker pools for independent work items: processes on this machine, or a Ray cluster.
 
-An item is a function by name, a folder that all items share, and a few JSON values; its result are JSON
-values. Pieces know nothing of one another, so that who works on which, and in what order, changes nothing.
-Each has one thread of one process to itself. A worker that dies costs the item that it was at, which another
-one does again.
+An item is a function by name, a folder that all items share, and a few JSON values; its result is JSON
+values. Items are independent: results do not depend on scheduling. Each item has one thread of one process.
+An item whose worker dies is given to another worker.
 """
 
 from __future__ import annotations
@@ -31,27 +30,27 @@ WorkItem = dict[str, Any]
 Result = dict[str, Any]
 Function = Callable[[Path, WorkItem], Result]
 
-ATTEMPTS = 3  # at a item before it is taken to be what kills the workers
+ATTEMPTS = 3  # at an item, before it is considered the reason why workers die
 
 
 class WorkerPool(Protocol):
-    """Does work items."""
+    """Runs work items."""
 
     def run(self, function: str, folder: Path, items: Sequence[WorkItem]) -> Iterator[tuple[int, Result]]:
-        """Do all items; gives the index of each and its result as they are done.
+        """Run all items; yields the index and result of each as they are finished.
 
         Args:
             function: `package.module:name` of a `Function`.
-            folder: what all items share; not changed meanwhile.
+            folder: Folder that all items share; not changed meanwhile.
 
         Raises:
-            MccError: what a item raised, or that it was lost too often.
+            MccError: Raised by an item, or an item was lost too often.
         """
         ...
 
 
 def perform(function: str, folder: Path, item: WorkItem) -> Result:
-    """One item, in this process; errors of mcc become a result of their own."""
+    """Run one item in this process; mcc's errors are returned as a result."""
     module, _, name = function.partition(":")
     try:
         return {"result": getattr(importlib.import_module(module), name)(folder, item)}
@@ -60,17 +59,17 @@ def perform(function: str, folder: Path, item: WorkItem) -> Result:
 
 
 def opened(answer: Result) -> Result:
-    """What a item gave. Raises MccError for what it raised."""
+    """The result of an item. Raises MccError if the item raised it."""
     if "error" in answer:
         raise MccError(str(answer["error"]))
     return answer["result"]
 
 
 class ProcessPool:
-    """Processes on this machine.
+    """A pool of processes on this machine.
 
     Args:
-        workers: how many at a time.
+        workers: Number of processes.
     """
 
     def __init__(self, workers: int) -> None:
@@ -145,7 +144,7 @@ def _end(worker: subprocess.Popen[str], ready: selectors.BaseSelector) -> None:
     ready.unregister(worker.stdout or 0)
     with suppress(BrokenPipeError):
         if worker.stdin is not None:
-            worker.stdin.close()  # a worker ends where nothing more comes
+            worker.stdin.close()  # a worker ends at the end of its input
     if worker.stdout is not None:
         worker.stdout.close()
     worker.wait()
@@ -155,10 +154,10 @@ class RayPool:
     """A Ray cluster, on whose machines mcc is installed in the same version.
 
     Args:
-        address: of the cluster as `ray.init` takes it; `local` starts one on this machine.
+        address: Address of the cluster as in `ray.init`; `local` starts one on this machine.
 
     Raises:
-        UsageError: ray is not installed, or there is no cluster.
+        UsageError: Ray is not installed, or no cluster answers.
     """
 
     def __init__(self, address: str) -> None:
@@ -194,7 +193,7 @@ class RayPool:
             yield indices[done], opened(answer)
 
     def close(self) -> None:
-        """Leave the cluster; one that was started here ends."""
+        """Disconnect from the cluster; a cluster started here ends."""
         self.ray.shutdown()
 
 
@@ -203,19 +202,19 @@ def _packed(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-_places: dict[str, Path] = {}  # by digest: what a function remembers of a folder, it remembers by its path
+_places: dict[str, Path] = {}  # by digest: functions cache a folder's content by its path
 
 
 def _perform_packed(function: str, files: dict[str, bytes], item: WorkItem) -> Result:
-    """One item on another machine, where the folder lies for as long as that takes.
+    """Run one item on another machine, where the folder exists meanwhile.
 
-    Ray kills its workers, so that nothing could be cleaned up at their end.
+    Ray kills its workers, so that they cannot clean up at their end.
     """
     known = hashlib.sha256(b"".join(name.encode() + raw for name, raw in sorted(files.items()))).hexdigest()
     if known in _places:
         _places[known].mkdir(mode=0o700)
     else:
-        _places[known] = Path(tempfile.mkdtemp(prefix="mcc-crew-"))
+        _places[known] = Path(tempfile.mkdtemp(prefix="mcc-workers-"))
     place = _places[known]
     try:
         for name, raw in files.items():
@@ -227,7 +226,7 @@ def _perform_packed(function: str, files: dict[str, bytes], item: WorkItem) -> R
 
 
 def encoded(path: Path) -> str:
-    """A file as text, for a result."""
+    """The content of a file as text, for a result."""
     return base64.b64encode(path.read_bytes()).decode()
 
 
@@ -237,16 +236,16 @@ def decoded(text: str) -> bytes:
 
 
 def make_pool(workers: int | None, ray: str | None) -> WorkerPool | None:
-    """The worker pool that was asked for; None where everything is done here, one item after the other."""
+    """The requested worker pool; None: items run sequentially in this process."""
     if ray is not None:
         return RayPool(ray)
     return None if workers is None else ProcessPool(workers)
 
 
 def _work() -> None:
-    """The program of a worker: a line for each item in, a line for each result out."""
+    """Main function of a worker: reads one item and writes one result per line."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # output of libraries must not mix with results
     function, folder = sys.argv[1:]
     for line in sys.stdin:
         answers.write(json.dumps(perform(function, Path(folder), json.loads(line))) + "\n")

@@ -120,7 +120,7 @@ def test_ctrl_c_says_how_to_go_on(
     assert main.run(arguments) == 130
     said = capsys.readouterr().err
     command = "mcc compress net.py:factory --data digits --target litert-host -o 'my folder' -q --resume"
-    assert said == f"mcc: stopped; {command} goes on from here\n"
+    assert said == f"mcc: stopped; {command} continues from here\n"
 
 
 def test_a_plan_is_a_front(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:

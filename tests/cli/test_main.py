@@ -173,10 +173,10 @@ def test_ctrl_c_is_a_sentence_and_status_130(mcc: Any, monkeypatch: pytest.Monke
     ran = mcc("targets")
     assert ran.status == 130
     assert ran.err.strip() == "mcc: stopped"
-    fail_with(monkeypatch, failures.Interrupted("mcc compress m --resume goes on from here"))
+    fail_with(monkeypatch, failures.Interrupted("mcc compress m --resume continues from here"))
     ran = mcc("targets")
     assert ran.status == 130
-    assert one_sentence(ran.err) == "mcc: stopped; mcc compress m --resume goes on from here"
+    assert one_sentence(ran.err) == "mcc: stopped; mcc compress m --resume continues from here"
 
 
 def test_a_full_disk_is_a_sentence(mcc: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,7 +230,7 @@ def test_inspect_of_a_device_never_seen(mcc: Any) -> None:
     text = mcc("inspect", model, "--target", "litert-host", "--roofline", "10,8")
     assert "cost of each layer in each form" in text
     assert "roofline ± 50 %" in text
-    assert "rest on a roofline: " in text
+    assert "is estimated by a roofline: " in text
     for bad in ("10", "0,8", "10,inf", "a,b"):
         assert "no pair of rates" in mcc(
             "inspect", model, "--target", "litert-host", "--roofline", bad, status=2

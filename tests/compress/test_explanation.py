@@ -75,7 +75,7 @@ def test_measured_costs_have_the_days_on_which_they_were_measured(
     choice = explainer(Structure(), dates=dates).choice("conv7")
     assert choice.forms[0].measured_on == "2026-11-03"
     show(choice)
-    assert "What was measured was timed on 2026-11-03." in capsys.readouterr().out
+    assert "The measurements were taken on 2026-11-03." in capsys.readouterr().out
 
 
 def test_what_a_structure_decided_is_what_is_marked() -> None:
@@ -110,8 +110,8 @@ def test_a_width_counts_all_layers_that_it_changes() -> None:
         (10.01, 0.002, None, "no faster here"),
         (8.0, 0.014, 0.0005, "saves 2.0 us for 0.0040 nats, 2 for a ms" + PAYS.format("0.5")),
         (8.0, 0.014, None, "saves 2.0 us for 0.0040 nats, 2 for a ms"),
-        (8.0, None, None, "saves 2.0 us; what it loses by itself was not measured"),
-        (8.0, 0.010, None, "saves 2.0 us and loses no more by itself: ruled out by what it is coupled with"),
+        (8.0, None, None, "saves 2.0 us; its own loss was not measured"),
+        (8.0, 0.010, None, "saves 2.0 us and loses no more by itself: excluded by coupled layers"),
         (14.0, 0.002, 0.01, "loses 0.0080 nats less for 4.0 us, 2 for a ms" + PAYS.format("10")),
     ],
 )  # fmt: skip

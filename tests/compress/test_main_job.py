@@ -161,7 +161,7 @@ def test_a_plan_feeds_back_to_the_same_structure(
     report = job(tmp_path / "out", plan=plan)
     assert report.met == {"speedup": True}
     joint = report.strategies[-1]
-    assert "The plan was given, not made." in joint.notes
+    assert "The plan was given, not computed." in joint.notes
     raw = json.loads((tmp_path / "out/state/joint/outcome.json").read_text())
     assert raw["structure"] == structure(finished)
 

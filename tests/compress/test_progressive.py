@@ -76,8 +76,8 @@ def test_a_job_goes_to_its_budget_in_steps(
     )  # fmt: skip
     assert report.met == {"speedup": True}
     joint = load_report(tmp_path / "out/report.json").strategies[-1]
-    assert "The budget was gone to in 3 steps." in joint.notes
+    assert "The budget was approached in 3 steps." in joint.notes
     assert joint.keeps_budgets == {"speedup": True}
     steps = [stage for stage in dict.fromkeys(seen) if "-step-" in stage]
     assert steps == ["fine-tune joint-step-1", "fine-tune joint-step-2"]
-    assert "sensitivities once more" in seen
+    assert "re-measure sensitivities" in seen

@@ -94,7 +94,7 @@ def test_it_prunes_more_where_quantising_gained_less(tmp_path: Path) -> None:
     assert planner.asked == [2.0, pytest.approx(2.5 / CARE)]
     assert trial.keeps_all
     assert trial.structure == Structure(INT8, {"group": 2})
-    assert said == ("Pruned 2 times: quantising was trusted to gain 2.00x, then 1.55x.",)
+    assert said == ("Pruned 2 times, assuming that quantisation gains 2.00x, then 1.55x.",)
 
 
 def test_it_gives_up_where_pruning_cannot_bring_the_rest(tmp_path: Path) -> None:

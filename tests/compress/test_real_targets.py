@@ -81,7 +81,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_a_whole_state(tmp_path: Path) -> No
     assert process.returncode == 130
     last = said.strip().splitlines()[-1]
     assert last.startswith("mcc: stopped; mcc compress ")
-    assert last.endswith(f"-o {folder} --resume goes on from here")
+    assert last.endswith(f"-o {folder} --resume continues from here")
     assert "Traceback" not in said
     assert not list(folder.rglob("*.part"))
     assert json.loads((folder / "state/job.json").read_text())["digest"]

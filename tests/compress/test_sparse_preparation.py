@@ -87,7 +87,7 @@ def test_a_job_makes_sparse_plans_behind_exact_passes(
     report = compressed("convolution_head", tmp_path / "out", monkeypatch, size_bytes=12_000)
     said = [s for s in report.verdicts if "linear-head" in s]
     assert len(said) == 1
-    assert said[0].startswith("Sparse plans begin with the passes 'linear-head', which change no number")
+    assert said[0].startswith("Sparse plans begin with the passes 'linear-head', which are exact")
     by_name = {strategy.name: strategy for strategy in report.strategies}
     assert by_name["sparse-1x1"].keeps_budgets == {"size_bytes": True}
     state = tmp_path / "out/state"
@@ -110,7 +110,7 @@ def test_a_pass_that_changes_numbers_is_named_with_what_it_costs(
     off, remedy, cost = report.verdicts[-3:]
     assert off.startswith("The sparse path stays off: ")
     assert "symmetrise-padding" in remedy
-    assert remedy.endswith("change the function a little: train after them.")
+    assert remedy.endswith("change the function slightly: train after them.")
     assert cost.startswith("Untrained, these passes take the accuracy on 287 validation images from ")
     for path in (tmp_path / "out/state").glob("*/model.tflite"):
         assert read_tflite(path).op_counts()["PAD"] == 1  # the stem's own

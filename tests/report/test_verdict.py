@@ -52,7 +52,7 @@ def test_every_part_is_there() -> None:
     assert "0.42 points lost" in text
     assert "is 92.88 % (95 % interval 92.36 % to 93.37 %) instead of 93.12 %" in text
     assert "Every budget is kept: --speedup 2x, --size 1.2MB, --max-drop 1." in text
-    assert "346 us had been predicted: 1.7 % below what came out." in text
+    assert "was 346 us: 1.7 % below the final figure." in text
     assert "int8-ptq: slower than the original here, 0.74x." in text
     assert "sparse-1x1: no faster than the original here, 1.00x. Sparse 1x1 kernels do not exist" in text
     assert "misses the budget for speed-up and accuracy lost" in text
@@ -79,7 +79,7 @@ def test_simulated_figures_are_no_times() -> None:
     )
     text = "\n".join(verdicts(report))
     assert "is modelled as 20.0 Mcycles instead of 40.0 Mcycles" in text
-    assert "19.0 Mcycles had been predicted: 5.0 % below" in text
+    assert "was 19.0 Mcycles: 5.0 % below" in text
 
 
 def test_verdicts_of_the_engine_are_kept_and_not_doubled() -> None:
@@ -98,11 +98,14 @@ def test_a_network_narrowed_evenly_is_compared() -> None:
         even = chosen.model_copy(update={"name": "uniform-width", "chosen": False, **figures})
         return "\n".join(verdicts(report.model_copy(update={"strategies": (*report.strategies, even)})))
 
-    assert "A narrower network of the same family would do as well: narrowed evenly" in said()
+    assert "A narrower network of the same family would do as well: with uniform width" in said()
     worse = chosen.validation_accuracy - 0.03
-    assert f"does less well: narrowed evenly and trained alike, it keeps the budgets at {worse:.2%}".replace(
-        "%", " %"
-    ) in said(validation_accuracy=worse, behind_points=3.0, behind_ci95=(2.0, 4.0))
+    assert (
+        f"less well: with uniform width and the same training, it keeps the budgets at {worse:.2%}".replace(
+            "%", " %"
+        )
+        in said(validation_accuracy=worse, behind_points=3.0, behind_ci95=(2.0, 4.0))
+    )
     missed = said(keeps_budgets={"speedup": False})
-    assert "No network narrowed evenly that was tried keeps the budgets." in missed
+    assert "No uniform width that was tried keeps the budgets." in missed
     assert "family" not in "\n".join(verdicts(report))

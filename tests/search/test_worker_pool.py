@@ -61,7 +61,7 @@ def test_what_always_kills_its_worker_and_what_fails_is_said(tmp_path: Path) -> 
 
 def left_behind() -> set[Path]:
     """Folders that Ray's workers laid out."""
-    return set(Path(tempfile.gettempdir()).glob("mcc-crew-*"))
+    return set(Path(tempfile.gettempdir()).glob("mcc-workers-*"))
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ def test_the_page_tells_what_went_well_and_why_the_rest_did_not(tmp_path: Path) 
     found = {"tv/well": WHOLE, "tv/refused": refused, "tv/killed": killed, "tv/crashed": crashed}
     write_page(tmp_path / "zoo.md", found, {"tv/well": WHOLE}, total=9)
     text = (tmp_path / "zoo.md").read_text()
-    assert "**1 of 4 architectures go the whole way**; 5 of the 9 listed have not been run yet." in text
+    assert "**1 of 4 architectures complete all stages**; 5 of the 9 listed have not been run yet." in text
     row = "| tv/well | yes | 4 of 5 | 71 % | 3 | – | 40 dB | yes | yes | 2e-15 | 12 | 0.7 GB |"
     assert row in text
     assert "* tv/refused, pruned: only 3% of the prunable parameters went (because)\n" in text

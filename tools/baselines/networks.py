@@ -1,4 +1,4 @@
-"""The networks that mcc is compared on: MobileNetV2 and two ResNets for CIFAR-10, and the digits network.
+"""The benchmark networks of mcc: MobileNetV2 and two ResNets for CIFAR-10, and the digits network.
 
 Each factory returns `(module, example_input, Preprocessing)`, which `mcc` reads as it is:
 
@@ -27,9 +27,9 @@ MOBILENET_V2_BLOCKS = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-# The paper's 24-channel group has stride 2; at 64x64 it is kept at 1, else the last maps would be 2x2.
+# The paper's 24-channel group has stride 2; at 64x64 it stays at 1, since the last maps would be 2x2.
 
-# Customary for CIFAR-10, in 0-255.
+# Usual for CIFAR-10, in 0-255.
 CIFAR10_MEAN = (125.3, 123.0, 113.9)
 CIFAR10_STD = (63.0, 62.1, 66.7)
 # ImageNet's, which the published ResNet weights for CIFAR-10 were trained with, in 0-1.
@@ -38,7 +38,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def _round_channels(value: float, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor`, never below 90 % of `value` (as torchvision rounds widths)."""
+    """The nearest multiple of `divisor`, at least 90 % of `value` (as torchvision rounds widths)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
@@ -97,7 +97,7 @@ class MobileNetV2(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions; where the shape changes, the shortcut is He 2015's parameter-free option A."""
+    """Two 3x3 convolutions; if the shape changes, the shortcut is He 2015's parameter-free option A."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class ResNet(nn.Module):
 
 
 def _initialise(network: nn.Module) -> None:
-    """He initialisation of convolutions, small normal classifier: both papers' own."""
+    """He initialisation of convolutions, small normal classifier, as in both papers."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")

@@ -1,11 +1,11 @@
-"""Train one of the networks that mcc is compared on.
+"""Train one of the benchmark networks of mcc.
 
     python -m tools.baselines.train mobilenet_v2 --data cifar10:DIR -o mobilenet_v2.safetensors
     python -m tools.baselines.train digits -o digits.safetensors
 
-The weights written are those of the last step, never the best on anything. The test split is read once,
-after it. Ctrl-C or a kill leaves a state beside the output; the same command with --resume goes on from
-it and ends in the same weights, bit for bit. Training waits while mcc measures latency on this machine.
+The weights written are those of the last step, never selected by a metric. The test split is used once, after
+it. Ctrl-C or a kill leaves a state beside the output; the same command with --resume continues from it and
+ends in the same weights, bit for bit. Training waits while mcc measures latency on this machine.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ HELP = (__doc__ or "").replace("\n\n    python", "\n\n\b\n    python")
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="FILE.safetensors"
 )
 @click.option(
-    "--weights", type=click.Path(path_type=Path, dir_okay=False), help="Start from these (safetensors)."
+    "--weights", type=click.Path(path_type=Path, dir_okay=False), help="Initial weights (safetensors)."
 )
 @click.option("--epochs", type=click.IntRange(1), help="Epochs, instead of the recipe's.")
-@click.option("--batch-size", type=click.IntRange(1), help="Images in a step.")
+@click.option("--batch-size", type=click.IntRange(1), help="Images per step.")
 @click.option("--peak", type=click.FloatRange(0, min_open=True), help="Highest learning rate.")
 @click.option(
-    "--average/--no-average", default=None, help="Whether to give the running average of the weights."
+    "--average/--no-average", default=None, help="Whether to write the running average of the weights."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda")
-@click.option("--resume", is_flag=True, help="Go on from the state that an interrupted run left.")
+@click.option("--resume", is_flag=True, help="Continue from the state of an interrupted run.")
 def main(
     network: str,
     source: str | None,
@@ -98,7 +98,7 @@ def main(
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
     if not finished:
-        console.print("stopped; the same command with --resume goes on", highlight=False)
+        console.print("stopped; the same command with --resume continues", highlight=False)
         sys.exit(1)
 
 
@@ -114,16 +114,16 @@ def train(
     resume: bool = False,
     changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> bool:
-    """Train `network` and write its weights; False where it was interrupted.
+    """Train `network` and write its weights; returns False if interrupted.
 
     Args:
-        network: a name in `networks.py`, or `package.module:factory`.
-        source: what `mcc --data` takes; None is digits for the digits network.
-        weights: a safetensors file to start from; None starts afresh.
-        changes: fields of the recipe to change; None leaves one as it is.
+        network: Name in `networks.py`, or `package.module:factory`.
+        source: DATA as for `mcc --data`; None: digits for the digits network.
+        weights: Safetensors file to start from; None: random initialisation.
+        changes: Fields of the recipe to change; None keeps a field.
 
     Raises:
-        UsageError, DataError: a network, data or state that is not one.
+        UsageError, DataError: An invalid network, data or state.
     """
     if network not in NETWORKS and ":" not in network:
         raise UsageError(
@@ -160,7 +160,7 @@ def train(
 
 
 def finish(training: Training, network: str, output: Path) -> dict[str, Any]:
-    """Measure once on validation and test, and write the weights with what is known of them."""
+    """Evaluate once on validation and test, and write the weights with the results as metadata."""
     validation, test = training.score("validation"), training.score("test")
     facts = {
         "network": network,

@@ -1,4 +1,4 @@
-"""The training loop of the baselines: its recipe, its state, and how both survive a kill."""
+"""The training loop of the baselines: recipe, state, and resumption."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ SAVE_EVERY_S = 60.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: stochastic gradient descent with one cycle of the learning rate.
+    """Training recipe: stochastic gradient descent with one cycle of the learning rate.
 
     Args:
-        peak: the highest learning rate, reached after `warm_up` of all steps.
-        smoothing: part of each label spread over all classes.
-        average: give the exponential average of the weights instead of the last ones.
+        peak: Maximum learning rate, reached after `warm_up` of all steps.
+        smoothing: Label smoothing.
+        average: Whether to return the exponential average of the weights instead of the last ones.
     """
 
     epochs: int
@@ -61,7 +61,7 @@ class Recipe:
 
 
 class Training:
-    """Everything that a run changes: the network, its momentum, its average, and the step it is at."""
+    """State of a run: the network, its momentum, its average, and its step."""
 
     def __init__(self, network: nn.Module, data: DataModule, recipe: Recipe, seed: int, device: str) -> None:
         self.data, self.recipe, self.seed, self.device = data, recipe, seed, torch.device(device)
@@ -80,7 +80,7 @@ class Training:
         self.step = 0
 
     def update(self, _engine: Engine, batch: Batch) -> float:
-        """One step of gradient descent; what it does depends on the step's number alone."""
+        """One step of gradient descent; a function of the step's number alone."""
         wait_while_measuring()
         torch.manual_seed(self.seed * 1_000_003 + batch.step)  # dropout's randomness
         for group in self.optimizer.param_groups:
@@ -97,7 +97,7 @@ class Training:
 
     @property
     def result(self) -> nn.Module:
-        """The network to use: the average, where one is kept."""
+        """The resulting network: the average, if there is one."""
         return self.network if self.average is None else self.average.module
 
     def tensors(self) -> dict[str, Tensor]:
@@ -112,7 +112,7 @@ class Training:
         return state
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Take up a state that `tensors` gave."""
+        """Restore a state from `tensors`."""
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -129,7 +129,7 @@ class Training:
         self.step = step
 
     def score(self, split: SplitName) -> Score:
-        """The metric on a split, images as they are."""
+        """The metric on a split, without augmentation."""
         network = self.result.eval()
         statistics: list[np.ndarray] = []
         with torch.inference_mode():
@@ -140,7 +140,7 @@ class Training:
 
 
 def write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Tensors and facts (JSON, in the file's header) as one safetensors file, whole or not at all."""
+    """Write tensors and facts (JSON, in the file's header) as one safetensors file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -153,13 +153,13 @@ def write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None
 
 
 def load_weights(network: nn.Module, path: Path) -> str:
-    """Put the weights at `path` into `network`; every name and shape must agree.
+    """Load the weights at `path` into `network`; every name and shape must agree.
 
     Returns:
         A hash of the file.
 
     Raises:
-        DataError: the file cannot be read or is of another network.
+        DataError: The file cannot be read or belongs to another network.
     """
     try:
         raw = path.read_bytes()
@@ -171,11 +171,11 @@ def load_weights(network: nn.Module, path: Path) -> str:
 
 
 def take_up(training: Training, path: Path, identity: str) -> None:
-    """Go on from the state at `path`, where there is one.
+    """Continue from the state at `path`, if there is one.
 
     Raises:
-        UsageError: it belongs to a run with other settings or data.
-        DataError: it is not such a state.
+        UsageError: It belongs to a run with other settings or data.
+        DataError: It is not such a state.
     """
     if not path.is_file():
         return
@@ -198,7 +198,7 @@ def take_up(training: Training, path: Path, identity: str) -> None:
 
 @contextmanager
 def stopping(engine: Engine) -> Generator[list[int]]:
-    """Ctrl-C and SIGTERM end the loop after the step at hand; yields the signals that came."""
+    """End the loop after the current step at Ctrl-C and SIGTERM; yields the received signals."""
     came: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
@@ -214,7 +214,7 @@ def stopping(engine: Engine) -> Generator[list[int]]:
 
 
 def run(training: Training, state: Path, identity: str, console: Console) -> bool:
-    """Train to the last step; False where a signal ended it early. Leaves a state, also every minute."""
+    """Train to the last step; returns False if a signal ended it. Saves its state every minute."""
     training.network.train()
     engine = Engine(training.update)
     saved = time.monotonic()

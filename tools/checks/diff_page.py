@@ -1,11 +1,11 @@
-"""How the page of `mcc diff --html` opens and scrolls for two graphs of 1,000 nodes, in headless Chromium.
+"""Measure loading and scrolling of the page of `mcc diff --html` for two graphs of 1,000 nodes, in Chromium.
 
     python -m tools.checks.diff_page [-o docs/results/diff_page.md] [--picture diff.png]
 
-The second graph is the first with its batch norms folded and half of its channels gone, so that most rows
-hold a change; unchanged ones are shown, too. The page is scrolled from top to bottom by half a screen per
-frame. Frames come late on a machine that does other things, so that the processor time of the browser's main
-thread is stated as well: 16.7 ms of it a frame allow 60 frames a second.
+The second graph is the first with its batch norms folded and half of its channels removed, so that most rows
+contain a change; unchanged ones are shown, too. The page is scrolled from top to bottom by half a screen per
+frame. Frames are late on a busy machine, so the processor time of the browser's main thread is reported as
+well: 16.7 ms per frame allow 60 frames a second.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SCROLL = """() => new Promise(done => {
 
 
 def write_page(path: Path) -> int:
-    """The page of the two graphs; how many pairs of nodes it shows."""
+    """Write the page of the two graphs; returns the number of pairs of nodes."""
     before = chain(OPERATORS)
     after = Pipeline.parse(CHANGES).run(before, options=RunOptions(verify=False)).graph
     found = diff_views(view_graph(before), view_graph(after))
@@ -56,7 +56,7 @@ def write_page(path: Path) -> int:
 
 
 def look(path: Path, picture: Path | None) -> dict[str, Any]:
-    """Open, show all rows, scroll to the end; what the browser measured."""
+    """Open the page, show all rows, scroll to the end; returns the browser's measurements."""
     with opened("about:blank") as page:
         browser = page.context.new_cdp_session(page)
         browser.send("Performance.enable")
@@ -80,7 +80,7 @@ def _thread_s(browser: CDPSession) -> float:
 
 
 def main() -> None:
-    """Measure, print, and write the page of results where asked for."""
+    """Measure, print, and optionally write the page of results."""
     parser = argparse.ArgumentParser(description="how the page of mcc diff --html opens and scrolls")
     parser.add_argument("-o", "--output", type=Path, help="write the table there")
     parser.add_argument("--picture", type=Path, help="write a screenshot there")

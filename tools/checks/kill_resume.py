@@ -1,11 +1,11 @@
-"""Kill `mcc compress` at random moments, let it go on, and compare what it leaves with an undisturbed run.
+"""Kill `mcc compress` at random moments, resume it, and compare its results with an undisturbed run.
 
     python tools/checks/kill_resume.py --kills 20 --seed 0
 
-First the job runs until the table of measurements holds all that it asks for; then once undisturbed; then
-once for each kill, with a copy of the same table: SIGKILL at a random moment, `--resume`, perhaps again.
-Structure, graph and weights of every strategy must be equal to the byte. Which of them is chosen rests on
-times that each run takes itself, and may differ. Exit status 1 where something else does.
+First the job runs until the table contains all measurements that it needs; then once undisturbed; then once
+for each kill, with a copy of the same table: SIGKILL at a random moment, `--resume`, perhaps again.
+Structure, graph and weights of every strategy must be equal to the byte. The choice among them depends on
+times that each run measures itself, and may differ. Exit status 1 if anything else differs.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = f"{ROOT / 'tests' / 'compress' / 'networks.py'}:tiny"
 COMPARED = ("baseline.*", "state/*/outcome.json", "state/*/model.*")
-TIGHTER = "-at-"  # a joint plan made once more, since it missed the last measurement: another in every run
-WARM_RUNS = 4  # each may plan with kernels that the one before measured, and so ask for others
+TIGHTER = "-at-"  # a joint plan made again after it missed the last measurement: different in every run
+WARM_RUNS = 4  # each may plan with kernels that the previous one measured, and so need others
 KILL_AGAIN = 0.4  # of the resumed runs are killed as well
 MOST_KILLS = 3  # of one job
-# The job with short measurements: the table is to be filled, not to be exact.
+# The job with short measurements: to fill the table, not for exact figures.
 HURRIED = (
     "import sys, mcc.compress.bench as bench\n"
     "bench.FINAL_SECONDS = 0.2\n"
@@ -50,8 +50,8 @@ class Check:
     """A job to kill.
 
     Attributes:
-        words: arguments of `mcc compress` but for the folder.
-        work: where everything goes.
+        words: Arguments of `mcc compress` without the folder.
+        work: Folder for all files.
     """
 
     words: tuple[str, ...]
@@ -63,7 +63,7 @@ class Check:
         return self.work / "table"
 
     def start(self, folder: Path, cache: Path, *more: str) -> subprocess.Popen[str]:
-        """The job in a process of its own."""
+        """Start the job in its own process."""
         command = [sys.executable, "-c", HURRIED, "compress", *self.words, "-q", "-o", str(folder), *more]
         return subprocess.Popen(
             command,
@@ -75,14 +75,14 @@ class Check:
         )
 
     def finish(self, folder: Path, cache: Path, *more: str) -> None:
-        """The job to its end. Raises ClickException with its last words where it fails."""
+        """Run the job to its end. Raises ClickException with its last output if it fails."""
         process = self.start(folder, cache, *more)
         _, said = process.communicate()
         if process.returncode != 0:
             raise click.ClickException(f"{folder.name} ended with {process.returncode}: {said.strip()}")
 
     def warm(self) -> int:
-        """Run until nothing new is measured; how many runs that took."""
+        """Run until nothing new is measured; returns the number of runs."""
         for index in range(WARM_RUNS):
             before = rows_of(self.table)
             self.finish(self.work / f"warm-{index}", self.table)
@@ -91,14 +91,14 @@ class Check:
         raise click.ClickException(f"after {WARM_RUNS} runs the job still measures something new")
 
     def copy_of_table(self, name: str) -> Path:
-        """A table that only one run uses."""
+        """A copy of the table for one run."""
         return Path(shutil.copytree(self.table, self.work / f"table-{name}"))
 
     def killed(self, name: str, seconds: float, chance: random.Random) -> tuple[list[float], dict[str, str]]:
-        """One job with its kills; when they were, and the digests of what it left.
+        """Run one job with its kills; returns their times, and the digests of its results.
 
         Args:
-            seconds: that an undisturbed run takes.
+            seconds: Duration of an undisturbed run.
         """
         folder, cache, kills = self.work / name, self.copy_of_table(name), list[float]()
         resumed: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ class Check:
 
 
 def rows_of(table: Path) -> frozenset[tuple[object, ...]]:
-    """Every row of a table, to see whether a run added one; empty where there is no table."""
+    """Every row of a table, to detect added rows; empty if there is no table."""
     path = table / "latencies.sqlite"
     if not path.exists():
         return frozenset()
@@ -132,7 +132,7 @@ def rows_of(table: Path) -> frozenset[tuple[object, ...]]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each compared file, and of the names of whatever is half-written."""
+    """SHA-256 of each compared file, and of the names of half-written files."""
     files = sorted(path for pattern in COMPARED for path in folder.glob(pattern))
     files = [path for path in files if TIGHTER not in path.parent.name]
     found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -141,8 +141,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def check(job: Check, kills: int, seed: int, say: Callable[[str], None]) -> list[str]:
-    """Run everything; the names of jobs that ended otherwise than the undisturbed one."""
-    say(f"the table holds all after {job.warm()} runs")
+    """Run everything; returns the names of jobs that ended differently from the undisturbed one."""
+    say(f"the table is complete after {job.warm()} runs")
     begin = time.monotonic()
     job.finish(job.work / "undisturbed", job.copy_of_table("undisturbed"))
     seconds = time.monotonic() - begin
@@ -165,13 +165,13 @@ def check(job: Check, kills: int, seed: int, say: Callable[[str], None]) -> list
 
 @click.command()
 @click.option("--kills", default=20, show_default=True, help="Jobs to kill.")
-@click.option("--seed", default=0, show_default=True, help="Of the moments.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the moments.")
 @click.option("--model", default=MODEL, show_default=True)
 @click.option("--data", default="digits", show_default=True)
 @click.option("--target", default="litert-host", show_default=True)
-@click.option("--epochs", default="0.3", show_default=True, help="Of each fine-tuning.")
+@click.option("--epochs", default="0.3", show_default=True, help="Epochs of each fine-tuning.")
 @click.option("--speedup", default="1.2x", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep everything here.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for all files.")
 def main(kills: int, seed: int, output: Path | None, **given: str) -> None:
     """Kill the main job at random moments, resume it, and compare plan and weights."""
     words: Sequence[str] = [given["model"]]
@@ -180,7 +180,7 @@ def main(kills: int, seed: int, output: Path | None, **given: str) -> None:
     with tempfile.TemporaryDirectory(prefix="mcc-kill-resume-") as scratch:
         different = check(Check(tuple(words), output or Path(scratch)), kills, seed, click.echo)
     if different:
-        click.echo(f"{len(different)} of {kills} ended otherwise: {', '.join(different)}")
+        click.echo(f"{len(different)} of {kills} ended differently: {', '.join(different)}")
         raise SystemExit(1)
     click.echo(f"all {kills} ended in the same plan and weights")
 

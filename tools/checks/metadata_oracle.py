@@ -1,10 +1,10 @@
-"""Reads what a .tflite file says of its input and its classes with MediaPipe's own code for the format.
+"""Read the input and class metadata of a .tflite file with MediaPipe's own code for the format.
 
     pip install --no-deps mediapipe        40 MB, of which one generated file is used
     python -m tools.checks.metadata_oracle model.tflite
 
-Prints mean, deviation, colours, labels and signature as MediaPipe, zipfile and LiteRT read them.
-Exit status 1 where mcc's own reader says something else of the same file.
+Prints mean, deviation, colours, labels and signature as read by MediaPipe, zipfile and LiteRT. Exit status 1
+if mcc's own reader gives other results for the file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def generated() -> Any:
 
 
 def read(schema: Any, file: Path) -> dict[str, Any]:
-    """What MediaPipe's code finds in a file."""
+    """The metadata found by MediaPipe's code."""
     raw = read_tflite(file).metadata[METADATA_NAME]
     assert schema.ModelMetadata.ModelMetadataBufferHasIdentifier(raw, 0)
     model = schema.ModelMetadataT.InitFromObj(schema.ModelMetadata.GetRootAs(raw, 0))
@@ -66,7 +66,7 @@ def read(schema: Any, file: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Print both accounts of a file, and whether they agree."""
+    """Print both results for a file, and whether they agree."""
     file = Path(sys.argv[1])
     theirs, stated = read(generated(), file), stored_preprocessing(file)
     for key, value in theirs.items():

@@ -1,13 +1,13 @@
-"""Holds the direct TFLite writer against TensorFlow's converter, operator by operator.
+"""Compare the direct TFLite writer with TensorFlow's converter, operator by operator.
 
-    .venv/bin/pip install -e ".[tensorflow]"    2 GB more in the environment, which is why no test does it
+    .venv/bin/pip install -e ".[tensorflow]"    2 GB more in the environment, therefore not part of the tests
     python -m tools.checks.tensorflow_oracle [-o docs/results/tensorflow.md]
 
 For each parity case of the TFLite writer with one input and one output: both files run in LiteRT on the same
-input, against torch; then both int8 files, against each other. The files of TensorFlow's converter, whose
-operators and versions are its own, also go through the reader of mcc and its views.
-Exit status 1 where a float file differs by more than 1e-4 of the output range, where int8 files of the same
-operators are more than one step apart, or where a file cannot be read.
+input, compared with torch; then both int8 files, compared with each other. The files of TensorFlow's
+converter, with their own operators and versions, are also read by the reader of mcc and its views. Exit
+status 1 if a float file differs by more than 1e-4 of the output range, if int8 files of the same operators
+are more than one step apart, or if a file cannot be read.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from tests.lower.tflite.quantising import quantised
 from tests.lower.tflite.running import execute
 
 TOLERANCE = 1e-4
-HALF_STEP = 0.5  # outputs are multiples of a step: nearer than that is equal
-MOVING = frozenset({"DEQUANTIZE", "QUANTIZE", "TRANSPOSE", "RESHAPE"})  # at the borders: they round nothing
+HALF_STEP = 0.5  # outputs are multiples of a step: a smaller distance is equality
+MOVING = frozenset({"DEQUANTIZE", "QUANTIZE", "TRANSPOSE", "RESHAPE"})  # at the borders: no rounding
 
 
 def largest(graph: Graph, raw: bytes, values: list[torch.Tensor]) -> float:
@@ -46,7 +46,7 @@ def largest(graph: Graph, raw: bytes, values: list[torch.Tensor]) -> float:
 
 
 def check(case: Any) -> tuple[float, float, Counter[str]]:
-    """Both differences for one case, and the operators that TensorFlow's file has."""
+    """Both differences for one case, and the operators of TensorFlow's file."""
     graph, values = case.graph(), values_of(case)
     raw = convert(graph)
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +59,7 @@ def check(case: Any) -> tuple[float, float, Counter[str]]:
 
 def check_int8(case: Any) -> tuple[float, float, bool]:
     """Share of equal outputs of both int8 files, their largest distance in steps, and whether both compute in
-    integers by the same operators: those that TensorFlow spells as several round several times."""
+    integers by the same operators: TensorFlow's compositions of several operators round several times."""
     graph, values = case.graph(), values_of(case)
     fake = quantised(graph, *values)
     files = to_tflite(fake), convert(fake, quantised=True)
@@ -72,21 +72,21 @@ def check_int8(case: Any) -> tuple[float, float, bool]:
 
 
 def _computing(model: TfliteModel) -> Counter[tuple[str, str]]:
-    """How often each operator that computes occurs, with the dtype of what it makes."""
+    """Number of occurrences of each computing operator, with its output dtype."""
     return Counter(
         (op.code, model.tensors[op.outputs[0]].dtype) for op in model.operators if op.code not in MOVING
     )
 
 
 def values_of(case: Any) -> list[torch.Tensor]:
-    """Inputs of a case, one of each."""
+    """Inputs of a case, one each."""
     torch.manual_seed(2)
     composite = isinstance(case, Composite)
     return [torch.randn(1, *shape) for shape in case.inputs] if composite else [case.input()[:1]]
 
 
 def main() -> int:
-    """Check all cases; print and perhaps write the table."""
+    """Check all cases; print and optionally write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, help="where to write the result as Markdown")
     arguments = parser.parse_args()
@@ -144,7 +144,7 @@ def in_int8(rows: dict[str, list[tuple[float, float, bool]]]) -> list[str]:
 
 
 def ending(failed: list[str]) -> list[str]:
-    """What failed, as Markdown."""
+    """The failures, as Markdown."""
     return ["", *(f"* failed: {text}" for text in failed)] if failed else ["", "None failed."]
 
 

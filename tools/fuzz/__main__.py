@@ -1,10 +1,10 @@
-"""Feed mcc broken files: never a traceback, never a hang, never memory without bound, and no code is run.
+"""Give mcc broken files: no traceback, no hang, no unbounded memory, and no code of the file is run.
 
     python -m tools.fuzz --count 1000                      that many of each kind
     python -m tools.fuzz --kind pt2 --first 123 --count 1 --keep DIR     one case again, its file kept
 
-Each case is what `mcc inspect` does with the file, in a process that is limited in memory and watched. Ends
-with a table, and status 1 where anything but a graph or a refusal in one sentence came out.
+Each case runs `mcc inspect` on the file, in a process that is limited in memory and watched. Ends with a
+table, and status 1 if the result was anything but a graph or a refusal in one sentence.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GOOD = ("read", "refused")
 
 @dataclass
 class Found:
-    """Outcomes of a kind of file: how many of each, and the cases that are to be mended."""
+    """Outcomes of a kind of file: number of each, and the failing cases."""
 
     counts: Counter[str] = field(default_factory=Counter)
     bad: list[tuple[int, str, str]] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Found:
 
 
 def run_kind(kind: str, first: int, count: int, folder: Path) -> Found:
-    """Run cases first..first+count-1, in as many processes as they end."""
+    """Run cases first..first+count-1, in as many workers as it takes."""
     found, next_case = Found(), first
     while next_case < first + count:
         next_case = _run_worker(kind, next_case, first + count - next_case, folder, found)
@@ -54,7 +54,7 @@ def run_kind(kind: str, first: int, count: int, folder: Path) -> Found:
 
 
 def _run_worker(kind: str, first: int, count: int, folder: Path, found: Found) -> int:
-    """One worker; the case after the last one that it began."""
+    """Run one worker; returns the case after the last one that it started."""
     command = [sys.executable, "-m", "tools.fuzz.worker", kind, str(first), str(count), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
@@ -91,7 +91,7 @@ class _Watch:
         self._pending: list[str] = []
 
     def line(self, limit_s: float) -> str | None:
-        """The next line; None where the worker has ended or took more CPU time than that."""
+        """The next line; None if the worker has ended or exceeded that CPU time."""
         assert self.worker.stdout is not None
         began = self._cpu_s()
         while not self._selector.select(timeout=1.0):

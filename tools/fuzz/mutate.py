@@ -1,4 +1,4 @@
-"""Breaking files: bytes anywhere, and the structures that a reader trusts."""
+"""Mutations of files: at the level of bytes, and of the structures that readers parse."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Payload:
 
 
 def broken(kind: str, seeds: tuple[bytes, ...], number: int) -> bytes:
-    """Broken file number `number` of a kind, always the same."""
+    """Broken file number `number` of a kind; deterministic."""
     dice = random.Random(f"{kind} {number}")
     data = dice.choice(seeds)
     ways: list[Callable[[bytes, random.Random], bytes]] = [_bytes, _SHAPED[kind], _SHAPED[kind]]
@@ -52,7 +52,7 @@ def broken(kind: str, seeds: tuple[bytes, ...], number: int) -> bytes:
         way = dice.choice(ways)
         try:
             data = way(data, dice)
-        except Exception:  # what is broken already may not open again for a second break
+        except Exception:  # a broken file may not open again for a second mutation
             data = _bytes(data, dice)
     return data
 
@@ -83,11 +83,11 @@ def _bytes(data: bytes, dice: random.Random) -> bytes:
 
 
 def _text(data: bytes, dice: random.Random) -> bytes:
-    """Words, numbers and lines of a graph in other places; nests and lines without end."""
+    """Words, numbers and lines of a graph in other places; unbounded nesting and lines."""
     text = data.decode("utf-8", "replace")
     lines = text.splitlines() or [""]
     match dice.randrange(9):
-        case 7 | 8:  # what changes no type, so that the graph is read and worked on
+        case 7 | 8:  # changes no type, so that the graph is read and processed
             makers = re.sub(
                 r"= \w+\([^)]*\)", lambda _: dice.choice(_MAKERS), text, count=dice.randrange(1, 4)
             )

@@ -1,4 +1,4 @@
-"""Whole files of every kind that mcc reads, small: what the fuzzer breaks."""
+"""Small valid files of every kind that mcc reads, as input of the fuzzer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = ("mcc", "onnx", "pt2", "safetensors", "tflite")
 
 
 class Net(nn.Module):
-    """Three layers; also what a file of weights is loaded into."""
+    """Three layers; also the network for files of weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Net(nn.Module):
 
 
 def model() -> tuple[nn.Module, Tensor]:
-    """The factory that files of weights are loaded into."""
+    """The factory for which files of weights are loaded."""
     torch.manual_seed(0)
     return Net().eval(), torch.zeros(1, 3, 6, 6)
 
@@ -90,11 +90,11 @@ def _graphs() -> list[Graph]:
 
 
 def beside(text: str) -> bytes | None:
-    """Constants for a .mcc whose text does not make them; None where it is no graph."""
+    """Constants for a .mcc whose text does not define them; None if it is no graph."""
     graph = parse_graph(text)
     return save({name: value.detach().contiguous() for name, value in constants(graph).items()})
 
 
 def printed(text: str) -> str:
-    """A .mcc whose constants lie beside it."""
+    """A .mcc whose constants are in a separate file."""
     return print_graph(parse_graph(text))

@@ -1,9 +1,9 @@
-"""Reads broken files one after the other, as the command line does, and says what became of each.
+"""Reads broken files one after the other, as the command line does, and reports the outcome of each.
 
     python -m tools.fuzz.worker KIND FIRST COUNT FOLDER
 
-A line of JSON before each case (its number) and after it. The process is limited in memory; the driver
-watches its CPU time, ends it where it hangs, and starts another one behind the case that ended it.
+Writes a line of JSON before each case (its number) and after it. The process is limited in memory; the driver
+watches its CPU time, ends it if it hangs, and starts another one after the case that ended it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     """The command line, for the driver."""
     kind, first, count, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     whole = seeds(kind)
-    for data in whole[:3]:  # what is imported on the way counts for no case
+    for data in whole[:3]:  # so that imports are not attributed to a case
         said, detail = _read_one(kind, data, folder)
         if said != "read":
             raise SystemExit(f"a whole .{kind} is not read: {said}: {detail}")
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _read_one(kind: str, data: bytes, folder: Path) -> tuple[str, str]:
-    """What `mcc inspect` makes of a file: `read`, `refused` with its sentence, or what must not happen."""
+    """Result of `mcc inspect` for a file: `read`, `refused` with its sentence, or a failure."""
     from mcc.cli.main import run
 
     path = folder / f"broken.{kind}"
@@ -83,5 +83,5 @@ def _read_one(kind: str, data: bytes, folder: Path) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):  # the driver has had enough
+    with contextlib.suppress(BrokenPipeError):  # the driver has closed the pipe
         main()

@@ -1,1 +1,1 @@
-"""Hostile inputs: what becomes of each is one sentence, the right exit status, and nothing overwritten."""
+"""Hostile inputs: each must end in one sentence, with the right exit status, and nothing overwritten."""

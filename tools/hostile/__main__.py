@@ -1,11 +1,11 @@
-"""Feed mcc hostile inputs: each ends with the right status, in one sentence, soon, and overwrites nothing.
+"""Give mcc hostile inputs: each must end with the right status, in one sentence, soon, and overwrite nothing.
 
     python -m tools.hostile                          all of them, into docs/results/hostile.md
     python -m tools.hostile --only plans/ --only "tables/date zzzz"      some kinds or names, no page
-    python -m tools.hostile --resume                 those that were not run yet, or went wrong
+    python -m tools.hostile --resume                 those that were not run yet, or failed
 
-Each runs in a process of its own, held to 10 s and 2 GB. On a machine that others use, `--limit 120` gives
-more wall time; processor time stays held to 10 s. Status 1 where anything went wrong.
+Each runs in its own process, limited to 10 s and 2 GB. On a shared machine, `--limit 120` gives more wall
+time; processor time stays limited to 10 s. Status 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ KNOWN = ROOT / "out/hostile.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the cases; exit status."""
+    """Run the cases; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.hostile", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="a name, or how it begins"
+        "--only", action="append", default=[], metavar="NAME", help="name of a case, or its beginning"
     )
-    parser.add_argument("--resume", action="store_true", help="leave out what went well before")
+    parser.add_argument("--resume", action="store_true", help="skip cases that passed before")
     parser.add_argument("--limit", type=float, default=LIMIT_S, metavar="S", help="wall time for each")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the folders of the cases there")
-    parser.add_argument("--list", action="store_true", help="only say the names")
+    parser.add_argument("--list", action="store_true", help="only list the names")
     given = parser.parse_args(arguments)
     chosen = [c for c in CASES if not given.only or c.name.startswith(tuple(given.only))]
     if given.list or not chosen:
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _known() -> dict[str, Found]:
-    """What earlier runs found."""
+    """Results of earlier runs."""
     if not KNOWN.exists():
         return {}
     rows = [{**row, "problems": tuple(row["problems"])} for row in json.loads(KNOWN.read_text())]

@@ -1,4 +1,4 @@
-"""What a hostile input is, and the folders that it lies in."""
+"""A hostile input, and the folders for it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ class Case:
     """One hostile input.
 
     Attributes:
-        name: short, with its kind before a slash.
-        make: writes the input into the folder that the command then works in.
-        command: the words behind `mcc`; `../out` is a folder for results.
-        says: a pattern (regular expression) in what is said.
-        status: exit statuses that are right.
-        hold: begins something in this process that lasts as long as the command, and says how to end it.
-        limit_s: of processor time; more only where a whole job has to work, which trains and measures.
+        name: Short name, with its kind before a slash.
+        make: Writes the input into the working folder of the command.
+        command: Arguments of `mcc`; `../out` is a folder for results.
+        says: Pattern (regular expression) in the output.
+        status: Accepted exit statuses.
+        hold: Starts something in this process for the duration of the command, and returns a function to end
+            it.
+        limit_s: Limit of processor time; larger only for whole jobs, which train and measure.
     """
 
     name: str
@@ -40,5 +41,5 @@ class Case:
 
     @property
     def kind(self) -> str:
-        """What stands before the slash."""
+        """The part of the name before the slash."""
         return self.name.partition("/")[0]

@@ -1,4 +1,4 @@
-"""Runs one hostile input in a process of its own that is limited and watched, and says what was wrong."""
+"""Runs one hostile input in a limited and watched process, and reports problems."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SAID = re.compile(r"^mcc[^:\n]*: ", re.MULTILINE)  # `mcc: error: ...`, and clic
 
 @dataclass(frozen=True)
 class Found:
-    """What became of a case.
+    """Outcome of a case.
 
     Attributes:
-        problems: what was wrong, in words; none where all was right.
-        sentence: what the command said.
+        problems: Descriptions of all problems; empty if there are none.
+        sentence: The command's output.
     """
 
     name: str
@@ -45,16 +45,16 @@ class Found:
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """Everything in a folder: kind and content of each entry, links by where they lead. Pipes stay unread."""
+    """Content of a folder: kind and content of each entry, targets of links. Pipes are not read."""
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
-        if "__pycache__" in path.parts:  # of a model's or data's module: Python itself keeps it there
+        if "__pycache__" in path.parts:  # of a model's or data's module, written by Python itself
             continue
         info = path.lstat()
         kind = stat.S_IFMT(info.st_mode)
         if stat.S_ISLNK(kind):
             content = os.readlink(path)
-        elif stat.S_ISREG(kind) and info.st_blocks * 512 < info.st_size:  # a hole: large, and nothing in it
+        elif stat.S_ISREG(kind) and info.st_blocks * 512 < info.st_size:  # a hole: large, without content
             content = f"{info.st_size} {info.st_mtime_ns}"
         elif stat.S_ISREG(kind):
             content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -65,7 +65,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 
 def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """What was created, removed or changed, in words."""
+    """Created, removed and changed entries, as text."""
     return [
         *(f"removed {name}" for name in before if name not in after),
         *(f"created {name}" for name in after if name not in before),
@@ -77,9 +77,9 @@ def run_case(case: Case, folder: Path, *, limit_s: float = LIMIT_S, program: Seq
     """Make an input, run its command on it, and check what came of it.
 
     Args:
-        folder: empty; gets `in`, where the command works, `out`, a cache and a folder for temporary files.
-        limit_s: wall time; processor time is held to the case's own limit whatever it is.
-        program: instead of mcc's command line, for tests of this check.
+        folder: Empty; gets `in`, where the command works, `out`, a cache and a folder for temporary files.
+        limit_s: Wall time; processor time is always limited by the case.
+        program: Instead of mcc's command line, for tests of this check.
     """
     places = {name: folder / name for name in ("in", "out", "cache", "tmp")}
     for place in places.values():
@@ -148,7 +148,7 @@ class _Ran:
 def _watched(
     words: list[str], cwd: Path, env: dict[str, str], folder: Path, limit_s: float, cpu_limit_s: float
 ) -> _Ran:
-    """Run a command in a session of its own; ended where it takes too long or too much memory."""
+    """Run a command in its own session; ended if it exceeds the limits of time or memory."""
     started, peak, problems = time.monotonic(), 0, list[str]()
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(

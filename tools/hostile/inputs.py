@@ -1,4 +1,4 @@
-"""Sound inputs that the hostile ones are made of: a small network, its file, data, a plan and a table."""
+"""Valid inputs from which the hostile ones are derived: a network, its file, data, a plan and a table."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TRAIN, TEST = "(images(100), labels(100))", "(images(40), labels(40))"
 
 
 def network(folder: Path, body: str = "pass", output: str = "self.fc(y.mean((2, 3)))") -> None:
-    """`net.py:net`, with a line of one's own before the last layer, or another result."""
+    """`net.py:net`, with an optional line before the last layer, or another result."""
     (folder / "net.py").write_text(NET.replace("BODY", body).replace("OUTPUT", output))
 
 
@@ -67,7 +67,7 @@ def onnx_file(
     metadata: dict[str, str] | None = None,
     domains: Sequence[str] = (),
 ) -> None:
-    """An ONNX file from `x` to `y`; a classifier of ten classes where no nodes are given."""
+    """An ONNX file from `x` to `y`; a classifier of ten classes if no nodes are given."""
     weights = np.random.default_rng(0)
     held = {
         "w": weights.normal(size=(10, 3, 3, 3)).astype(np.float32) / 5,
@@ -110,7 +110,7 @@ return %y
 
 
 def graph(path: Path, note: str = "") -> None:
-    """A graph of mcc, with a note of one's own at its convolution."""
+    """A graph of mcc, with the given note at its convolution."""
     path.write_text(GRAPH.replace("NOTE", f" !{{{note}}}" if note else ""))
 
 

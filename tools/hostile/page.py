@@ -10,10 +10,10 @@ from tools.hostile.check import Found
 
 HEAD = """# Hostile inputs
 
-Each input is made by `tools/hostile`, handed to the command in a process of its own, and must end with the
-right exit status and one sentence that says what is wrong (or a result with a warning, where that is right),
-within 10 s of processor time and 2 GB (two are whole jobs that work, and may take a minute), with no file of
-the input's folder created, changed or removed. All of them again:
+Each input is created by `tools/hostile`, given to the command in its own process, and must end with the right
+exit status and one sentence that names the fault (or a result with a warning, if that is right), within 10 s
+of processor time and 2 GB (two are complete jobs that succeed, and may take a minute), with no file of the
+input's folder created, changed or removed. To repeat all of them:
 
     .venv/bin/python -m tools.hostile
 """

@@ -93,7 +93,7 @@ create_venv() {
         fail "the virtual environment $venv could not be made; the reason stands in $log"
 }
 
-# Each of the many processes that follow would compile torch anew (2 s) where Python may not keep what it compiled.
+# Each of the many processes that follow would compile torch again (2 s) if Python cannot cache compiled files.
 unset PYTHONDONTWRITEBYTECODE
 
 # pip_install WHAT ARGUMENT...: compiling is left to the first import, which needs a tenth of the files.

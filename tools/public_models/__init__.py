@@ -1,1 +1,1 @@
-"""Public architectures, and the chain that the zoo runs on each."""
+"""Public architectures, and the toolchain run on each by the zoo."""

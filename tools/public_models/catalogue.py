@@ -1,4 +1,4 @@
-"""The architectures of the zoo: where each is built, and the input on which it is run.
+"""The architectures of the zoo, with their factories and inputs.
 
 Names are those of torchvision and timm, with the library in front: `tv/resnet18`, `timm/ghostnet_100`.
 """
@@ -17,7 +17,7 @@ from tools.public_models.importing import declare_operators
 from tools.public_models.unet import UNet
 
 SIDE = 64
-"""Height and width of pictures unless said otherwise: smaller than trained on, the operators are the same."""
+"""Height and width of images unless stated otherwise: smaller than in training, with the same operators."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Architecture:
     """One network of the zoo.
 
     Attributes:
-        name: library and name in it.
-        side: height and width of its pictures.
-        cut: modules behind which its tail begins; empty: captured whole.
-        options: of its factory.
+        name: Library and name in it.
+        side: Height and width of its images.
+        cut: Modules at which its tail is cut off; empty: captured as a whole.
+        options: Options of its factory.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Architecture:
         else:
             declare_operators()
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of both libraries, about weights that nobody loads
+                warnings.simplefilter("ignore")  # of both libraries, about weights that are not loaded
                 module = _build_torchvision(name, self) if library == "tv" else _build_timm(name, self)
         return settled(module.eval())
 
@@ -78,8 +78,9 @@ def _build_timm(name: str, architecture: Architecture) -> nn.Module:
 def settled(module: nn.Module) -> nn.Module:
     """Move parameters and statistics that all have one value (0, 1, 1e-6) away from it, at random.
 
-    A fresh network starts many branches at zero, and every batch norm as the identity: a mistake in such a
-    branch would not show.
+    A fresh network initialises many branches with zero, and every batch norm as the identity: a mistake in
+        such a branch
+    would not show.
     """
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -179,6 +180,6 @@ SMALL = [
     *("timm/repghostnet_050", "timm/starnet_s050", "timm/convnext_atto_rms", "timm/dla46x_c"),
     *("timm/ese_vovnet19b_slim_dw", "timm/mobilevitv2_050"),
 ]
-"""Twenty that run in the tests: small, and each of another kind."""
+"""Twenty for the tests: small, and each of another kind."""
 
 ALL: dict[str, Architecture] = {entry.name: entry for entry in (*TORCHVISION, *OTHERS)}

@@ -1,8 +1,8 @@
-"""One architecture through the whole chain: capture, passes with their proofs, lowering, running the files.
+"""Run one architecture through the complete toolchain: capture, verified passes, lowering, running the files.
 
     python -m tools.public_models.chain tv/resnet18
 
-prints a JSON object for every stage as it ends, so that a crash costs only what would have followed.
+prints a JSON object for every stage as it ends, so that a crash only loses the stages after it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PRUNING = "prune-channels{keep=0.5}"
 SPARSITY = "sparsify-1x1{sparsity=0.7}"
 LOW_RANK = "factorize-1x1{rank=0.5}"
 INT8 = "insert-qdq"
-LEAST_PRUNED = 0.4  # of the prunable parameters, as the zoo's definition of "pruned" says
+LEAST_PRUNED = 0.4  # of the prunable parameters, by the zoo's definition of "pruned"
 SAMPLES = 4
 TWO_ROUNDINGS_DB = 10 * math.log10(2)
 
@@ -54,11 +54,11 @@ class Chain:
     """State of one run.
 
     Attributes:
-        report: receives each stage's result.
-        worst: largest difference from an exact twin so far, as a share of the output range.
-        values: one random batch for each input.
-        variants: the graphs to lower, by name.
-        int8_signal_db: signal to noise of the quantised graph against the float one.
+        report: Receives each stage's result.
+        worst: Largest difference from an exact twin so far, as a share of the output range.
+        values: One random batch for each input.
+        variants: Graphs to lower, by name.
+        int8_signal_db: Signal-to-noise ratio of the quantised graph against the float one.
     """
 
     architecture: Architecture
@@ -70,7 +70,7 @@ class Chain:
     int8_signal_db: float = 0.0
 
     def run(self, only_pruning: bool) -> None:
-        """All stages; each reports success or one sentence."""
+        """Run all stages; each reports success or one sentence."""
         graph = self._stage("captured", self._capture)
         if graph is None:
             return
@@ -99,7 +99,7 @@ class Chain:
         except MccError as error:
             self.report(name, {"state": "refused", "why": str(error), "kind": error.code})
             return None
-        except Exception as error:  # a crash is what this tool looks for
+        except Exception as error:  # this tool searches for crashes
             where = _innermost(error)
             self.report(
                 name, {"state": "failed", "why": f"{type(error).__name__} at {where}: {str(error)[:300]}"}
@@ -124,7 +124,7 @@ class Chain:
         }  # fmt: skip
 
     def _through(self, text: str, graph: Graph) -> Graph:
-        """A pipeline, proved; its largest difference from the twins counts."""
+        """Run a pipeline, verified; its largest difference from the twins is recorded."""
         result = Pipeline.parse(text).run(graph, PassContext(tuple(self.values)))
         self.worst = max(self.worst, *(report.worst or 0.0 for report in result.reports), 0.0)
         return result.graph
@@ -165,7 +165,7 @@ class Chain:
         }
 
     def _lowered(self, form: str) -> dict[str, Any]:
-        """Every variant written, run in its runtime, and held against the graph."""
+        """Write every variant, run it in its runtime, and compare it with the graph."""
         found: dict[str, Any] = {}
         for name, graph in self.variants.items():
             got = run_in_runtime(graph, form, self.folder / f"{name}.{form}", self.values)
@@ -179,17 +179,20 @@ class Chain:
         return {"variants": found}
 
     def _integer(self, form: str) -> list[Array]:
-        """What the integer simulator makes of the quantised graph, as the format's runtime rounds."""
+        """Results of the integer simulator for the quantised graph, rounded as in the format's runtime."""
         flavour = "xnnpack" if form == "tflite" else "onnxruntime"
         return numbers(simulate(self.variants["int8"], self.values, flavour=flavour))
 
     def _close_enough(self, signal_db: float | None) -> bool:
-        """Whether an int8 file is as near to the simulator as rounding allows.
+        """Whether an int8 file is as close to the simulator as rounding allows.
 
-        Between integer operators some are computed in float, in another order of sums than here: a value next
-        to the border of two steps may fall to either, and all that follows is rounded again. Two roundings
-        with nothing in common each differ from the float graph by the energy of the quantisation noise, and
-        from each other by twice that: 3 dB. Where all operators are integer, both are equal to the bit.
+        Some operators between integer ones are computed in float, in another order of sums than here: a value
+            next to the
+        border of two steps may be rounded either way, and all subsequent values are rounded again. Two
+        independent roundings
+        each differ from the float graph by the energy of the quantisation noise, and from each other by twice
+            that: 3 dB. If
+        all operators are integer, both are bit-exact.
         """
         return signal_db is None or signal_db >= self.int8_signal_db - TWO_ROUNDINGS_DB
 
@@ -222,7 +225,7 @@ def run_in_runtime(graph: Graph, form: str, file: Path, values: Sequence[torch.T
 
 
 def prunable_parameters(graph: Graph, analysis: ChannelAnalysis) -> int:
-    """Elements of constants that a channel which may go produces, reads or carries."""
+    """Number of elements of constants that a removable channel produces, reads or carries."""
     free = analysis.mask([label for group in analysis.prunable() for label in group.classes])
     total = 0
     for name in constants(graph):
@@ -253,7 +256,7 @@ def peak_bytes() -> int:
 
 
 def run_chain(name: str, only_pruning: bool, report: Report) -> None:
-    """All stages for the architecture of that name, and what they cost."""
+    """Run all stages for the architecture of that name; reports time and memory."""
     torch.set_num_threads(1)
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
@@ -262,7 +265,7 @@ def run_chain(name: str, only_pruning: bool, report: Report) -> None:
 
 
 def serve(name: str, only_pruning: bool, sink: Connection, complaints: str) -> None:
-    """Run in a process of its own; reports go into the connection, what libraries print into a file."""
+    """Run in a separate process; results go into the connection, output of libraries into a file."""
     descriptor = os.open(complaints, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(descriptor, stream)

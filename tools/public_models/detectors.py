@@ -1,7 +1,7 @@
-"""torchvision's detectors on a batch of equal pictures: backbone, heads, and the tail with its boxes.
+"""torchvision's detectors on a batch of images of equal size: backbone, heads, and the tail with its boxes.
 
-Scaling and normalising pictures is the application's work. The tail sorts and suppresses boxes, which has no
-static shape: a detector is captured up to the cut that the catalogue names.
+Scaling and normalising images is left to the application. The tail sorts and suppresses boxes, which has no
+static shape: a detector is captured up to the cut in the catalogue.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class SingleShot(nn.Module):
         self.backbone: Any = detector.backbone
         self.head: Any = detector.head
         self.anchor_generator: Any = detector.anchor_generator
-        self._detector = [detector]  # in a list: not a part a second time
+        self._detector = [detector]  # in a list, so that it is not registered a second time
 
     def forward(self, pictures: Tensor) -> Any:
         """Boxes of pictures [N, 3, H, W]."""
@@ -31,7 +31,7 @@ class SingleShot(nn.Module):
 
 
 class TwoStage(nn.Module):
-    """Faster, Mask and Keypoint R-CNN: proposals, then heads on what they cut out."""
+    """Faster, Mask and Keypoint R-CNN: proposals, then heads on the cropped regions."""
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()

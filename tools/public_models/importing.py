@@ -1,8 +1,7 @@
-"""Importing torchvision and timm beside a torch that has no torchvision build of its own.
+"""Imports torchvision and timm with a torch for which there is no build of torchvision.
 
-torchvision's compiled operators exist for a few builds of torch only, and its import fails where they are
-missing. No network of the zoo runs one of them (boxes are the application's work), so it is enough that they
-are declared.
+torchvision's compiled operators exist for a few builds of torch only, and its import fails without them. No
+network of the zoo runs one of them (boxes are left to the application), so it is enough to declare them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _DECLARED = (
 
 @cache
 def declare_operators() -> None:
-    """Declare the operators that torchvision's import looks for, unless its compiled library brings them."""
+    """Declare the operators that torchvision's import requires, unless its compiled library defines them."""
     library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in _DECLARED:
         name = schema.partition("(")[0]
@@ -29,4 +28,4 @@ def declare_operators() -> None:
     _kept.append(library)
 
 
-_kept: list[torch.library.Library] = []  # a library takes its operators along when it is collected
+_kept: list[torch.library.Library] = []  # the operators of a library are removed when it is collected

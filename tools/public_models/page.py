@@ -1,4 +1,4 @@
-"""The page of the zoo: docs/results/zoo.md, written from what the runs left."""
+"""Writes the page of the zoo, docs/results/zoo.md, from the results of the runs."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 Stages = Mapping[str, Mapping[str, Any]]
 
 STAGES = ("captured", "deployed", "pruned", "sparse", "low-rank", "int8", "tflite", "onnx")
-"""What an architecture must come through to go the whole way."""
+"""The stages of a complete run."""
 
 STATES = {"ok": "yes", "refused": "refused", "failed": "FAILED", "limit": "limit", "begun": "FAILED"}
 
 INTRODUCTION = """# The zoo
 
-Public architectures with random weights, built from torchvision and timm, through the whole chain:
+Public architectures with random weights, built from torchvision and timm, through the complete toolchain:
 capture (compared with the module), `-O2`, `prune-channels{keep=0.5}`, and on what that left
-`sparsify-1x1{sparsity=0.7}`, `factorize-1x1{rank=0.5}` and `insert-qdq`; every pass is proved against
+`sparsify-1x1{sparsity=0.7}`, `factorize-1x1{rank=0.5}` and `insert-qdq`; every pass is verified against
 its exact twin in float64. Each of the four graphs is then lowered to TFLite and ONNX and run in LiteRT
 and onnxruntime on this host: float outputs must agree with the graph to 1e-4 of their range, int8
 outputs with the integer simulator (how closely says `tools/public_models/chain.py`).
 
 Parameters and statistics that a fresh network holds at one value (gates at zero, batch norms at the
 identity) are moved away from it at random, so that no branch is dead. Pictures are 64 pixels high and
-wide unless a network needs more: the operators are the same. Each network has a process of its own and
+wide unless a network needs more: the operators are the same. Each network has its own process and
 one thread, limited to 2.5 GB of memory and 180 s of processor time unless its row shows more.
 
 * pruned: the share of the prunable parameters that went (of tensors in which a channel may go); at
@@ -35,7 +35,7 @@ one thread, limited to 2.5 GB of memory and 180 s of processor time unless its r
   range.
 * seconds: processor time of the whole run, imports left out; peak memory: of the process.
 
-This page is written by `python -m tools.zoo`, which goes on where it was stopped.
+This page is written by `python -m tools.zoo`, which is resumable.
 """
 
 PRUNING = """
@@ -50,7 +50,7 @@ the whole chain above.
 
 
 def whole_way(stages: Stages) -> bool:
-    """Whether everything went well."""
+    """Whether all stages succeeded."""
     return all(stages.get(name, {}).get("state") == "ok" for name in STAGES)
 
 
@@ -58,14 +58,14 @@ def write_page(path: Path, chain: Mapping[str, Stages], pruning: Mapping[str, St
     """Write the page.
 
     Args:
-        chain: what the whole chain gave, by architecture.
-        pruning: what pruning alone gave, for Torch-Pruning's list.
-        total: how many architectures there are.
+        chain: Results of the complete toolchain, by architecture.
+        pruning: Results of pruning alone, for Torch-Pruning's list.
+        total: Number of architectures.
     """
     done = sum(whole_way(stages) for stages in chain.values())
     lines = [
         INTRODUCTION,
-        f"**{done} of {len(chain)} architectures go the whole way**; "
+        f"**{done} of {len(chain)} architectures complete all stages**; "
         f"{total - len(chain)} of the {total} listed have not been run yet.",
         "",
         "| architecture | captured | groups | pruned | sparse | low-rank | int8 | tflite | onnx "
@@ -73,7 +73,7 @@ def write_page(path: Path, chain: Mapping[str, Stages], pruning: Mapping[str, St
         "| --- | --- | ---: | ---: | ---: | ---: | --- | --- | --- | ---: | ---: | ---: |",
         *(_row(name, stages) for name, stages in sorted(chain.items())),
     ]
-    lines += ["", "What did not go the whole way, and why:", "", *_sentences(chain)]
+    lines += ["", "Incomplete runs, with reasons:", "", *_sentences(chain)]
     if pruning:
         well = sum(_pruned(stages) for stages in pruning.values())
         lines += [
@@ -90,7 +90,7 @@ def write_page(path: Path, chain: Mapping[str, Stages], pruning: Mapping[str, St
 
 
 def pruning_part(stages: Stages) -> Stages:
-    """What `--pruning` runs, taken from a run of the whole chain."""
+    """The stages of `--pruning`, taken from a run of the complete toolchain."""
     part = {name: stages[name] for name in ("captured", "groups", "deployed", "pruned") if name in stages}
     seconds = sum(float(found.get("seconds", 0.0)) for found in part.values())
     return {**part, "twin": stages.get("twin", {}), "end": {"seconds": seconds}}
@@ -147,7 +147,7 @@ def _pruning_row(name: str, stages: Stages) -> str:
 
 
 def _sentences(found: Mapping[str, Stages]) -> list[str]:
-    """One line for each stage that did not go well."""
+    """One line for each stage that failed."""
     lines: list[str] = []
     for name, stages in sorted(found.items()):
         for stage, result in stages.items():

@@ -1,4 +1,4 @@
-"""What every run of the zoo needs, imported once: each run is forked from a process that has this module.
+"""Imports shared by all runs of the zoo: each run is forked from a process with this module.
 
 The runtimes are left out: they start threads when they are imported, and threads do not survive a fork.
 """

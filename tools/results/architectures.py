@@ -1,4 +1,4 @@
-"""Random convolutional networks of the kinds that phones run, for trying predictions on what was never seen.
+"""Random convolutional networks of the kinds used on phones, to test predictions on unseen networks.
 
 Built straight in deployment form (batch norms folded, activations fused), with random weights: no latency
 depends on them. One seed gives one network.
@@ -26,15 +26,15 @@ SLIM = 0.2  # share of networks whose widths are multiples of 4 only
 
 @dataclass(frozen=True)
 class Scale:
-    """Between what sizes are drawn.
+    """Ranges of the sizes to draw.
 
     Attributes:
-        sides: of the input, in pixels.
-        stages: fewest and most.
-        head: channels of the last 1x1 convolution, from and to.
-        classes: of the answer.
-        wide: factor on the widest that a stage may be.
-        growth: of a stage's channels, beyond that of its kind.
+        sides: Sides of the input, in pixels.
+        stages: Minimum and maximum number of stages.
+        head: Channels of the last 1x1 convolution, minimum and maximum.
+        classes: Numbers of classes.
+        wide: Factor on the largest width of a stage.
+        growth: Additional growth of a stage's channels, beyond that of its kind.
     """
 
     sides: tuple[int, ...] = (32, 48, 64, 80, 96)
@@ -63,7 +63,7 @@ def random_network(seed: int, scale: Scale = SMALL) -> Graph:
 
 
 class _Network:
-    """One network under construction; draws its sizes as it goes."""
+    """One network under construction, with sizes drawn on the way."""
 
     def __init__(self, draw: random.Random, seed: int, scale: Scale) -> None:
         self.draw = draw
@@ -169,7 +169,7 @@ class _Network:
         return self.b.constant(f"w{self.count}", torch.randn(shape, generator=self.generator) / fan_in**0.5)
 
     def window(self) -> int:
-        """Of a depthwise convolution."""
+        """Window of a depthwise convolution."""
         return self.draw.choice(self.windows)
 
     def stride(self, x: fx.Node) -> int:

@@ -1,8 +1,8 @@
-"""Instructions and model cycles of MobileNets on imitated ARM64 cores, for docs/results/arm64.md.
+"""Instructions and model cycles of MobileNets on simulated ARM64 cores, for docs/results/arm64.md.
 
     python -m tools.results.arm64 -o out/arm64
 
-Every figure is kept in the folder as soon as it is counted; a second call goes on where the first stopped.
+Every figure is stored in the folder as soon as it is counted; a second call continues from there.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def counted(name: str, form: str, core: str, folder: Path) -> dict[str, Any]:
 
 
 def equal(target: LiteRtArm64Sim, path: Path, graph: Graph, form: str) -> dict[str, Any]:
-    """How far the outputs are from those of LiteRT on x86 and of the graph in torch or the simulator."""
+    """Differences of the outputs from those of LiteRT on x86, and of the graph in torch or the simulator."""
     generator = torch.Generator().manual_seed(1)
     with target.session(path) as arm, get_target("litert-host").session(path) as host:
         _, height, width, _ = arm.inputs[0].shape
@@ -96,13 +96,14 @@ def equal(target: LiteRtArm64Sim, path: Path, graph: Graph, form: str) -> dict[s
 
 
 def page(folder: Path) -> str:
-    """The tables, from what the folder holds."""
+    """The tables, from the content of the folder."""
     lines = [
-        "# Imitated ARM64 cores",
+        "# Simulated ARM64 cores",
         "",
         f"LiteRT {get_target('litert-arm64-sim').runtime_version()}, one thread, batch 1, random weights.",
         "Simulated: instructions are counted by qemu-user, cycles are llvm-mca's estimate without caches and",
-        "memory. They rank alternatives on one core and are no times. Every figure is the same in every run.",
+        "memory. They rank alternatives on one core; they are not times. Every figure is the same in every",
+        "run.",
         "",
         "    python -m tools.results.arm64 -o out/arm64",
         "",
@@ -151,7 +152,7 @@ def core_table(name: str, folder: Path) -> list[str]:
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="out/arm64", show_default=True)
 def main(output: Path) -> None:
-    """Count what is not counted yet, and write the page."""
+    """Count missing figures, and write the page."""
     output.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(output))
     click.echo(f"{PAGE} is written")

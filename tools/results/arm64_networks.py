@@ -20,7 +20,7 @@ V2 = (
 def mobilenet_v1(
     size: int, width: float = 1.0, sparse: SparseNote | None = None, classes: int = 1000
 ) -> Graph:
-    """MobileNetV1 with symmetric padding, which XNNPACK's sparse path wants."""
+    """MobileNetV1 with symmetric padding, as required by XNNPACK's sparse path."""
     net = _Network(sparse)
     x = net.conv(net.b.input("image", (1, 3, size, size)), int(32 * width), 3, stride=2)
     for channels, stride in V1:
@@ -47,7 +47,7 @@ def mobilenet_v2(size: int, width: float = 1.0, sparse: SparseNote | None = None
 
 
 class _Network:
-    """Convolutions with random weights of unit gain; 1x1 ones thinned in blocks where asked."""
+    """Convolutions with random weights of unit gain; 1x1 ones optionally sparse in blocks."""
 
     def __init__(self, sparse: SparseNote | None) -> None:
         self.b = GraphBuilder()

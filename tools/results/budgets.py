@@ -1,12 +1,11 @@
-"""Are budgets kept? Latency, size and memory budgets on CIFAR-10 networks, checked by a new process.
+"""Check that budgets are kept: latency, size and memory on CIFAR-10 networks, measured by a new process.
 
     python -m tools.results.budgets --data DIR --weights DIR -o out/budgets
 
 Each run compresses without fine-tuning (`--epochs 0`) under one budget; `mcc bench` then measures the
-delivered file in turns with the original, in processes of its own. Of the images only some are used:
-accuracy is not the point here, and most of a run would be spent on it; of the strategies only the joint
-plan, and the network narrowed evenly, which a plan must not fall behind. Resumable; writes
-docs/results/budgets.md.
+delivered file in turns with the original, in its own processes. Only a part of the images is used, since
+accuracy is not the subject and would take most of the time; of the strategies only the joint plan, and
+uniform width, which a plan must not fall behind. Resumable; writes docs/results/budgets.md.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def program() -> str:
 
 
 def bench(files: list[Path], target: str) -> list[dict[str, Any]]:
-    """What a new process measures."""
+    """The measurements of a new process."""
     done = subprocess.run(
         [program(), "bench", *map(str, files), "--target", target, "--json"],
         capture_output=True, text=True, check=True,
@@ -105,7 +104,7 @@ def option(case: Case, figures: dict[str, Any]) -> list[str]:
 
 
 def run(case: Case, data: str, weights: str, folder: Path) -> dict[str, Any]:
-    """Compress under the budget and check it by a new process; remembered."""
+    """Compress under the budget and check it by a new process; cached."""
     known = folder / case.name / "case.json"
     if known.exists():
         return json.loads(known.read_text())
@@ -142,7 +141,7 @@ def run(case: Case, data: str, weights: str, folder: Path) -> dict[str, Any]:
 
 
 def missed(tried: Path) -> dict[str, Any]:
-    """Whether a network narrowed evenly kept the budget that the run says nothing keeps."""
+    """Whether a uniform width kept the budget that no strategy kept according to the run."""
     entries = json.loads(tried.read_text()) if tried.exists() else []
     even = [all(e["keeps_budgets"].values()) for e in entries if e["name"] == "uniform-width"]
     return {"uniform_width_keeps": even[0]} if even else {}
@@ -174,18 +173,18 @@ def page(found: list[tuple[Case, dict[str, Any]]], folder: Path) -> list[str]:
     return [
         "# Budgets",
         "",
-        "`python -m tools.results.budgets`: compressed without fine-tuning under one budget, a share of what",
-        "the original takes, by the joint plan or evenly. A new process then measured the delivered file, in",
-        "turns with the original. A time is kept in microseconds, as it was asked for; the original itself",
-        "takes a few percent more or less from hour to hour, hence its share, too. Validation accuracy: of",
+        "`python -m tools.results.budgets`: compressed without fine-tuning under one budget, a share of the",
+        "original's figure, by the joint plan or a uniform width. A new process then measured the delivered",
+        "file, in turns with the original. A time is kept in microseconds, as it was asked for; the original",
+        "itself varies by a few percent from hour to hour, hence its share, too. Validation accuracy: of",
         f"{RECORDS // 2} images, without any fine-tuning.",
         "",
         f"{len(again)} of {len(found)} budgets were kept; by a new process: {sum(again.values())}.",
-        "Not kept though the network narrowed evenly keeps them: " + (", ".join(beaten) or "none") + ".",
+        "Not kept although a uniform width keeps them: " + (", ".join(beaten) or "none") + ".",
         "",
-        "Even: whether the same network with every layer narrowed alike keeps the budget.",
+        "Uniform: whether a uniform width keeps the budget.",
         "",
-        "| case | asked | kept | in a new process | even | chosen | validation accuracy | time there, us "
+        "| case | asked | kept | in a new process | uniform | chosen | validation accuracy | time there, us "
         "| / original | size, B | peak memory, B |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *[row(case, one, again.get(case.name)) for case, one in found],
@@ -193,7 +192,7 @@ def page(found: list[tuple[Case, dict[str, Any]]], folder: Path) -> list[str]:
 
 
 def kept_again(case: Case, found: dict[str, Any], folder: Path) -> bool:
-    """Whether what the new process measured keeps the budget that was asked for."""
+    """Whether the measurements of the new process keep the given budget."""
     if case.kind == "latency":
         return found["latency_us"] <= float(found["asked"].removeprefix("--latency ").removesuffix("us"))
     key = "size_bytes" if case.kind == "size" else "peak_memory_bytes"
@@ -202,7 +201,7 @@ def kept_again(case: Case, found: dict[str, Any], folder: Path) -> bool:
 
 
 def row(case: Case, found: dict[str, Any], again: bool | None) -> str:
-    """One case in words."""
+    """One case as text."""
     even = {True: "yes", False: "no", None: "–"}[found.get("uniform_width_keeps")]
     if again is None:
         return f"| {case.name} | {found['asked']} | no: {found.get('message', '')} | – | {even} | | | | | | |"

@@ -1,7 +1,8 @@
-"""What the result scripts share: one network with one plan on one target, each figure taken once and kept.
+"""Shared by the result scripts: one network with one plan on one target, each figure measured once and
+stored.
 
-Everything is a command of mcc in a process of its own, and every result a file in the output folder: a script
-that was stopped goes on where it was.
+Everything is a command of mcc in its own process, and every result a file in the output folder: an
+interrupted script continues where it stopped.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ Right = npt.NDArray[np.float64]
 
 FORMS = {"ort-host": "onnx", "ort-android": "onnx", "executorch-host": "pte"}  # tflite where not named
 RESAMPLES = 10_000
-LATENCY_NOISE = 0.03  # a speed-up measured again may come out that much lower
-SESSIONS = 5  # in which a speed-up is measured at most
-AGREE = 0.05  # two sessions that are no further apart are taken for undisturbed
-MARK = "finished.json"  # in the folder of a job: what it was asked for
+LATENCY_NOISE = 0.03  # accepted decrease of a speed-up that is measured again
+SESSIONS = 5  # maximum number of measurements of a speed-up
+AGREE = 0.05  # two sessions with a smaller relative difference count as undisturbed
+MARK = "finished.json"  # in the folder of a job: its request
 STEPS, BATCH = 390, 128
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is compressed.
+    """Inputs of a job.
 
     Attributes:
-        network: a factory of `tools/baselines/networks.py`.
+        network: Name of a factory of `tools/baselines/networks.py`.
         data: DATA of mcc, see `tools.results.data`.
-        weights: folder of the trained baselines.
-        epochs: of each candidate's fine-tuning.
-        folder: where everything goes.
+        weights: Folder of the trained baselines.
+        epochs: Epochs of each candidate's fine-tuning.
+        folder: Output folder.
     """
 
     network: str
@@ -68,9 +69,9 @@ def form_of(target: str) -> str:
 
 
 def compressed(given: Inputs, target: str, speedup: float, seed: int, wanted: Sequence[str]) -> Path:
-    """A folder in which `mcc compress` has run these strategies; made, or gone on with, where it has not.
+    """Folder in which `mcc compress` has run these strategies; run or resumed if necessary.
 
-    A run in which nothing keeps the budget is finished as well: it has no report.json.
+    A run in which no strategy keeps the budget is finished as well: it has no report.json.
     """
     folder = folder_of(given, target, speedup, seed)
     if not is_finished(given, target, speedup, seed, wanted):
@@ -85,12 +86,12 @@ def compressed(given: Inputs, target: str, speedup: float, seed: int, wanted: Se
 
 
 def is_finished(given: Inputs, target: str, speedup: float, seed: int, wanted: Sequence[str]) -> bool:
-    """Whether `compressed` would have nothing to run."""
+    """Whether `compressed` has nothing left to run."""
     return set(wanted) <= set(_had(folder_of(given, target, speedup, seed)))
 
 
 def folder_of(given: Inputs, target: str, speedup: float, seed: int) -> Path:
-    """Where a job of `compressed` lies, run or not."""
+    """Folder of a job of `compressed`, whether run or not."""
     name = f"{given.network}-{target}-{speedup:g}x-seed{seed}".replace(":", "-")
     return given.folder / "jobs" / name
 
@@ -102,31 +103,31 @@ def _had(folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a job measured of a strategy: speed-up, and share of validation images classified rightly."""
+    """A job's figures of a strategy: speed-up, and share of correctly classified validation images."""
 
     speedup: float
     validation: float
 
 
 def measured(folder: Path) -> dict[str, Figures]:
-    """What a finished job measured of its strategies."""
+    """The figures of a finished job, by strategy."""
     report = folder / "report.json"
     if report.exists():
         found = json.loads(report.read_text())["strategies"]
-    else:  # nothing kept the budget
+    else:  # no strategy kept the budget
         found = json.loads((folder / "state" / "strategies.json").read_text())
     return {e["name"]: Figures(float(e["speedup"]), float(e["validation_accuracy"])) for e in found}
 
 
 def outcome(folder: Path, strategy: str) -> Path:
-    """Where a job left what came of a strategy: of a joint plan that was tightened, the last one."""
+    """Folder of a strategy's outcome in a job: for a joint plan that was tightened, the last one."""
     places = [folder / "state" / strategy, *(folder / "state").glob(f"{strategy}-at-*")]
     done = [place for place in places if (place / "outcome.json").exists()]
     return max(done, key=lambda place: (place / "outcome.json").stat().st_mtime)
 
 
 def structure(folder: Path, strategy: str) -> dict[str, Any]:
-    """What a strategy of a job decided."""
+    """The decisions of a strategy in a job."""
     return json.loads((outcome(folder, strategy) / "outcome.json").read_text())["structure"]
 
 
@@ -140,27 +141,27 @@ class Cell:
     """A trained network on a target.
 
     Attributes:
-        speedup: over the original on the same target, measured (or modelled) in turns with it.
-        right: for each split, 1.0 for every image that was classified rightly, in a fixed order.
+        speedup: Speed-up over the original on the same target, measured (or modelled) in turns with it.
+        right: For each split, 1.0 for every correctly classified image, in a fixed order.
     """
 
     speedup: float
     right: dict[str, Right]
 
     def keeps(self, speedup: float) -> bool:
-        """Whether it has the speed-up that was asked for, by what measuring twice can tell."""
+        """Whether it has the requested speed-up, within the noise of two measurements."""
         return self.speedup >= speedup * (1 - LATENCY_NOISE)
 
     def accuracy(self, split: str) -> float:
-        """Share of images classified rightly."""
+        """Share of correctly classified images."""
         return float(self.right[split].mean())
 
 
 def cell(given: Inputs, job: Path, strategy: str, target: str, limit: int | None = None) -> Cell:
-    """Lower what a strategy of a job trained for a target, measure it there, and keep the figures.
+    """Lower a strategy's trained network for a target, measure it there, and store the figures.
 
     Args:
-        limit: only that many images of each split; for trials of a script.
+        limit: Maximum number of images of each split; for trials of a script.
     """
     folder = given.folder / "cells" / f"{job.name}-{strategy}" / target.replace(":", "-")
     figures = folder / "cell.json"
@@ -184,9 +185,9 @@ def speedup_of(original: Path, file: Path, target: str) -> float:
 
 
 def repeated(measure: Callable[[], float]) -> float:
-    """Mean of the first two sessions that agree; of `SESSIONS` where none do, the median.
+    """Mean of the first two sessions that agree; if none do, the median of `SESSIONS`.
 
-    A session that something disturbed once gave 4.1x for a file that is 1.5x as fast.
+    A disturbed session once gave 4.1x for a file that is 1.5x as fast.
     """
     found: list[float] = []
     for _ in range(SESSIONS):
@@ -199,7 +200,7 @@ def repeated(measure: Callable[[], float]) -> float:
 
 
 def right_of(given: Inputs, file: Path, target: str, split: Any, limit: int | None) -> Right:
-    """1.0 for every image that the file, run in the target's runtime, classifies rightly."""
+    """1.0 for every image that the file, run in the target's runtime, classifies correctly."""
     from mcc.data import load_data
     from mcc.frontend.load import load_model
     from mcc.report.judge import statistics_of
@@ -220,7 +221,7 @@ def paired_interval(
     """Mean difference of accuracy in points, and its 95 % interval by a paired bootstrap over images.
 
     Args:
-        one, other: for each comparison (budget, target, seed), which images each classifies rightly.
+        one, other: For each comparison (budget, target, seed), the images that each classifies correctly.
     """
     differences = np.mean([a - b for a, b in zip(one, other, strict=True)], axis=0)
     chance = np.random.default_rng(seed)
@@ -236,7 +237,7 @@ def epochs_for(train_images: int) -> str:
 
 
 def written(page: Path, lines: Sequence[str]) -> None:
-    """Write a page of results, whole or not at all."""
+    """Write a page of results atomically."""
     from mcc.files import write_beside
 
     text = "\n".join(lines) + "\n"

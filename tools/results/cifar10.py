@@ -2,8 +2,8 @@
 
     python -m tools.results.cifar10 --data DIR --weights DIR -o out/cifar10
 
-Resumable: a finished row is read from its report.json, an unfinished one goes on from its state. Run it on a
-machine that does nothing else; it takes about an hour on two cores.
+Resumable: a finished row is read from its report.json, an unfinished one continues from its state. Run it on
+a machine that does nothing else; it takes about an hour on two cores.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "results" / "cifar10.md"
 
 @dataclass(frozen=True)
 class Row:
-    """One network on one target, with the speed-up that is asked for.
+    """One network on one target, with the requested speed-up.
 
     Attributes:
-        epochs: passes over the data for each fine-tuning, where they are not those of the other rows.
+        epochs: Passes over the data for each fine-tuning, if they differ from those of the other rows.
     """
 
     network: str
@@ -71,7 +71,7 @@ ROWS = (
 @click.option("--only", multiple=True, help="Names of rows, as mobilenet_v2-ort-host; all if none.")
 @click.option("--remark", default="", help="A sentence on how it was run, for the page.")
 def main(data: str, weights: str, output: str, epochs: str, only: tuple[str, ...], remark: str) -> None:
-    """Run what is missing, then write the page."""
+    """Run missing rows, then write the page."""
     reports: list[tuple[Row, Report]] = []
     named(data)
     for row in ROWS:
@@ -102,7 +102,7 @@ def page(reports: list[tuple[Row, Report]], epochs: str, remark: str) -> str:
         "runtime; latencies are measured in turns with the original, on one thread. Accuracy is that of the",
         "test split, read once, after every choice; the original given the same extra training",
         f"({epochs} passes over the training images where a row's command says nothing else) is among the",
-        "strategies. Choices rest on 3,000 of the test images, the report on the others: `MCC_CIFAR10` names",
+        "strategies. Choices use 3,000 of the test images, the report on the others: `MCC_CIFAR10` names",
         "the folder for `tools/results/data.py`. This page is written by `python -m tools.results.cifar10`.",
         *(["", remark] if remark else []),
         "",

@@ -1,10 +1,10 @@
-"""CIFAR-10 for results: choices and report on test images alone, which none of the baselines was trained on.
+"""CIFAR-10 for results, split so that choices and report use test images only, unseen by the baselines.
 
     mcc compress ... --data tools/results/data.py:cifar10        with MCC_CIFAR10=DIR in the environment
 
-The baselines were trained on all training images, some of them elsewhere: on those held out of training by
-mcc, they score 2 to 8 points better than on the test images. So 3,000 test images are for choices and the
-others (5,000 of 8,000) for the report, each class in proportion, the same ones in every run.
+The baselines were trained on all training images, some of them by others: on the images that mcc holds out
+from training, they score 2 to 8 points better than on the test images. So 3,000 test images are used for
+choices and the others (5,000 of 8,000) for the report, each class in proportion, the same ones in every run.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def cifar10(
     input_shape: tuple[int, int, int] | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> DataModule:
-    """CIFAR-10 of the folder that `MCC_CIFAR10` names.
+    """CIFAR-10 from the folder named by `MCC_CIFAR10`.
 
     Raises:
-        UsageError: no folder is named.
-        DataError: it holds no CIFAR-10 in the binary layout.
+        UsageError: No folder is named.
+        DataError: The folder does not contain CIFAR-10 in the binary layout.
     """
     place = os.environ.get(FOLDER_VARIABLE)
     if not place:
@@ -67,6 +67,6 @@ def cifar10(
 
 
 def named(folder: str) -> str:
-    """DATA of mcc for the CIFAR-10 in a folder, in this process and in those that it starts."""
+    """DATA of mcc for the CIFAR-10 in a folder, for this process and its child processes."""
     os.environ[FOLDER_VARIABLE] = str(Path(folder).resolve())
     return SPEC

@@ -1,7 +1,8 @@
-"""Detectors of the usual families with random weights: small bodies, and heads as their exports decode boxes.
+"""Detectors of the usual families with random weights: small bodies, and heads with the box decoding of their
+exports.
 
-Statistics of the batch norms are those of the pictures, so that ranges and noise are like those of trained
-networks; the last convolutions are scaled so that logits spread by about one.
+Statistics of the batch norms are computed on the images, so that ranges and noise are similar to those of
+trained networks; the last convolutions are scaled so that the spread of logits is about one.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ STRIDES = (8, 16, 32)
 CLASSES = 5
 BINS = 16
 WIDTHS = (32, 48, 64)  # channels of the three feature maps
-LOGIT_SPREAD = 1.0  # standard deviation of what the last convolutions compute
-SIZE_SPREAD = 0.3  # the same for what an exponential takes
+LOGIT_SPREAD = 1.0  # standard deviation of the outputs of the last convolutions
+SIZE_SPREAD = 0.3  # the same for inputs of an exponential
 
 SIDE = IMAGE[2]
 
@@ -77,7 +78,7 @@ class Residual(nn.Module):
 
 
 class Body(nn.Module):
-    """Feature maps at strides 8, 16 and 32, the coarse ones joined to the fine ones on the way back."""
+    """Feature maps at strides 8, 16 and 32, with the coarse ones joined to the fine ones on the way back."""
 
     def __init__(self, act: type[nn.Module]) -> None:
         super().__init__()
@@ -106,7 +107,7 @@ class Body(nn.Module):
 
 
 def cells() -> tuple[Tensor, Tensor]:
-    """Column and row [2, A] of each place of the three maps, level after level, and its stride [1, A]."""
+    """Column and row [2, A] of each cell of the three maps, level by level, and its stride [1, A]."""
     places: list[Tensor] = []
     strides: list[Tensor] = []
     for stride in STRIDES:
@@ -136,7 +137,7 @@ def heads(
 
 
 class Detector(nn.Module):
-    """A body, and what all heads share."""
+    """A body, and the parts shared by all heads."""
 
     places: Tensor
     strides: Tensor
@@ -149,7 +150,7 @@ class Detector(nn.Module):
         self.register_buffer("strides", strides[None])
 
     def over_maps(self, heads: nn.ModuleList, maps: list[Tensor]) -> Tensor:
-        """What heads compute of the maps [N, C, A]."""
+        """Results of heads on the maps [N, C, A]."""
         return torch.cat([head(x).flatten(2) for head, x in zip(heads, maps, strict=True)], 2)
 
 
@@ -306,7 +307,7 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     "CenterNet": CenterNet,
     "sliced": Sliced,
 }
-"""By name: how it is made."""
+"""Factories by name."""
 
 
 def detector(name: str, seed: int = 0) -> nn.Module:
@@ -328,7 +329,7 @@ def detector(name: str, seed: int = 0) -> nn.Module:
 
 
 def _spread_logits(made: nn.Module, pictures: Tensor, wanted: float) -> None:
-    """Scale the last convolutions (those with a bias): what they compute spreads as in trained heads."""
+    """Scale the last convolutions (those with a bias) to the spread of outputs of trained heads."""
     last = [m for m in made.modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
     seen: dict[nn.Module, Tensor] = {}
     hooks = [m.register_forward_hook(lambda m, _, y: seen.__setitem__(m, y)) for m in last]

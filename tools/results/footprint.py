@@ -2,8 +2,8 @@
 
     python -m tools.results.footprint -o out/footprint [--target ort-host] [--fit]
 
-`--fit` measures other networks first and writes what they say to cost_models/memory.json. Resumable; writes
-docs/results/footprint.md.
+`--fit` measures other networks first and writes the coefficients to cost_models/memory.json. Resumable;
+writes docs/results/footprint.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FITTED = (*range(1, 14), 17, 37)  # seeds
 FITTED_FULL = range(101, 116)  # seeds of networks as large as those for ImageNet
 ASKED = range(41, 61)  # seeds, every other one as int8
 ASKED_FULL = range(121, 131)
-KNOWN = (  # what the coefficients have to hold for: the networks that phones run
+KNOWN = (  # networks used on phones, for which the coefficients have to hold
     ("mobilenet_v1_224", partial(arm64_networks.mobilenet_v1, 224)),
     ("mobilenet_v1_128x0.5", partial(arm64_networks.mobilenet_v1, 128, 0.5)),
     ("mobilenet_v2_224", partial(arm64_networks.mobilenet_v2, 224, classes=1000)),
@@ -46,13 +46,13 @@ KNOWN = (  # what the coefficients have to hold for: the networks that phones ru
     ("mobilenet_v2_160x0.5", partial(arm64_networks.mobilenet_v2, 160, 0.5)),
 )
 FILL = 0.01
-SHARE, LEAST_BYTES = 0.1, 500_000  # of an error that is allowed: the larger of the two
+SHARE, LEAST_BYTES = 0.1, 500_000  # accepted error: the larger of the two
 
 PAGE_TEXT = """\
 # Size and peak memory
 
-The file's size is known to the byte before the weights are: it is that of the same network with other
-weights (here all of them equal), and counting it costs some milliseconds. Peak memory, the growth of the
+The file's size is known to the byte independently of the weights: it is that of the same network with other
+weights (here all of them equal), and counting it takes some milliseconds. Peak memory, the growth of the
 peak resident memory of a fresh runner from before loading to after the tenth inference (largest of three),
 is predicted by `cost_models/memory.py`, whose coefficients were fitted to other networks than these.
 Allowed: 10 % or 0.5 MB. Random small networks (net..), random ones as large as those for ImageNet (full..),
@@ -62,13 +62,13 @@ and MobileNets. Written by
 
 Coefficients fitted to small networks alone, as they were until 2026-11-26, kept 20 of the 20 small ones and
 were 31 % too low to 23 % too high for MobileNets at 96 and 224 pixels: in small networks file and weights,
-or a large and a small arena, cannot be told apart. Which facts the sum has was chosen in sight of the
+or a large and a small arena, cannot be distinguished. The terms of the sum were chosen with knowledge of the
 networks below; the coefficients were not.
 
 In a browser, peak memory is that of the used WebAssembly memory, which is the same in every run, so that
-one runner is enough. Resident memory would mostly be chance there: what the browser takes to compile and run
-the module in threads of its own made its renderers grow by 19.7 to 31.2 MB in five runs of net59-int8.
-Made-up networks of four convolutions that never shrink their image, of which the table below has none, took
+one runner is enough. Resident memory would mostly be random there: the browser's memory for compiling and
+running the module in its own threads made its renderers grow by 19.7 to 31.2 MB in five runs of net59-int8.
+Synthetic networks of four convolutions that never shrink their image, of which the table below has none, took
 14 to 39 % more in the browser than predicted, about one and a half values; with strides they took what
 was predicted, to 4 %.
 
@@ -76,7 +76,7 @@ was predicted, to 4 %.
 
 
 def fitted_subjects() -> list[Subject]:
-    """Networks that the coefficients come from."""
+    """Networks to which the coefficients are fitted."""
     found = [s for seed in FITTED for s in subjects_of(f"net{seed}", partial(random_network, seed), BOTH)]
     found += _full(FITTED_FULL, BOTH)
     for index in range(len(common_networks())):
@@ -89,7 +89,7 @@ def _common(index: int) -> Graph:
 
 
 def asked_subjects() -> list[Subject]:
-    """Networks that are predicted: small ones, large ones, and those that phones run."""
+    """The predicted networks: small ones, large ones, and those used on phones."""
     found = [
         subject
         for seed in ASKED
@@ -116,7 +116,7 @@ def measured(subject: Subject, target: Target, notes: Notebook, folder: Path) ->
 
 
 def fit(target: Target, notes: Notebook, folder: Path) -> MemoryModel:
-    """Coefficients from the networks that are for that."""
+    """Coefficients fitted to the networks for that purpose."""
     rows: list[tuple[MemoryFacts, int]] = []
     for subject in fitted_subjects():
         size, peak = measured(subject, target, notes, folder)
@@ -162,7 +162,7 @@ def table(target: Target, notes: Notebook, folder: Path) -> str:
 
 
 def refilled(graph: Graph) -> Graph:
-    """The same network with other weights: all of them equal, which is when constants could be merged."""
+    """The same network with other weights: all equal, the case in which constants could be merged."""
     other = copy_graph(graph)
     for name, value in constants(other).items():
         if value.is_floating_point() and value.ndim > 0:
@@ -171,7 +171,7 @@ def refilled(graph: Graph) -> Graph:
 
 
 def _options(target: Target) -> dict[str, object]:
-    """Those with which `write_graph` writes."""
+    """The options used by `write_graph`."""
     if target.format == "onnx":
         return {"simplify": False}
     return {"io": "int8" if target.facts().int8_io else "float"}

@@ -1,16 +1,16 @@
-"""How far off is `mcc inspect` on networks that nothing was measured for? Twenty of them, from an empty
+"""Measure the prediction error of `mcc inspect` on networks without measurements: twenty, from an empty
 cache.
 
     python -m tools.results.fresh_networks -o out/fresh --prepare    # write the networks: no measuring
     python -m tools.results.fresh_networks -o out/fresh              # predict, then time each
 
 Each network is predicted by the command itself, `mcc inspect NETWORK --target T --json`, which measures
-what it lacks; then it is timed as a file. One cache serves the whole series of a target: it is empty for
-the first network, and holds for each what the ones before it needed. Predictions are written down before
-the network is first timed. A network is timed in several sessions, each in a fresh process, and the least
-disturbed (the lowest median) counts, with the load of that session beside it.
+missing kernels; then it is timed as a file. One cache serves the whole series of a target: it is empty for
+the first network, and contains for each the kernels of earlier ones. Predictions are stored before the
+network is first timed. A network is timed in several sessions, each in a fresh process, and the least
+disturbed (the lowest median) counts, reported with the load of that session.
 
-Resumable: what is known stays. Writes docs/results/fresh_networks.md.
+Resumable: known results are kept. Writes docs/results/fresh_networks.md.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ interval for 18 of 20. Written by
     python -m tools.results.fresh_networks -o out/fresh
 
 {remark}
-| target | networks | median error | worst | interval holds | median width | rests on a roofline, at most |
+| target | networks | median error | worst | interval holds | median width | share of rooflines, at most |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 {rows}
 
@@ -105,7 +105,7 @@ def prepare(folder: Path, seeds: Sequence[int]) -> None:
 
 
 def predict(network: Path, target: str) -> dict[str, Any]:
-    """What `mcc inspect` says of a network, in this process."""
+    """The output of `mcc inspect` for a network, run in this process."""
     found = CliRunner().invoke(inspect, [str(network), "--target", target, "--json"], catch_exceptions=False)
     if found.exit_code:
         raise click.ClickException(found.output)
@@ -114,7 +114,7 @@ def predict(network: Path, target: str) -> dict[str, Any]:
 
 
 def run(target: str, networks: Path, folder: Path, seeds: Sequence[int]) -> None:
-    """Predict and time what is not known yet."""
+    """Predict and time the networks without results."""
     notes = Notebook(folder / "notes.json")
     os.environ["MCC_CACHE_DIR"] = str(folder / "cache")
     for seed in seeds:
@@ -139,7 +139,7 @@ def run(target: str, networks: Path, folder: Path, seeds: Sequence[int]) -> None
 
 
 def cases(known: Mapping[str, Any], seeds: Sequence[int]) -> list[Case]:
-    """What is known of the networks that were timed."""
+    """The known results of the timed networks."""
     found: list[Case] = []
     for name in (f"net{seed}" for seed in seeds):
         if f"timed {name}" in known:
@@ -155,7 +155,7 @@ def cases(known: Mapping[str, Any], seeds: Sequence[int]) -> list[Case]:
 
 
 def summary(target: str, found: Sequence[Case]) -> str:
-    """One row of the page's first table; what is missed is marked."""
+    """One row of the page's first table; missed goals are marked."""
     errors = np.abs([case.error for case in found])
     held = sum(case.held for case in found)
     widths = [100 * (case.high_us - case.low_us) / 2 / case.predicted_us for case in found]
@@ -174,7 +174,7 @@ def _marked(text: str, kept: bool) -> str:
 
 
 def page(known: Mapping[str, Sequence[Case]], remark: str) -> str:
-    """The page as Markdown, of the targets for which something was timed."""
+    """The page as Markdown, for the targets with timed networks."""
     details: list[str] = []
     for target, found in known.items():
         details += ["", f"## {target}", "",
@@ -198,11 +198,11 @@ def page(known: Mapping[str, Sequence[Case]], remark: str) -> str:
 @click.option(
     "--target", "targets", multiple=True, default=TARGETS, type=click.Choice(TARGETS), show_default=True
 )
-@click.option("--networks", "count", default=len(SEEDS), show_default=True, help="How many are predicted.")
-@click.option("--seed", "first", default=SEEDS[0], show_default=True, help="Of the first network.")
-@click.option("--prepare", "only_prepare", is_flag=True, help="Write the networks, and nothing more.")
+@click.option("--networks", "count", default=len(SEEDS), show_default=True, help="Number of networks.")
+@click.option("--seed", "first", default=SEEDS[0], show_default=True, help="Seed of the first network.")
+@click.option("--prepare", "only_prepare", is_flag=True, help="Only write the networks.")
 @click.option("--remark", default="", help="A sentence on how it was run, for the page.")
-@click.option("--no-page", is_flag=True, help="Measure, and leave the page alone.")
+@click.option("--no-page", is_flag=True, help="Measure without writing the page.")
 def main(
     output: Path,
     targets: tuple[str, ...],
@@ -212,7 +212,7 @@ def main(
     remark: str,
     no_page: bool,
 ) -> None:
-    """Measure what is missing, then write the page."""
+    """Measure missing results, then write the page."""
     output, seeds = output.resolve(), range(first, first + count)
     prepare(output / "networks", seeds)
     if only_prepare:

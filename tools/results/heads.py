@@ -1,10 +1,10 @@
-"""How far int8 moves the boxes and scores of detectors, in three runtimes.
+"""Measure the deviation of boxes and scores of detectors in int8, in three runtimes.
 
     python -m tools.results.heads -o out/heads
 
 Detectors of eight families with random weights (`tools/results/detector_heads.py`) go through `-O2` and
 `insert-qdq` on 128 drawn pictures, are written for each installed runtime, and run there on 32 others.
-Resumable: what is known stays. Writes docs/results/heads.md.
+Resumable: known results are kept. Writes docs/results/heads.md.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PAGE_TEXT = """\
 # Heads of detectors in int8
 
 Eight detectors with random weights behind small bodies (`tools/results/detector_heads.py`), quantised by
-`insert-qdq` on {pictures} drawn pictures and held against float on {others} others. Boxes: share of their
+`insert-qdq` on {pictures} drawn images and compared with float on {others} others. Boxes: share of their
 range that 99 of 100 numbers keep within, and the worst; scores likewise, as they are. Allowed are {box:.0%}
 and {score:g} for 99 of 100. A network beyond them is not written by `mcc opt` and `mcc lower` without
 `--allow-noise`; the node that is named comes last. Random weights are the hardest case: every number counts,
@@ -63,7 +63,7 @@ def parts(name: str, values: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDAr
 
 
 def quantised(name: str) -> tuple[Graph, Graph, list[tuple[str, str]]]:
-    """The float graph and the quantised one, and what was kept in float with the reason."""
+    """The float graph and the quantised one, and the nodes kept in float with the reason."""
     module = detector(name)
     plain = capture(module, (torch.zeros(IMAGE),))
     prepared = Pipeline.parse("-O2").run(plain, options=RunOptions(verify=False)).graph
@@ -73,7 +73,7 @@ def quantised(name: str) -> tuple[Graph, Graph, list[tuple[str, str]]]:
 
 
 def measured(name: str, folder: Path) -> dict[str, Any]:
-    """Deviations in each runtime, and what the check says."""
+    """Deviations in each runtime, and the result of the check."""
     plain, graph, kept = quantised(name)
     report = check_noise(graph, (scenes(PICTURES, 1)[:OTHERS],))
     pictures = scenes(OTHERS, 2)
@@ -112,7 +112,7 @@ def rows_of(name: str, found: dict[str, Any]) -> list[str]:
     "--only", multiple=True, type=click.Choice(list(HEADS)), help="These heads; no page is written."
 )
 def main(output: Path, only: tuple[str, ...]) -> None:
-    """Measure what is not known yet, and write the page."""
+    """Measure missing results, and write the page."""
     torch.set_num_threads(1)
     output.mkdir(parents=True, exist_ok=True)
     notes = Notebook(output / "notes.json")

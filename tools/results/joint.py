@@ -40,8 +40,8 @@ TARGETS = ("ort-host", "litert-web", "litert-arm64-sim:a76", "litert-host")
 SPEEDUPS = (1.5, 2.0, 3.0)
 MIDDLE = SPEEDUPS[1]
 SEEDS = 3  # at the middle budget; one elsewhere
-NEAR = 0.9  # of the budget: what its job measured to be slower misses it when measured again, too
-BEHIND = 0.01  # of validation accuracy: what is so far behind the best other is not trained with more seeds
+NEAR = 0.9  # of the budget: a slower result in its own job would miss it when measured again, too
+BEHIND = 0.01  # of validation accuracy: strategies that are further behind are not trained with more seeds
 COMPARED = tuple(name for name, strategy in strategies().items() if not strategy.is_reference)
 
 
@@ -50,8 +50,8 @@ class Comparison:
     """One network, target, budget and seed.
 
     Attributes:
-        joint, other: cells of the joint plan and of the best other strategy that keep the budget, or None.
-        rival: name of the other.
+        joint, other: Cells of the joint plan and of the best other strategy that keep the budget, or None.
+        rival: Name of the other strategy.
     """
 
     network: str
@@ -64,15 +64,15 @@ class Comparison:
 
 
 def in_reach(job: Path, speedup: float) -> dict[str, Figures]:
-    """What a finished job measured of the strategies that come near their budget."""
+    """The figures of a finished job for the strategies near their budget."""
     found = measured(job).items()
     return {name: f for name, f in found if name in COMPARED and f.speedup > NEAR * speedup}
 
 
 def strategies_for(given: Inputs, target: str, speedup: float, seed: int) -> tuple[str, ...]:
-    """All of them with the first seed; with another the joint plan and what could be the best other.
+    """All strategies for the first seed; for others the joint plan and possible best others.
 
-    Raises SystemExit where the first seed is not run yet.
+    Raises SystemExit if the first seed has not been run yet.
     """
     if seed == 0:
         return COMPARED
@@ -85,7 +85,7 @@ def strategies_for(given: Inputs, target: str, speedup: float, seed: int) -> tup
 
 
 def compared(given: Inputs, target: str, speedup: float, seed: int, limit: int | None) -> Comparison:
-    """Run what is missing of one comparison."""
+    """Run the missing parts of one comparison."""
     job = compressed(given, target, speedup, seed, strategies_for(given, target, speedup, seed))
     tried = in_reach(job, speedup)
     joint = cell(given, job, "joint", target, limit) if "joint" in tried else None
@@ -111,12 +111,14 @@ def _is_run(given: Inputs, target: str, speedup: float, seed: int) -> bool:
 @click.option("--network", "networks", multiple=True, default=NETWORKS, show_default=True)
 @click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True)
 @click.option("--speedup", "speedups", multiple=True, type=float, default=SPEEDUPS, show_default=True)
-@click.option("--seeds", default=SEEDS, show_default=True, help="At the middle budget.")
-@click.option("--epochs", default=epochs_for(CIFAR10_TRAIN), show_default=True, help="Of each fine-tuning.")
-@click.option("--limit", type=int, help="Only so many images of each split: a trial, not a result.")
+@click.option("--seeds", default=SEEDS, show_default=True, help="Seeds at the middle budget.")
+@click.option(
+    "--epochs", default=epochs_for(CIFAR10_TRAIN), show_default=True, help="Epochs of each fine-tuning."
+)
+@click.option("--limit", type=int, help="Limit on the images of each split: a trial, not a result.")
 @click.option("-o", "--output", default="out/joint", show_default=True, type=click.Path(path_type=Path))
-@click.option("--page", type=click.Path(path_type=Path), help="Write the table there; else it is printed.")
-@click.option("--page-only", is_flag=True, help="The table of the jobs that are finished; run no other.")
+@click.option("--page", type=click.Path(path_type=Path), help="File for the table; default: standard output.")
+@click.option("--page-only", is_flag=True, help="Write the table of finished jobs only.")
 @click.option("--remark", default="", help="A sentence on how it was run, for the page.")
 def main(
     data: str, weights: str, networks: tuple[str, ...], targets: tuple[str, ...], speedups: tuple[float, ...],
@@ -134,7 +136,7 @@ def main(
                         found.append(compared(given, target, speedup, seed, limit))
     lines = table(found, remark)
     if limit is not None:
-        lines.insert(2, f"A TRIAL on {limit} images of each split; no result.\n")
+        lines.insert(2, f"A TRIAL on {limit} images of each split; not a result.\n")
     if page is not None:
         written(page, lines)
     click.echo("\n".join(lines))
@@ -174,7 +176,7 @@ def _sides(found: list[Comparison]) -> tuple[list[Right], list[Right]]:
 
 
 def row(one: Comparison) -> str:
-    """One comparison in words."""
+    """One comparison as text."""
     head = f"| {one.network} | {one.target} | {one.speedup:g}x | {one.seed} "
     ours, theirs = (f"{_figures(found)}" for found in (one.joint, one.other))
     if one.joint is None or one.other is None:

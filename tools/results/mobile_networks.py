@@ -1,7 +1,7 @@
 """Random mobile networks with hard swishes, squeeze and excitation and 5x5 windows, as torch modules.
 
-Shaped like MobileNetV3 (Howard 2019) and EfficientNet (Tan 2019), with sizes drawn at random, so that kernels
-are those that a table made for other networks does not hold. One seed gives one network.
+Similar to MobileNetV3 (Howard 2019) and EfficientNet (Tan 2019), with sizes drawn at random, so that their
+kernels are not in tables made for other networks. One seed gives one network.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ STAGES = (3, 5)
 BLOCKS = (1, 3)  # of a stage
 EXPANSIONS = (2.0, 3.0, 4.0, 6.0)
 STEM = (8, 24)  # channels of the first convolution, from and to
-GROWTH = (1.2, 1.9)  # of channels from one stage to the next, from and to
+GROWTH = (1.2, 1.9)  # of channels from one stage to the next, minimum and maximum
 WIDEST = 160  # channels of a block
-HEAD = (160, 960)  # channels of the last 1x1 convolution, from and to
+HEAD = (160, 960)  # channels of the last 1x1 convolution, minimum and maximum
 CLASSES = (10, 100, 1000)
 DIVISOR = 8
 SMALLEST = 4  # pixels: no stage goes below
 SQUEEZE = 4  # channels of a block over those inside its squeeze
 
 
-MACS = (4e6, 220e6)  # of a network, from and to: about 0.3 to 20 ms on one core
+MACS = (4e6, 220e6)  # of a network, minimum and maximum: about 0.3 to 20 ms on one core
 
 
 def mobile_network(seed: int) -> MobileNetwork:
-    """The network of a seed, in evaluation mode with random weights; one outside of `MACS` is drawn again."""
+    """The network of a seed, in evaluation mode with random weights; redrawn if outside of `MACS`."""
     draw = random.Random(seed)
     torch.manual_seed(seed)
     while True:

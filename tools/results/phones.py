@@ -1,4 +1,4 @@
-"""Real phones: published tables of blocks against whole networks, and against a simulated core.
+"""Published tables of phones: sums of blocks compared with whole networks, and with a simulated core.
 
     python -m tools.results.phones --tables DIR -o out/phones
 
@@ -85,9 +85,9 @@ class Checked:
     """One network: what is stated, and what the table sums to.
 
     Attributes:
-        blocks: that it has, of which `measured` are rows of the table.
-        summed_ms: sum of the table and of fits between its rows.
-        factor: by which the sums of this phone are brought to whole networks.
+        blocks: Number of its blocks, of which `measured` are rows of the table.
+        summed_ms: Sum of the table and of fits between its rows.
+        factor: Correction from the sums of this phone to whole networks.
     """
 
     network: PhoneNetwork
@@ -99,7 +99,7 @@ class Checked:
 
     @property
     def error(self) -> float:
-        """Relative error of the sum as it is."""
+        """Relative error of the uncorrected sum."""
         return self.summed_ms / self.network.stated_ms - 1.0
 
     @property

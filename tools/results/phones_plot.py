@@ -15,7 +15,7 @@ def stated(points: Sequence[tuple[str, float, float]], path: Path) -> None:
     """Sum of the table over the stated latency.
 
     Args:
-        points: phone, stated and summed milliseconds.
+        points: Phone, stated and summed milliseconds.
     """
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
@@ -34,7 +34,7 @@ def simulated(series: Mapping[str, Sequence[tuple[float, float]]], path: Path) -
     """Milliseconds over simulated model cycles, both logarithmic.
 
     Args:
-        series: milliseconds and cycles of each block, by what they belong to.
+        series: Milliseconds and cycles of each block, by name of the series.
     """
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Blocks of the phones' tables on simulated ARM64 cores: does the simulator rank them as the phone does?"""
+"""Blocks of the phones' tables on simulated ARM64 cores: comparison of the rankings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mcc.runtime.arm64.cycles import CycleTable
 from tools.results.prediction_runs import Notebook
 
 WIDE = 7  # window of depthwise convolutions for which XNNPACK has no kernel
-AT_A_TIME = 12  # blocks that are counted together
+AT_A_TIME = 12  # blocks counted in one call
 
-# The core of the imitated ones nearest to each phone's big one, and whose kernels LiteRT runs there, by the
+# The simulated core nearest to each phone's big one, and whose kernels LiteRT runs there, by the
 # runner's names: its own, and XNNPACK's. TensorFlow Lite had only the former before 2.3 (July 2020); the
 # tables are those of ProxylessNAS and Once-for-All (Cai et al., 2018 and 2019). Note10: Cortex-A76. Pixel 1:
 # Kryo, Qualcomm's own of 2016, without a model in LLVM's schedulers; so each of the older ones is tried, with
@@ -37,7 +37,7 @@ class Ranked:
 
     Attributes:
         kernels: `builtin` or `xnnpack`.
-        points: each block, its measured milliseconds and its simulated model cycles.
+        points: Each block, its measured milliseconds and its simulated model cycles.
     """
 
     phone: str
@@ -61,10 +61,10 @@ class Ranked:
 
 
 def rank(phone: str, table: Mapping[Block, Row], notes: Notebook, folder: Path) -> list[Ranked]:
-    """A phone's blocks on the cores nearest to its own, counted where not yet known.
+    """A phone's blocks on the cores nearest to its own; missing ones are counted.
 
     Raises:
-        TargetError: the simulator is not installed.
+        TargetError: The simulator is not installed.
     """
     found: list[Ranked] = []
     for core, kernels in NEAREST[phone]:
@@ -77,8 +77,8 @@ def rank(phone: str, table: Mapping[Block, Row], notes: Notebook, folder: Path) 
 SECTION = """
 ## The simulated core against the phones
 
-Each block, float32, in LiteRT on an imitated core (`litert-arm64-sim`): model cycles, which know no caches
-and no memory, against the milliseconds of the phone. Wanted: a rank correlation of 0.9 for the core nearest
+Each block, float32, in LiteRT on a simulated core (`litert-arm64-sim`): model cycles, without caches
+and memory, against the milliseconds of the phone. Wanted: a rank correlation of 0.9 for the core nearest
 to the phone's. That is the Cortex-A76 for the Note10. The Pixel 1's own core (Kryo, 2016) has no model: a
 newer and a weaker one stand in. The tables are those of ProxylessNAS and Once-for-All (2018 and 2019), when
 TensorFlow Lite had kernels of its own (`builtin`: LiteRT still has them) and not yet XNNPACK's (July 2020),

@@ -1,8 +1,8 @@
-"""How well are latencies predicted? Networks predicted before they are first timed, on every host target.
+"""Measure the accuracy of latency predictions: networks predicted before they are first timed, on all hosts.
 
     python -m tools.results.prediction -o out/prediction [--target ort-host] [--networks 5]
 
-Resumable: kernels, predictions and times are kept as they come, one network after the other. Writes
+Resumable: kernels, predictions and times are stored immediately, one network after the other. Writes
 docs/results/prediction.md. About 25 minutes for litert-host on an idle machine, longer for the others.
 """
 
@@ -25,9 +25,9 @@ from tools.results.prediction_runs import Bench, Notebook, Subject, subjects_of
 
 TARGETS = ("litert-host", "ort-host", "litert-web")
 PRECISIONS: tuple[Precision, ...] = ("float", "int8")
-LEARNT = range(101, 113)  # seeds of the networks whose kernels make the table
+LEARNT = range(101, 113)  # seeds of the networks whose kernels fill the table
 GROUP = 12  # networks whose kernels are measured at a time
-ASKED = range(41, 61)  # seeds of the networks that are predicted
+ASKED = range(41, 61)  # seeds of the predicted networks
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "prediction.md"
@@ -66,7 +66,7 @@ def networks(seeds: range) -> list[Subject]:
 
 
 def run(bench: Bench, count: int) -> None:
-    """All steps for one target and the first `count` networks."""
+    """Run all steps for one target and the first `count` networks."""
     learnt, asked = networks(LEARNT), networks(ASKED)
     for begin in range(0, len(learnt), GROUP):
         click.echo(f"{bench.target.spec}: measuring {learnt[begin].name} and others")
@@ -96,7 +96,7 @@ class Case:
 
     @property
     def steady(self) -> bool:
-        """Whether the machine let it be timed: else its median is that of other programs' time slices."""
+        """Whether it was timed undisturbed: otherwise its median depends on other programs' time slices."""
         return self.p10_us >= STEADY * self.timed_us
 
     def error(self, column: str) -> float:
@@ -105,7 +105,7 @@ class Case:
 
 
 def cases(notes: Notebook, subjects: Sequence[Subject]) -> list[Case]:
-    """What is known of those that were timed."""
+    """The known results of the timed networks."""
     known = notes.known
     return [
         Case(
@@ -132,7 +132,7 @@ def summary(target: str, precision: Precision, found: Sequence[Case]) -> str:
 
 
 def page(known: Mapping[str, Sequence[Case]], remark: str) -> str:
-    """The page as Markdown, of the targets for which something was timed."""
+    """The page as Markdown, for the targets with timed networks."""
     rows: list[str] = []
     details: list[str] = []
     for target, found in known.items():
@@ -166,11 +166,11 @@ def page(known: Mapping[str, Sequence[Case]], remark: str) -> str:
 @click.option(
     "--target", "targets", multiple=True, default=TARGETS, type=click.Choice(TARGETS), show_default=True
 )
-@click.option("--networks", "count", default=len(ASKED), show_default=True, help="How many are predicted.")
+@click.option("--networks", "count", default=len(ASKED), show_default=True, help="Number of networks.")
 @click.option("--remark", default="", help="A sentence on how it was run, for the page.")
 @click.option("--page-only", is_flag=True, help="Write the page from what is known.")
 def main(output: Path, targets: tuple[str, ...], count: int, remark: str, page_only: bool) -> None:
-    """Measure what is missing, then write the page."""
+    """Measure missing results, then write the page."""
     for name in () if page_only else targets:
         folder = output / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the page on predictions rests on: networks measured and timed, each step kept when it is done."""
+"""Measures and times networks for the page on predictions; each step is stored when it is done."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Subject:
     """A network in one precision.
 
     Attributes:
-        name: unlike that of any other subject.
-        precision: in which it is lowered.
-        make: builds it, in the form in which it is lowered.
+        name: Unique name.
+        precision: Precision of the lowered network.
+        make: Builds it in deployment form.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Subject:
 
 
 class Notebook:
-    """A JSON file of what is known, written whenever something is added."""
+    """A JSON file of known results, written at every addition."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,7 +61,7 @@ class Notebook:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where measuring happens and what comes of it is kept."""
+    """Measures on one target and stores the results."""
 
     target: Target
     store: Store
@@ -70,16 +70,16 @@ class Bench:
 
     @property
     def fingerprint(self) -> str:
-        """Of the measurements."""
+        """Fingerprint of the measurements."""
         return self.target.fingerprint(THREADS).key()
 
     def kernels(self, graph: Graph) -> list[Kernel]:
-        """Kernels of a network in the form in which it is lowered."""
+        """Kernels of a network in deployment form."""
         cluster = active_cluster(graph) if self.target.facts().sparse_1x1 else ()
         return list(graph_kernels(graph, [n.name for n in integer_nodes(graph)], cluster).values())
 
     def measure(self, subjects: Sequence[Subject]) -> None:
-        """Measure what the table lacks of some networks, all of one precision together."""
+        """Measure the missing kernels of some networks, all of one precision together."""
         left = [s for s in subjects if f"kernels {s.name}" not in self.notes.known]
         for precision in dict.fromkeys(subject.precision for subject in left):
             group = [subject for subject in left if subject.precision == precision]
@@ -93,7 +93,7 @@ class Bench:
                 self.notes.keep(f"kernels {subject.name}", {"together": len(group), **asdict(report)})
 
     def _look_again(self, kernels: set[Kernel]) -> None:
-        """Measure once more what may have been disturbed."""
+        """Repeat measurements that may have been disturbed."""
         model = LookupCostModel.from_store(self.store, self.fingerprint)
         suspects = [kernel for kernel in model.suspects() if kernel in kernels]
         faster = measure_again(suspects, self.target, self.store, threads=THREADS) if suspects else []
@@ -101,10 +101,10 @@ class Bench:
             click.echo(f"measured {len(suspects)} kernels again: {len(faster)} became faster")
 
     def predict(self, subject: Subject, column: str, *, without_own: bool) -> None:
-        """Write down what is predicted of a network, once.
+        """Store the prediction of a network, once.
 
         Args:
-            without_own: as if none of its own kernels had been measured.
+            without_own: Whether to predict as if none of its own kernels had been measured.
         """
         key = f"{column} {subject.name}"
         if key in self.notes.known:
@@ -114,9 +114,9 @@ class Bench:
         self.notes.keep(key, {"latency_us": latency, "error_us": error})
 
     def time(self, subjects: Sequence[Subject]) -> None:
-        """Time the networks that were not timed yet; once more those that something else disturbed.
+        """Time the networks that were not timed yet; repeat disturbed measurements.
 
-        The fastest session of a network counts: what disturbs only ever adds.
+        The fastest session of a network counts: disturbances only increase times.
         """
         left = [subject for subject in subjects if f"time {subject.name}" not in self.notes.known]
         files = [write_graph(s.make(), self.target, self.folder / s.name) for s in left]
@@ -126,7 +126,7 @@ class Bench:
 
 
 def timed(samples: LatencySamples) -> dict[str, Any]:
-    """What the notes keep of a measured latency."""
+    """The stored form of a measured latency."""
     return {
         **samples.as_json(),
         "ci95": [samples.ci_low_us, samples.ci_high_us],

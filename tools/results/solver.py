@@ -1,10 +1,10 @@
-"""How long a plan for 60 convolutions takes, with table and sensitivities at hand, and how sure it is.
+"""Measure the time of a plan for 60 convolutions, with table and sensitivities given, and its gap.
 
     python -m tools.results.solver -o out/solver --page docs/results/solver.md
 
-Resumable: each plan is kept when it is done. The network is MobileNetV2-like with random weights; costs are
-a formula and losses random, since neither changes what the solver has to do. Each case builds its tables and
-solves once for each budget. Processor time of one thread is what counts: the solver uses one, so that the
+Resumable: each plan is stored when it is done. The network is MobileNetV2-like with random weights; costs are
+a formula and losses random, since neither changes the work of the solver. Each case builds its tables and
+solves once for each budget. The processor time of one thread is reported: the solver uses one, so that the
 plan does not depend on the machine.
 """
 
@@ -43,10 +43,10 @@ STAGES = (
 
 @dataclass(frozen=True)
 class Timed:
-    """One plan: processor seconds of tables and of solving, and the gap that the solver states.
+    """One plan: processor seconds of tables and of solving, and the gap stated by the solver.
 
     Attributes:
-        gap: None where the solver proved that nothing keeps the budget.
+        gap: None if the solver proved that the budget is infeasible.
     """
 
     case: str
@@ -67,7 +67,7 @@ def sixty() -> Graph:
 
 
 def known_of(graph: Graph, whole: Graph) -> Sensitivities:
-    """Random losses of everything that a plan can decide."""
+    """Random losses of all decisions of a plan."""
     chance = random.Random(0)
     plain = sensitivities(graph)
     ranks = {
@@ -85,7 +85,7 @@ def known_of(graph: Graph, whole: Graph) -> Sensitivities:
 
 
 def measured(notes: Notebook) -> list[Timed]:
-    """All cases, those that are known from an earlier run as they were then."""
+    """All cases; results of earlier runs are reused."""
     graph = sixty()
     whole = deployed(graph)
     setting = Setting(
@@ -131,7 +131,7 @@ def _key(case: str, share: float) -> str:
 
 @click.command()
 @click.option("-o", "--output", default="out/solver", show_default=True, type=click.Path(path_type=Path))
-@click.option("--page", type=click.Path(path_type=Path), help="Write the table there; else it is printed.")
+@click.option("--page", type=click.Path(path_type=Path), help="File for the table; default: standard output.")
 def main(output: Path, page: Path | None) -> None:
     """Time the plans, and write the table."""
     output.mkdir(parents=True, exist_ok=True)
@@ -139,8 +139,8 @@ def main(output: Path, page: Path | None) -> None:
     lines = [
         "# The solver",
         "",
-        "A plan for a network of 60 convolutions (27 groups of channels) with table and sensitivities at",
-        "hand: processor seconds of one thread for its tables and for solving, and the gap between answer",
+        "A plan for a network of 60 convolutions (27 groups of channels) with table and sensitivities",
+        "given: processor seconds of one thread for its tables and for solving, and the gap between answer",
         "and proved bound. Wanted: under 60 s, and a gap under 1 %.",
         "`python -m tools.results.solver -o out/solver --page docs/results/solver.md` repeats it.",
         "",

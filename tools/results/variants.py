@@ -1,9 +1,10 @@
-"""Are variants of one network put in the right order? Random ones, predicted, then timed.
+"""Test whether variants of one network are ranked correctly: random ones, predicted, then timed.
 
     python -m tools.results.variants -o out/variants [--target litert-web] [--count 50]
 
-The network's operators are measured first, as `mcc calibrate` does for any model; each variant is predicted
-from that table alone, written down, and timed once all are. Resumable. Writes docs/results/variants.md.
+The network's operators are measured first, as by `mcc calibrate` for any model; each variant is predicted
+from that table alone, the prediction is stored, and all are timed afterwards. Resumable. Writes
+docs/results/variants.md.
 """
 
 from __future__ import annotations
@@ -47,26 +48,26 @@ PAGE = Path(__file__).parents[2] / "docs" / "results" / "variants.md"
 TARGETS = ("litert-host", "ort-host", "litert-web")
 GROUP = 9  # variants that are timed in turns, with the original among them
 GROUP_S = 15.0
-APART = 0.05  # of pairs nearer than this in measurement nothing is asked
+APART = 0.05  # pairs with a smaller measured difference are ignored
 WANTED = 0.95
-NARROWEST, SCATTER = 0.25, 0.35  # least mean share of widths; spread of the groups around it, in logarithms
-MIXED = 1 / 3  # of the integer variants: some of the regions float
+NARROWEST, SCATTER = 0.25, 0.35  # minimum mean share of widths; spread of the groups around it, in logarithms
+MIXED = 1 / 3  # of the integer variants: some regions stay float
 ORIGINAL = "original"
 
 PAGE_TEXT = """\
 # Variants of one network
 
 `mobilenet_v2` of `tools/baselines/networks.py` (64x64, untrained) in random variants of the plan's own space:
-each group of channels has a width of its own; the network is float, on integers, on integers in some of its
-regions, or with thinned 1x1 convolutions where the target gains from zeros. Its operators were measured as
+each group of channels has its own width; the network is float, on integers, on integers in some of its
+regions, or with sparse 1x1 convolutions if the target gains from zeros. Its operators were measured as
 `mcc calibrate` does for any model; each variant was predicted from that table alone and written down, and
-then timed in turns with others. Wanted: of the pairs more than 5 % apart in measurement, 95 % ordered
-rightly.
+then timed in turns with others. Wanted: of the pairs more than 5 % apart in measurement, 95 % ranked
+correctly.
 
     python -m tools.results.variants -o out/variants
 
 {remark}
-| target | variants | pairs more than 5 % apart | ordered rightly | error: median | p95 | measured |
+| target | variants | pairs more than 5 % apart | ranked correctly | error: median | p95 | measured |
 | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
@@ -91,7 +92,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Network:
-    """What variants are drawn from."""
+    """The network from which variants are drawn."""
 
     graph: Graph
     deployed: Graph
@@ -111,7 +112,7 @@ class Network:
         return Network(graph, deployed, target, configurations, precision_regions(deployed, integer))
 
     def draw(self, seed: int) -> Structure:
-        """A random structure; every form of the network comes as often as the others."""
+        """A random structure; all forms of the network are equally frequent."""
         chance = random.Random(seed)
         configuration = self.configurations[seed % len(self.configurations)]
         mean = chance.uniform(NARROWEST, 1.0)
@@ -130,7 +131,7 @@ class Network:
         return Structure(configuration, widths, floats=floats)
 
     def built(self, structure: Structure) -> Graph:
-        """The variant in the form in which it is lowered."""
+        """The variant in deployment form."""
         order = {g.name: tuple(range(g.width)) for g in analyse_channels(self.graph).prunable()}
         known = Sensitivities(order, {}, {}, {})
         made = deployment_form(restructure(self.graph, structure, known, (), verify=False))
@@ -146,7 +147,7 @@ def form_words(structure: Structure) -> str:
 
 
 def predicted_us(graph: Graph, network: Network, structure: Structure, model: LookupCostModel) -> float:
-    """Kernels, overhead, and converting between regions as the plan counts it."""
+    """Kernels, overhead, and conversions between regions as in a plan."""
     cluster = active_cluster(graph) if network.target.facts().sparse_1x1 else ()
     kernels = graph_kernels(graph, [n.name for n in integer_nodes(graph)], cluster)
     total = sum(model.kernel(kernel).latency_us for kernel in kernels.values())
@@ -166,7 +167,7 @@ def predicted_us(graph: Graph, network: Network, structure: Structure, model: Lo
 
 
 def predict_all(network: Network, count: int, folder: Path, store: Store, notes: Notebook) -> None:
-    """Draw, build and predict what is not yet written down."""
+    """Draw, build and predict the variants without a stored prediction."""
     model = table_model(network.deployed, store, network.target.fingerprint(THREADS).key())
     for name in (ORIGINAL, *map(str, range(count))):
         if f"predicted {name}" in notes.known:
@@ -182,7 +183,7 @@ def predict_all(network: Network, count: int, folder: Path, store: Store, notes:
 
 
 def time_all(network: Network, count: int, folder: Path, notes: Notebook) -> None:
-    """Time what is not yet timed, in groups with the original among them."""
+    """Time the variants without a time, in groups with the original among them."""
     left = [str(i) for i in range(count) if f"timed {i}" not in notes.known]
     for begin in range(0, len(left), GROUP):
         names = [ORIGINAL, *left[begin : begin + GROUP]]
@@ -198,7 +199,7 @@ def time_all(network: Network, count: int, folder: Path, notes: Notebook) -> Non
 
 
 def variants(notes: Mapping[str, object]) -> list[Variant]:
-    """What is known of the variants that were timed."""
+    """The known results of the timed variants."""
     known = json.loads(json.dumps(notes))
     if f"predicted {ORIGINAL}" not in known:
         return []
@@ -216,7 +217,7 @@ def variants(notes: Mapping[str, object]) -> list[Variant]:
 
 
 def ordered(found: Sequence[Variant]) -> tuple[int, int]:
-    """Pairs that are apart in measurement, and how many of them the predictions order the same way."""
+    """Number of pairs with different measurements, and of those that the predictions rank the same way."""
     pairs = [
         (one, other)
         for one, other in combinations(found, 2)
@@ -253,7 +254,7 @@ def page(known: Mapping[str, Sequence[Variant]], originals_us: Mapping[str, floa
 @click.command()
 @click.option("-o", "--output", default="out/variants", show_default=True, type=click.Path(path_type=Path))
 @click.option("--target", "targets", multiple=True, default=TARGETS, type=click.Choice(TARGETS))
-@click.option("--count", default=50, show_default=True, help="How many variants.")
+@click.option("--count", default=50, show_default=True, help="Number of variants.")
 @click.option(
     "--budget", "budget_s", default=600.0, show_default=True, help="Seconds of measuring operators."
 )
@@ -262,7 +263,7 @@ def page(known: Mapping[str, Sequence[Variant]], originals_us: Mapping[str, floa
 def main(
     output: Path, targets: tuple[str, ...], count: int, budget_s: float, remark: str, page_only: bool
 ) -> None:
-    """Measure what is missing, then write the page."""
+    """Measure missing results, then write the page."""
     for name in () if page_only else targets:
         folder = output / name
         folder.mkdir(parents=True, exist_ok=True)

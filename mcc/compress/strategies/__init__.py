@@ -40,7 +40,7 @@ def _names() -> list[str]:
 
 
 def known_strategies(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, without repetition. Raises UsageError for one that there is not."""
+    """The names, without repetition. Raises UsageError for an unknown one."""
     if isinstance(names, str):
         raise UsageError("is one text, not a list of names", where="strategies", hint=f"write [{names!r}]")
     known = _names()

@@ -1,4 +1,4 @@
-"""Fewer channels in each group of coupled layers, and nothing else."""
+"""Strategy channel-pruning: fewer channels in each group of coupled layers, nothing else."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mcc.search.space import Configuration, Space
 
 
 class ChannelPruning(PlannedStrategy):
-    """Channels alone, in float."""
+    """Channel pruning alone, in float."""
 
     name: ClassVar[str] = "channel-pruning"
     order: ClassVar[int] = 40
 
     def space(self, configurations: tuple[Configuration, ...]) -> Space:
-        """Widths."""
+        """Widths of channel groups alone."""
         return Space(widths=True)
 
 

@@ -1,4 +1,4 @@
-"""Post-training quantisation: ranges from calibration data, nothing trained."""
+"""Strategy int8-ptq: post-training quantisation with ranges from calibration data, without training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Int8Ptq(Strategy):
-    """The original quantised after training."""
+    """The original, quantised after training."""
 
     name: ClassVar[str] = "int8-ptq"
     order: ClassVar[int] = 20
@@ -34,17 +34,16 @@ class Int8Ptq(Strategy):
 
 
 def _check_early(work: Work, graph: Graph) -> None:
-    """Say at the first integer graph, and not after hours, that it loses the signal.
+    """Warn at the first integer graph, not after hours, if quantisation loses the signal.
 
-    Training may mend it, so that it is an error only where none follows; what is delivered is checked once
-    more.
+    Fine-tuning may correct it, so it is an error only without one; the delivered file is checked again.
     """
     failure = signal_of(work.job, graph).failure() if is_integer(graph) else None
     if failure is None or work.job.request.allow_noise:
         return
     if work.trainer.images == 0:
         raise failure
-    log.warning("%s: %s; training may mend it", failure.where, failure.message)
+    log.warning("%s: %s; fine-tuning may correct it", failure.where, failure.message)
 
 
 STRATEGY = Int8Ptq()

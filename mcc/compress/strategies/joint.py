@@ -1,4 +1,4 @@
-"""Everything at once: widths, ranks, zeros and precision, decided together."""
+"""Strategy joint: widths, ranks, zeros and precision decided together."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from mcc.compress.strategy_api import Row, Strategy
 from mcc.compress.workspace import Work
 from mcc.search.space import Space
 
-TRIAL_SHARE = 0.1  # of the fine-tuning's images, for each configuration that is tried out
+TRIAL_SHARE = 0.1  # of the fine-tuning's images, for each configuration in the comparison
 
 
 class Joint(Strategy):
-    """Each configuration planned and fine-tuned a little, the best of them fine-tuned whole."""
+    """Each configuration planned and briefly fine-tuned; the best of them fully fine-tuned."""
 
     name: ClassVar[str] = "joint"
     order: ClassVar[int] = 90
 
     def rows(self, work: Work) -> list[Row]:
-        """One for each goal; a given plan takes its place."""
+        """One row for each goal; a given plan replaces them."""
         if work.given is not None:
             return [Row(self.name, partial(_follow, work, work.given))]
         return [
@@ -42,7 +42,7 @@ class Joint(Strategy):
         return self.plan(work, work.goals[0], self.name)
 
     def ahead(self, work: Work) -> Sequence[FineTuning]:
-        """What each goal's plans are tried out with."""
+        """The short fine-tunings of each goal's plans."""
         found: list[FineTuning] = []
         if work.given is not None or work.job.request.steps > 1:
             return found
@@ -57,10 +57,10 @@ class Joint(Strategy):
         return {f"{self.name}-{g.speedup:g}x" if several else self.name: g for g in work.goals}
 
     def plan(self, work: Work, goal: Budget, label: str) -> Outcome:
-        """The best plan for a goal, tried out, fine-tuned.
+        """The best plan for a goal after short fine-tunings, fully fine-tuned.
 
         Args:
-            label: of its files and in the report.
+            label: Name of its files and in the report.
         """
         if work.job.request.steps > 1 and work.start is None and work.trainer.images:
             return self._in_steps(work, goal, label)
@@ -80,16 +80,16 @@ class Joint(Strategy):
         return work.fine_tuned(label, best, (note,) if said else ())
 
     def _in_steps(self, work: Work, goal: Budget, label: str) -> Outcome:
-        """A plan for a network that went most of the way before; its images are counted in."""
+        """A plan for a progressively pruned network; the images of the earlier steps are counted in."""
         steps = work.job.request.steps
         planner = in_steps(work.job, work.planner_for(goal), work.trainer, steps, label)
-        stepped = planner.graph is not work.planner.graph  # not without a budget of time
+        stepped = planner.graph is not work.planner.graph  # the same without a budget of time
         trainer = Trainer(work.job, left_share(steps)) if stepped else work.trainer
         outcome = self.plan(work.going_on(planner, trainer), goal, label)
         said = (
-            f"The budget was gone to in {steps} steps."
+            f"The budget was approached in {steps} steps."
             if stepped
-            else "There was no budget to go to in steps."
+            else "There was no latency budget to approach in steps."
         )
         return replace(outcome, notes=(*outcome.notes, said))
 
@@ -99,10 +99,10 @@ def _trials(work: Work, goal: Budget, label: str) -> list[Trial]:
 
 
 def _best(work: Work, trials: Sequence[Trial], scores: dict[str, float]) -> Trial:
-    """The best after a short fine-tuning, of those as good the fastest; adds to the scores.
+    """The best trial after a short fine-tuning, and the fastest of equally good ones; adds to the scores.
 
     Args:
-        scores: validation metrics known so far, by structure.
+        scores: Validation metrics known so far, by structure.
     """
     if len(trials) == 1:
         return trials[0]
@@ -120,10 +120,11 @@ def _tried_out(work: Work, trial: Trial) -> float:
 
 
 def _without_pairs(work: Work, goal: Budget, label: str, best: Trial) -> Trial:
-    """What the best plan would be without low-rank pairs.
+    """The best plan without low-rank pairs.
 
-    The loss that a pair adds is known before training only, and training gives removed channels back more
-    than it gives removed ranks: a short fine-tuning has to say which is better.
+    The loss of a low-rank pair is known before training only, and training recovers removed channels better
+    than
+    removed ranks: a short fine-tuning has to decide which is better.
     """
     space = replace(Space.whole(work.configurations), low_rank=False)
     structure = best.structure
@@ -137,19 +138,19 @@ def _without_pairs(work: Work, goal: Budget, label: str, best: Trial) -> Trial:
 
 
 def _words(trial: Trial) -> str:
-    """What sets a plan apart from the others tried out."""
+    """The differences of a plan from the other trials, as text."""
     pairs = len(trial.structure.ranks)
     said = f", {pairs} low-rank pair{'s' if pairs > 1 else ''}" if pairs else ""
     return trial.structure.words + said
 
 
 def _follow(work: Work, structure: Structure) -> Outcome:
-    """A plan from a file, in place of one that is made."""
+    """A plan from a file, followed instead of a new one."""
     planner = work.planner
     raw = planner.predict(structure)
     whole = planner.plan_whole(structure.configuration, "given-whole")
     trial = planner.measure(structure, raw * whole.factor, raw, "given")
-    return work.fine_tuned(Joint.name, trial, ("The plan was given, not made.",))
+    return work.fine_tuned(Joint.name, trial, ("The plan was given, not computed.",))
 
 
 STRATEGY = Joint()

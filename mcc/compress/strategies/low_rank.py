@@ -1,4 +1,4 @@
-"""Low-rank factorisation of 1x1 convolutions, and nothing else."""
+"""Strategy low-rank: low-rank factorisation of 1x1 convolutions, nothing else."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mcc.search.tables import Tables
 
 
 class LowRank(PlannedStrategy):
-    """Low-rank pairs alone, in float."""
+    """Low-rank factorisation alone, in float."""
 
     name: ClassVar[str] = "low-rank"
     order: ClassVar[int] = 60
 
     def space(self, configurations: tuple[Configuration, ...]) -> Space:
-        """Ranks."""
+        """Ranks of low-rank pairs alone."""
         return Space(low_rank=True)
 
     def notes(self, work: Work) -> tuple[str, ...]:
-        """For how many layers a pair is faster."""
+        """The number of layers for which a pair is faster."""
         return (low_rank_pays(work.planner),)
 
 
 def low_rank_pays(planner: Planner) -> str:
-    """For how many 1x1 convolutions a pair is faster than the layer, by the table."""
+    """The number of 1x1 convolutions for which a pair is faster than the layer, by the lookup table."""
     setting = planner.setting
     tables = Tables(setting, Configuration(), widths=False, low_rank=True)
     widths = {name: levels[0] for name, levels in tables.levels.items()}

@@ -1,4 +1,4 @@
-"""The model as it came."""
+"""Strategy original: the model unchanged."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mcc.compress.workspace import Work
 
 
 class Original(Strategy):
-    """What all others are held against: lowered as it is."""
+    """The baseline of all other strategies: lowered unchanged."""
 
     name: ClassVar[str] = "original"
     order: ClassVar[int] = 0
     is_reference: ClassVar[bool] = True
 
     def run(self, work: Work) -> Outcome:
-        """Nothing is decided."""
+        """Lower the original; nothing is decided."""
         return work.finished(self.name, Structure(), work.original)
 
 

@@ -1,4 +1,4 @@
-"""The original given the same extra training: what the training alone is worth."""
+"""Strategy original-trained: the original with the same extra training, to separate the gain of training."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class OriginalTrained(Strategy):
     is_reference: ClassVar[bool] = True
 
     def run(self, work: Work) -> Outcome:
-        """Nothing is decided; without training it is the original once more."""
+        """Fine-tune the original; without training, the result is the original again."""
         if work.trainer.images == 0:
             said = ("No training was asked for.",)
             return work.finished(self.name, Structure(), work.original, notes=said)
         return work.finished(self.name, Structure(), work.trained(Structure(), self.name))
 
     def ahead(self, work: Work) -> Sequence[FineTuning]:
-        """It needs no plan."""
+        """The fine-tuning of the original, which needs no plan."""
         return [FineTuning(Structure(), 1.0, self.name)]
 
 

@@ -1,4 +1,4 @@
-"""One technique after the other: prune for what quantising will not bring, then quantise."""
+"""Strategy prune-then-quantize: one technique after the other, each planned alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mcc.compress.strategy_api import Strategy
 from mcc.compress.workspace import Work
 from mcc.search.space import Configuration, Space
 
-TRIES = 3  # how often it is pruned
-CARE = 0.97  # of what quantising gained the last time is trusted after a miss: more pruning, less gain
+TRIES = 3  # number of pruning attempts
+CARE = 0.97  # after a miss, this share of the last quantisation gain is assumed: more pruning, less gain
 
 
 class PruneThenQuantize(Strategy):
-    """Pruned for the budget as if nothing else came, then quantised."""
+    """Pruned for what quantisation will not gain, then quantised."""
 
     name: ClassVar[str] = "prune-then-quantize"
     order: ClassVar[int] = 70
@@ -34,18 +34,17 @@ class PruneThenQuantize(Strategy):
 def prune_then_quantise(
     planner: Planner, configurations: Sequence[Configuration], label: str
 ) -> tuple[Trial, tuple[str, ...]]:
-    """A pruned and quantised network under the planner's budget, and a sentence on how it was come to.
+    """A pruned and quantised network under the planner's budget, and a note on the number of attempts.
 
-    Quantising a pruned network gains less than quantising the original did. Who does one after the other
-    sees that, and prunes again: for what it really gained, and then for a little less pruning if that was
-    more than the budget asks for.
+    Quantising a pruned network gains less than quantising the original did. As in the usual practice, it is
+    pruned again: for the real gain, and then a little less if that pruned more than the budget needs.
     """
     configuration = next((r for r in configurations if r.precision != "float"), Configuration("int8"))
     whole = planner.plan_whole(configuration, f"{label}-int8")
     gain, share = whole.speed.speedup, whole.size_bytes / max(1, planner.bench.baseline.stat().st_size)
     gains: list[float] = []
     found: list[Trial] = []
-    most, least = gain, 0.0  # trusted so far: more was too much, less keeps the budget
+    most, least = gain, 0.0  # assumed gains that missed and kept the budget
     for index in range(TRIES):
         pruned, trial = _pruned(planner, whole, gain, share, f"{label}-{index}")
         gains.append(gain)
@@ -69,17 +68,17 @@ def prune_then_quantise(
     if len(gains) == 1:
         return best, ()
     words = ", then ".join(f"{gain:.2f}x" for gain in gains)
-    return best, (f"Pruned {len(gains)} times: quantising was trusted to gain {words}.",)
+    return best, (f"Pruned {len(gains)} times, assuming that quantisation gains {words}.",)
 
 
 def _pruned(
     planner: Planner, whole: Trial, gain: float, size_share: float, label: str
 ) -> tuple[Trial, Trial]:
-    """Pruned for a budget that quantising brings the rest of, and the same quantised.
+    """A network pruned so that quantisation reaches the budget, and the same network quantised.
 
     Args:
-        whole: the original, quantised.
-        gain, size_share: speed-up and share of the size that quantising the pruned network will bring.
+        whole: The original, quantised.
+        gain, size_share: Assumed speed-up and share of the size from quantising the pruned network.
     """
     eased = replace(planner, budget=planner.budget.scaled(time=max(1.0, gain), size=1 / size_share))
     pruned = plan_for(eased, Space(widths=True), Configuration(), label)

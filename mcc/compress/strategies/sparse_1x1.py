@@ -1,4 +1,4 @@
-"""Sparse weights in 1x1 convolutions, and nothing else."""
+"""Strategy sparse-1x1: sparse weights in 1x1 convolutions, nothing else."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from mcc.search.space import SPARSITIES, Configuration, Space
 
 
 class Sparse1x1(PlannedStrategy):
-    """Zeros alone, in float."""
+    """Sparse weights alone, in float."""
 
     name: ClassVar[str] = "sparse-1x1"
     order: ClassVar[int] = 50
 
     def space(self, configurations: tuple[Configuration, ...]) -> Space:
-        """The sparse configurations; where there is none, one share of zeros shows that they save nothing."""
+        """The sparse configurations; if there is none, one sparsity, to show that zeros save no time here."""
         useless = (Configuration("float", SparseNote(1, SPARSITIES[1])),)
         return Space(mixed=True, configurations=tuple(r for r in configurations if r.sparse) or useless)
 
     def notes(self, work: Work) -> tuple[str, ...]:
-        """Why zeros save no time; nothing where they can."""
+        """The reason why zeros save no time; empty if they can."""
         said = why_not_sparse(work.planner, work.job.target.facts())
         return (said,) if said else ()
 
 
 def why_not_sparse(planner: Planner, facts: TargetFacts) -> str:
-    """Why zeros save no time; nothing where they can."""
+    """The reason why zeros save no time; empty if they can."""
     if not facts.sparse_1x1:
         return f"Zeros save no time on this target: {facts.sparse_why}."
     cluster = planner.setting.cluster

@@ -1,6 +1,6 @@
-"""A narrower network of the same family: every group of channels at the same share of its width.
+"""Strategy uniform-width: every group of channels at the same share of its width (width multiplier).
 
-What anybody can do without a plan, and therefore what a plan has to beat.
+It needs no plan, and is therefore the baseline of planned strategies.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SHARES = tuple(step / 20 for step in range(19, 1, -1))  # of the width, from 0.9
 
 
 class UniformWidth(Strategy):
-    """A narrower network of the same family, which needs no plan."""
+    """A network of the same family with uniformly fewer channels, without a plan."""
 
     name: ClassVar[str] = "uniform-width"
     order: ClassVar[int] = 30
 
     def run(self, work: Work) -> Outcome:
-        """The widest that keeps the budgets, fine-tuned."""
+        """The widest network that keeps the budgets, fine-tuned."""
         trial = plan_uniform_width(work.planner_for(work.goals[0]), self.name)
         whole = {name: len(order) for name, order in work.planner.sensitivities.order.items()}
         shares = [width / whole[name] for name, width in trial.structure.widths.items()]
@@ -39,7 +39,7 @@ class UniformWidth(Strategy):
 
 
 def narrowed_uniformly(widths: Mapping[str, int], share: float, multiple: int) -> dict[str, int]:
-    """Each width at that share, rounded up to what the target likes; groups that keep all are left out."""
+    """Each width at that share, rounded up to the target's multiple; groups that keep all are left out."""
     found: dict[str, int] = {}
     for name, width in widths.items():
         step = level_step(width, multiple)
@@ -50,9 +50,9 @@ def narrowed_uniformly(widths: Mapping[str, int], share: float, multiple: int) -
 
 
 def plan_uniform_width(planner: Planner, label: str) -> Trial:
-    """The widest even narrowing that keeps the budgets when measured, or the nearest one.
+    """The widest uniform width that keeps the budgets when measured, or the nearest one.
 
-    Predicted sums say where to begin; each measurement corrects them, as it does for a plan.
+    The search starts from predicted sums; each measurement corrects them, as for a plan.
     """
     setting = planner.setting
     tables = Tables(setting, Configuration(), widths=True, low_rank=False)
