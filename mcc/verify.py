@@ -1,7 +1,7 @@
 """Checks after every pass: structure, declared against recomputed shapes, numbers against the exact twin.
 
 Numbers are compared in float64: the pass is run again on a float64 copy of the graph before, so that the
-rounding of float32 weights does not hide a mistake. Where all constants and inputs are small integers, sums
+rounding of float32 weights does not mask an error. Where all constants and inputs are small integers, sums
 are exact and outputs must be equal; elsewhere the tolerance is `TOLERANCE` of the output range, which is
 float64 rounding (2**-53) times the length of the longest sums and the depth of a network. The output of the
 pass in its own precision is then compared with the float64 one.

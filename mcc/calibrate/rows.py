@@ -170,7 +170,7 @@ def checked(
 
     Args:
         kind: `kernels` or `wholes`.
-        own: Whether it is the user's own table, whose keys, dates and shapes are not checked.
+        own: Whether it is the user's own table, in which keys, dates and shapes are accepted unchecked.
 
     Raises:
         DataError: A row is invalid; the message names the file, the row, its field and the allowed values.

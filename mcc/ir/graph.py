@@ -286,7 +286,7 @@ class CanonicalGraph(_LazyGraphModule):
         return super().code
 
     reduced: ClassVar[Callable[[Graph], tuple[Any, ...]] | None] = None
-    """How a graph is pickled: set by `mcc.ir.text`, which stands above this file."""
+    """Function that pickles a graph, set by `mcc.ir.text`, which imports this file."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         reduced = CanonicalGraph.reduced

@@ -316,7 +316,7 @@ def text_constants(graph: Graph) -> dict[str, Tensor]:
 
 
 def _reduced(graph: Graph) -> tuple[Any, ...]:
-    """A graph as `pickle` takes it: text and constants."""
+    """Reduced form of a graph for `pickle`: its text and constants."""
     held = {name: (value.detach(), value.requires_grad) for name, value in text_constants(graph).items()}
     return _from_text, (print_graph(graph), held, graph.training)
 

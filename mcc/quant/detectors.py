@@ -59,7 +59,7 @@ class Deviation:
 
     Attributes:
         read: The value.
-        most: Error of the 99th percentile: relative to the range for boxes, absolute for scores.
+        most: 99th percentile of the errors: relative to the range for boxes, absolute for scores.
         worst: Largest error, likewise.
     """
 

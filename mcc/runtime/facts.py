@@ -1,4 +1,4 @@
-"""What a runtime's kernels reward: what the planner must know before it has measured anything."""
+"""Facts about a target's runtime and kernels, for the planner."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class OpTime:
-    """One operator's share of an inference: its name, its kind and mean microseconds per inference."""
+    """Time of one operator: its name, its kind and mean microseconds per inference."""
 
     name: str
     kind: str
@@ -61,29 +61,29 @@ class OpTime:
 
 
 class RunnerSource(Protocol):
-    """What a measurement needs of a target: fresh runners, and how many at once."""
+    """Interface of a target for measurements: its runners and their limits."""
 
     @property
     def memory_runners(self) -> int:
-        """Fresh runners of which the largest peak of memory counts."""
+        """Number of new runners for peak memory, of which the maximum is used."""
         ...
 
     @property
     def runners_at_once(self) -> int:
-        """Runners that may be alive at the same time."""
+        """Maximum number of simultaneous runners."""
         ...
 
     @property
     def sample_us(self) -> float:
-        """Least length of a sample, in microseconds."""
+        """Minimum duration of a sample, in microseconds."""
         ...
 
     def start_runner(self) -> Runner:
-        """A fresh runner."""
+        """A new runner."""
         ...
 
     def measuring(self) -> AbstractContextManager[None]:
-        """Held while something is timed."""
+        """Context held while timing."""
         ...
 
 

@@ -140,7 +140,7 @@ class Target(ABC):
         """Version of the installed runtime."""
 
     def quicker(self) -> Target | None:
-        """A target on this machine with the same numerical results in far less time; None if there is none.
+        """A target on this machine expected to give the same outputs in far less time; None if there is none.
 
         Its user must first compare some of its outputs with this target's.
         """

@@ -26,7 +26,7 @@ SAMPLES_PER_TURN = 3  # minimum, unless a single one is longer than a turn
 SETTLE_US = 4_000.0  # unrecorded at the start of a turn, to fill the caches
 MIN_ROUNDS = 10  # with fewer, resampling of turns is unreliable
 WARM_TURNS = 3  # warm when the medians of that many turns in a row...
-WARM_SPREAD = 0.03  # ...lie within this share of each other
+WARM_SPREAD = 0.03  # ...differ by at most this share
 WARM_LIMIT_S = 3.0  # or after that time, if they never do
 
 

@@ -73,7 +73,7 @@ class Conditions:
 
 @dataclass
 class _Loaded:
-    """A file on the phone, with the options of its loading and its inputs and outputs."""
+    """A file on the phone: its path there and here, its threads, and the runner's report of its tensors."""
 
     path: str
     file: str
