@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="BaseModel")
 
-LARGEST_BYTES = (
-    64 << 20
-)  # the largest that mcc itself wrote was a table of 12 MB; parsed, it takes ten times as much
+LARGEST_BYTES = 64 << 20  # the largest that mcc itself wrote was a table of 12 MB; parsed, it takes tenfold
 SHOWN = 40  # characters of a wrong value in a message
 
 
