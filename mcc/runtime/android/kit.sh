@@ -1,10 +1,10 @@
 #!/system/bin/sh
-# Measures every model of the kit on the phone that it runs on, and writes results.json: one JSON file.
+# Measures every model of the kit on the phone on which it runs, and writes the results to results.json.
 #
 #   sh kit.sh [ROUNDS]
 #
 # jobs.txt names the models, one a line: `timed FILE THREADS` or `profiled FILE THREADS INFERENCES`. Each round runs
-# every timed model once, in a fresh process; so drifts of the phone meet all alike. The first round only warms up.
+# every timed model once, in a new process, so that drifts of the phone affect all alike. The first round is warm-up.
 
 cd "${0%/*}" || exit 1
 . ./phone.sh
@@ -18,7 +18,7 @@ repeats=3  # profiles of a model
 # Lines of standard input as strings of a JSON list.
 strings() { sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/	/ /g' -e 's/.*/"&",/'; echo '""'; }
 
-# record KIND FILE ROUND THREADS OPTIONS...: one run, with what the runner reported or complained.
+# record KIND FILE ROUND THREADS OPTIONS...: one run, with the runner's reports or errors.
 record() {
     kind=$1 file=$2 round=$3 threads=$4; shift 4
     echo "{\"kind\": \"$kind\", \"file\": \"$file\", \"round\": $round, \"reports\": ["

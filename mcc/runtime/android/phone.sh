@@ -1,6 +1,6 @@
 #!/system/bin/sh
-# What mcc asks of a phone, in Android's own shell: facts that never change, the state of the moment, waiting
-# until it is cool, running a program on chosen cores, and the power that the battery gives meanwhile.
+# Commands of mcc on a phone, in Android's own shell: constant facts, the present state, cooling down, running a
+# program on given cores, and readings of the battery's power meanwhile.
 #
 #   sh phone.sh facts                            key=value lines
 #   sh phone.sh state                            key=value lines
@@ -14,7 +14,7 @@
 cpus=/sys/devices/system/cpu
 battery=/sys/class/power_supply/battery
 
-# value FILE: its first line; nothing where this user may not read it.
+# value FILE: its first line; nothing if this user may not read it.
 value() { [ -r "$1" ] && read -r line < "$1" 2> /dev/null && echo "$line"; }
 
 facts() {
@@ -32,7 +32,7 @@ facts() {
 # Android's thermal status: 0 none, 1 light, 2 moderate, 3 severe, 4 critical, 5 emergency, 6 shutdown.
 thermal() { dumpsys thermalservice 2> /dev/null | sed -n 's/^ *Thermal Status: *//p' | head -n 1; }
 
-# The hottest of the zones that belong to processors, in millidegrees; of all zones where none says so.
+# The hottest of the processors' thermal zones, in millidegrees; of all zones if none is a processor's.
 hottest() {
     found=$(zones | grep -i -e '^cpu' -e '^cluster' -e '^soc' -e '^mtktscpu')
     [ -n "$found" ] || found=$(zones)
@@ -82,7 +82,7 @@ on() {
     if [ "$cores" = 0 ]; then "$@"; else taskset "$cores" "$@"; fi
 }
 
-# In one call, because each costs some ten milliseconds; what was waited is a line of JSON as the runner's are.
+# In one call, because each costs some ten milliseconds; the seconds waited are a line of JSON like the runner's.
 turn() {
     echo "{\"cooled_s\": $(cool "$1" "$2")}"
     shift 2
@@ -97,7 +97,7 @@ power() {
     done
 }
 
-# The readings go through a file: two writers of one pipe would tear long lines apart.
+# The readings go through a file: two writers of one pipe would interleave parts of long lines.
 drain() {
     rest=$1; shift
     power $rest | sed 's/^/rest /'
@@ -112,7 +112,7 @@ drain() {
     return $status
 }
 
-# The cores of the highest clock as a mask in hex; 0 where that may not be read.
+# The cores of the highest clock as a mask in hex; 0 if that may not be read.
 fastest() {
     most=0 mask=0
     for core in $cpus/cpu[0-9]*; do
@@ -124,7 +124,7 @@ fastest() {
     printf '%x\n' $mask
 }
 
-# Others read this file for its functions alone: the kit's script, and a shell that is handed the text.
+# This file is also sourced for its functions only: by the kit's script, and by a shell that is given the text.
 case ${0##*/} in
     phone.sh)
         case ${1:-} in

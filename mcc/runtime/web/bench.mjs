@@ -1,11 +1,11 @@
-// Latency of models in the browser that shows this page: the live part of what `mcc bench --show` leaves.
+// Latency of models in the browser that shows this page: the live part of the page of `mcc bench --show`.
 
 import { loadLiteRt } from "@litertjs/core";
 
 import { load, timed } from "./models.mjs";
 
 const SAMPLE_MS = 22; // as BROWSER_SAMPLE_US of mcc/runtime/litert_web.py: clocks of browsers are coarse
-const WARM_MS = 400; // the engine optimises what runs often
+const WARM_MS = 400; // the engine optimises hot code
 const ROUNDS = 15;
 const PER_TURN = 3;
 
@@ -19,10 +19,10 @@ function percentile(values, share) {
 
 async function warm(model) {
     const begin = nowMs();
-    let least = Infinity; // of short tries: one that was disturbed must not make the samples short
+    let least = Infinity; // minimum of short trials: a disturbed one must not make the samples short
     for (let repeats = 1; nowMs() - begin < WARM_MS; repeats = Math.min(2 * repeats, 64)) {
         const [us] = await timed(model, nowMs, { settle: 1, repeats, samples: 1 });
-        if (us > 0) least = Math.min(least, us); // nothing passes on a clock that is too coarse
+        if (us > 0) least = Math.min(least, us); // 0 on a clock that is too coarse
     }
     return Math.max(1, Math.ceil((SAMPLE_MS * 1e3) / least));
 }

@@ -15,7 +15,7 @@ async function bytes(address) {
 
 const answer = answering({
     readFile: (file) => bytes(`./file?${encodeURIComponent(file)}`),
-    nowMs: () => performance.now(), // 5 microseconds fine in a cross-origin isolated page, 100 elsewhere
+    nowMs: () => performance.now(), // resolution of 5 microseconds in a cross-origin isolated page, 100 elsewhere
 });
 
 globalThis.answerRequest = async () => {

@@ -41,7 +41,7 @@ export function encode(header, arrays) {
     return [prefix, head, ...parts];
 }
 
-/** The answer that says what went wrong, as one sentence. */
+/** The answer for an error, as one sentence. */
 export function refusal(error) {
     const text = String(error?.message ?? error).replace(/\s+/g, " ").slice(0, 300);
     const usage = error instanceof UsageError;

@@ -1,5 +1,5 @@
 // Loading, running and timing models in LiteRT.js: the same code under Node.js (runner.mjs) and in a browser
-// (browser.mjs, bench.mjs), so that what both measure differs in nothing but the engine.
+// (browser.mjs, bench.mjs), so that their measurements differ only in the engine.
 
 import { Tensor, getGlobalLiteRt, loadAndCompile } from "@litertjs/core";
 
@@ -59,7 +59,7 @@ export async function infer(model, arrays) {
     }
 }
 
-/** As many inferences as the images allow; each output of all of them, joined. */
+/** Inferences of all images; each output, concatenated over them. */
 async function inferMany(model, { data, shape, dtype }) {
     const wanted = model.inputs[0].shape;
     const size = elements(wanted);
@@ -93,8 +93,8 @@ export async function timed(model, nowMs, { settle, repeats, samples }) {
 /**
  * Bytes of the WebAssembly memory up to the last one that was ever written: its peak use so far.
  *
- * Fresh memory is zero, and the allocator marks the end of what it takes. Memory that is given back keeps what was
- * in it. The length of the memory says less: it is 17 MB from the start.
+ * New memory is zero, and the allocator marks the end of its blocks. Freed memory keeps its content. The length of
+ * the memory is less informative: it is 17 MB from the start.
  */
 function highWaterBytes() {
     const words = new Int32Array(getGlobalLiteRt().liteRtWasm.HEAPU8.buffer);
@@ -106,7 +106,7 @@ function highWaterBytes() {
 /**
  * The answers to the requests of mcc/runtime/process.py.
  *
- * `readFile(path)` gives the bytes of a file, `nowMs()` the time.
+ * `readFile(path)` returns the bytes of a file, `nowMs()` the time.
  */
 export function answering({ readFile, nowMs }) {
     const models = new Map();

@@ -1,4 +1,4 @@
-// The runner of `litert-web:node`: LiteRT.js under Node.js, one thread, speaking the messages of
+// The runner of `litert-web:node`: LiteRT.js under Node.js, one thread, exchanging the messages of
 // mcc/runtime/wire.py on its standard streams.
 //
 //     node runner.mjs
@@ -18,7 +18,7 @@ import { decode, encode, refusal, sizes } from "./messages.mjs";
 const here = path.dirname(fileURLToPath(import.meta.url));
 const wasm = path.join(here, "node_modules", "@litertjs", "core", "wasm") + path.sep;
 
-console.log = console.error; // what the runtime prints must not disturb the messages on standard output
+console.log = console.error; // output of the runtime must not corrupt the messages on standard output
 
 globalThis.self = globalThis;
 globalThis.require = createRequire(import.meta.url);
