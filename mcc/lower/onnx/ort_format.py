@@ -22,7 +22,7 @@ def to_ort(raw: bytes, *, platform: str = "arm") -> bytes:
 
     Raises:
         UsageError: The platform is unknown.
-        TargetError: Onnxruntime is missing or rejects the model.
+        TargetError: onnxruntime is missing or rejects the model.
     """
     if platform not in PLATFORMS:
         raise UsageError(f"platform must be {' or '.join(PLATFORMS)}, not {platform!r}")

@@ -62,7 +62,7 @@ def read_ort(path: Path | str) -> OrtModel:
 
     Raises:
         DataError: The file cannot be read, is no .ort file, or is damaged.
-        TargetError: Onnxruntime is not installed.
+        TargetError: onnxruntime is not installed.
     """
     session = _schema().session
     try:

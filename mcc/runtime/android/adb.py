@@ -67,7 +67,7 @@ def choose(serial: str | None) -> str:
     """The serial of the phone to use: the given one, or the only one.
 
     Raises:
-        TargetError: Adb is missing; there is no phone, or several and none given; the phone cannot be used.
+        TargetError: adb is missing; there is no phone, or several and none given; the phone cannot be used.
     """
     phones = attached()
     names = ", ".join(phone.serial for phone in phones)

@@ -217,7 +217,7 @@ def fetch_library(wheel: str, member: str, into: Path) -> None:
     """Extract one file of the ARM64 wheel `name==version`; the wheel is not installed.
 
     Raises:
-        TargetError: Pip cannot fetch it; the message gives the reason.
+        TargetError: pip cannot fetch it; the message gives the reason.
     """
     with tempfile.TemporaryDirectory(prefix=".wheel-", dir=into.parent) as store:
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
