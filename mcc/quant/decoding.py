@@ -3,8 +3,8 @@
 After the last weights, operators convert feature maps to results: offsets to boxes, distributions to
 distances, residuals to an enlarged image. Their errors are not averaged: each number of the outputs is used
 by itself. Each integer operator would add a rounding to 1/255 of the range and clip values beyond it, and
-saves hardly any time compared with the layers with weights. They are left in float, as one does by hand, by
-`insert-qdq`:
+saves hardly any time compared with the layers with weights. `insert-qdq` leaves in float, as in manual
+quantisation:
 
 * sums, differences and products whose results reach no operator with weights,
 * a softmax, sigmoid or tanh that these read; one that is only moved to an output stays integer, since the
