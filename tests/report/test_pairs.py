@@ -91,7 +91,7 @@ def test_an_original_that_remembers_the_validation_images_is_suspected() -> None
     assert said.startswith(
         "The original scores 100.00 % on the 900 validation images and 89.00 % on the 300 test"
     )
-    assert "Give images it has not seen (val/)" in said
+    assert "Give images that it has not seen (val/)" in said
     assert memorised_words(share(4485, 5000), share(7000, 8000), task), "89.7 against 87.5 %"
     assert memorised_words(share(445, 500), share(437, 500), task) == "", "chance"
     assert memorised_words(share(800, 1000), share(900, 1000), task) == "", "worse is not suspicious"
