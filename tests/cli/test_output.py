@@ -55,9 +55,9 @@ def test_lines_say_begin_and_end_and_what_is_left(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "fine-tuning (step 0)",
-        "fine-tuning: 50 %, about 20 s left (step 50)",
-        "fine-tuning: done in 40.0 s",
+        "fine-tune (step 0)",
+        "fine-tune: 50 %, about 20 s left (step 50)",
+        "fine-tune: done in 40.0 s",
     ]
 
 
