@@ -249,14 +249,14 @@ class Estimate:
     """A predicted latency.
 
     Attributes:
-        latency_us: Latency in microseconds, or model cycles on a simulated core.
-        error_us: One standard deviation of the prediction; for sums see `mcc.cost_sum`.
+        cost: Latency in microseconds, or model cycles on a simulated core.
+        error: One standard deviation of the prediction; for sums see `mcc.cost_sum`.
         source: Origin of the value: this kernel measured, a fit between measured kernels of its kind, or a
             roofline from a few figures of the device.
     """
 
-    latency_us: float
-    error_us: float
+    cost: float
+    error: float
     source: Source
 
 

@@ -91,42 +91,42 @@ class GraphCost:
     whole_error: float = WHOLE_ERROR
 
     @property
-    def overhead_us(self) -> float:
+    def overhead_cost(self) -> float:
         """Latency outside the layers."""
-        return self.overhead.latency_us
+        return self.overhead.cost
 
     @property
-    def latency_us(self) -> float:
+    def cost(self) -> float:
         """Sum of the layers and the overhead."""
-        return self.overhead_us + sum(layer.estimate.latency_us for layer in self.layers)
+        return self.overhead_cost + sum(layer.estimate.cost for layer in self.layers)
 
     @property
-    def error_us(self) -> float:
+    def error(self) -> float:
         """One standard deviation of the latency; see the module."""
-        whole = self.whole_error * self.latency_us
-        return math.hypot(whole, self.overhead.error_us, *_errors(self._parts()))
+        whole = self.whole_error * self.cost
+        return math.hypot(whole, self.overhead.error, *_errors(self._parts()))
 
     @property
-    def interval_us(self) -> tuple[float, float]:
+    def interval(self) -> tuple[float, float]:
         """Interval that contains the latency with a probability of `COVERAGE`; see the module."""
         parts = self._parts()
         low, high = (
             math.hypot(
-                self.latency_us * _shift(self.whole_error, sign),
-                self.overhead_us * _shift(_relative(self.overhead), sign),
-                *(sum(e.latency_us * _shift(_relative(e), sign) for e in kind) for kind in _kinds(parts)),
+                self.cost * _shift(self.whole_error, sign),
+                self.overhead_cost * _shift(_relative(self.overhead), sign),
+                *(sum(e.cost * _shift(_relative(e), sign) for e in kind) for kind in _kinds(parts)),
             )
             for sign in (-1.0, 1.0)
         )
-        return max(0.0, self.latency_us - low), self.latency_us + high
+        return max(0.0, self.cost - low), self.cost + high
 
     def rooflines(self) -> tuple[Roofline, ...]:
         """The parts from a roofline, by kind, the largest share first."""
         found: dict[Kind, list[float]] = {}
         for layer in self.layers:
             if layer.estimate.source == "roofline":
-                found.setdefault(kind_of(layer.kernel), []).append(layer.estimate.latency_us)
-        total = max(self.latency_us, 1e-9)
+                found.setdefault(kind_of(layer.kernel), []).append(layer.estimate.cost)
+        total = max(self.cost, 1e-9)
         each = [Roofline(kind_words(kind), len(us), sum(us) / total) for kind, us in found.items()]
         return tuple(sorted(each, key=lambda roofline: -roofline.share))
 
@@ -148,7 +148,7 @@ def predict(model: CostModel, kernels: Mapping[str, Kernel], precision: Precisio
 def summed(parts: Iterable[tuple[Kernel, Estimate]]) -> Estimate:
     """Sum of some kernels of one network, without overhead and the error of the whole."""
     each = list(parts)
-    latency = sum(estimate.latency_us for _, estimate in each)
+    latency = sum(estimate.cost for _, estimate in each)
     return Estimate(latency, math.hypot(*_errors(each)), joint_source(e.source for _, e in each))
 
 
@@ -168,11 +168,11 @@ def _kinds(parts: Iterable[tuple[Kernel, Estimate]]) -> list[list[Estimate]]:
 
 
 def _errors(parts: Iterable[tuple[Kernel, Estimate]]) -> list[float]:
-    return [sum(estimate.error_us for estimate in kind) for kind in _kinds(parts)]
+    return [sum(estimate.error for estimate in kind) for kind in _kinds(parts)]
 
 
 def _relative(estimate: Estimate) -> float:
-    return min(MOST_DEVIATION, estimate.error_us / max(estimate.latency_us, 1e-9))
+    return min(MOST_DEVIATION, estimate.error / max(estimate.cost, 1e-9))
 
 
 def _shift(deviation: float, sign: float) -> float:

@@ -173,9 +173,9 @@ class PhoneCostModel:
         parts = [self.block(block) for block in blocks]
         for block, part in zip(blocks, parts, strict=True):
             kind = block.kind if part.source == "measured" else part.source
-            kinds[kind] = kinds.get(kind, 0.0) + part.error_us
+            kinds[kind] = kinds.get(kind, 0.0) + part.error
         source = joint_source(part.source for part in parts)
-        return Estimate(sum(part.latency_us for part in parts), math.hypot(*kinds.values()), source)
+        return Estimate(sum(part.cost for part in parts), math.hypot(*kinds.values()), source)
 
     @property
     def whole_error(self) -> float:

@@ -111,7 +111,7 @@ def by_value(kernels: Sequence[Kernel], model: LookupCostModel) -> list[Kernel]:
         model: Cost model from earlier measurements.
     """
     counts = Counter(kernels)
-    at_stake = {kernel: count * model.kernel(kernel).error_us for kernel, count in counts.items()}
+    at_stake = {kernel: count * model.kernel(kernel).error for kernel, count in counts.items()}
     order = sorted(counts, key=lambda kernel: -at_stake[kernel])
     unseen = [kernel for kernel in order if model.kernel(kernel).source == "roofline"]
     first = {kind_of(kernel): kernel for kernel in reversed(unseen)}

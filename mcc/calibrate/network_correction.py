@@ -117,8 +117,8 @@ def _anchor_networks(
         wholes = undisturbed_times(target, files, threads=threads, budget_s=ANCHOR_S)
     model = LookupCostModel(tuple(store.rows(fingerprint)))
     first = input_name(shape_of(inputs(networks[0])[0]))
-    overhead = LookupCostModel.from_store(store, fingerprint, first).overhead(precision).latency_us
-    tables = [[model.kernel(kernel).latency_us for kernel in each] for each in kernels]
+    overhead = LookupCostModel.from_store(store, fingerprint, first).overhead(precision).cost
+    tables = [[model.kernel(kernel).cost for kernel in each] for each in kernels]
     measured = [max(whole.median_us - overhead, 1.0) for whole in wholes]
     factor, offset = fit_correction(tables, measured)
     log.info("%s: factor %.3f, offset %.2f us, from %d networks", precision, factor, offset, len(networks))

@@ -177,13 +177,13 @@ def _json(model: str, target: str | None, layers: tuple[Layer, ...], costs: dict
     if costs:
         unit: Unit = costs["unit"]
         cost: GraphCost = costs["cost"]
-        low, high = cost.interval_us
+        low, high = cost.interval
         total["target"] = target
-        total[f"predicted_{unit.key}"] = round(unit.raw(cost.latency_us), 3)
+        total[f"predicted_{unit.key}"] = round(unit.raw(cost.cost), 3)
         total[f"predicted_{unit.key}_low"] = round(unit.raw(low), 3)
         total[f"predicted_{unit.key}_high"] = round(unit.raw(high), 3)
-        total[f"predicted_error_{unit.name}"] = round(unit.raw(cost.error_us), 3)
-        total[f"predicted_overhead_{unit.name}"] = round(unit.raw(cost.overhead_us), 3)
+        total[f"predicted_error_{unit.name}"] = round(unit.raw(cost.error), 3)
+        total[f"predicted_overhead_{unit.name}"] = round(unit.raw(cost.overhead_cost), 3)
         total["roofline_share"] = round(cost.roofline_share, 4)
         total["rooflines"] = [asdict(roofline) for roofline in cost.rooflines()]
         total["measured"] = None if costs["filled"] is None else asdict(costs["filled"])
@@ -194,8 +194,8 @@ def _json(model: str, target: str | None, layers: tuple[Layer, ...], costs: dict
 def _figures(estimate: Estimate, unit: Unit) -> dict[str, float]:
     """An estimate and its error under the keys of the unit: `latency_us`, `error_us`."""
     return {
-        unit.key: round(unit.raw(estimate.latency_us), 3),
-        f"error_{unit.name}": round(unit.raw(estimate.error_us), 3),
+        unit.key: round(unit.raw(estimate.cost), 3),
+        f"error_{unit.name}": round(unit.raw(estimate.error), 3),
     }
 
 
@@ -235,8 +235,8 @@ def _show(layers: tuple[Layer, ...], costs: dict[str, Any], why: bool) -> None:
         if costs:
             estimate = costs["layers"].get(layer.node)
             row += ["", "", ""] if estimate is None else [
-                costs["unit"].words(estimate.latency_us),
-                f"{100 * estimate.latency_us / costs['cost'].latency_us:.1f} %",
+                costs["unit"].words(estimate.cost),
+                f"{100 * estimate.cost / costs['cost'].cost:.1f} %",
                 _source(estimate),
             ]  # fmt: skip
         rows.append(row)
@@ -263,10 +263,10 @@ def cost_sentences(cost: GraphCost, filled: Filled | None, unit: Unit) -> list[s
     """The predicted cost with its interval, and its sources."""
     from mcc.cost_sum import COVERAGE
 
-    low, high = cost.interval_us
+    low, high = cost.interval
     found = [
-        f"predicted {unit.words(cost.latency_us)}, between {unit.words(low)} and {unit.words(high)} with "
-        f"{COVERAGE:.0%} confidence; {unit.words(cost.overhead_us)} of it outside of layers"
+        f"predicted {unit.words(cost.cost)}, between {unit.words(low)} and {unit.words(high)} with "
+        f"{COVERAGE:.0%} confidence; {unit.words(cost.overhead_cost)} of it outside of layers"
     ]
     if cost.rooflines():
         kinds = "; ".join(
@@ -298,14 +298,14 @@ def _show_forms(forms: dict[str, Mapping[str, Estimate]], unit: Unit) -> None:
 
 def _form(name: str, form: Estimate, unit: Unit) -> str:
     detail = name.partition(" ")[2]
-    return f"{unit.words(form.latency_us)} {_source(form)}" + (f" ({detail})" if detail else "")
+    return f"{unit.words(form.cost)} {_source(form)}" + (f" ({detail})" if detail else "")
 
 
 def _source(estimate: Estimate) -> str:
     """Source of a figure, with its standard deviation if it was not measured itself."""
     if estimate.source == "measured":
         return estimate.source
-    return f"{estimate.source} ± {100 * estimate.error_us / max(estimate.latency_us, 1e-9):.0f} %"
+    return f"{estimate.source} ± {100 * estimate.error / max(estimate.cost, 1e-9):.0f} %"
 
 
 def _reasons(layers: tuple[Layer, ...]) -> list[tuple[str, str, str | None]]:

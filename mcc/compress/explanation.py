@@ -129,9 +129,9 @@ def price_of_time(tables: Tables, structure: Structure, latency_us: float) -> fl
     if not structure.widths and not structure.ranks:
         return None
     ends = [solve(problem, Limits(latency_us * (1 + step))) for step in (-STEP, STEP)]
-    if ends[0] is None or ends[1] is None or ends[1].latency_us <= ends[0].latency_us:
+    if ends[0] is None or ends[1] is None or ends[1].cost <= ends[0].cost:
         return None
-    return max(0.0, (ends[0].loss - ends[1].loss) / (ends[1].latency_us - ends[0].latency_us))
+    return max(0.0, (ends[0].loss - ends[1].loss) / (ends[1].cost - ends[0].cost))
 
 
 def explained(
@@ -146,7 +146,7 @@ def explained(
     tables = Tables(setting, configuration, widths=True, low_rank=configuration.sparse is None, mixed=True)
     # Only with a limit on time: without one, time has no price.
     price = None
-    if planner.latency_us is not None:
+    if planner.cost_limit is not None:
         price = price_of_time(tables, structure, planner.predict(structure))
     return Explainer(setting, structure, configurations, price=price, unit=unit, dates=dates).all()
 
@@ -268,7 +268,7 @@ class Explainer:
 
     def _cost(self, options: Sequence[Option]) -> tuple[float, float, Source]:
         found = summed((k, self.setting.model.kernel(k)) for option in options for k in option.kernels)
-        return found.latency_us, found.error_us, found.source
+        return found.cost, found.error, found.source
 
     def _measured_on(self, options: Sequence[Option]) -> str | None:
         names = [str(kernel) for option in options for kernel in option.kernels]

@@ -30,8 +30,7 @@ class Outcome:
         structure: The decisions.
         graph: Graph in deployment form, trained, and quantised if the structure says so.
         file: Path of the lowered model.
-        predicted_us: Cost predicted before the structure was first timed, in the target's unit; None for the
-            original.
+        predicted_cost: Cost predicted before the first timing, in the target's unit; None for the original.
         plan: The accepted trial; None if nothing was planned.
         notes: Sentences for the report.
     """
@@ -40,7 +39,7 @@ class Outcome:
     structure: Structure
     graph: Graph
     file: Path
-    predicted_us: float | None = None
+    predicted_cost: float | None = None
     plan: Trial | None = None
     notes: tuple[str, ...] = ()
 
@@ -70,7 +69,7 @@ def remembered(folder: Path, step: Callable[[], Outcome]) -> Outcome:
             "name": outcome.name,
             "structure": outcome.structure.as_json(),
             "file": outcome.file.name,
-            "predicted_us": outcome.predicted_us,
+            "predicted_us": outcome.predicted_cost,
             "notes": list(outcome.notes),
             "digests": {path.name: digest(path) for path in parts},
         },

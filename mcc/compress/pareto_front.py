@@ -142,8 +142,8 @@ def decide(session: Session) -> PlanResult:
         factor = 1.0 if regions else planner.factor(configuration, label)
         tables = planner.tables(space, configuration, label, regions=regions)
         problem = tables()
-        goal = planner.latency_us
-        limits = [Limits(planner.baseline_us * share / factor) for share in FRONT_SHARES]
+        goal = planner.cost_limit
+        limits = [Limits(planner.baseline_cost * share / factor) for share in FRONT_SHARES]
         asked = Limits(None if goal is None else goal / factor, job.request.budget.size_bytes)
         for limit in (*limits, asked):
             solution = solve(problem, limit)
@@ -152,10 +152,10 @@ def decide(session: Session) -> PlanResult:
                 solution = solve(problem, limit)
             if solution is None:
                 continue
-            cost = solution.latency_us * factor
+            cost = solution.cost * factor
             structure = Structure.of(problem, solution)
             sum_ = _sum(planner, solution, configuration)
-            low, high = (cost * bound / sum_.latency_us for bound in sum_.interval_us)
+            low, high = (cost * bound / sum_.cost for bound in sum_.interval)
             point = FrontPoint(
                 cost, solution.loss, solution.size_bytes, structure, job.target.unit,
                 bounds=(low, high), rooflines=sum_.rooflines(),

@@ -168,7 +168,7 @@ class _Search:
     def _limits(self) -> Limits:
         """The budgets as limits of the solver: predictions corrected, with a margin."""
         first, *more = (
-            None if planner.latency_us is None else planner.latency_us * MARGIN / self.factors[name]
+            None if planner.cost_limit is None else planner.cost_limit * MARGIN / self.factors[name]
             for name, planner in self.planners.items()
         )
         return Limits(first, self.size_limit, tuple(more))
@@ -177,13 +177,13 @@ class _Search:
         """Measure the structure on each target."""
         found: dict[str, Trial] = {}
         for index, (name, planner) in enumerate(self.planners.items()):
-            raw = solution.latency_us if index == 0 else planner.predict(structure)
+            raw = solution.cost if index == 0 else planner.predict(structure)
             label = f"{self.label}-{round_}"
             trial = planner.measure(structure, raw * self.factors[name], raw, label)
             trial = replace(trial, loss=solution.loss, gap=solution.gap, solution=solution)
             log.info(
                 "%s round %d on %s: predicted %.0f us, measured %.0f us, %s", self.label, round_, name,
-                trial.predicted_us, trial.speed.latency_us, trial.kept,
+                trial.predicted_cost, trial.speed.latency_us, trial.kept,
             )  # fmt: skip
             found[name] = trial
         return found
@@ -206,7 +206,7 @@ class _Search:
         if found is not None:
             return found
         # No solution is predicted to keep the budgets: measure the fastest that fits, else the smallest.
-        for minimise, left in (("latency_us", Limits(None, limits.size_bytes)), ("size_bytes", Limits())):
+        for minimise, left in (("cost", Limits(None, limits.size_bytes)), ("size_bytes", Limits())):
             found = solve(self.problem, left, minimise=minimise)
             if found is not None:
                 return found
@@ -226,7 +226,7 @@ class _Search:
         """Whether every target has time left for larger widths, and only time is limited."""
         for name, planner in self.planners.items():
             asked, time = planner.budget.of_cost, planner.budget.of_time
-            limit = Budget(latency_us=planner.latency_us)
+            limit = Budget(latency_us=planner.cost_limit)
             taken = limit.excess(Figures(found.trials[name].speed.latency_us))
             if not time.asked or asked != time or taken >= SLACK:
                 return False

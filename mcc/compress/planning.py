@@ -39,7 +39,7 @@ class Trial:
 
     Attributes:
         structure: The decisions.
-        predicted_us: Cost predicted before the file was first timed, in the target's unit.
+        predicted_cost: Cost predicted before the file was first timed, in the target's unit.
         loss: Predicted divergence (for classification, in nats).
         gap: Optimality gap of the solver.
         file: Path of the untrained, lowered model.
@@ -52,7 +52,7 @@ class Trial:
     """
 
     structure: Structure
-    predicted_us: float
+    predicted_cost: float
     loss: float
     gap: float
     file: Path
@@ -98,7 +98,7 @@ class Planner:
     data: DataModule
     calibration: tuple[Tensor, ...]
     folder: Path
-    baseline_us: float
+    baseline_cost: float
     ask: Ask
     judged: int = 0
     times: bool = True
@@ -109,11 +109,11 @@ class Planner:
         return self.setting.sensitivities
 
     @property
-    def latency_us(self) -> float | None:
+    def cost_limit(self) -> float | None:
         """The tighter of the budgets on latency and speed-up, in the target's unit."""
-        return self.budget.time_limit(self.baseline_us)
+        return self.budget.time_limit(self.baseline_cost)
 
-    def measure(self, structure: Structure, predicted_us: float, raw_us: float, label: str) -> Trial:
+    def measure(self, structure: Structure, predicted_cost: float, raw_cost: float, label: str) -> Trial:
         """Build a structure without training and measure it."""
         built = restructure(self.graph, structure, self.sensitivities, self.calibration[:1], verify=False)
         lowered = quantise(deployment_form(built), structure.configuration, self.calibration)
@@ -122,11 +122,11 @@ class Planner:
         memory = self.bench.trial_memory(path) if self.budget.memory_bytes is not None else 0
         figures, budget = self.figures(speed, path.stat().st_size, memory), self.budget.of_cost
         # The ratio to the baseline of the same rounds varies less than the time itself on a shared machine.
-        measured = self.baseline_us / speed.speedup
-        factor = measured / raw_us if raw_us > 0 else 1.0
+        measured = self.baseline_cost / speed.speedup
+        factor = measured / raw_cost if raw_cost > 0 else 1.0
         return Trial(
             structure,
-            predicted_us,
+            predicted_cost,
             0.0,
             0.0,
             path,
@@ -140,14 +140,14 @@ class Planner:
 
     def figures(self, speed: Speed, size_bytes: int, memory_bytes: int) -> Figures:
         """Figures of a measured file, at the machine's speed when the baseline was timed."""
-        latency = speed.high_us * self.baseline_us / speed.baseline_us
+        latency = speed.high_us * self.baseline_cost / speed.baseline_us
         return Figures(
             latency, speedup=speed.speedup_ci95[0], size_bytes=size_bytes, memory_bytes=memory_bytes
         )
 
     def promises(self, predicted_us: float, size_bytes: float) -> bool:
         """Whether a network is predicted to keep the budgets on time, with a margin, and on size."""
-        predicted = Figures(predicted_us, speedup=self.baseline_us / predicted_us, size_bytes=size_bytes)
+        predicted = Figures(predicted_us, speedup=self.baseline_cost / predicted_us, size_bytes=size_bytes)
         known = self.budget.of_cost.model_copy(update={"memory_bytes": None})
         return all(known.scaled(time=MARGIN).kept(predicted).values())
 
@@ -157,7 +157,7 @@ class Planner:
         facts, deployed = self.bench.target.facts(), deployment_form(built)
         kernels = structure_kernels(deployed, structure.configuration, facts, self.calibration[:1])
         self.ask(list(kernels.values()))
-        return predict(self.setting.model, kernels, structure.configuration.precision).latency_us
+        return predict(self.setting.model, kernels, structure.configuration.precision).cost
 
     def factor(self, configuration: Configuration, label: str) -> float:
         """Measured over predicted latency of the network in a configuration; 1 if nothing may be timed."""

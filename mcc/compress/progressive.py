@@ -48,11 +48,11 @@ def in_steps(job: Job, planner: Planner, trainer: Trainer, steps: int, label: st
         planner: Planner for the budget; without a budget of time it is returned unchanged.
         steps: Number of steps in all, the last one included.
     """
-    goal = planner.latency_us
-    if goal is None or goal >= planner.baseline_us:
+    goal = planner.cost_limit
+    if goal is None or goal >= planner.baseline_cost:
         return planner
     for step in range(1, steps):
-        limit = planner.baseline_us * (goal / planner.baseline_us) ** (step / steps)
+        limit = planner.baseline_cost * (goal / planner.baseline_cost) ** (step / steps)
         planner = _stepped(job, planner, trainer, limit, f"{label}-step-{step}")
     return planner
 
@@ -62,10 +62,10 @@ def left_share(steps: int) -> float:
     return 1.0 - STEP_SHARE * (steps - 1)
 
 
-def _stepped(job: Job, planner: Planner, trainer: Trainer, limit_us: float, label: str) -> Planner:
+def _stepped(job: Job, planner: Planner, trainer: Trainer, cost_limit: float, label: str) -> Planner:
     problem = planner.tables(Space(widths=True), Configuration(), label, regions=False)()
     factor = planner.plan_whole(Configuration(), f"{label}-whole").factor
-    solution = solve(problem, Limits(MARGIN * limit_us / factor))
+    solution = solve(problem, Limits(MARGIN * cost_limit / factor))
     if solution is None:
         return planner  # out of reach: the last plan reports it
     structure = Structure.of(problem, solution)

@@ -99,7 +99,7 @@ def result_of(job: Job, bench: Bench, outcome: Outcome, speed: Speed) -> Strateg
         params=params_of(outcome.graph),
         speedup=speed.speedup,
         speedup_ci95=speed.speedup_ci95,
-        **predicted_figure(job.target, outcome.predicted_us),
+        **predicted_figure(job.target, outcome.predicted_cost),
         notes=notes,
     )
 
@@ -161,7 +161,7 @@ def final_kernels(
 def _cost(target: Target, model: CostModel, kernels: Sequence[Kernel], dates: Mapping[str, str]) -> Cost:
     estimates = [model.kernel(kernel) for kernel in kernels]
     measured = all(estimate.source == "measured" for estimate in estimates)
-    figures: dict[str, Any] = {target.unit.key: target.unit.raw(sum(e.latency_us for e in estimates))}
+    figures: dict[str, Any] = {target.unit.key: target.unit.raw(sum(e.cost for e in estimates))}
     days = [dates[str(kernel)] for kernel in kernels if str(kernel) in dates]
     when = period_words(days) if measured and days else None
     return Cost(**figures, source="measured" if measured else "fitted", measured_on=when)

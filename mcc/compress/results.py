@@ -111,7 +111,7 @@ def plan_content(job: Job, outcome: Outcome, report: Report, choices: Mapping[st
         "model": job.name,
         "strategy": outcome.name,
         "structure": outcome.structure.as_json(),
-        **predicted_figure(job.target, outcome.predicted_us),
+        **predicted_figure(job.target, outcome.predicted_cost),
         "decisions": [decision.to_dict() for decision in report.decisions],
         "alternatives": {name: choice.to_dict() for name, choice in choices.items()},
     }

@@ -108,11 +108,11 @@ class Session:
     def planner(self) -> Planner:
         """Measure the inputs of planning: the baseline, the kernels, the sensitivities."""
         job = self.job
-        baseline_us = self._original_us() if self.measures else 0.0
+        baseline_us = self._original_cost() if self.measures else 0.0
         with job.stage("calibrate"):
             self.costs.calibrate(self.deployed, self.configurations)
         if not self.measures:
-            baseline_us = predict_graph(self.deployed, job.target, model=self.costs.model).latency_us
+            baseline_us = predict_graph(self.deployed, job.target, model=self.costs.model).cost
         with job.stage("sensitivities"):
             sensitivities = self._sensitivities()
         setting = Setting(
@@ -139,7 +139,7 @@ class Session:
             log.warning("%s", sentence)
         return chance is not None
 
-    def _original_us(self) -> float:
+    def _original_cost(self) -> float:
         """Measured cost of the original, in the target's unit."""
         with self.job.stage("measure the original"):
             self.job.progress("measure the original", 0, 1)

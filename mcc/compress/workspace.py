@@ -138,7 +138,7 @@ class Work:
         """An outcome of a graph in deployment form, lowered into the strategy's folder."""
         job = self.job
         path = write_file(graph, job.target, job.state / name / "model", job.data, job.task.output)
-        predicted = plan.predicted_us if plan else None
+        predicted = plan.predicted_cost if plan else None
         return Outcome(name, structure, graph, path, predicted, plan, tuple(notes))
 
     def untrained(self, structure: Structure) -> Graph:

@@ -10,7 +10,7 @@ from mcc.search.problem import Layer, Option, Problem
 
 
 def joined(problems: Sequence[Problem]) -> Problem:
-    """The problem of the first target with the latencies of all others in `Option.more_us`.
+    """The problem of the first target with the latencies of all others in `Option.more_costs`.
 
     A decision has to exist in all tables: widths, ranks and forms that only some tables have are left out.
         Zeros
@@ -38,10 +38,10 @@ def joined(problems: Sequence[Problem]) -> Problem:
     layers = tuple(
         _joined_layer(layer, [table.get(layer.node) for table in tables]) for layer in first.layers
     )
-    more = tuple(other.overhead_us for other in others)
+    more = tuple(other.overhead_cost for other in others)
     worst = max(problem.base_loss for problem in problems)
     return dataclasses.replace(
-        first, levels=levels, losses=losses, layers=layers, more_overhead_us=more, base_loss=worst
+        first, levels=levels, losses=losses, layers=layers, more_overhead_costs=more, base_loss=worst
     )
 
 
@@ -66,9 +66,9 @@ def _joined_option(option: Option, others: Sequence[tuple[Option, ...] | None]) 
         match = _match(option, options)
         if match is None:
             return None
-        more.append(match.latency_us)
+        more.append(match.cost)
         size = max(size, match.size_bytes)
-    return dataclasses.replace(option, more_us=tuple(more), size_bytes=size)
+    return dataclasses.replace(option, more_costs=tuple(more), size_bytes=size)
 
 
 def _match(option: Option, options: Sequence[Option]) -> Option | None:

@@ -27,17 +27,17 @@ class Option:
     Attributes:
         rank: Inner channels of a low-rank pair; None for the unchanged layer.
         kernels: Kernels that the runtime runs; empty for a conversion, or the joint loss of two groups.
-        latency_us, size_bytes: Predicted cost in the target's unit, and size.
+        cost, size_bytes: Predicted cost in the target's unit, and size.
         loss: Added divergence (for classification, in nats).
-        more_us: Cost on further targets, see `mcc.search.multi_target`.
+        more_costs: Cost on further targets, see `mcc.search.multi_target`.
     """
 
     rank: int | None
     kernels: tuple[Kernel, ...]
-    latency_us: float
+    cost: float
     size_bytes: float
     loss: float
-    more_us: tuple[float, ...] = ()
+    more_costs: tuple[float, ...] = ()
 
     @property
     def sparsity(self) -> float | None:
@@ -70,9 +70,9 @@ class Problem:
         levels: Possible widths of each group, descending.
         losses: Loss of each width, in the same order.
         layers: Layers with their tables.
-        overhead_us: Cost outside of layers.
+        overhead_cost: Cost outside of layers.
         configuration: Configuration of the whole network, or of all regions that run on integers.
-        more_overhead_us: `overhead_us` of further targets.
+        more_overhead_costs: `overhead_cost` of further targets.
         base_loss: Loss of the configuration itself, independent of other decisions.
         regions: Nodes of each region whose precision is open; `levels` and `losses` hold it like a group.
     """
@@ -80,8 +80,8 @@ class Problem:
     levels: Mapping[str, tuple[int, ...]]
     losses: Mapping[str, tuple[float, ...]]
     layers: tuple[Layer, ...]
-    overhead_us: float
+    overhead_cost: float
     configuration: Configuration
     regions: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {})
-    more_overhead_us: tuple[float, ...] = ()
+    more_overhead_costs: tuple[float, ...] = ()
     base_loss: float = 0.0

@@ -30,9 +30,9 @@ LIMIT_REACHED = 1  # scipy's status
 class Limits:
     """Budgets of one solve; None: no budget."""
 
-    latency_us: float | None = None
+    cost: float | None = None
     size_bytes: float | None = None
-    more_us: tuple[float | None, ...] = ()  # cost on further targets
+    more_costs: tuple[float | None, ...] = ()  # cost on further targets
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,21 @@ class Solution:
 
     Attributes:
         widths: Kept channels of each group.
-        more_us: Predicted cost on further targets.
+        more_costs: Predicted cost on further targets.
         forms: `INTEGER` or `FLOAT` of each region whose precision was open.
         options: The chosen option of each layer.
-        latency_us, size_bytes, loss: Predicted sums, the first in the target's unit.
+        cost, size_bytes, loss: Predicted sums, the first in the target's unit.
         gap: (objective - proved bound) / objective; 0 when optimal.
     """
 
     widths: Mapping[str, int]
     options: Mapping[str, Option]
-    latency_us: float
+    cost: float
     size_bytes: float
     loss: float
     gap: float
     forms: Mapping[str, int] = field(default_factory=lambda: {})
-    more_us: tuple[float, ...] = ()
+    more_costs: tuple[float, ...] = ()
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -153,7 +153,7 @@ class _Model:
         found = np.zeros(self.columns)
         for literals in self.chosen.values():
             for column, option in literals:
-                found[column] = option.more_us[index] if option.more_us else 0.0
+                found[column] = option.more_costs[index] if option.more_costs else 0.0
         return found
 
     def loss(self) -> Array:
@@ -167,11 +167,11 @@ class _Model:
         """Coefficients of each figure under a budget, with the upper bound of its sum."""
         problem = self.problem
         found: list[tuple[Array, float]] = []
-        if limits.latency_us is not None:
-            found.append((self.total("latency_us"), limits.latency_us - problem.overhead_us))
-        for index, limit in enumerate(limits.more_us):
+        if limits.cost is not None:
+            found.append((self.total("cost"), limits.cost - problem.overhead_cost))
+        for index, limit in enumerate(limits.more_costs):
             if limit is not None:
-                found.append((self.total_on(index), limit - problem.more_overhead_us[index]))
+                found.append((self.total_on(index), limit - problem.more_overhead_costs[index]))
         if limits.size_bytes is not None:
             found.append((self.total("size_bytes"), limits.size_bytes))
         return found
@@ -223,7 +223,7 @@ def solve(
     Args:
         problem: Tables of one configuration.
         limits: Budgets on the predicted sums.
-        minimise: `loss`; or `latency_us` or `size_bytes`, to determine what is feasible.
+        minimise: `loss`; or `cost` or `size_bytes`, to determine what is feasible.
         nodes: Limit of the search tree's nodes, after which the best solution so far is returned with its
             gap. A count instead of a time limit, and one thread, make the result reproducible on a busy
             machine.
@@ -257,13 +257,13 @@ def _read(model: _Model, taken: Array, gap: float) -> Solution:
     return Solution(
         {name: width for name, width in widths.items() if name not in problem.regions},
         options,
-        problem.overhead_us + sum(o.latency_us for o in options.values()),
+        problem.overhead_cost + sum(o.cost for o in options.values()),
         sum(o.size_bytes for o in options.values()),
         loss,
         gap,
         {name: form for name, form in widths.items() if name in problem.regions},
         tuple(
-            overhead + sum(o.more_us[index] for o in options.values() if o.more_us)
-            for index, overhead in enumerate(problem.more_overhead_us)
+            overhead + sum(o.more_costs[index] for o in options.values() if o.more_costs)
+            for index, overhead in enumerate(problem.more_overhead_costs)
         ),
     )

@@ -118,7 +118,7 @@ class Tables:
             layers += conversions(self)
         layers += interactions(self.setting.sensitivities, self.levels, self.losses)
         return Problem(
-            levels, losses, tuple(layers), model.overhead(precision).latency_us, self.configuration,
+            levels, losses, tuple(layers), model.overhead(precision).cost, self.configuration,
             {region.name: region.nodes for region in self.regions}, base_loss=self._whole_noise(),
         )  # fmt: skip
 
@@ -196,7 +196,7 @@ def conversions(tables: Tables) -> list[Layer]:
     """
     setting, regions = tables.setting, tables.regions
     nodes = {node.name: node for node in setting.graph.graph.nodes}
-    whole, plain = (setting.model.overhead(p).latency_us for p in (tables.configuration.precision, "float"))
+    whole, plain = (setting.model.overhead(p).cost for p in (tables.configuration.precision, "float"))
     first = shape_of(nodes[regions[0].entry])
     each_us = max(0.0, whole - plain) / prod(first)
 
@@ -268,9 +268,7 @@ def _worthy(options: tuple[Option, ...]) -> tuple[Option, ...]:
 
 
 def _beats(one: Option, other: Option) -> bool:
-    return (
-        one.latency_us <= other.latency_us and one.size_bytes <= other.size_bytes and one.loss <= other.loss
-    )
+    return one.cost <= other.cost and one.size_bytes <= other.size_bytes and one.loss <= other.loss
 
 
 def _weight_channels(kernel: Kernel) -> tuple[int, int]:
@@ -289,8 +287,7 @@ def low_rank_pair(kernel: Kernel, rank: int) -> tuple[Kernel, Kernel]:
 
 def _option(setting: Setting, kernels: tuple[Kernel, ...], rank: int | None, loss: float) -> Option:
     latency = sum(
-        setting.model.kernel(kernel).latency_us * setting.factors.get(kernel.precision, 1.0)
-        for kernel in kernels
+        setting.model.kernel(kernel).cost * setting.factors.get(kernel.precision, 1.0) for kernel in kernels
     )
     size = sum(constant_bytes(kernel, setting.storage) for kernel in kernels)
     size += OPERATOR_BYTES * (len(kernels) - 1)

@@ -125,14 +125,14 @@ def test_the_price_of_time_is_the_slope_of_the_front() -> None:
     problem = tables.problem()
     whole = solve(problem, Limits())
     assert whole is not None
-    half = solve(problem, Limits(0.5 * whole.latency_us))
+    half = solve(problem, Limits(0.5 * whole.cost))
     assert half is not None
-    price = price_of_time(tables, Structure(widths=half.widths), half.latency_us)
-    ends = [solve(problem, Limits(half.latency_us * share)) for share in (0.97, 1.03)]
+    price = price_of_time(tables, Structure(widths=half.widths), half.cost)
+    ends = [solve(problem, Limits(half.cost * share)) for share in (0.97, 1.03)]
     assert ends[0] is not None
     assert ends[1] is not None
-    assert price == pytest.approx((ends[0].loss - ends[1].loss) / (ends[1].latency_us - ends[0].latency_us))
-    assert price_of_time(tables, Structure(), whole.latency_us) is None
+    assert price == pytest.approx((ends[0].loss - ends[1].loss) / (ends[1].cost - ends[0].cost))
+    assert price_of_time(tables, Structure(), whole.cost) is None
 
 
 def test_a_layer_that_is_not_there_is_named_with_those_like_it() -> None:

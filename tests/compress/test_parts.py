@@ -321,7 +321,7 @@ def test_damaged_measurements_are_named_and_made_again(
 def _planner(**budget: Any) -> Planner:
     nothing: Any = None
     return Planner(
-        nothing, nothing, nothing, Budget(**budget), nothing, (), Path(), baseline_us=200.0, ask=nothing
+        nothing, nothing, nothing, Budget(**budget), nothing, (), Path(), baseline_cost=200.0, ask=nothing
     )
 
 
@@ -350,9 +350,9 @@ def test_a_latency_is_judged_at_the_pace_of_the_baseline() -> None:
 
 
 def test_the_tighter_of_two_budgets_on_time_is_planned_for() -> None:
-    assert _planner().latency_us is None
-    assert _planner(latency_us=90.0, speedup=2.0).latency_us == 90.0
-    assert _planner(latency_us=110.0, speedup=2.0).latency_us == 100.0
+    assert _planner().cost_limit is None
+    assert _planner(latency_us=90.0, speedup=2.0).cost_limit == 90.0
+    assert _planner(latency_us=110.0, speedup=2.0).cost_limit == 100.0
 
 
 def test_pruning_before_quantising_has_the_budgets_that_quantising_leaves() -> None:

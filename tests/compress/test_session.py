@@ -71,8 +71,8 @@ class Plans:
     excess: float
     setting: Any = field(default_factory=lambda: _Setting(4))
     budget: Budget = field(default_factory=lambda: Budget(speedup=2.0))
-    latency_us: float = 50.0
-    baseline_us: float = 100.0
+    cost_limit: float = 50.0
+    baseline_cost: float = 100.0
 
     def tables(
         self, space: Any, configuration: Configuration, label: str, *, regions: bool
@@ -109,7 +109,7 @@ class Tried:
     gap: float = 0.0
     solution: Any = None
     factor: float = 1.0
-    predicted_us: float = 100.0
+    predicted_cost: float = 100.0
     size_bytes: int = 10
     memory_bytes: int = 0
     kept: Any = None
@@ -123,7 +123,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def solve(problem: Any, limits: Any, **_: Any) -> Any:
         asked.append((problem, limits))
-        return SimpleNamespace(latency_us=100.0, loss=0.1, gap=0.0, size_bytes=10.0, options={})
+        return SimpleNamespace(cost=100.0, loss=0.1, gap=0.0, size_bytes=10.0, options={})
 
     monkeypatch.setattr(plan_loop, "solve", solve)
     monkeypatch.setattr(plan_loop, "joined", lambda problems: problems[0])
@@ -149,8 +149,8 @@ def test_the_worst_target_decides_and_all_limits_are_held(limits: list[Any]) -> 
     assert not found.keeps_all
     assert found.excess == 1.2
     for _, wanted in limits:
-        assert wanted.latency_us is not None
-        assert len(wanted.more_us) == 1
+        assert wanted.cost is not None
+        assert len(wanted.more_costs) == 1
 
 
 def test_widths_are_multiples_that_all_targets_like(limits: list[Any]) -> None:

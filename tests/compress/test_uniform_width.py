@@ -36,7 +36,7 @@ DENSE = TargetFacts(False, "its kernels are dense", 1, 8, "int8", True)
 class Plans:
     """A planner whose measured latencies are the predicted ones times a factor that nobody knows before."""
 
-    latency_us: float | None
+    cost_limit: float | None
     promises = Planner.promises
 
     def __init__(self, name: str, share: float, slower: float) -> None:
@@ -47,8 +47,8 @@ class Plans:
         )
         self.budget = Budget(speedup=1 / share)
         self.slower = slower
-        self.baseline_us = self.plan_whole().speed.latency_us
-        self.latency_us = share * self.baseline_us
+        self.baseline_cost = self.plan_whole().speed.latency_us
+        self.cost_limit = share * self.baseline_cost
         self.measured: list[Structure] = []
 
     def plan_whole(self, *_: Any) -> Any:
@@ -56,13 +56,11 @@ class Plans:
         from mcc.cost_sum import predict
         from mcc.search.space import Configuration
 
-        raw = predict(
-            self.setting.model, structure_kernels(self.setting.graph, Configuration(), DENSE)
-        ).latency_us
+        raw = predict(self.setting.model, structure_kernels(self.setting.graph, Configuration(), DENSE)).cost
         return self.trial(Structure(), raw, 1.0)
 
     def trial(self, structure: Structure, us: float, factor: float) -> Any:
-        limit = getattr(self, "latency_us", None) or 0.0
+        limit = getattr(self, "cost_limit", None) or 0.0
         excess = us / limit if limit else math.inf
         speed = SimpleNamespace(latency_us=us, high_us=us)
         return SimpleNamespace(
@@ -87,7 +85,7 @@ def test_the_widest_that_keeps_the_budget_is_found(slower: float) -> None:
     assert found.keeps_all
     assert found.structure == plans.measured[-1]
     assert len(plans.measured) <= 4
-    assert found.speed.latency_us > 0.75 * plans.latency_us or slower != 1.0
+    assert found.speed.latency_us > 0.75 * plans.cost_limit or slower != 1.0
 
 
 def test_why_nothing_is_gained() -> None:

@@ -59,19 +59,19 @@ def table_of(kernels: Sequence[Kernel], error: float) -> LookupCostModel:
 def true_us(cost: GraphCost, rng: np.random.Generator) -> float:
     """A time that the model of error allows: one error for each kind, one for the whole."""
     shifts: dict[object, float] = {}
-    total = cost.overhead_us + rng.normal() * cost.overhead.error_us
+    total = cost.overhead_cost + rng.normal() * cost.overhead.error
     for layer in cost.layers:
         estimate = layer.estimate
         kind = "roofline" if estimate.source == "roofline" else kind_of(layer.kernel)
         shift = shifts.setdefault(kind, rng.normal())
-        total += estimate.latency_us * math.exp(shift * estimate.error_us / estimate.latency_us)
+        total += estimate.cost * math.exp(shift * estimate.error / estimate.cost)
     return total * math.exp(rng.normal() * WHOLE_ERROR)
 
 
 def independent(cost: GraphCost) -> tuple[float, float]:
     """The rule that was: errors of all layers in quadrature, nothing in common."""
-    error = math.hypot(*(layer.estimate.error_us for layer in cost.layers))
-    return cost.latency_us - DEVIATIONS * error, cost.latency_us + DEVIATIONS * error
+    error = math.hypot(*(layer.estimate.error for layer in cost.layers))
+    return cost.cost - DEVIATIONS * error, cost.cost + DEVIATIONS * error
 
 
 def held(model: Callable[[list[Kernel]], LookupCostModel], seed: int) -> tuple[float, float]:
@@ -82,7 +82,7 @@ def held(model: Callable[[list[Kernel]], LookupCostModel], seed: int) -> tuple[f
         kernels = draw_network(rng)
         cost = predict(model(kernels), {str(index): kernel for index, kernel in enumerate(kernels)})
         true = true_us(cost, rng)
-        now += cost.interval_us[0] <= true <= cost.interval_us[1]
+        now += cost.interval[0] <= true <= cost.interval[1]
         before += independent(cost)[0] <= true <= independent(cost)[1]
     return now / NETWORKS, before / NETWORKS
 
@@ -123,7 +123,7 @@ def test_a_roofline_holds_kinds_that_it_never_saw() -> None:
         kernels = {str(index): kernel for index, kernel in enumerate(draw_network(rng))}
         cost = predict(LookupCostModel(tuple(rows)), kernels)
         true = sum(surface_us(kernel) * speeds[kind_of(kernel)] for kernel in kernels.values())
-        kept += cost.interval_us[0] <= true <= cost.interval_us[1]
+        kept += cost.interval[0] <= true <= cost.interval[1]
         assert cost.roofline_share > 0
         assert [found.kind for found in cost.rooflines()] == ["hardswish, float"]
     assert kept >= LEAST_HELD * 40
@@ -136,10 +136,10 @@ def layer(name: str, kernel: Kernel, us: float, error: float) -> LayerCost:
 def test_errors_of_a_kind_add_up_and_those_of_kinds_do_not() -> None:
     alike = [(conv(8, 8), Estimate(10.0, 3.0, "measured")), (conv(16, 8), Estimate(10.0, 4.0, "fitted"))]
     unlike = [alike[0], (add(8), Estimate(10.0, 4.0, "fitted"))]
-    assert summed(alike).error_us == pytest.approx(7.0)
-    assert summed(unlike).error_us == pytest.approx(5.0)
+    assert summed(alike).error == pytest.approx(7.0)
+    assert summed(unlike).error == pytest.approx(5.0)
     both_rooflines = [(kernel, Estimate(10.0, 4.0, "roofline")) for kernel in (conv(8, 8), add(8))]
-    assert summed(both_rooflines).error_us == pytest.approx(8.0)  # on one and the same roofline
+    assert summed(both_rooflines).error == pytest.approx(8.0)  # on one and the same roofline
     assert [summed(parts).source for parts in (alike, both_rooflines, alike[:1])] == [
         "fitted", "roofline", "measured",
     ]  # fmt: skip
@@ -147,14 +147,14 @@ def test_errors_of_a_kind_add_up_and_those_of_kinds_do_not() -> None:
 
 def test_the_interval_has_no_negative_times_and_is_wider_upwards() -> None:
     cost = GraphCost((layer("a", conv(8, 8), 100.0, 1.5), layer("b", add(8), 10.0, 0.01)))
-    low, high = cost.interval_us
-    assert 0 < low < cost.latency_us < high
-    assert high - cost.latency_us > cost.latency_us - low
+    low, high = cost.interval
+    assert 0 < low < cost.cost < high
+    assert high - cost.cost > cost.cost - low
     assert COVERAGE == 0.95
 
 
 def test_measuring_every_kernel_does_not_make_a_whole_network_certain() -> None:
     cost = predict(table_of(LEARNT, 0.0), {str(index): kernel for index, kernel in enumerate(LEARNT)})
-    low, high = cost.interval_us
-    assert (high - low) / 2 > DEVIATIONS * WHOLE_ERROR * cost.latency_us
+    low, high = cost.interval
+    assert (high - low) / 2 > DEVIATIONS * WHOLE_ERROR * cost.cost
     assert cost.rooflines() == ()

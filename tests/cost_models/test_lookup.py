@@ -31,7 +31,7 @@ def model(*extra: Measurement) -> LookupCostModel:
 def test_a_measured_kernel_is_looked_up() -> None:
     found = model().kernel(GRID[3])
     assert found.source == "measured"
-    assert found.latency_us == surface_us(GRID[3])
+    assert found.cost == surface_us(GRID[3])
 
 
 def test_the_fit_recovers_a_known_surface() -> None:
@@ -39,49 +39,49 @@ def test_the_fit_recovers_a_known_surface() -> None:
     for kernel in BETWEEN:
         found = fitted.kernel(kernel)
         assert found.source == "fitted"
-        assert found.latency_us == pytest.approx(surface_us(kernel), rel=0.05)
+        assert found.cost == pytest.approx(surface_us(kernel), rel=0.05)
 
 
 def test_a_wrong_row_changes_its_neighbours() -> None:
     wrong = conv(12, 24, size=8)
     near = conv(16, 24, size=8)
-    before = model().kernel(near).latency_us
-    after = model(measured(wrong, 3 * surface_us(wrong))).kernel(near).latency_us
+    before = model().kernel(near).cost
+    after = model(measured(wrong, 3 * surface_us(wrong))).kernel(near).cost
     assert after > 1.1 * before
 
 
 def test_far_from_what_was_measured_the_error_grows() -> None:
     fitted = model(*[measured(k, surface_us(k) * 1.3) for k in (conv(30, 30, size=9), conv(70, 20, size=13))])
     near, far = fitted.kernel(conv(24, 40, size=16)), fitted.kernel(conv(500, 900, size=60))
-    assert far.error_us / far.latency_us > near.error_us / near.latency_us
+    assert far.error / far.cost > near.error / near.cost
 
 
 def test_nothing_is_negative_or_cheaper_for_many_times_the_work() -> None:
     rng = np.random.default_rng(0)
     noisy = LookupCostModel(tuple(measured(k, surface_us(k) * rng.uniform(0.9, 1.1)) for k in GRID))
     for kernel in (conv(1, 1, size=1), conv(2000, 3000, size=100), add(4), pool(1000), linear(10, 10)):
-        assert noisy.kernel(kernel).latency_us > 0
+        assert noisy.kernel(kernel).cost > 0
     for read, made, size in [(8, 8, 8), (16, 32, 8), (32, 64, 4)]:
         small, large = conv(read, made, size=size), conv(4 * read, 4 * made, size=size)
-        assert noisy.kernel(large).latency_us > noisy.kernel(small).latency_us
+        assert noisy.kernel(large).cost > noisy.kernel(small).cost
 
 
 def test_families_do_not_mix() -> None:
     slow = [measured(replace(k, precision="int8"), 10 * surface_us(k)) for k in GRID]
     both = model(*slow)
     kernel = BETWEEN[0]
-    assert both.kernel(kernel).latency_us == pytest.approx(surface_us(kernel), rel=0.05)
+    assert both.kernel(kernel).cost == pytest.approx(surface_us(kernel), rel=0.05)
     integer = both.kernel(replace(kernel, precision="int8"))
-    assert integer.latency_us == pytest.approx(10 * surface_us(kernel), rel=0.1)
+    assert integer.cost == pytest.approx(10 * surface_us(kernel), rel=0.1)
 
 
 def test_an_operator_never_seen_gets_a_value_with_a_large_error() -> None:
     found = model().kernel(add(32))
     assert found.source == "roofline"
-    assert found.error_us >= 0.3 * found.latency_us
+    assert found.error >= 0.3 * found.cost
     sparse = model().kernel(replace(GRID[0], layout="nchw", sparse=SparseNote(1, 0.8)))
-    assert sparse.latency_us > 0
-    assert LookupCostModel(()).kernel(add(8)).latency_us > 0
+    assert sparse.cost > 0
+    assert LookupCostModel(()).kernel(add(8)).cost > 0
 
 
 def test_a_row_that_was_disturbed_gives_way_to_its_neighbours() -> None:
@@ -89,19 +89,19 @@ def test_a_row_that_was_disturbed_gives_way_to_its_neighbours() -> None:
     disturbed = Measurement(kernel, 500.0, 10.0, 990.0, 100, "2026-11-23", 2.0)
     found = model(disturbed).kernel(kernel)
     assert found.source == "fitted"
-    assert found.latency_us == pytest.approx(surface_us(kernel), rel=0.05)
+    assert found.cost == pytest.approx(surface_us(kernel), rel=0.05)
 
 
 def test_a_correction_scales_the_kernels_of_its_precision() -> None:
     plain = model()
     scaled = plain.corrected("float", 1.25)
-    assert scaled.kernel(BETWEEN[0]).latency_us == pytest.approx(1.25 * plain.kernel(BETWEEN[0]).latency_us)
-    assert scaled.overhead("float").latency_us == 3.0
+    assert scaled.kernel(BETWEEN[0]).cost == pytest.approx(1.25 * plain.kernel(BETWEEN[0]).cost)
+    assert scaled.overhead("float").cost == 3.0
 
 
 def test_a_whole_graph_is_the_sum_of_its_kernels_and_the_overhead() -> None:
     cost = predict(model(), {"a": GRID[0], "b": GRID[1]})
-    assert cost.latency_us == pytest.approx(3.0 + surface_us(GRID[0]) + surface_us(GRID[1]))
+    assert cost.cost == pytest.approx(3.0 + surface_us(GRID[0]) + surface_us(GRID[1]))
 
 
 def test_from_a_table_with_figures_of_whole_networks(tmp_path: Path) -> None:
@@ -113,10 +113,10 @@ def test_from_a_table_with_figures_of_whole_networks(tmp_path: Path) -> None:
         latest = LookupCostModel.from_store(store, "f")
         chosen = LookupCostModel.from_store(store, "f", "input 1x3x8x8", "family a")
         others = LookupCostModel.from_store(store, "f", "input 1x3x8x8", "family b")
-    assert (latest.overhead("float").latency_us, chosen.overhead("float").latency_us) == (9.0, 7.0)
-    assert chosen.kernel(GRID[0]).latency_us == pytest.approx(1.1 * surface_us(GRID[0]))
+    assert (latest.overhead("float").cost, chosen.overhead("float").cost) == (9.0, 7.0)
+    assert chosen.kernel(GRID[0]).cost == pytest.approx(1.1 * surface_us(GRID[0]))
     for plain in (latest, others):  # a correction is of one family, and no other takes it
-        assert plain.kernel(GRID[0]).latency_us == pytest.approx(surface_us(GRID[0]))
+        assert plain.kernel(GRID[0]).cost == pytest.approx(surface_us(GRID[0]))
     assert chosen.overhead("int8").source == "fitted"
 
 

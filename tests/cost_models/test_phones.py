@@ -73,7 +73,7 @@ def test_tables_are_read_and_summed(tmp_path: Path) -> None:
     assert table[bottleneck] == Row(2.5, 0.2, 100)
     model = PhoneCostModel(table, (0.0,) * len(FEATURES), 0.0, "phone")
     whole = model.network([stem, bottleneck])
-    assert (whole.latency_us, whole.source) == (4000.0, "measured")
+    assert (whole.cost, whole.source) == (4000.0, "measured")
 
 
 @pytest.mark.parametrize("text", ["nonsense:\n  mean: 1\n", "  mean: 1\n", f"{NAME.format(6)}:\n  mean: x\n",
@@ -91,13 +91,11 @@ def test_the_fit_finds_what_lies_between_the_rows() -> None:
     assert model.error < 1e-6
     for block in sampled(1, 10)[-10:]:
         estimate = model.block(block)
-        assert estimate.latency_us == pytest.approx(1e3 * true_ms(block), rel=1e-6)
+        assert estimate.cost == pytest.approx(1e3 * true_ms(block), rel=1e-6)
         assert estimate.source == ("measured" if block in rows else "fitted")
     as_model: CostModel = model
     kernels = sampled(2, 1)[-1].kernels()
-    assert sum(as_model.kernel(k).latency_us for k in kernels) == pytest.approx(
-        1e3 * true_ms(sampled(2, 1)[-1])
-    )
+    assert sum(as_model.kernel(k).cost for k in kernels) == pytest.approx(1e3 * true_ms(sampled(2, 1)[-1]))
     with pytest.raises(UnsupportedError, match="float32"):
         model.kernel(replace(kernels[0], precision="int8"))
     with pytest.raises(DataError, match="too few"):

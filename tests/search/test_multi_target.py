@@ -26,7 +26,7 @@ class DepthwiseIsSlow(MacsModel):
     def kernel(self, kernel: Kernel) -> Estimate:
         groups = int(dict(kernel.attributes).get("groups", 1))
         share = 10.0 if groups > 1 else 0.5
-        return Estimate(share * super().kernel(kernel).latency_us, 0.0, "fitted")
+        return Estimate(share * super().kernel(kernel).cost, 0.0, "fitted")
 
     def overhead(self, precision: Precision) -> Estimate:
         return Estimate(1.0, 0.0, "fitted")
@@ -45,9 +45,7 @@ def problems(multiples: tuple[int, int] = (4, 4)) -> list[Problem]:
 
 
 def whole_us(problem: Problem) -> float:
-    return problem.overhead_us + sum(
-        layer.options[max(layer.options)][0].latency_us for layer in problem.layers
-    )
+    return problem.overhead_cost + sum(layer.options[max(layer.options)][0].cost for layer in problem.layers)
 
 
 def test_the_budget_is_kept_on_both_and_costs_at_least_what_each_does() -> None:
@@ -56,8 +54,8 @@ def test_the_budget_is_kept_on_both_and_costs_at_least_what_each_does() -> None:
     halves = [0.5 * whole_us(problem) for problem in (one, other)]
     shared = solve(both, Limits(halves[0], None, (halves[1],)))
     assert shared is not None
-    assert shared.latency_us <= halves[0]
-    assert shared.more_us[0] <= halves[1]
+    assert shared.cost <= halves[0]
+    assert shared.more_costs[0] <= halves[1]
     for problem, limit in zip((one, other), halves, strict=True):
         alone = solve(problem, Limits(limit))
         assert alone is not None
@@ -73,8 +71,8 @@ def test_each_option_holds_what_it_costs_on_the_other() -> None:
     there = {layer.node: layer for layer in other.layers}
     for layer in joined([one, other]).layers:
         for key, options in layer.options.items():
-            assert options[0].more_us == (there[layer.node].options[key][0].latency_us,)
-    assert joined([one, other]).more_overhead_us == (1.0,)
+            assert options[0].more_costs == (there[layer.node].options[key][0].cost,)
+    assert joined([one, other]).more_overhead_costs == (1.0,)
 
 
 def test_only_widths_that_both_know_are_left() -> None:
@@ -104,4 +102,4 @@ def test_zeros_cost_the_dense_layer_where_no_kernel_uses_them() -> None:
     for layer in thin:
         for key, options in layer.options.items():
             assert options[0].sparsity == 0.7
-            assert {option.more_us for option in options} == {(there[layer.node].options[key][0].latency_us,)}
+            assert {option.more_costs for option in options} == {(there[layer.node].options[key][0].cost,)}

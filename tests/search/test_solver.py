@@ -90,10 +90,10 @@ def _figures(problem: Problem, choice: Choice) -> dict[str, float]:
     losses = sum(problem.losses[n][problem.levels[n].index(w)] for n, w in widths.items())
     return {
         "loss": losses + sum(o.loss for o in options.values()),
-        "latency_us": problem.overhead_us + sum(o.latency_us for o in options.values()),
+        "cost": problem.overhead_cost + sum(o.cost for o in options.values()),
         "size_bytes": sum(o.size_bytes for o in options.values()),
-        "elsewhere_us": problem.more_overhead_us[0] + sum(o.more_us[0] for o in options.values())
-        if problem.more_overhead_us
+        "elsewhere_us": problem.more_overhead_costs[0] + sum(o.more_costs[0] for o in options.values())
+        if problem.more_overhead_costs
         else 0.0,
     }
 
@@ -102,9 +102,9 @@ def _brute_force(problem: Problem, limits: Limits, minimise: str) -> float | Non
     kept = [
         figures[minimise]
         for figures in (_figures(problem, choice) for choice in _choices(problem))
-        if (limits.latency_us is None or figures["latency_us"] <= limits.latency_us + 1e-7)
+        if (limits.cost is None or figures["cost"] <= limits.cost + 1e-7)
         and (limits.size_bytes is None or figures["size_bytes"] <= limits.size_bytes)
-        and all(more is None or figures["elsewhere_us"] <= more + 1e-7 for more in limits.more_us)
+        and all(more is None or figures["elsewhere_us"] <= more + 1e-7 for more in limits.more_costs)
     ]
     return min(kept, default=None)
 
@@ -115,17 +115,17 @@ def _consistent(problem: Problem, limits: Limits, solution: Solution) -> None:
     assert solution.forms.keys() == problem.regions.keys()
     figures = _figures(problem, (widths, dict(solution.options)))
     assert solution.loss == pytest.approx(figures["loss"], abs=1e-9)
-    assert solution.latency_us == pytest.approx(figures["latency_us"], abs=1e-9)
+    assert solution.cost == pytest.approx(figures["cost"], abs=1e-9)
     assert solution.size_bytes == figures["size_bytes"]
     assert all(
         more is None
-        or (solution.more_us[0] <= more + 1e-7 and solution.more_us[0] == pytest.approx(elsewhere))
-        for more, elsewhere in zip(limits.more_us, [figures["elsewhere_us"]], strict=False)
+        or (solution.more_costs[0] <= more + 1e-7 and solution.more_costs[0] == pytest.approx(elsewhere))
+        for more, elsewhere in zip(limits.more_costs, [figures["elsewhere_us"]], strict=False)
     )
     for layer in problem.layers:
         key = tuple(side.value(widths) for side in layer.sides)
         assert solution.options[layer.node] in layer.options[key]
-    assert limits.latency_us is None or solution.latency_us <= limits.latency_us + 1e-7
+    assert limits.cost is None or solution.cost <= limits.cost + 1e-7
     assert limits.size_bytes is None or solution.size_bytes <= limits.size_bytes
 
 
@@ -134,7 +134,7 @@ def _consistent(problem: Problem, limits: Limits, solution: Solution) -> None:
     latency=st.none() | st.integers(0, 8000).map(lambda ns: ns / 1000),
     size=st.none() | st.integers(0, 150).map(float),
     elsewhere=st.none() | st.integers(0, 8000).map(lambda ns: ns / 1000),
-    minimise=st.sampled_from(("loss", "loss", "latency_us", "size_bytes")),
+    minimise=st.sampled_from(("loss", "loss", "cost", "size_bytes")),
 )
 @settings(max_examples=150)
 def test_equals_brute_force(
@@ -153,8 +153,8 @@ def test_equals_brute_force(
 
 def test_a_budget_that_is_just_kept_is_kept() -> None:
     problem = _chain()
-    whole = sum(layer.options[max(layer.options)][0].latency_us for layer in problem.layers)
-    solution = solve(problem, Limits(whole + problem.overhead_us))
+    whole = sum(layer.options[max(layer.options)][0].cost for layer in problem.layers)
+    solution = solve(problem, Limits(whole + problem.overhead_cost))
     assert solution is not None
     assert solution.widths == {name: levels[0] for name, levels in problem.levels.items()}
     assert solution.loss == 0.0
@@ -162,22 +162,22 @@ def test_a_budget_that_is_just_kept_is_kept() -> None:
 
 def test_an_impossible_budget_has_no_solution() -> None:
     problem = _chain()
-    assert solve(problem, Limits(latency_us=problem.overhead_us * 0.9)) is None
+    assert solve(problem, Limits(cost=problem.overhead_cost * 0.9)) is None
     assert solve(problem, Limits(size_bytes=0.0)) is None
 
 
 def test_no_nodes_are_not_no_solution() -> None:
     problem = _chain()
-    solution = solve(problem, Limits(latency_us=_tight(problem)), nodes=0)
+    solution = solve(problem, Limits(cost=_tight(problem)), nodes=0)
     assert solution is not None
-    _consistent(problem, Limits(latency_us=_tight(problem)), solution)
+    _consistent(problem, Limits(cost=_tight(problem)), solution)
 
 
 def test_fastest_and_smallest_break_ties_by_loss() -> None:
     low, high = Option(None, (), 1.0, 8.0, 0.0), Option(None, (), 1.0, 8.0, 0.0)
     layer = Layer("layer", (Width(0, (("a", 1.0),)),), {(8,): (high,), (4,): (low,)})
     problem = Problem({"a": (8, 4)}, {"a": (0.0, 0.5)}, (layer,), 0.0, Configuration())
-    for minimise in ("latency_us", "size_bytes"):
+    for minimise in ("cost", "size_bytes"):
         solution = solve(problem, Limits(), minimise=minimise)
         assert solution is not None
         assert solution.widths == {"a": 8}
@@ -199,8 +199,8 @@ def _chain() -> Problem:
 
 def _tight(problem: Problem) -> float:
     """A budget between the narrowest and the whole network."""
-    return problem.overhead_us + 0.6 * sum(
-        layer.options[max(layer.options)][0].latency_us for layer in problem.layers
+    return problem.overhead_cost + 0.6 * sum(
+        layer.options[max(layer.options)][0].cost for layer in problem.layers
     )
 
 

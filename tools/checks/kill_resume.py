@@ -36,7 +36,8 @@ KILL_AGAIN = 0.4  # of the resumed runs are killed as well
 MOST_KILLS = 3  # of one job
 # The job with short measurements: to fill the table, not for exact figures.
 HURRIED = (
-    "import sys, mcc.compress.bench as bench\n"
+    "import sys, mcc.calibrate.timing_by_profile as kernels, mcc.compress.bench as bench\n"
+    "kernels.WHOLE_S = 0.1\n"
     "bench.FINAL_SECONDS = 0.2\n"
     "bench.TRIAL_SECONDS = 0.2\n"
     "from mcc.cli.main import main\n"
@@ -140,7 +141,7 @@ def digests(folder: Path) -> dict[str, str]:
     return found
 
 
-def check(job: Check, kills: int, seed: int, say: Callable[[str], None]) -> list[str]:
+def check(job: Check, kills: int, seed: int, say: Callable[[str], None], *, warm: bool) -> list[str]:
     """Run everything; returns the names of jobs that ended differently from the undisturbed one."""
     say(f"the table is complete after {job.warm()} runs")
     begin = time.monotonic()
@@ -171,14 +172,22 @@ def check(job: Check, kills: int, seed: int, say: Callable[[str], None]) -> list
 @click.option("--target", default="litert-host", show_default=True)
 @click.option("--epochs", default="0.3", show_default=True, help="Epochs of each fine-tuning.")
 @click.option("--speedup", default="1.2x", show_default=True)
+@click.option("--strategies", help="As of mcc compress; all if left out.")
+@click.option("--no-warm", is_flag=True, help="Start from an empty table: for strategies without a plan.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for all files.")
-def main(kills: int, seed: int, output: Path | None, **given: str) -> None:
+def main(
+    kills: int, seed: int, output: Path | None, strategies: str | None, no_warm: bool, **given: str
+) -> None:
     """Kill the main job at random moments, resume it, and compare plan and weights."""
     words: Sequence[str] = [given["model"]]
     for name in ("data", "target", "epochs", "speedup"):
         words = [*words, f"--{name}", given[name]]
+    if strategies is not None:
+        words = [*words, "--strategies", strategies]
     with tempfile.TemporaryDirectory(prefix="mcc-kill-resume-") as scratch:
-        different = check(Check(tuple(words), output or Path(scratch)), kills, seed, click.echo)
+        different = check(
+            Check(tuple(words), output or Path(scratch)), kills, seed, click.echo, warm=not no_warm
+        )
     if different:
         click.echo(f"{len(different)} of {kills} ended differently: {', '.join(different)}")
         raise SystemExit(1)

@@ -128,14 +128,14 @@ def reference_blocks() -> tuple[Block, ...]:
 def check(folder: Path) -> tuple[list[Checked], dict[str, PhoneCostModel]]:
     """All networks of a folder against the models of their phones."""
     models = {phone: PhoneCostModel.from_tables(phone, tables) for phone, tables in tables_of(folder).items()}
-    own_ms = models["pixel1"].network(reference_blocks()).latency_us / 1e3
+    own_ms = models["pixel1"].network(reference_blocks()).cost / 1e3
     factors = {"pixel1": REFERENCE_MS / own_ms, "note10": 1.0}
     found: list[Checked] = []
     for path in (folder / "networks").glob("*.json"):
         network = read_network(path)
         blocks, model = network.blocks(SIDES[network.name]), models[network.phone]
         measured = sum(block in model.rows for block in blocks)
-        summed = model.network(blocks).latency_us / 1e3
+        summed = model.network(blocks).cost / 1e3
         found.append(
             Checked(network, SIDES[network.name], len(blocks), measured, summed, factors[network.phone])
         )

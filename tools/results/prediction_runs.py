@@ -140,7 +140,7 @@ def predicted(bench: Bench, graph: Graph, precision: Precision, *, without_own: 
     kernels = bench.kernels(graph)
     model = model_without({str(k) for k in kernels} if without_own else set(), bench, source)
     cost = predict(model, {str(index): kernel for index, kernel in enumerate(kernels)}, precision)
-    return cost.latency_us, cost.error_us
+    return cost.cost, cost.error
 
 
 def model_without(hidden: set[str], bench: Bench, source: str) -> LookupCostModel:

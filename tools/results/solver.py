@@ -108,7 +108,7 @@ def measured(notes: Notebook) -> list[Timed]:
         problem = build_problem(setting, configuration, widths=True, low_rank=low_rank, mixed=mixed)
         tables_s = time.process_time() - begin
         widest = [layer.options[max(layer.options)][0] for layer in problem.layers]
-        latency = problem.overhead_us + sum(option.latency_us for option in widest)
+        latency = problem.overhead_cost + sum(option.cost for option in widest)
         for share in left:
             begin = time.process_time()
             solution = solve(problem, Limits(share * latency))

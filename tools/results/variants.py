@@ -150,8 +150,8 @@ def predicted_us(graph: Graph, network: Network, structure: Structure, model: Lo
     """Kernels, overhead, and conversions between regions as in a plan."""
     cluster = active_cluster(graph) if network.target.facts().sparse_1x1 else ()
     kernels = graph_kernels(graph, [n.name for n in integer_nodes(graph)], cluster)
-    total = sum(model.kernel(kernel).latency_us for kernel in kernels.values())
-    whole, plain = (model.overhead(precision).latency_us for precision in ("int8", "float"))
+    total = sum(model.kernel(kernel).cost for kernel in kernels.values())
+    whole, plain = (model.overhead(precision).cost for precision in ("int8", "float"))
     if structure.configuration.precision == "float":
         return total + plain
     if not structure.floats:

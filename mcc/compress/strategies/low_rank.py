@@ -37,7 +37,7 @@ def low_rank_pays(planner: Planner) -> str:
         if node.name in tables.kernels:
             whole, *pairs = tables.options(node, widths)
             layers += bool(pairs)
-            faster += any(pair.latency_us < whole.latency_us for pair in pairs)
+            faster += any(pair.cost < whole.cost for pair in pairs)
     if not layers:
         return "The network has no 1x1 convolution that a low-rank pair could replace."
     if not faster:

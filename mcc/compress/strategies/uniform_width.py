@@ -67,7 +67,7 @@ def plan_uniform_width(planner: Planner, label: str) -> Trial:
         structure = Structure(widths=narrowed_uniformly(widths, share, setting.multiple))
         at = {**widths, **structure.widths}
         chosen = [tables.options(node, at)[0] for node in nodes]
-        raw = setting.model.overhead("float").latency_us + sum(option.latency_us for option in chosen)
+        raw = setting.model.overhead("float").cost + sum(option.cost for option in chosen)
         saved = sum(tables.options(n, widths)[0].size_bytes for n in nodes) - sum(
             o.size_bytes for o in chosen
         )
