@@ -11,7 +11,7 @@ import operator
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -21,6 +21,7 @@ from mcc.errors import UnsupportedError
 from mcc.frontend import aten_arithmetic, aten_reduce, aten_shape, aten_weights, gather
 from mcc.frontend.allowance import Allowance
 from mcc.frontend.aten import Result, translate
+from mcc.frontend.batch import Places
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
 from mcc.frontend.operators import draws, is_aten, is_pure, operator_of, result_bytes, written
 from mcc.frontend.program import Program, state_changes
@@ -40,7 +41,14 @@ _SOURCE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _TORCH_FOLDERS = frozenset({"torch"})
 
 
-def import_program(program: Program) -> Graph:
+class Imported(NamedTuple):
+    """A canonical graph, and where the model has the batch axis of each of its outputs."""
+
+    graph: Graph
+    places: Places
+
+
+def import_program(program: Program) -> Imported:
     """Translate a program into a canonical graph of declared batch 1.
 
     Raises:
@@ -91,7 +99,7 @@ class _Importer:
             )
         return lengths.pop()
 
-    def run(self) -> Graph:
+    def run(self) -> Imported:
         """Translate all nodes that the outputs need."""
         needed = self._needed()
         for node in self.program.graph.nodes:
@@ -105,7 +113,8 @@ class _Importer:
         outputs = [self.values[self.nodes[name]] for name in self.program.outputs]
         if not outputs:
             raise UnsupportedError("the model returns no tensor", hint="return what it computes")
-        return self.emitter.finish(outputs)
+        graph = self.emitter.finish(outputs)
+        return Imported(graph, tuple(self.emitter.output_places))
 
     def _needed(self) -> set[fx.Node]:
         """Nodes that outputs depend on, through operands or through writing into an operand."""
@@ -168,7 +177,7 @@ class _Importer:
         elif operator_of(target).packet.startswith(_ASSERTIONS):
             return
         elif operator_of(target).packet == "sym_size":
-            self.values[node] = (self.emitter.batch, *self.emitter.shape(args[0])[1:])[args[1]]
+            self.values[node] = self.emitter.captured_shape(args[0])[args[1]]
         else:
             self._operator(node, target, args, kwargs)
 
@@ -229,7 +238,7 @@ class _Importer:
         if isinstance(value, Const):
             return value.tensor.clone() if private else value.tensor
         if isinstance(value, fx.Node | Expanded | Turned):
-            return torch.zeros((self.emitter.batch, *self.emitter.shape(self.emitter.node(value))[1:]))
+            return torch.zeros(self.emitter.captured_shape(value))
         return [self._evaluated(item, private) for item in value] if isinstance(value, list) else value
 
 

@@ -30,7 +30,9 @@ from mcc.frontend.batch import (
     BatchLengthError,
     Original,
     check_one_sample,
+    in_front,
     unsqueezed,
+    warn_of_moved,
 )
 from mcc.frontend.cut import unknown_place
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
@@ -196,7 +198,8 @@ class _Importer:
         where = f"input {value.name}"
         if kind.elem_type != onnx.TensorProto.FLOAT:
             raise UnsupportedError("is not float32", where=where, hint="mcc reads float32 inputs")
-        declared = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
+        # Paddle writes -1, and others 0, for lengths that are open.
+        declared = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
         if given is not None and len(self.inputs) == 1:
             if len(given) != len(declared) or any(
                 d not in (None, g) for d, g in zip(declared[1:], given[1:], strict=False)
@@ -298,8 +301,9 @@ class _Importer:
         """Compare with onnxruntime on a random batch, and on one sample."""
         generator = torch.Generator().manual_seed(0)
         values = [torch.randn(shape, generator=generator) for shape in self.shapes]
+        places = tuple(self.emitter.output_places)
         try:
-            original = _runner(self.model, self.inputs)
+            original = in_front(_runner(self.model, self.inputs), places)
             expected = original(values)
         except Exception as error:  # onnxruntime raises kinds of its own
             log.warning("not compared with onnxruntime, which does not run the model: %s", error)
@@ -319,8 +323,9 @@ class _Importer:
             return max(_difference(a, b, quantised) for a, b in results) / tolerance
 
         shapes = [shape[1:] for shape in self.shapes]
-        fixed = any(value.type.tensor_type.shape.dim[0].dim_value for value in self.inputs)
+        fixed = any(value.type.tensor_type.shape.dim[0].dim_value > 0 for value in self.inputs)
         check_one_sample(graph, original, shapes, disagreement, captured=self.emitter.batch, fixed=fixed)
+        warn_of_moved(places, [value.name for value in self.graph.output])
 
 
 def _fed(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

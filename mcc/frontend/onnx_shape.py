@@ -33,44 +33,43 @@ def cast(site: Site) -> Result:
 @onnx_op("Shape")
 def shape_of(site: Site) -> Result:
     """The shape of a value is a constant."""
-    e, x = site.emitter, site.value()
-    full = e.shape(x) if isinstance(x, Const) else (e.batch, *e.shape(x)[1:])
+    e = site.emitter
+    full = e.captured_shape(site.value())
     return Const(torch.tensor(full[site.get("start", 0) : site.get("end")]), f"{e.hint}_value")
 
 
 @onnx_op("Size")
 def size_of(site: Site) -> Result:
     """The number of elements of a value is a constant."""
-    e, x = site.emitter, site.value()
-    full = e.shape(x) if isinstance(x, Const) else (e.batch, *e.shape(x)[1:])
+    e = site.emitter
+    full = e.captured_shape(site.value())
     return Const(torch.tensor(math.prod(full)), f"{e.hint}_value")
 
 
-def _target(site: Site, wanted: list[int], samples: int) -> list[int]:
+def _target(site: Site, wanted: list[int]) -> list[int]:
     """A full shape at the captured batch, with 0 and -1 resolved."""
-    e = site.emitter
-    own = (e.batch, *e.shape(site.value())[1:])
+    own = site.emitter.captured_shape(site.value())
     if not site.get("allowzero", 0):
         wanted = [own[i] if n == 0 and i < len(own) else n for i, n in enumerate(wanted)]
     known = math.prod(n for n in wanted if n != -1)
-    return [e.batch * samples // known if n == -1 and known else n for n in wanted]
+    return [math.prod(own) // known if n == -1 and known else n for n in wanted]
 
 
 @onnx_op("Reshape")
 def reshape(site: Site) -> Result:
     """To a constant shape."""
     e, wanted = site.emitter, site.numbers(1, "shape") or []
-    e.out = tuple(_target(site, [int(n) for n in wanted], math.prod(e.shape(site.value())[1:])))
+    e.out = tuple(_target(site, [int(n) for n in wanted]))
     return e.reshape_out(site.value())
 
 
 @onnx_op("Flatten")
 def flatten(site: Site) -> Result:
-    """To [N, rest]."""
+    """To two axes."""
     e = site.emitter
-    if site.get("axis", 1) % len(e.shape(site.value())) != 1:
-        e.refuse("folds the batch axis into another", "flatten from axis 1 on")
-    return e.reshape(site.value(), (math.prod(e.shape(site.value())[1:]),))
+    own, axis = e.captured_shape(site.value()), site.get("axis", 1)
+    e.out = (math.prod(own[:axis]), math.prod(own[axis:]))
+    return e.reshape_out(site.value())
 
 
 @onnx_op("Squeeze", "Unsqueeze")
@@ -78,7 +77,7 @@ def squeeze(site: Site) -> Result:
     """Axes of length one come or go."""
     e, x = site.emitter, site.value()
     given = site.numbers(1, "axes")
-    shape = list(e.shape(x))
+    shape = list(e.captured_shape(x))
     if site.op == "Unsqueeze":
         rank = len(shape) + len(given or ())
         axes = sorted(int(axis) % rank for axis in given or ())
@@ -86,20 +85,17 @@ def squeeze(site: Site) -> Result:
             shape.insert(axis, 1)
     else:
         rank = len(shape)
-        axes = (
-            [i for i in range(1, rank) if shape[i] == 1] if given is None else [int(a) % rank for a in given]
-        )
+        axes = [i for i in range(rank) if shape[i] == 1] if given is None else [int(a) % rank for a in given]
         shape = [n for i, n in enumerate(shape) if i not in axes]
-    if 0 in axes:
-        e.refuse("removes or adds a batch axis", "keep axis 0 for the batch")
-    return e.reshape(x, shape[1:])
+    e.out = tuple(shape)
+    return e.reshape_out(x)
 
 
 @onnx_op("Transpose")
 def transpose(site: Site) -> Result:
     """Permute the axes; reversed where none are given."""
     rank = len(site.emitter.shape(site.value()))
-    return site.emitter.transpose(site.value(), site.get("perm") or range(rank)[::-1])
+    return site.emitter.turn(site.value(), site.get("perm") or range(rank)[::-1])
 
 
 @onnx_op("Concat")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
+from mcc.ir.notes import shape_of
+
 
 @dataclass(frozen=True, eq=False)
 class Const:
@@ -39,20 +41,22 @@ class Expanded:
 
 @dataclass(frozen=True, eq=False)
 class Turned:
-    """A value whose batch axis the model sees elsewhere, on the way to take another axis apart (attention).
+    """A value whose batch axis the model sees elsewhere than in front, or does not see.
 
     Attributes:
         inner: the value with its batch axis in front.
-        place: where the model sees the batch axis, at least 1.
+        place: where the model sees the batch axis. None: nowhere, since the model squeezed it or folded it
+            into another; this takes a capture at a batch of 1.
     """
 
     inner: fx.Node
-    place: int
+    place: int | None
 
-    def seen(self, rank: int) -> list[int]:
+    def seen(self) -> list[int]:
         """Axes of the inner value in the order in which the model sees them."""
-        axes = list(range(1, rank))
-        axes.insert(self.place, 0)
+        axes = list(range(1, len(shape_of(self.inner))))
+        if self.place is not None:
+            axes.insert(self.place, 0)
         return axes
 
 
