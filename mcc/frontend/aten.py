@@ -100,11 +100,11 @@ def _plain(emitter: Emitter, value: Any) -> Any:
 _HINTS = (
     (("item.", "_local_scalar_dense", "sym_"), "compute with tensors, without reading numbers out of them"),
     (("nonzero", "masked_select"), "indices that depend on values have no static shape"),
-    (("conv3d", "lstm", "gru", "avg_pool1d", "max_pool1d", "adaptive_avg_pool1d", "max_pool3d"),
-     "mcc reads two-dimensional convolutional networks; write a 1-D layer as a 2-D one of height 1"),
+    (("conv3d", "conv_transpose3d", "avg_pool3d", "max_pool3d", "adaptive_avg_pool3d"),
+     "mcc reads networks on maps [N, C, H, W] and rows [N, C, L]"),
+    (("lstm", "gru", "rnn"), "end before it: --cut MODULE"),
     (("nms", "topk", "sort", "argsort", "argmax"),
      "leave post-processing out of the model, or end before it: --cut MODULE"),
-    (("gt.", "lt.", "ge.", "le.", "eq.", "ne.", "where."), "use clamp, relu or multiplication by a mask"),
     (("bernoulli", "rand", "normal"), "the model draws random numbers; call .eval() or remove it"),
 )  # fmt: skip
 

@@ -78,7 +78,19 @@ def power(e: Emitter, x: AnyValue, exponent: Number) -> AnyValue:
         return root if exponent > 0 else e.broadcast("div", 1.0, root)
     if exponent == -1:
         return e.broadcast("div", 1.0, x)
-    e.refuse(f"raises to the power {exponent}", "powers -1, -0.5, 0.5, 1, 2, 3 and 4 are supported")
+    if exponent == 0:
+        e.refuse("raises to the power 0, which is always 1", "use a constant")
+    # Undefined for negative numbers, as the power itself is unless the exponent is whole.
+    if exponent == int(exponent):
+        e.refuse(f"raises to the power {exponent}", "powers from -1 to 4 and broken ones are supported")
+    if exponent in (0.25, 0.75, 1.5):
+        root = e.call("sqrt", x)
+        return (
+            e.call("sqrt", root)
+            if exponent == 0.25
+            else e.broadcast("mul", root, e.call("sqrt", root) if exponent == 0.75 else x)
+        )
+    return e.call("exp", e.broadcast("mul", e.call("log", x), float(exponent)))
 
 
 @aten("square.default")
@@ -190,14 +202,6 @@ def clamp(
     """Clamp to [min, max], either of which may be open."""
     low = -INFINITY if min is None else _number(e, min)
     return limit(e, x, low, INFINITY if max is None else _number(e, max))
-
-
-@aten("threshold.default")
-def threshold(e: Emitter, x: AnyValue, threshold: Number, value: Number) -> AnyValue:
-    """x above a threshold, else a value; at zero it is ReLU."""
-    if (threshold, value) != (0, 0):
-        e.refuse(f"replaces values below {threshold} by {value}", "use ReLU or clamp")
-    return e.call("relu", x)
 
 
 def _number(e: Emitter, value: Number | AnyValue) -> float:

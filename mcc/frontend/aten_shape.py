@@ -9,6 +9,7 @@ import torch
 
 from mcc.frontend.aten import aten
 from mcc.frontend.emitter import Emitter
+from mcc.frontend.moved_batch import place_of
 from mcc.frontend.values import AnyValue, Const, Expanded, Turned
 
 Ints = Sequence[int]
@@ -164,7 +165,14 @@ def stack(e: Emitter, tensors: Sequence[AnyValue], dim: int = 0) -> AnyValue:
     return e.concat([e.reshape(t, (*shape[1:axis], 1, *shape[axis:])) for t in tensors], axis)
 
 
-@aten("pad.default", "constant_pad_nd.default", "reflection_pad2d.default", "replication_pad2d.default")
+@aten(
+    "pad.default",
+    "constant_pad_nd.default",
+    "reflection_pad2d.default",
+    "replication_pad2d.default",
+    "reflection_pad1d.default",
+    "replication_pad1d.default",
+)
 def pad(
     e: Emitter, x: AnyValue, pad: Ints = (), mode: str = "constant", value: float | None = None,
     padding: Ints = (),
@@ -175,7 +183,8 @@ def pad(
     pairs = [(0, 0)] * rank
     for index in range(len(amounts) // 2):
         pairs[rank - 1 - index] = (amounts[2 * index], amounts[2 * index + 1])
-    if pairs[0] != (0, 0):
+    place = place_of(x)
+    if place is not None and pairs[place] != (0, 0):
         e.refuse("pads the batch axis", "keep axis 0 for the batch")
     node = _crop(e, x, pairs)
     grown = tuple((max(0, low), max(0, high)) for low, high in pairs)
@@ -186,8 +195,7 @@ def pad(
     return e.call("pad", node, padding=grown, mode=mode, value=float(value or 0.0))
 
 
-def _crop(e: Emitter, x: AnyValue, pairs: Sequence[tuple[int, int]]) -> AnyValue:
-    node = e.node(x)
+def _crop(e: Emitter, node: AnyValue, pairs: Sequence[tuple[int, int]]) -> AnyValue:
     for axis, (low, high) in enumerate(pairs):
         if low < 0 or high < 0:
             node = e.window(node, axis, max(0, -low), e.shape(node)[axis] - max(0, -high))

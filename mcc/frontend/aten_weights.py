@@ -50,23 +50,6 @@ def conv2d_named(
     )
 
 
-@aten("conv1d.default")
-def conv1d(
-    e: Emitter, x: AnyValue, weight: AnyValue, bias: AnyValue | None, stride: Ints, padding: Ints,
-    dilation: Ints, groups: int,
-) -> AnyValue:  # fmt: skip
-    """A row [N, C, L] is a map of height 1."""
-    if len(e.shape(x)) != 3 or not isinstance(weight, Const):
-        e.refuse("convolves something that is no row [N, C, L] with stored weights")
-    _, channels, length = e.shape(x)
-    kernel = e.like(weight, weight.tensor.unsqueeze(2))
-    row = e.call(
-        "conv2d", e.reshape(x, (channels, 1, length)), kernel, bias, stride=(1, stride[0]),
-        padding=(0, 0, padding[0], padding[0]), dilation=(1, dilation[0]), groups=groups,
-    )  # fmt: skip
-    return e.reshape(row, (e.shape(kernel)[0], e.shape(row)[3]))
-
-
 @aten("convolution.default")
 def convolution(
     e: Emitter, x: AnyValue, weight: AnyValue, bias: AnyValue | None, stride: Ints, padding: Ints,

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import GraphError, UnsupportedError
+from mcc.frontend.group_norm import restore_group_norms
 from mcc.frontend.moved_batch import call_moved, place_after, place_of
 from mcc.frontend.response_norm import restore_response_norms
-from mcc.frontend.values import AnyValue, Const, Expanded, Turned, Value
+from mcc.frontend.rows import call_rows, is_row_of
+from mcc.frontend.values import AnyValue, Const, Expanded, Row, Turned, Value
 from mcc.ir.graph import Graph, GraphBuilder, clean
 from mcc.ir.limits import check_graph
 from mcc.ir.notes import annotate, shape_of, type_of
@@ -40,6 +42,7 @@ class Emitter:
         hint: wished name of the next nodes.
         path: module path or node name they come from.
         place: where in the model we are, for messages.
+        compared: of masks, the comparison with a number that made each: which, of what, with which number.
         output_places: where the model has the batch axis of each output; None where it has none.
     """
 
@@ -51,6 +54,7 @@ class Emitter:
         self.path = ""
         self.place = "model"
         self.output_places: list[int | None] = []
+        self.compared: dict[fx.Node, tuple[str, Any, float]] = {}
         self._constants: dict[int, fx.Node] = {}
         self._reshaped: dict[tuple[int, tuple[int, ...]], Const] = {}
         self._quantised: dict[fx.Node, tuple[Const, Const, Const, int, int, int | None]] = {}
@@ -77,6 +81,8 @@ class Emitter:
             return value
         if isinstance(value, Turned):
             return self._in_front(value)
+        if isinstance(value, Row):
+            return self.reshape(value.inner, self.shape(value)[1:])
         return self._repeat(value) if isinstance(value, Expanded) else self._constant(value)
 
     def _in_front(self, value: Turned) -> fx.Node:
@@ -157,6 +163,16 @@ class Emitter:
         turned = self.like(const, const.tensor.t(), "_t")
         return self.fake_quantize(turned, scale, zero, low, high, None if axis is None else 1 - axis)
 
+    def weight_of_map(self, value: AnyValue) -> AnyValue | None:
+        """A stored weight of rows [O, I, L] as one of maps of height 1, quantised or not; else None."""
+        if isinstance(value, Const):
+            return self.like(value, value.tensor.unsqueeze(2))
+        known = self._quantised.get(value) if isinstance(value, fx.Node) else None
+        if known is None:
+            return None
+        const, scale, zero, low, high, axis = known
+        return self.fake_quantize(self.like(const, const.tensor.unsqueeze(2)), scale, zero, low, high, axis)
+
     def one_row(self, const: Const, rank: int) -> Const:
         """Cut a constant made for the captured batch down to one row. Refuses rows that differ."""
         tensor = const.tensor
@@ -173,8 +189,12 @@ class Emitter:
 
         Raises UnsupportedError where it does not fit.
         """
-        moved = call_moved(self, op, args, attributes) if any(isinstance(a, Turned) for a in args) else None
-        return self.call_node(op, *args, **attributes) if moved is None else moved
+        made: AnyValue | None = None
+        if any(isinstance(arg, Turned) for arg in args):
+            made = call_moved(self, op, args, attributes)
+        elif any(isinstance(arg, Row) for arg in args):
+            made = call_rows(self, op, args, attributes)
+        return self.call_node(op, *args, **attributes) if made is None else made
 
     def call_node(self, op: str, *args: AnyValue | None, **attributes: Any) -> fx.Node:
         """An operator on values whose batch axis is in front."""
@@ -191,16 +211,16 @@ class Emitter:
     def broadcast(self, op: str, a: AnyValue | float, b: AnyValue | float) -> AnyValue:
         """An operator on two operands with broadcasting; numbers become constants of rank 0."""
         left, right = self._operand(a), self._operand(b)
-        if isinstance(left, Turned) or isinstance(right, Turned):
+        if isinstance(left, Turned | Row) or isinstance(right, Turned | Row):
             return self.call(op, left, right)
         rank = max(len(self.shape(left)), len(self.shape(right)))
         operands = [self.one_row(x, rank) if isinstance(x, Const) else x for x in (left, right)]
         return self.call(op, *operands)
 
-    def _operand(self, value: AnyValue | float) -> Value | Turned:
+    def _operand(self, value: AnyValue | float) -> Value | Turned | Row:
         if isinstance(value, Expanded):
             return value.inner
-        return value if isinstance(value, fx.Node | Const | Turned) else self.scalar(value)
+        return value if isinstance(value, fx.Node | Const | Turned | Row) else self.scalar(value)
 
     def shape(self, value: AnyValue) -> tuple[int, ...]:
         """Shape of a value at batch 1."""
@@ -211,6 +231,9 @@ class Emitter:
         if isinstance(value, Turned):
             inner = shape_of(value.inner)
             return tuple(inner[axis] for axis in value.seen())
+        if isinstance(value, Row):
+            batch, channels, _, length = shape_of(value.inner)
+            return batch, channels, length
         return shape_of(value)
 
     def captured_shape(self, value: AnyValue) -> tuple[int, ...]:
@@ -238,9 +261,11 @@ class Emitter:
             else self.call_node("reshape", node, shape=tuple(shape))
         )
 
-    def reshape_out(self, x: AnyValue) -> fx.Node | Turned:
+    def reshape_out(self, x: AnyValue) -> AnyValue:
         """Reshape to the shape the model's own operator returned."""
-        turned = x if isinstance(x, Turned) else Turned(self.node(x), 0)
+        if isinstance(x, fx.Node) and is_row_of(shape_of(x), self.out, self.batch):
+            return Row(x)
+        turned = x if isinstance(x, Turned) else Turned(x.inner if isinstance(x, Row) else self.node(x), 0)
         have = self.captured_shape(turned)
         place = place_after(have, turned.place, self.out, self.batch)
         if math.prod(have) != math.prod(self.out) or (place is None and self.batch != 1):
@@ -352,4 +377,5 @@ class Emitter:
             nodes.append(self._result(value))
         graph = self.builder.finish(*nodes)
         restore_response_norms(graph)
+        restore_group_norms(graph)
         return check_graph(clean(graph))

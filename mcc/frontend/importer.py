@@ -18,18 +18,39 @@ from torch import Tensor, fx
 
 # The tables of rules register themselves when they are imported.
 from mcc.errors import UnsupportedError
-from mcc.frontend import aten_arithmetic, aten_reduce, aten_shape, aten_weights, gather
+from mcc.frontend import (
+    aten_arithmetic,
+    aten_compare,
+    aten_products,
+    aten_reduce,
+    aten_resize,
+    aten_rows,
+    aten_shape,
+    aten_weights,
+    gather,
+)
 from mcc.frontend.allowance import Allowance
 from mcc.frontend.aten import Result, translate
 from mcc.frontend.batch import Places
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
 from mcc.frontend.operators import draws, is_aten, is_pure, operator_of, result_bytes, written
 from mcc.frontend.program import Program, state_changes
-from mcc.frontend.values import AnyValue, Const, Expanded, Turned, canonical_name
+from mcc.frontend.values import AnyValue, Const, Expanded, Row, Turned, canonical_name
 from mcc.ir.dataflow import ancestors, dataflow
 from mcc.ir.graph import Graph
 
-__all__ = ["aten_arithmetic", "aten_reduce", "aten_shape", "aten_weights", "gather", "import_program"]
+__all__ = [
+    "aten_arithmetic",
+    "aten_compare",
+    "aten_products",
+    "aten_reduce",
+    "aten_resize",
+    "aten_rows",
+    "aten_shape",
+    "aten_weights",
+    "gather",
+    "import_program",
+]
 
 _ASSERTIONS = ("_assert", "sym_constrain")
 _CREATION = ("zeros_like", "ones_like", "full_like", "empty_like", "new_")
@@ -210,7 +231,7 @@ class _Importer:
         """Evaluate an operator whose result does not depend on the input; None where it does."""
         flat = [value for item in (*args, *kwargs.values()) for value in _flatten(item)]
         shapes_only = operator_of(target).packet.startswith(_CREATION)
-        if not shapes_only and any(isinstance(value, fx.Node | Expanded | Turned) for value in flat):
+        if not shapes_only and any(isinstance(value, fx.Node | Expanded | Turned | Row) for value in flat):
             return None
         if draws(target):
             self.emitter.refuse("draws random numbers", "call .eval() on the model or remove the noise")
@@ -237,7 +258,7 @@ class _Importer:
         """The tensor of a constant; for a value of the graph, one of its shape (for `zeros_like`)."""
         if isinstance(value, Const):
             return value.tensor.clone() if private else value.tensor
-        if isinstance(value, fx.Node | Expanded | Turned):
+        if isinstance(value, fx.Node | Expanded | Turned | Row):
             return torch.zeros(self.emitter.captured_shape(value))
         return [self._evaluated(item, private) for item in value] if isinstance(value, list) else value
 

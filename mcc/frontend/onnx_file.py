@@ -23,7 +23,14 @@ from mcc.errors import DataError, MccError, UnsupportedError, UsageError, Verifi
 from mcc.files import readable_file
 
 # The tables of rules register themselves when they are imported.
-from mcc.frontend import onnx_arithmetic, onnx_quantised, onnx_shape
+from mcc.frontend import (
+    onnx_arithmetic,
+    onnx_masks,
+    onnx_quantised,
+    onnx_resize,
+    onnx_shape,
+    onnx_windows,
+)
 from mcc.frontend.batch import (
     CAPTURE_BATCH,
     DEPLOYED_BATCH,
@@ -31,32 +38,35 @@ from mcc.frontend.batch import (
     Original,
     check_one_sample,
     in_front,
-    unsqueezed,
     warn_of_moved,
 )
 from mcc.frontend.cut import unknown_place
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
+from mcc.frontend.onnx_compare import Comparison
 from mcc.frontend.onnx_fold import Folder
 from mcc.frontend.onnx_patterns import restore_gelu
+from mcc.frontend.onnx_precision import in_float32
 from mcc.frontend.onnx_quantised import Quantised
 from mcc.frontend.onnx_table import RULES, Site
 from mcc.frontend.values import Const, Expanded, canonical_name
 from mcc.ir.dataflow import ancestors
-from mcc.ir.graph import Graph, calls, run
+from mcc.ir.graph import Graph
 from mcc.ir.limits import TooLargeError, check_count
 
-__all__ = ["onnx_arithmetic", "onnx_quantised", "onnx_shape", "read_onnx"]
+__all__ = [
+    "onnx_arithmetic",
+    "onnx_masks",
+    "onnx_quantised",
+    "onnx_resize",
+    "onnx_shape",
+    "onnx_windows",
+    "read_onnx",
+]
 
 log = logging.getLogger(__name__)
 
 OLDEST_OPSET = 13
 DEFAULT_DOMAINS = ("", "ai.onnx")
-
-# onnxruntime and torch sum float32 products in different orders: some hundred roundings of 2**-24 per layer.
-TOLERANCE = 1e-4
-# A value on the border of two steps may fall either way, and takes what follows with it; a wrong scale moves
-# all values and is far beyond.
-TOLERANCE_QUANTISED = 0.02
 
 _HINTS = {
     "NonMaxSuppression": "leave post-processing out of the model, or end before it: --cut NODE",
@@ -64,7 +74,6 @@ _HINTS = {
     "ArgMax": "return the scores; positions are found outside the model",
     "If": "mcc needs one way through the model; export it with fixed options",
     "Loop": "mcc needs one way through the model; export it without loops",
-    "Where": "use Clip, Relu or multiplication by a mask",
 }
 
 
@@ -111,7 +120,7 @@ def _load(path: Path, cut: Sequence[str]) -> onnx.ModelProto:
     model = onnx.load(readable_file(path))
     check_count(len(model.graph.node))
     onnx.checker.check_model(model)
-    return _cut(_recent(model), cut)
+    return _cut(_recent(in_float32(model)), cut)
 
 
 @contextmanager
@@ -308,23 +317,19 @@ class _Importer:
         except Exception as error:  # onnxruntime raises kinds of its own
             log.warning("not compared with onnxruntime, which does not run the model: %s", error)
             return
-        quantised = bool(calls(graph, "fake_quantize"))
-        tolerance = TOLERANCE_QUANTISED if quantised else TOLERANCE
-        for index, (got, wanted) in enumerate(zip(run(graph, *values), expected, strict=True)):
-            difference = _difference(got, wanted, quantised)
-            if not difference <= tolerance:
+        comparison = Comparison(graph, original, values)
+        for index, difference in enumerate(comparison.own_differences(expected)):
+            if not difference <= comparison.tolerance:
                 raise VerificationError(
                     f"output {index} differs from onnxruntime by {difference:.2g} of its range",
                     hint="please report it",
                 )
 
-        def disagreement(graph: Graph, given: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-            results = zip(run(graph, *given), wanted, strict=True)
-            return max(_difference(a, b, quantised) for a, b in results) / tolerance
-
         shapes = [shape[1:] for shape in self.shapes]
         fixed = any(value.type.tensor_type.shape.dim[0].dim_value > 0 for value in self.inputs)
-        check_one_sample(graph, original, shapes, disagreement, captured=self.emitter.batch, fixed=fixed)
+        check_one_sample(
+            graph, original, shapes, comparison.disagreement, captured=self.emitter.batch, fixed=fixed
+        )
         warn_of_moved(places, [value.name for value in self.graph.output])
 
 
@@ -359,18 +364,6 @@ def _runner(model: onnx.ModelProto, fed: Sequence[onnx.ValueInfoProto]) -> Origi
         return [torch.from_numpy(np.asarray(result)) for result in session.run(None, feed)]
 
     return original
-
-
-def _difference(got: Tensor, wanted: Tensor, quantised: bool) -> float:
-    """The largest difference over the output range; for quantised models the mean one over the mean size."""
-    shaped = unsqueezed(wanted, got.shape)
-    if shaped is None:
-        return math.inf
-    if not got.numel():
-        return 0.0
-    apart, size = (got - shaped).abs(), shaped.abs()
-    difference, scale = (apart.mean(), size.mean()) if quantised else (apart.max(), size.max())
-    return float(difference) / (float(scale) or 1.0)
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor:

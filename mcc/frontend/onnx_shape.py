@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
+from onnx import TensorProto
 
 from mcc.frontend import aten_shape as shapes
+from mcc.frontend import masks
 from mcc.frontend.gather import take
 from mcc.frontend.onnx_table import Result, Site, onnx_op
 from mcc.frontend.values import AnyValue, Const
@@ -24,10 +25,14 @@ def same(site: Site) -> Result:
 
 @onnx_op("Cast", "CastLike")
 def cast(site: Site) -> Result:
-    """Float to float changes nothing."""
-    if site.op == "Cast" and site.get("to") != 1:
-        site.emitter.refuse("converts to another type than float", "mcc compresses float32 models")
-    return site.value()
+    """Float to float changes nothing; of a mask, neither does a conversion to integers."""
+    if site.op == "CastLike" or site.get("to") == TensorProto.FLOAT:
+        return site.value()
+    if site.get("to") == TensorProto.BOOL:
+        return masks.truth(site.emitter, site.value())
+    if site.value() in site.emitter.compared:  # zeros and ones are integers
+        return site.value()
+    site.emitter.refuse("converts to another type than float", "mcc compresses float32 models")
 
 
 @onnx_op("Shape")
@@ -212,45 +217,3 @@ def space_to_depth(site: Site) -> Result:
     parts = e.reshape(site.value(), (channels, height // block, block, width // block, block))
     turned = e.transpose(parts, (0, 3, 5, 1, 2, 4))
     return e.reshape(turned, (channels * block * block, height // block, width // block))
-
-
-@onnx_op("Resize")
-def resize(site: Site) -> Result:
-    """Nearest neighbour and bilinear, in the conventions that torch has."""
-    e, x = site.emitter, site.value()
-    _, _, height, width = site.map_shape()
-    size = _resized(site, height, width)
-    mode, transform = site.get("mode", "nearest"), site.get("coordinate_transformation_mode", "half_pixel")
-    whole = size[0] % height == 0 and size[1] % width == 0
-    if mode == "nearest" and (transform == "asymmetric" or whole):
-        if site.get("nearest_mode", "round_prefer_floor") != "floor" and not whole:
-            e.refuse("Resize with this rounding is not supported", "use nearest_mode=floor")
-        if transform == "align_corners":
-            e.refuse("Resize nearest with aligned corners is not supported")
-        return e.call("resize", x, size=size, mode="nearest", align_corners=False)
-    if mode == "linear" and transform in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        aligned = transform == "align_corners"
-        if site.get("antialias", 0) or (transform == "pytorch_half_pixel" and 1 in size):
-            e.refuse("Resize with these options is not supported")
-        return e.call("resize", x, size=size, mode="bilinear", align_corners=aligned)
-    e.refuse(f"Resize by {mode} with {transform} is not supported", "use nearest or linear")
-
-
-def _resized(site: Site, height: int, width: int) -> tuple[int, int]:
-    """The new (height, width), from sizes or scales."""
-    e = site.emitter
-    sizes, scales = site.numbers(3, "sizes"), site.numbers(2, "scales")
-    axes: list[Any] = list(site.get("axes") or range(4))
-    found = {0: e.batch, 1: e.shape(site.value())[1], 2: height, 3: width}
-    before = dict(found)
-    if sizes:
-        found.update({axis % 4: int(n) for axis, n in zip(axes, sizes, strict=True)})
-    elif scales:
-        found.update(
-            {axis % 4: math.floor(before[axis % 4] * s) for axis, s in zip(axes, scales, strict=True)}
-        )
-        if any(before[axis % 4] * s != found[axis % 4] for axis, s in zip(axes, scales, strict=True)):
-            e.refuse("Resize by a factor that gives broken sizes is not supported", "give sizes")
-    if (found[0], found[1]) != (before[0], before[1]):
-        e.refuse("Resize of channels is not supported")
-    return found[2], found[3]

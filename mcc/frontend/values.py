@@ -60,8 +60,19 @@ class Turned:
         return axes
 
 
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A row [N, C, L] of a one-dimensional network, stored as the map of height 1 that kernels take.
+
+    Attributes:
+        inner: the map, [N, C, 1, L].
+    """
+
+    inner: fx.Node
+
+
 Value = fx.Node | Const
-AnyValue = Value | Expanded | Turned
+AnyValue = Value | Expanded | Turned | Row
 
 
 def canonical_name(path: str) -> str:
