@@ -142,6 +142,22 @@ def avg_pool2d(
     return e.broadcast("mul", summed, kernel[0] * kernel[1] / divisor_override)
 
 
+@aten("avg_pool3d.default")
+def avg_pool3d(
+    e: Emitter, x: AnyValue, kernel_size: Ints, stride: Ints = (), padding: Ints = (0,),
+    ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
+) -> AnyValue:  # fmt: skip
+    """Along one axis alone, over which local response norms take their sums: the others become one."""
+    shape = e.shape(x)
+    plain = not any(padding) and not ceil_mode and divisor_override is None
+    if len(shape) != 5 or not plain or tuple(kernel_size[1:]) != (1, 1) or set(stride or kernel_size) != {1}:
+        e.refuse("pools volumes", "mcc reads networks on maps [N, C, H, W] and rows [N, C, L]")
+    _, channels, depth, height, width = shape
+    flat = e.reshape(x, (channels, depth, height * width))
+    made = average_pool(e, flat, (kernel_size[0], 1), (1, 1), (0, 0), False, True)
+    return e.reshape(made, (channels, e.shape(made)[2], height, width))
+
+
 @aten("adaptive_avg_pool2d.default", "_adaptive_avg_pool2d.default")
 def adaptive_avg_pool2d(e: Emitter, x: AnyValue, output_size: Ints) -> AnyValue:
     """Mean over windows that divide the map."""

@@ -14,7 +14,16 @@ from torch import Tensor, fx
 
 from mcc.frontend.response_norm import is_call, is_per_channel
 from mcc.ir import ops
-from mcc.ir.graph import Graph, add_constant, calls, constant, operand, operands, optional_operand
+from mcc.ir.graph import (
+    Graph,
+    add_constant,
+    calls,
+    constant,
+    is_constant,
+    operand,
+    operands,
+    optional_operand,
+)
 from mcc.ir.notes import shape_of
 
 
@@ -64,9 +73,11 @@ def _scaled_by(
     if reader is None or not is_call(reader, op):
         return value, None
     other = next((arg for arg in operands(reader) if arg is not value), value)
-    if not is_per_channel(other, shape, 1):
+    if not is_constant(other):
         return value, None
-    return reader, constant(graph, other).detach().reshape(-1)
+    held = constant(graph, other).detach().reshape(-1)
+    known = held.numel() == 1 or is_per_channel(other, shape, 1)
+    return (reader, held.expand(shape[1])) if known else (value, None)
 
 
 def _only_reader(node: fx.Node) -> fx.Node | None:
