@@ -187,10 +187,14 @@ def clip(site: Site) -> Result:
 
 @onnx_op("Pow")
 def power(site: Site) -> Result:
-    """Constant exponents."""
-    exponent = site.optional(1)
+    """Of a constant exponent; a computed one takes a positive base: exp(y log x)."""
+    e, exponent = site.emitter, site.value(1)
+    if isinstance(site.value(), Const):
+        base = site.value()
+        assert isinstance(base, Const)
+        return e.call("exp", e.broadcast("mul", e.like(base, base.tensor.log()), exponent))
     if not isinstance(exponent, Const) or exponent.tensor.numel() != 1:
-        site.emitter.refuse("Pow with a computed exponent is not supported")
+        return e.call("exp", e.broadcast("mul", e.call("log", site.value()), exponent))
     return arithmetic.power(site.emitter, site.value(), float(exponent.tensor))
 
 
