@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -63,7 +64,9 @@ class PruneChannels(Pass):
             elif group.width == 1:
                 ctx.refuse(group.name, _inseparable(graph, analysis, group))
         removed = self._removed(graph, analysis)
-        ctx.count("channels removed", len(removed))
+        ctx.count("channels removed", _channels(analysis, removed))
+        free = {c for group in analysis.groups if group.frozen is None for c in group.classes}
+        ctx.count("of channels", _channels(analysis, free))
         decided = [name for group in _noted(graph, analysis).groups for name in group.producers]
         widths = {name: max(analysis.labels[name].shape) for name in decided}
         shrink(graph, analysis, removed)
@@ -105,6 +108,15 @@ class PruneChannels(Pass):
         count = -(-max(1, round(group.width * self.keep)) // self.round) * self.round
         order = sorted(group.classes, key=lambda label: (-norms[label], label))
         return set(order[count:])
+
+
+def _channels(analysis: ChannelAnalysis, classes: Set[int]) -> int:
+    """How many channels classes stand for, by the producer that has most of each: norms tie several."""
+    most: Counter[int] = Counter()
+    for group in analysis.groups:
+        for name in group.producers:
+            most |= Counter(int(label) for label in analysis.labels[name].flatten() if label in classes)
+    return most.total()
 
 
 def _inseparable(graph: Graph, analysis: ChannelAnalysis, group: ChannelGroup) -> str:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mcc.runtime.target import Target
     from mcc.runtime.units import Unit
 
-TFLITE, ORT = ".tflite", ".ort"
+TFLITE, ORT, ONNX = ".tflite", ".ort", ".onnx"
 
 
 @click.command(short_help="Show a model's layers, their cost and possible compression.")
@@ -338,6 +338,10 @@ def views_of(file: str) -> list[NodeView] | None:
         from mcc.report.ort_views import view_ort
 
         return view_ort(file)
+    if file.endswith(ONNX):
+        from mcc.report.onnx_views import view_integer_onnx
+
+        return view_integer_onnx(file)
     return None
 
 

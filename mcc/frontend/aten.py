@@ -15,7 +15,7 @@ import torch
 
 from mcc.frontend.emitter import Emitter
 from mcc.frontend.operators import Operator, operator_of
-from mcc.frontend.values import AnyValue, Expanded, Turned
+from mcc.frontend.values import AnyValue, Expanded
 
 Result = AnyValue | Sequence[AnyValue]
 Rule = Callable[..., Result]
@@ -23,7 +23,6 @@ _R = TypeVar("_R", bound=Rule)
 
 RULES: dict[str, Rule] = {}
 _BROADCASTING: set[str] = set()
-_TURNING: set[str] = set()
 
 # They choose storage or kernels, and say nothing about numbers (`momentum` concerns training only).
 _IRRELEVANT = frozenset(
@@ -34,12 +33,11 @@ _IRRELEVANT = frozenset(
 )
 
 
-def aten(*names: str, broadcasting: bool = False, turning: bool = False) -> Callable[[_R], _R]:
+def aten(*names: str, broadcasting: bool = False) -> Callable[[_R], _R]:
     """Register a rule for overloads such as `add.Tensor`.
 
     Args:
         broadcasting: the rule takes expanded values as they are, since its operators broadcast.
-        turning: the rule takes values whose batch axis is seen elsewhere.
     """
 
     def register(rule: _R) -> _R:
@@ -48,8 +46,6 @@ def aten(*names: str, broadcasting: bool = False, turning: bool = False) -> Call
             RULES[name] = rule
             if broadcasting:
                 _BROADCASTING.add(name)
-            if turning:
-                _TURNING.add(name)
         return rule
 
     return register
@@ -63,10 +59,8 @@ def translate(emitter: Emitter, target: Any, args: Sequence[Any], kwargs: Mappin
     if rule is None:
         emitter.refuse(f"operator aten.{known.packet} is not supported", _hint(name))
     bound = _bind(known, args, kwargs)
-    kinds = [
-        kind for kind, known_to in ((Expanded, _BROADCASTING), (Turned, _TURNING)) if name not in known_to
-    ]
-    bound = {key: _plain(emitter, value, tuple(kinds)) for key, value in bound.items()}
+    if name not in _BROADCASTING:
+        bound = {key: _plain(emitter, value) for key, value in bound.items()}
     wanted = list(inspect.signature(rule).parameters)[1:]
     for argument in known.arguments:
         key = _rule_name(argument.name)
@@ -96,21 +90,21 @@ def _bind(known: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> di
     return bound
 
 
-def _plain(emitter: Emitter, value: Any, kinds: tuple[type, ...]) -> Any:
-    """A value as a node where a rule does not take its kind."""
-    if isinstance(value, kinds):
+def _plain(emitter: Emitter, value: Any) -> Any:
+    """A value as a node where it is seen at a larger shape than it is stored."""
+    if isinstance(value, Expanded):
         return emitter.node(value)
-    return [_plain(emitter, item, kinds) for item in value] if isinstance(value, list | tuple) else value
+    return [_plain(emitter, item) for item in value] if isinstance(value, list | tuple) else value
 
 
 _HINTS = (
     (("item.", "_local_scalar_dense", "sym_"), "compute with tensors, without reading numbers out of them"),
     (("nonzero", "masked_select"), "indices that depend on values have no static shape"),
-    (("conv3d", "lstm", "gru", "avg_pool1d", "max_pool1d", "adaptive_avg_pool1d", "max_pool3d"),
-     "mcc reads two-dimensional convolutional networks; write a 1-D layer as a 2-D one of height 1"),
+    (("conv3d", "conv_transpose3d", "avg_pool3d", "max_pool3d", "adaptive_avg_pool3d"),
+     "mcc reads networks on maps [N, C, H, W] and rows [N, C, L]"),
+    (("lstm", "gru", "rnn"), "end before it: --cut MODULE"),
     (("nms", "topk", "sort", "argsort", "argmax"),
      "leave post-processing out of the model, or end before it: --cut MODULE"),
-    (("gt.", "lt.", "ge.", "le.", "eq.", "ne.", "where."), "use clamp, relu or multiplication by a mask"),
     (("bernoulli", "rand", "normal"), "the model draws random numbers; call .eval() or remove it"),
 )  # fmt: skip
 

@@ -6,11 +6,9 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from torch import fx
-
 from mcc.frontend.aten import aten
 from mcc.frontend.emitter import Emitter
-from mcc.frontend.values import AnyValue, Const, Value
+from mcc.frontend.values import AnyValue, Const
 
 Number = int | float
 Operand = AnyValue | Number
@@ -39,7 +37,7 @@ def sub(e: Emitter, x: AnyValue, other: Operand, alpha: Number = 1) -> AnyValue:
 
 
 @aten("rsub.Tensor", "rsub.Scalar", broadcasting=True)
-def rsub(e: Emitter, x: AnyValue, other: Operand, alpha: Number = 1) -> Value:
+def rsub(e: Emitter, x: AnyValue, other: Operand, alpha: Number = 1) -> AnyValue:
     """other - alpha * x."""
     return e.broadcast("sub", other, _scaled(e, x, alpha))
 
@@ -80,28 +78,40 @@ def power(e: Emitter, x: AnyValue, exponent: Number) -> AnyValue:
         return root if exponent > 0 else e.broadcast("div", 1.0, root)
     if exponent == -1:
         return e.broadcast("div", 1.0, x)
-    e.refuse(f"raises to the power {exponent}", "powers -1, -0.5, 0.5, 1, 2, 3 and 4 are supported")
+    if exponent == 0:
+        e.refuse("raises to the power 0, which is always 1", "use a constant")
+    # Undefined for negative numbers, as the power itself is unless the exponent is whole.
+    if exponent == int(exponent):
+        e.refuse(f"raises to the power {exponent}", "powers from -1 to 4 and broken ones are supported")
+    if exponent in (0.25, 0.75, 1.5):
+        root = e.call("sqrt", x)
+        return (
+            e.call("sqrt", root)
+            if exponent == 0.25
+            else e.broadcast("mul", root, e.call("sqrt", root) if exponent == 0.75 else x)
+        )
+    return e.call("exp", e.broadcast("mul", e.call("log", x), float(exponent)))
 
 
 @aten("square.default")
-def square(e: Emitter, x: AnyValue) -> fx.Node:
+def square(e: Emitter, x: AnyValue) -> AnyValue:
     """x * x."""
     return e.call("mul", x, x)
 
 
 @aten("reciprocal.default")
-def reciprocal(e: Emitter, x: AnyValue) -> Value:
+def reciprocal(e: Emitter, x: AnyValue) -> AnyValue:
     """1 / x."""
     return e.broadcast("div", 1.0, x)
 
 
 @aten("rsqrt.default")
-def rsqrt(e: Emitter, x: AnyValue) -> Value:
+def rsqrt(e: Emitter, x: AnyValue) -> AnyValue:
     """1 / sqrt(x)."""
     return e.broadcast("div", 1.0, e.call("sqrt", x))
 
 
-def _unary(op: str, e: Emitter, x: AnyValue) -> fx.Node:
+def _unary(op: str, e: Emitter, x: AnyValue) -> AnyValue:
     return e.call(op, x)
 
 
@@ -119,31 +129,31 @@ def softplus(e: Emitter, x: AnyValue, beta: Number = 1) -> AnyValue:
 
 
 @aten("log_sigmoid.default")
-def log_sigmoid(e: Emitter, x: AnyValue) -> fx.Node:
+def log_sigmoid(e: Emitter, x: AnyValue) -> AnyValue:
     """-softplus(-x)."""
     return e.call("neg", e.call("softplus", e.call("neg", x)))
 
 
 @aten("gelu.default")
-def gelu(e: Emitter, x: AnyValue, approximate: str = "none") -> fx.Node:
+def gelu(e: Emitter, x: AnyValue, approximate: str = "none") -> AnyValue:
     """Gaussian error linear unit."""
     return e.call("gelu", x, approximate=approximate)
 
 
 @aten("leaky_relu.default")
-def leaky_relu(e: Emitter, x: AnyValue, negative_slope: Number = 0.01) -> fx.Node:
+def leaky_relu(e: Emitter, x: AnyValue, negative_slope: Number = 0.01) -> AnyValue:
     """x where positive, negative_slope * x elsewhere."""
     return e.call("leaky_relu", x, slope=float(negative_slope))
 
 
 @aten("elu.default")
-def elu(e: Emitter, x: AnyValue, alpha: Number = 1) -> fx.Node:
+def elu(e: Emitter, x: AnyValue, alpha: Number = 1) -> AnyValue:
     """x where positive, alpha * (exp(x) - 1) elsewhere."""
     return e.call("elu", x, alpha=float(alpha))
 
 
 @aten("selu.default")
-def selu(e: Emitter, x: AnyValue) -> Value:
+def selu(e: Emitter, x: AnyValue) -> AnyValue:
     """Scaled exponential linear unit."""
     return e.broadcast("mul", e.call("elu", x, alpha=SELU_ALPHA), SELU_SCALE)
 
@@ -156,13 +166,13 @@ def celu(e: Emitter, x: AnyValue, alpha: Number = 1.0) -> AnyValue:
 
 
 @aten("prelu.default")
-def prelu(e: Emitter, x: AnyValue, weight: AnyValue) -> fx.Node:
+def prelu(e: Emitter, x: AnyValue, weight: AnyValue) -> AnyValue:
     """x where positive, weight * x elsewhere."""
     return e.call("prelu", x, weight)
 
 
 @aten("glu.default")
-def glu(e: Emitter, x: AnyValue, dim: int = -1) -> fx.Node:
+def glu(e: Emitter, x: AnyValue, dim: int = -1) -> AnyValue:
     """First half along an axis times the sigmoid of the second."""
     axis = e.axis(x, dim)
     half = e.shape(x)[axis] // 2
@@ -192,14 +202,6 @@ def clamp(
     """Clamp to [min, max], either of which may be open."""
     low = -INFINITY if min is None else _number(e, min)
     return limit(e, x, low, INFINITY if max is None else _number(e, max))
-
-
-@aten("threshold.default")
-def threshold(e: Emitter, x: AnyValue, threshold: Number, value: Number) -> AnyValue:
-    """x above a threshold, else a value; at zero it is ReLU."""
-    if (threshold, value) != (0, 0):
-        e.refuse(f"replaces values below {threshold} by {value}", "use ReLU or clamp")
-    return e.call("relu", x)
 
 
 def _number(e: Emitter, value: Number | AnyValue) -> float:

@@ -4,37 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import fx
-
 from mcc.frontend.aten import aten
 from mcc.frontend.aten_arithmetic import axes_of
 from mcc.frontend.emitter import Emitter
 from mcc.frontend.pooling import adaptive_pool, average_pool, max_pool
-from mcc.frontend.values import AnyValue, Value, pair
+from mcc.frontend.values import AnyValue, pair
 
 Ints = Sequence[int]
 
 
 @aten("mean.dim")
-def mean(e: Emitter, x: AnyValue, dim: Ints | None, keepdim: bool = False) -> fx.Node:
+def mean(e: Emitter, x: AnyValue, dim: Ints | None, keepdim: bool = False) -> AnyValue:
     """Mean over axes."""
     return e.call("mean", x, axes=axes_of(e, x, dim), keepdim=keepdim)
 
 
 @aten("sum.dim_IntList")
-def sum_(e: Emitter, x: AnyValue, dim: Ints | None, keepdim: bool = False) -> fx.Node:
+def sum_(e: Emitter, x: AnyValue, dim: Ints | None, keepdim: bool = False) -> AnyValue:
     """Sum over axes."""
     return e.call("sum", x, axes=axes_of(e, x, dim), keepdim=keepdim)
 
 
 @aten("amax.default")
-def amax(e: Emitter, x: AnyValue, dim: Ints | None = None, keepdim: bool = False) -> fx.Node:
+def amax(e: Emitter, x: AnyValue, dim: Ints | None = None, keepdim: bool = False) -> AnyValue:
     """Maximum over axes."""
     return e.call("amax", x, axes=axes_of(e, x, dim), keepdim=keepdim)
 
 
 @aten("amin.default")
-def amin(e: Emitter, x: AnyValue, dim: Ints | None = None, keepdim: bool = False) -> fx.Node:
+def amin(e: Emitter, x: AnyValue, dim: Ints | None = None, keepdim: bool = False) -> AnyValue:
     """Minimum over axes."""
     return e.call("neg", amax(e, e.call("neg", x), dim, keepdim))
 
@@ -46,12 +44,12 @@ def max_dim(e: Emitter, x: AnyValue, dim: int, keepdim: bool = False) -> list[An
 
 
 @aten("mean.default", "sum.default", "max.default", "min.default")
-def over_all(e: Emitter, x: AnyValue) -> Value:
+def over_all(e: Emitter, x: AnyValue) -> AnyValue:
     """Reductions without axes run over the batch, too."""
     e.refuse("reduces over the batch axis", "name the axes to reduce over")
 
 
-def _variance(e: Emitter, x: AnyValue, dim: Ints | None, correction: float) -> tuple[Value, Value]:
+def _variance(e: Emitter, x: AnyValue, dim: Ints | None, correction: float) -> tuple[AnyValue, AnyValue]:
     """Variance and mean over axes, both with their axes kept; the divisor is n - correction."""
     axes = axes_of(e, x, dim)
     count = 1
@@ -59,13 +57,13 @@ def _variance(e: Emitter, x: AnyValue, dim: Ints | None, correction: float) -> t
         count *= e.shape(x)[axis]
     average = e.call("mean", x, axes=axes, keepdim=True)
     centred = e.broadcast("sub", x, average)
-    spread: Value = e.call("mean", e.broadcast("mul", centred, centred), axes=axes, keepdim=True)
+    spread: AnyValue = e.call("mean", e.broadcast("mul", centred, centred), axes=axes, keepdim=True)
     if correction:
         spread = e.broadcast("mul", spread, count / (count - correction))
     return spread, average
 
 
-def _drop(e: Emitter, value: Value, x: AnyValue, dim: Ints | None, keepdim: bool) -> Value:
+def _drop(e: Emitter, value: AnyValue, x: AnyValue, dim: Ints | None, keepdim: bool) -> AnyValue:
     axes = axes_of(e, x, dim)
     shape = [n for axis, n in enumerate(e.shape(value)) if axis and (keepdim or axis not in axes)]
     return e.reshape(value, shape)
@@ -75,7 +73,7 @@ def _drop(e: Emitter, value: Value, x: AnyValue, dim: Ints | None, keepdim: bool
 def var(
     e: Emitter, x: AnyValue, dim: Ints | None, correction: float | None = None, keepdim: bool = False,
     unbiased: bool = True,
-) -> Value:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """Variance over axes."""
     degrees = (1.0 if unbiased else 0.0) if correction is None else correction
     return _drop(e, _variance(e, x, dim, degrees)[0], x, dim, keepdim)
@@ -85,7 +83,7 @@ def var(
 def std(
     e: Emitter, x: AnyValue, dim: Ints | None, correction: float | None = None, keepdim: bool = False,
     unbiased: bool = True,
-) -> Value:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """Standard deviation over axes."""
     degrees = (1.0 if unbiased else 0.0) if correction is None else correction
     return _drop(e, e.call("sqrt", _variance(e, x, dim, degrees)[0]), x, dim, keepdim)
@@ -95,7 +93,7 @@ def std(
 def var_mean(
     e: Emitter, x: AnyValue, dim: Ints | None, correction: float | None = None, keepdim: bool = False,
     unbiased: bool = True,
-) -> list[Value]:  # fmt: skip
+) -> list[AnyValue]:  # fmt: skip
     """Variance and mean over axes."""
     degrees = (1.0 if unbiased else 0.0) if correction is None else correction
     return [_drop(e, value, x, dim, keepdim) for value in _variance(e, x, dim, degrees)]
@@ -105,7 +103,7 @@ def var_mean(
 def vector_norm(
     e: Emitter, x: AnyValue, dim: Ints | int | None = None, keepdim: bool = False, ord: float = 2,
     p: float | None = None,
-) -> Value:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """Sum of magnitudes, or root of the sum of squares, over axes."""
     order = ord if p is None else p
     axes = axes_of(e, x, dim)
@@ -120,7 +118,7 @@ def vector_norm(
 def max_pool2d(
     e: Emitter, x: AnyValue, kernel_size: Ints, stride: Ints = (), padding: Ints = (0,),
     dilation: Ints = (1,), ceil_mode: bool = False,
-) -> fx.Node:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """Maximum over windows."""
     kernel = pair(kernel_size)
     return max_pool(
@@ -132,7 +130,7 @@ def max_pool2d(
 def avg_pool2d(
     e: Emitter, x: AnyValue, kernel_size: Ints, stride: Ints = (), padding: Ints = (0,),
     ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
-) -> Value:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """Mean over windows."""
     kernel = pair(kernel_size)
     step = pair(stride) if stride else kernel
@@ -142,6 +140,22 @@ def avg_pool2d(
     # A fixed divisor: padding counts fully, so it is padded first and the mean scaled afterwards.
     summed = average_pool(e, x, kernel, step, pair(padding), ceil_mode, None)
     return e.broadcast("mul", summed, kernel[0] * kernel[1] / divisor_override)
+
+
+@aten("avg_pool3d.default")
+def avg_pool3d(
+    e: Emitter, x: AnyValue, kernel_size: Ints, stride: Ints = (), padding: Ints = (0,),
+    ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
+) -> AnyValue:  # fmt: skip
+    """Along one axis alone, over which local response norms take their sums: the others become one."""
+    shape = e.shape(x)
+    plain = not any(padding) and not ceil_mode and divisor_override is None
+    if len(shape) != 5 or not plain or tuple(kernel_size[1:]) != (1, 1) or set(stride or kernel_size) != {1}:
+        e.refuse("pools volumes", "mcc reads networks on maps [N, C, H, W] and rows [N, C, L]")
+    _, channels, depth, height, width = shape
+    flat = e.reshape(x, (channels, depth, height * width))
+    made = average_pool(e, flat, (kernel_size[0], 1), (1, 1), (0, 0), False, True)
+    return e.reshape(made, (channels, e.shape(made)[2], height, width))
 
 
 @aten("adaptive_avg_pool2d.default", "_adaptive_avg_pool2d.default")
@@ -154,45 +168,3 @@ def adaptive_avg_pool2d(e: Emitter, x: AnyValue, output_size: Ints) -> AnyValue:
 def adaptive_max_pool2d(e: Emitter, x: AnyValue, output_size: Ints) -> list[AnyValue]:
     """Maximum over windows that divide the map; its indices are not in the canonical form."""
     return [adaptive_pool(e, x, pair(output_size), "amax")]
-
-
-def _resize(
-    e: Emitter, x: AnyValue, mode: str, align_corners: bool, scales: Sequence[float | None] | None
-) -> fx.Node:
-    size = (e.out[2], e.out[3])
-    for scale, old, new in zip(scales or (), e.shape(x)[2:], size, strict=False):
-        # With a scale torch samples at i / scale, which equals i * old / new only where the sizes divide.
-        if scale is not None and scale * old != new and not align_corners:
-            e.refuse(f"resizes {old} to {new} by the factor {scale}", "give the size instead of a factor")
-    if size == tuple(e.shape(x)[2:]):
-        return e.node(x)
-    return e.call("resize", x, size=size, mode=mode, align_corners=align_corners)
-
-
-@aten("upsample_nearest2d.vec", "upsample_nearest2d.default")
-def nearest(
-    e: Emitter, x: AnyValue, output_size: Ints | None, scale_factors: Sequence[float] | None = None,
-    scales_h: float | None = None, scales_w: float | None = None,
-) -> fx.Node:  # fmt: skip
-    """Nearest neighbour."""
-    return _resize(e, x, "nearest", False, scale_factors or (scales_h, scales_w))
-
-
-@aten("_upsample_nearest_exact2d.vec")
-def nearest_exact(
-    e: Emitter, x: AnyValue, output_size: Ints | None, scale_factors: Sequence[float] | None = None
-) -> fx.Node:
-    """Nearest neighbour with pixel centres: the same where the map grows by whole factors."""
-    if any(new % old for old, new in zip(e.shape(x)[2:], e.out[2:], strict=True)):
-        e.refuse("resizes with mode nearest-exact by a broken factor", "use mode='nearest'")
-    return _resize(e, x, "nearest", False, scale_factors)
-
-
-@aten("upsample_bilinear2d.vec", "upsample_bilinear2d.default")
-def bilinear(
-    e: Emitter, x: AnyValue, output_size: Ints | None, align_corners: bool,
-    scale_factors: Sequence[float] | None = None, scales_h: float | None = None,
-    scales_w: float | None = None,
-) -> fx.Node:  # fmt: skip
-    """Bilinear interpolation."""
-    return _resize(e, x, "bilinear", align_corners, scale_factors or (scales_h, scales_w))

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import fx
 
 from mcc.frontend.aten import aten
 from mcc.frontend.emitter import Emitter
+from mcc.frontend.moved_batch import place_of
 from mcc.frontend.values import AnyValue, Const, Expanded, Turned
 
 Ints = Sequence[int]
@@ -23,19 +23,19 @@ _TO_THE_END = 2**62
 def view(
     e: Emitter, x: AnyValue, size: Ints = (), shape: Ints = (), start_dim: int = 0, end_dim: int = 0,
     dim: Ints | int = 0, sizes: Ints = (),
-) -> fx.Node:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """All that keep the order of elements are a reshape to the shape they returned."""
     return e.reshape_out(x)
 
 
-@aten("permute.default", turning=True)
+@aten("permute.default")
 def permute(e: Emitter, x: AnyValue, dims: Ints) -> AnyValue:
     """Permute the axes."""
     rank = len(e.shape(x))
     return e.turn(x, [dim % rank for dim in dims])
 
 
-@aten("transpose.int", "swapaxes.default", turning=True)
+@aten("transpose.int", "swapaxes.default")
 def transpose(
     e: Emitter, x: AnyValue, dim0: int = 0, dim1: int = 0, axis0: int = 0, axis1: int = 0
 ) -> AnyValue:
@@ -47,13 +47,13 @@ def transpose(
     return e.turn(x, perm)
 
 
-@aten("mT.default", "adjoint.default", turning=True)
+@aten("mT.default", "adjoint.default")
 def matrix_transpose(e: Emitter, x: AnyValue) -> AnyValue:
     """Swap the last two axes."""
     return transpose(e, x, -2, -1)
 
 
-@aten("movedim.int", "movedim.intlist", "moveaxis.int", turning=True)
+@aten("movedim.int", "movedim.intlist", "moveaxis.int")
 def movedim(e: Emitter, x: AnyValue, source: Ints | int, destination: Ints | int) -> AnyValue:
     """Move axes to other places."""
     rank = len(e.shape(x))
@@ -73,17 +73,14 @@ def _through(
         work: gets the value with its batch axis in front, and the axis there.
         drops: whether the axis goes away.
     """
+    position = e.axis(x, dim)
     if not isinstance(x, Turned):
-        return work(x, e.axis(x, dim))
-    rank = len(e.shape(x))
-    position = dim % rank
-    if position == x.place:
-        e.refuse("works along the batch axis", "keep axis 0 for the batch")
-    place = x.place - 1 if drops and position < x.place else x.place
-    return e.seen_at(e.node(work(x.inner, x.seen(rank)[position])), place)
+        return work(x, position)
+    place = x.place - 1 if drops and x.place is not None and position < x.place else x.place
+    return e.seen_at(e.node(work(x.inner, x.seen()[position])), place)
 
 
-@aten("slice.Tensor", turning=True)
+@aten("slice.Tensor")
 def slice_(
     e: Emitter, x: AnyValue, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> AnyValue:
@@ -95,14 +92,14 @@ def slice_(
     return _through(e, x, dim, lambda value, axis: e.window(value, axis, start or 0, stop, step))
 
 
-@aten("narrow.default", turning=True)
+@aten("narrow.default")
 def narrow(e: Emitter, x: AnyValue, dim: int, start: int, length: int) -> AnyValue:
     """A window along an axis."""
     first = start % e.shape(x)[dim]
     return slice_(e, x, dim, first, first + length)
 
 
-@aten("select.int", turning=True)
+@aten("select.int")
 def select(e: Emitter, x: AnyValue, dim: int, index: int) -> AnyValue:
     """One element along an axis, which goes away."""
     position = index % e.shape(x)[dim]
@@ -113,12 +110,12 @@ def select(e: Emitter, x: AnyValue, dim: int, index: int) -> AnyValue:
     return _through(e, x, dim, work, drops=True)
 
 
-def _without(e: Emitter, x: AnyValue, axis: int) -> fx.Node:
+def _without(e: Emitter, x: AnyValue, axis: int) -> AnyValue:
     shape = e.shape(x)
     return e.reshape(x, shape[1:axis] + shape[axis + 1 :])
 
 
-@aten("unbind.int", turning=True)
+@aten("unbind.int")
 def unbind(e: Emitter, x: AnyValue, dim: int = 0) -> list[AnyValue]:
     """Each element along an axis."""
     length = e.shape(x)[dim]
@@ -126,7 +123,7 @@ def unbind(e: Emitter, x: AnyValue, dim: int = 0) -> list[AnyValue]:
     return [select(e, x, dim, index) for index in range(length)]
 
 
-@aten("split_with_sizes.default", "split.sizes", turning=True)
+@aten("split_with_sizes.default", "split.sizes")
 def split_with_sizes(
     e: Emitter, x: AnyValue, split_sizes: Ints = (), dim: int = 0, split_size: Ints = ()
 ) -> list[AnyValue]:
@@ -139,21 +136,21 @@ def split_with_sizes(
     return parts
 
 
-@aten("split.Tensor", turning=True)
+@aten("split.Tensor")
 def split(e: Emitter, x: AnyValue, split_size: int, dim: int = 0) -> list[AnyValue]:
     """Windows of one size; the last may be shorter."""
     length = e.shape(x)[dim]
     return [slice_(e, x, dim, i, min(i + split_size, length)) for i in range(0, length, split_size)]
 
 
-@aten("chunk.default", turning=True)
+@aten("chunk.default")
 def chunk(e: Emitter, x: AnyValue, chunks: int, dim: int = 0) -> list[AnyValue]:
     """A number of windows."""
     return split(e, x, -(-e.shape(x)[dim] // chunks), dim)
 
 
 @aten("cat.default", "concat.default")
-def cat(e: Emitter, tensors: Sequence[AnyValue], dim: int = 0) -> fx.Node:
+def cat(e: Emitter, tensors: Sequence[AnyValue], dim: int = 0) -> AnyValue:
     """Join along an axis."""
     parts = [t for t in tensors if e.shape(t) != (0,)]  # torch lets an empty vector join anything
     reference = next(t for t in parts if not isinstance(t, Const))
@@ -161,25 +158,33 @@ def cat(e: Emitter, tensors: Sequence[AnyValue], dim: int = 0) -> fx.Node:
 
 
 @aten("stack.default")
-def stack(e: Emitter, tensors: Sequence[AnyValue], dim: int = 0) -> fx.Node:
+def stack(e: Emitter, tensors: Sequence[AnyValue], dim: int = 0) -> AnyValue:
     """Join along a new axis."""
     axis = e.axis(tensors[0], dim, new=1)
     shape = e.shape(tensors[0])
     return e.concat([e.reshape(t, (*shape[1:axis], 1, *shape[axis:])) for t in tensors], axis)
 
 
-@aten("pad.default", "constant_pad_nd.default", "reflection_pad2d.default", "replication_pad2d.default")
+@aten(
+    "pad.default",
+    "constant_pad_nd.default",
+    "reflection_pad2d.default",
+    "replication_pad2d.default",
+    "reflection_pad1d.default",
+    "replication_pad1d.default",
+)
 def pad(
     e: Emitter, x: AnyValue, pad: Ints = (), mode: str = "constant", value: float | None = None,
     padding: Ints = (),
-) -> fx.Node:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """Pad from the last axis on; negative amounts crop."""
     amounts = list(pad or padding)
     rank = len(e.shape(x))
     pairs = [(0, 0)] * rank
     for index in range(len(amounts) // 2):
         pairs[rank - 1 - index] = (amounts[2 * index], amounts[2 * index + 1])
-    if pairs[0] != (0, 0):
+    place = place_of(x)
+    if place is not None and pairs[place] != (0, 0):
         e.refuse("pads the batch axis", "keep axis 0 for the batch")
     node = _crop(e, x, pairs)
     grown = tuple((max(0, low), max(0, high)) for low, high in pairs)
@@ -190,15 +195,14 @@ def pad(
     return e.call("pad", node, padding=grown, mode=mode, value=float(value or 0.0))
 
 
-def _crop(e: Emitter, x: AnyValue, pairs: Sequence[tuple[int, int]]) -> fx.Node:
-    node = e.node(x)
+def _crop(e: Emitter, node: AnyValue, pairs: Sequence[tuple[int, int]]) -> AnyValue:
     for axis, (low, high) in enumerate(pairs):
         if low < 0 or high < 0:
             node = e.window(node, axis, max(0, -low), e.shape(node)[axis] - max(0, -high))
     return node
 
 
-def _circular(e: Emitter, x: fx.Node, pairs: Sequence[tuple[int, int]]) -> fx.Node:
+def _circular(e: Emitter, x: AnyValue, pairs: Sequence[tuple[int, int]]) -> AnyValue:
     for axis, (low, high) in enumerate(pairs):
         length = e.shape(x)[axis]
         parts: list[AnyValue] = [e.window(x, axis, length - low, length)] if low else []
@@ -223,11 +227,11 @@ def expand_as(e: Emitter, x: AnyValue, other: AnyValue) -> AnyValue:
 
 
 @aten("repeat.default")
-def repeat(e: Emitter, x: AnyValue, repeats: Ints) -> fx.Node:
+def repeat(e: Emitter, x: AnyValue, repeats: Ints) -> AnyValue:
     """Tile along axes."""
     shape = e.shape(x)
     extra = len(repeats) - len(shape)
-    node = e.reshape(x, (1,) * extra + shape[1:]) if extra else e.node(x)
+    node: AnyValue = e.reshape(x, (1,) * extra + shape[1:]) if extra else e.node(x)
     if repeats[0] != 1 or (extra and shape[1:] and any(n != 1 for n in repeats[: extra + 1])):
         e.refuse("repeats along the batch axis", "keep axis 0 for the batch")
     for axis, count in enumerate(repeats):
@@ -237,7 +241,7 @@ def repeat(e: Emitter, x: AnyValue, repeats: Ints) -> fx.Node:
 
 
 @aten("repeat_interleave.self_int")
-def repeat_interleave(e: Emitter, x: AnyValue, repeats: int, dim: int | None = None) -> fx.Node:
+def repeat_interleave(e: Emitter, x: AnyValue, repeats: int, dim: int | None = None) -> AnyValue:
     """Repeat each element along an axis."""
     axis = 0 if dim is None else e.axis(x, dim)
     if axis == 0:
@@ -249,7 +253,7 @@ def repeat_interleave(e: Emitter, x: AnyValue, repeats: int, dim: int | None = N
 
 
 @aten("flip.default")
-def flip(e: Emitter, x: AnyValue, dims: Ints) -> fx.Node:
+def flip(e: Emitter, x: AnyValue, dims: Ints) -> AnyValue:
     """Reverse axes."""
     node = e.node(x)
     for dim in dims:
@@ -259,7 +263,7 @@ def flip(e: Emitter, x: AnyValue, dims: Ints) -> fx.Node:
 
 
 @aten("roll.default")
-def roll(e: Emitter, x: AnyValue, shifts: Ints, dims: Ints = ()) -> fx.Node:
+def roll(e: Emitter, x: AnyValue, shifts: Ints, dims: Ints = ()) -> AnyValue:
     """Rotate axes."""
     if not dims:
         e.refuse("rolls over the batch axis", "name the axes to roll")
@@ -275,7 +279,7 @@ def roll(e: Emitter, x: AnyValue, shifts: Ints, dims: Ints = ()) -> fx.Node:
 @aten("slice_scatter.default")
 def slice_scatter(
     e: Emitter, x: AnyValue, src: AnyValue, dim: int = 0, start: int | None = None, end: int | None = None
-) -> fx.Node:
+) -> AnyValue:
     """Put a value in place of a window."""
     whole = (start or 0) == 0 and (end is None or end >= e.batch)
     if dim % len(e.shape(x)) == 0 and whole:
@@ -290,7 +294,7 @@ def slice_scatter(
 
 
 @aten("select_scatter.default")
-def select_scatter(e: Emitter, x: AnyValue, src: AnyValue, dim: int, index: int) -> fx.Node:
+def select_scatter(e: Emitter, x: AnyValue, src: AnyValue, dim: int, index: int) -> AnyValue:
     """Put a value in place of one element along an axis."""
     axis = e.axis(x, dim)
     shape = e.shape(x)
@@ -300,13 +304,13 @@ def select_scatter(e: Emitter, x: AnyValue, src: AnyValue, dim: int, index: int)
 
 
 @aten("pixel_shuffle.default")
-def pixel_shuffle(e: Emitter, x: AnyValue, upscale_factor: int) -> fx.Node:
+def pixel_shuffle(e: Emitter, x: AnyValue, upscale_factor: int) -> AnyValue:
     """Channels to space."""
     return e.call("pixel_shuffle", x, factor=upscale_factor)
 
 
 @aten("pixel_unshuffle.default")
-def pixel_unshuffle(e: Emitter, x: AnyValue, downscale_factor: int) -> fx.Node:
+def pixel_unshuffle(e: Emitter, x: AnyValue, downscale_factor: int) -> AnyValue:
     """Space to channels."""
     _, channels, height, width = e.shape(x)
     r = downscale_factor
@@ -316,7 +320,7 @@ def pixel_unshuffle(e: Emitter, x: AnyValue, downscale_factor: int) -> fx.Node:
 
 
 @aten("channel_shuffle.default", "native_channel_shuffle.default")
-def channel_shuffle(e: Emitter, x: AnyValue, groups: int) -> fx.Node:
+def channel_shuffle(e: Emitter, x: AnyValue, groups: int) -> AnyValue:
     """Interleave the groups of channels (Zhang 2018)."""
     _, channels, *space = e.shape(x)
     grouped = e.reshape(x, (groups, channels // groups, math.prod(space)))
@@ -327,7 +331,6 @@ def channel_shuffle(e: Emitter, x: AnyValue, groups: int) -> fx.Node:
     *("contiguous.default", "clone.default", "detach.default", "alias.default", "lift_fresh_copy.default"),
     *("lift_fresh.default", "detach_copy.default", "resolve_conj.default", "resolve_neg.default"),
     broadcasting=True,
-    turning=True,
 )
 def same(e: Emitter, x: AnyValue) -> AnyValue:
     """The value itself."""

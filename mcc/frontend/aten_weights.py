@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import fx
 
 from mcc.frontend.aten import aten
 from mcc.frontend.aten_arithmetic import axes_of
 from mcc.frontend.emitter import Emitter
-from mcc.frontend.values import AnyValue, Const, Value, pair, symmetric
+from mcc.frontend.values import AnyValue, Const, pair, symmetric
 
 Ints = Sequence[int]
 
@@ -25,7 +24,7 @@ def _map(e: Emitter, x: AnyValue) -> None:
 def conv2d(
     e: Emitter, x: AnyValue, weight: AnyValue, bias: AnyValue | None, stride: Ints, padding: Ints,
     dilation: Ints, groups: int,
-) -> fx.Node:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """Convolution with symmetric padding."""
     _map(e, x)
     return e.call(
@@ -38,7 +37,7 @@ def conv2d(
 def conv2d_named(
     e: Emitter, x: AnyValue, weight: AnyValue, bias: AnyValue | None, stride: Ints, padding: str,
     dilation: Ints, groups: int,
-) -> fx.Node:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """Convolution with padding `same` (what is odd goes below and right, as in torch) or `valid`."""
     _map(e, x)
     quad = (0, 0, 0, 0)
@@ -51,28 +50,11 @@ def conv2d_named(
     )
 
 
-@aten("conv1d.default")
-def conv1d(
-    e: Emitter, x: AnyValue, weight: AnyValue, bias: AnyValue | None, stride: Ints, padding: Ints,
-    dilation: Ints, groups: int,
-) -> fx.Node:  # fmt: skip
-    """A row [N, C, L] is a map of height 1."""
-    if len(e.shape(x)) != 3 or not isinstance(weight, Const):
-        e.refuse("convolves something that is no row [N, C, L] with stored weights")
-    _, channels, length = e.shape(x)
-    kernel = e.like(weight, weight.tensor.unsqueeze(2))
-    row = e.call(
-        "conv2d", e.reshape(x, (channels, 1, length)), kernel, bias, stride=(1, stride[0]),
-        padding=(0, 0, padding[0], padding[0]), dilation=(1, dilation[0]), groups=groups,
-    )  # fmt: skip
-    return e.reshape(row, (e.shape(kernel)[0], e.shape(row)[3]))
-
-
 @aten("convolution.default")
 def convolution(
     e: Emitter, x: AnyValue, weight: AnyValue, bias: AnyValue | None, stride: Ints, padding: Ints,
     dilation: Ints, transposed: bool, output_padding: Ints, groups: int,
-) -> fx.Node:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """The general form, for two dimensions."""
     if transposed:
         return conv_transpose2d(e, x, weight, bias, stride, padding, output_padding, groups, dilation)
@@ -83,7 +65,7 @@ def convolution(
 def conv_transpose2d(
     e: Emitter, x: AnyValue, weight: AnyValue, bias: AnyValue | None, stride: Ints, padding: Ints,
     output_padding: Ints, groups: int, dilation: Ints,
-) -> fx.Node:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """Transposed convolution."""
     _map(e, x)
     return e.call(
@@ -93,13 +75,13 @@ def conv_transpose2d(
 
 
 @aten("linear.default")
-def linear(e: Emitter, x: AnyValue, weight: AnyValue, bias: AnyValue | None = None) -> fx.Node:
+def linear(e: Emitter, x: AnyValue, weight: AnyValue, bias: AnyValue | None = None) -> AnyValue:
     """x times the transpose of weight."""
     return e.call("linear", x, weight, bias)
 
 
 @aten("matmul.default", "mm.default", "bmm.default")
-def matmul(e: Emitter, x: AnyValue, other: AnyValue | None = None, mat2: AnyValue | None = None) -> fx.Node:
+def matmul(e: Emitter, x: AnyValue, other: AnyValue | None = None, mat2: AnyValue | None = None) -> AnyValue:
     """Matrix product; with a constant matrix on the right it is a linear layer."""
     right = other if other is not None else mat2
     assert right is not None
@@ -113,7 +95,7 @@ def matmul(e: Emitter, x: AnyValue, other: AnyValue | None = None, mat2: AnyValu
 
 
 @aten("addmm.default")
-def addmm(e: Emitter, x: AnyValue, mat1: AnyValue, mat2: AnyValue) -> Value:
+def addmm(e: Emitter, x: AnyValue, mat1: AnyValue, mat2: AnyValue) -> AnyValue:
     """x + mat1 @ mat2, a linear layer with bias where x and mat2 are constants."""
     if isinstance(mat2, Const) and isinstance(x, Const) and x.tensor.shape == mat2.tensor.shape[1:]:
         return e.call("linear", mat1, e.like(mat2, mat2.tensor.t(), "_t"), x)
@@ -124,7 +106,7 @@ def addmm(e: Emitter, x: AnyValue, mat1: AnyValue, mat2: AnyValue) -> Value:
 def attention(
     e: Emitter, query: AnyValue, key: AnyValue, value: AnyValue, attn_mask: AnyValue | None = None,
     scale: float | None = None,
-) -> fx.Node:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """softmax(q k^T * scale + mask) v (Vaswani 2017)."""
     if len(e.shape(query)) < 3:
         e.refuse("attends across the batch axis", "keep axis 0 for the batch")
@@ -145,7 +127,7 @@ def _vector(e: Emitter, value: AnyValue | None, size: int, fill: float, name: st
 def batch_norm(
     e: Emitter, x: AnyValue, weight: AnyValue | None, bias: AnyValue | None,
     running_mean: AnyValue | None, running_var: AnyValue | None, eps: float, training: bool = False,
-) -> Value | list[Value]:  # fmt: skip
+) -> AnyValue | list[AnyValue]:  # fmt: skip
     """Batch norm with running statistics."""
     if training or running_mean is None or running_var is None:
         e.refuse(
@@ -162,7 +144,7 @@ def batch_norm(
 def layer_norm(
     e: Emitter, x: AnyValue, normalized_shape: Ints, weight: AnyValue | None = None,
     bias: AnyValue | None = None, eps: float = 1e-5,
-) -> fx.Node:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """Layer norm over the last axes."""
     rank = len(e.shape(x))
     axes = axes_of(e, x, list(range(rank - len(normalized_shape), rank)))
@@ -173,7 +155,7 @@ def layer_norm(
 def group_norm(
     e: Emitter, x: AnyValue, num_groups: int, weight: AnyValue | None = None, bias: AnyValue | None = None,
     eps: float = 1e-5,
-) -> fx.Node:  # fmt: skip
+) -> AnyValue:  # fmt: skip
     """Group norm."""
     return e.call("group_norm", x, weight, bias, groups=num_groups, eps=float(eps))
 
@@ -182,7 +164,7 @@ def group_norm(
 def instance_norm(
     e: Emitter, x: AnyValue, weight: AnyValue | None, bias: AnyValue | None, running_mean: AnyValue | None,
     running_var: AnyValue | None, use_input_stats: bool, eps: float,
-) -> Value | list[Value]:  # fmt: skip
+) -> AnyValue | list[AnyValue]:  # fmt: skip
     """Instance norm: a group norm of one channel each, or a batch norm where it has running statistics."""
     if not use_input_stats:
         return batch_norm(e, x, weight, bias, running_mean, running_var, eps)
@@ -192,7 +174,7 @@ def instance_norm(
 @aten("rms_norm.default")
 def rms_norm(
     e: Emitter, x: AnyValue, normalized_shape: Ints, weight: AnyValue | None = None, eps: float | None = None
-) -> Value:
+) -> AnyValue:
     """x / sqrt(mean(x^2) + eps) * weight over the last axes."""
     rank = len(e.shape(x))
     axes = axes_of(e, x, list(range(rank - len(normalized_shape), rank)))
@@ -203,13 +185,13 @@ def rms_norm(
 
 
 @aten("softmax.int", "_softmax.default")
-def softmax(e: Emitter, x: AnyValue, dim: int, half_to_float: bool = False) -> fx.Node:
+def softmax(e: Emitter, x: AnyValue, dim: int, half_to_float: bool = False) -> AnyValue:
     """exp(x) over its sum along an axis."""
     return e.call("softmax", x, axis=e.axis(x, dim))
 
 
 @aten("log_softmax.int", "_log_softmax.default")
-def log_softmax(e: Emitter, x: AnyValue, dim: int, half_to_float: bool = False) -> Value:
+def log_softmax(e: Emitter, x: AnyValue, dim: int, half_to_float: bool = False) -> AnyValue:
     """x - max - log(sum(exp(x - max))): the logarithm of a softmax would lose small probabilities."""
     axes = (e.axis(x, dim),)
     shifted = e.broadcast("sub", x, e.call("amax", x, axes=axes, keepdim=True))

@@ -33,6 +33,9 @@ SCALES = (1.0, 8.0)
 Original = Callable[[Sequence[Tensor]], list[Tensor]]
 """The model as its user has it, on inputs of any batch length that it takes."""
 
+Places = tuple[int | None, ...]
+"""Where a model has the batch axis of each output; None where it has none."""
+
 Disagreement = Callable[[Graph, Sequence[Tensor], Sequence[Tensor]], float]
 """How far a graph is from the original's outputs on inputs, as a multiple of what rounding may do."""
 
@@ -128,6 +131,27 @@ def unsqueezed(value: Tensor, shape: torch.Size) -> Tensor | None:
         return value
     kept = [[n for n in lengths if n != 1] for lengths in (value.shape, shape)]
     return value.reshape(shape) if kept[0] == kept[1] else None
+
+
+def in_front(original: Original, places: Places) -> Original:
+    """A model whose outputs have their batch axis in front, as those of its graph do."""
+
+    def moved(values: Sequence[Tensor]) -> list[Tensor]:
+        found = original(values)
+        if len(found) != len(places):
+            return found
+        return [v.movedim(place, 0) if place else v for v, place in zip(found, places, strict=True)]
+
+    return moved
+
+
+def warn_of_moved(places: Places, names: Sequence[str] = ()) -> None:
+    """Say which outputs are returned in another shape than the model's."""
+    for index, place in enumerate(places):
+        if place != 0:
+            name = names[index] if names else str(index)
+            where = f"its axis {place} is the batch" if place else "it has no batch axis"
+            log.warning("output %s: %s; here the batch comes first", name, where)
 
 
 def relative_difference(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

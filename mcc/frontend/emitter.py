@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import GraphError, UnsupportedError
+from mcc.frontend.group_norm import restore_group_norms
+from mcc.frontend.moved_batch import call_moved, place_after, place_of
 from mcc.frontend.response_norm import restore_response_norms
-from mcc.frontend.values import AnyValue, Const, Expanded, Turned, Value
+from mcc.frontend.rows import call_rows, is_row_of
+from mcc.frontend.values import AnyValue, Const, Expanded, Row, Turned, Value
 from mcc.ir.graph import Graph, GraphBuilder, clean
 from mcc.ir.limits import check_graph
 from mcc.ir.notes import annotate, shape_of, type_of
@@ -39,6 +42,8 @@ class Emitter:
         hint: wished name of the next nodes.
         path: module path or node name they come from.
         place: where in the model we are, for messages.
+        compared: of masks, the comparison with a number that made each: which, of what, with which number.
+        output_places: where the model has the batch axis of each output; None where it has none.
     """
 
     def __init__(self, batch: int) -> None:
@@ -48,6 +53,8 @@ class Emitter:
         self.hint = "value"
         self.path = ""
         self.place = "model"
+        self.output_places: list[int | None] = []
+        self.compared: dict[fx.Node, tuple[str, Any, float]] = {}
         self._constants: dict[int, fx.Node] = {}
         self._reshaped: dict[tuple[int, tuple[int, ...]], Const] = {}
         self._quantised: dict[fx.Node, tuple[Const, Const, Const, int, int, int | None]] = {}
@@ -73,8 +80,17 @@ class Emitter:
         if isinstance(value, fx.Node):
             return value
         if isinstance(value, Turned):
-            self.refuse("moves the batch axis", "keep axis 0 for the batch")
+            return self._in_front(value)
+        if isinstance(value, Row):
+            return self.reshape(value.inner, self.shape(value)[1:])
         return self._repeat(value) if isinstance(value, Expanded) else self._constant(value)
+
+    def _in_front(self, value: Turned) -> fx.Node:
+        """A moved batch axis of length 1 is any other axis of length 1: one in front stands for it."""
+        shape = self.shape(value)
+        if self.batch != 1 or not shape or shape[0] != 1:
+            self.refuse("moves the batch axis", "keep axis 0 for the batch")
+        return self.reshape(value.inner, shape[1:])
 
     def _constant(self, const: Const) -> fx.Node:
         found = self._constants.get(id(const.tensor))
@@ -131,7 +147,7 @@ class Emitter:
         point = self._integers(zero)
         shift = UNSIGNED_TO_SIGNED if zero.tensor.dtype == torch.uint8 else 0
         limits = {"qmin": low - shift, "qmax": high - shift}
-        node = self.call("fake_quantize", x, fixed, point, **limits, axis=axis)
+        node = self.call_node("fake_quantize", x, fixed, point, **limits, axis=axis)
         if isinstance(x, Const):
             self._quantised[node] = (x, scale, zero, low, high, axis)
         return node
@@ -147,6 +163,16 @@ class Emitter:
         turned = self.like(const, const.tensor.t(), "_t")
         return self.fake_quantize(turned, scale, zero, low, high, None if axis is None else 1 - axis)
 
+    def weight_of_map(self, value: AnyValue) -> AnyValue | None:
+        """A stored weight of rows [O, I, L] as one of maps of height 1, quantised or not; else None."""
+        if isinstance(value, Const):
+            return self.like(value, value.tensor.unsqueeze(2))
+        known = self._quantised.get(value) if isinstance(value, fx.Node) else None
+        if known is None:
+            return None
+        const, scale, zero, low, high, axis = known
+        return self.fake_quantize(self.like(const, const.tensor.unsqueeze(2)), scale, zero, low, high, axis)
+
     def one_row(self, const: Const, rank: int) -> Const:
         """Cut a constant made for the captured batch down to one row. Refuses rows that differ."""
         tensor = const.tensor
@@ -158,8 +184,20 @@ class Emitter:
 
     # -- operators -----------------------------------------------------------------------------------------
 
-    def call(self, op: str, *args: AnyValue | None, **attributes: Any) -> fx.Node:
-        """An operator of the canonical form. Raises UnsupportedError where it does not fit."""
+    def call(self, op: str, *args: AnyValue | None, **attributes: Any) -> AnyValue:
+        """An operator of the canonical form, its attributes in the order in which the model sees the axes.
+
+        Raises UnsupportedError where it does not fit.
+        """
+        made: AnyValue | None = None
+        if any(isinstance(arg, Turned) for arg in args):
+            made = call_moved(self, op, args, attributes)
+        elif any(isinstance(arg, Row) for arg in args):
+            made = call_rows(self, op, args, attributes)
+        return self.call_node(op, *args, **attributes) if made is None else made
+
+    def call_node(self, op: str, *args: AnyValue | None, **attributes: Any) -> fx.Node:
+        """An operator on values whose batch axis is in front."""
         nodes = [None if arg is None else self.node(arg) for arg in args]
         try:
             node = self.builder.call(op, *nodes, name=self.hint, **attributes)
@@ -170,17 +208,19 @@ class Emitter:
         annotate(node, origin=(self.path or node.name,))
         return node
 
-    def broadcast(self, op: str, a: AnyValue | float, b: AnyValue | float) -> Value:
+    def broadcast(self, op: str, a: AnyValue | float, b: AnyValue | float) -> AnyValue:
         """An operator on two operands with broadcasting; numbers become constants of rank 0."""
         left, right = self._operand(a), self._operand(b)
+        if isinstance(left, Turned | Row) or isinstance(right, Turned | Row):
+            return self.call(op, left, right)
         rank = max(len(self.shape(left)), len(self.shape(right)))
         operands = [self.one_row(x, rank) if isinstance(x, Const) else x for x in (left, right)]
         return self.call(op, *operands)
 
-    def _operand(self, value: AnyValue | float) -> Value:
-        if isinstance(value, Expanded | Turned):
-            return self.node(value) if isinstance(value, Turned) else value.inner
-        return value if isinstance(value, fx.Node | Const) else self.scalar(value)
+    def _operand(self, value: AnyValue | float) -> Value | Turned | Row:
+        if isinstance(value, Expanded):
+            return value.inner
+        return value if isinstance(value, fx.Node | Const | Turned | Row) else self.scalar(value)
 
     def shape(self, value: AnyValue) -> tuple[int, ...]:
         """Shape of a value at batch 1."""
@@ -190,27 +230,48 @@ class Emitter:
             return (1, *value.shape)
         if isinstance(value, Turned):
             inner = shape_of(value.inner)
-            return tuple(inner[axis] for axis in value.seen(len(inner)))
+            return tuple(inner[axis] for axis in value.seen())
+        if isinstance(value, Row):
+            batch, channels, _, length = shape_of(value.inner)
+            return batch, channels, length
         return shape_of(value)
+
+    def captured_shape(self, value: AnyValue) -> tuple[int, ...]:
+        """Shape of a value at the captured batch."""
+        shape, place = self.shape(value), place_of(value)
+        if isinstance(value, Const) or place is None:
+            return shape
+        return (*shape[:place], self.batch, *shape[place + 1 :])
 
     def axis(self, value: AnyValue, dim: int, *, new: int = 0) -> int:
         """A dimension counted from the front; refuses the batch axis."""
-        axis = dim % max(1, len(self.shape(value)) + new)
-        if axis == 0:
+        shape, place = self.shape(value), place_of(value)
+        axis = dim % max(1, len(shape) + new)
+        # An axis of length 1 in front is taken for a batch axis that is not seen.
+        if axis == (0 if place is None and shape[:1] == (1,) else place):
             self.refuse("works along the batch axis", "keep axis 0 for the batch")
         return axis
 
     def reshape(self, x: AnyValue, shape: Sequence[int]) -> fx.Node:
         """Reshape each sample to `shape`, without the batch axis; nothing where it has that shape already."""
         node = self.node(x)
-        return node if shape_of(node)[1:] == tuple(shape) else self.call("reshape", node, shape=tuple(shape))
+        return (
+            node
+            if shape_of(node)[1:] == tuple(shape)
+            else self.call_node("reshape", node, shape=tuple(shape))
+        )
 
-    def reshape_out(self, x: AnyValue) -> fx.Node:
+    def reshape_out(self, x: AnyValue) -> AnyValue:
         """Reshape to the shape the model's own operator returned."""
-        samples = math.prod(self.shape(x)[1:])
-        if not self.out or self.out[0] != self.batch or math.prod(self.out[1:]) != samples:
+        if isinstance(x, fx.Node) and is_row_of(shape_of(x), self.out, self.batch):
+            return Row(x)
+        turned = x if isinstance(x, Turned) else Turned(x.inner if isinstance(x, Row) else self.node(x), 0)
+        have = self.captured_shape(turned)
+        place = place_after(have, turned.place, self.out, self.batch)
+        if math.prod(have) != math.prod(self.out) or (place is None and self.batch != 1):
             self.refuse("folds the batch axis into another", "reshape with x.shape[0] first and -1 later")
-        return self.reshape(x, self.out[1:])
+        sample = [length for axis, length in enumerate(self.out) if axis != place]
+        return self.seen_at(self.reshape(turned.inner, sample), place)
 
     def transpose(self, x: AnyValue, perm: Sequence[int]) -> fx.Node:
         """Permute the axes; refuses to move the batch axis."""
@@ -218,30 +279,29 @@ class Emitter:
 
     def turn(self, x: AnyValue, perm: Sequence[int]) -> fx.Node | Turned:
         """Permute the axes; a batch axis that is moved is only seen elsewhere."""
-        rank = len(perm)
-        inner = x.inner if isinstance(x, Turned) else self.node(x)
-        seen = x.seen(rank) if isinstance(x, Turned) else list(range(rank))
+        turned = x if isinstance(x, Turned) else Turned(self.node(x), 0)
+        inner, seen = turned.inner, turned.seen()
         order = [seen[int(axis)] for axis in perm]
         rest = [axis for axis in order if axis]
-        if rest != list(range(1, rank)):
-            inner = self.call("transpose", inner, perm=(0, *rest))
-        return self.seen_at(inner, order.index(0))
+        if rest != sorted(rest):
+            inner = self.call_node("transpose", inner, perm=(0, *rest))
+        return self.seen_at(inner, order.index(0) if 0 in order else None)
 
-    def seen_at(self, inner: fx.Node, place: int) -> fx.Node | Turned:
+    def seen_at(self, inner: fx.Node, place: int | None) -> fx.Node | Turned:
         """A value whose batch axis is seen at a place."""
-        return Turned(inner, place) if place else inner
+        return inner if place == 0 else Turned(inner, place)
 
-    def window(self, x: AnyValue, axis: int, start: int, stop: int, step: int = 1) -> fx.Node:
+    def window(self, x: AnyValue, axis: int, start: int, stop: int, step: int = 1) -> AnyValue:
         """A slice along an axis; the value itself where it is whole. Refuses an empty slice."""
         length = self.shape(x)[axis]
         start, stop, step = slice(start, stop, step).indices(length)
         if start >= stop:
             self.refuse("takes an empty slice", "")
         if (start, stop, step) == (0, length, 1):
-            return self.node(x)
+            return x
         return self.call("slice", x, axis=axis, start=start, stop=stop, step=step)
 
-    def concat(self, parts: Sequence[AnyValue], axis: int) -> fx.Node:
+    def concat(self, parts: Sequence[AnyValue], axis: int) -> AnyValue:
         """Join values along an axis; constants of one value at the ends become padding."""
         rest = list(parts)
         low, high, fill = 0, 0, 0.0
@@ -255,10 +315,10 @@ class Emitter:
                 rest.pop()
         if any(isinstance(part, Const) for part in rest):
             self.refuse("joins a constant to a value", "add the constant through an operator instead")
-        joined = self.node(rest[0]) if len(rest) == 1 else self.call("concat", *rest, axis=axis)
+        joined = rest[0] if len(rest) == 1 else self.call("concat", *rest, axis=axis)
         if not (low or high):
             return joined
-        amounts = [(low, high) if i == axis else (0, 0) for i in range(len(shape_of(joined)))]
+        amounts = [(low, high) if i == axis else (0, 0) for i in range(len(self.shape(joined)))]
         return self.call("pad", joined, padding=tuple(amounts), mode="constant", value=fill)
 
     def expand(self, x: AnyValue, shape: Sequence[int]) -> AnyValue:
@@ -275,11 +335,11 @@ class Emitter:
         node = value.inner
         have, want = shape_of(node)[1:], value.shape
         if len(want) == 3 and have[0] == want[0] and have[1:] == (1, 1):
-            return self.call("resize", node, size=want[1:], mode="nearest", align_corners=False)
+            return self.call_node("resize", node, size=want[1:], mode="nearest", align_corners=False)
         for axis, (n, m) in enumerate(zip(have, want, strict=True), start=1):
             if n != m:
                 self.limit_copies(m, "repeats an axis")
-                node = self.call("concat", *([node] * m), axis=axis)
+                node = self.call_node("concat", *([node] * m), axis=axis)
         return node
 
     def limit_copies(self, copies: int, what: str) -> None:
@@ -287,7 +347,7 @@ class Emitter:
         if copies > MAX_COPIES:
             self.refuse(f"{what} {copies} times", f"at most {MAX_COPIES} are unrolled")
 
-    def singles(self, x: AnyValue, axis: int) -> list[fx.Node]:
+    def singles(self, x: AnyValue, axis: int) -> list[AnyValue]:
         """The slices of length 1 along an axis. Refuses more than `MAX_COPIES`."""
         length = self.shape(x)[axis]
         self.limit_copies(length, "takes an axis apart")
@@ -299,6 +359,14 @@ class Emitter:
         """Raise UnsupportedError naming the place."""
         raise UnsupportedError(reason, where=self.place, hint=hint or None)
 
+    def _result(self, value: AnyValue) -> fx.Node:
+        """The node of an output; a batch axis that lies elsewhere comes in front, see `output_places`."""
+        if isinstance(value, Turned) and not (self.batch == 1 and self.shape(value)[:1] == (1,)):
+            self.output_places.append(value.place)
+            return value.inner
+        self.output_places.append(0)
+        return self.node(value)
+
     def finish(self, outputs: Sequence[AnyValue]) -> Graph:
         """Close the graph. Refuses an output that is a constant, and what is beyond `mcc.ir.limits`."""
         nodes: list[fx.Node] = []
@@ -306,7 +374,8 @@ class Emitter:
             if isinstance(value, Const):
                 self.place = f"output {index}"
                 self.refuse("does not depend on the input", "return values computed from the input")
-            nodes.append(self.node(value))
+            nodes.append(self._result(value))
         graph = self.builder.finish(*nodes)
         restore_response_norms(graph)
+        restore_group_norms(graph)
         return check_graph(clean(graph))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import fx
 
 from mcc.frontend.aten import aten
 from mcc.frontend.emitter import Emitter
@@ -14,7 +13,7 @@ from mcc.frontend.values import AnyValue, Const
 _BY_VALUES = "positions that are computed from the input have no static shape; give them as constants"
 
 
-def take(e: Emitter, x: AnyValue, axis: int, positions: Sequence[int]) -> fx.Node:
+def take(e: Emitter, x: AnyValue, axis: int, positions: Sequence[int]) -> AnyValue:
     """The elements at these positions along an axis, in their order: slices, joined where they are several.
 
     Args:
@@ -28,7 +27,7 @@ def take(e: Emitter, x: AnyValue, axis: int, positions: Sequence[int]) -> fx.Nod
         e.refuse("takes an empty slice")
     runs = _runs([i % length for i in positions])
     e.limit_copies(len(runs), "takes an axis apart")
-    parts: dict[range, fx.Node] = {}
+    parts: dict[range, AnyValue] = {}
     for run in runs:
         if run not in parts:
             parts[run] = e.window(x, axis, run.start, run.stop, run.step)
@@ -50,7 +49,7 @@ def _runs(positions: Sequence[int]) -> list[range]:
 
 
 @aten("index.Tensor")
-def index(e: Emitter, x: AnyValue, indices: Sequence[AnyValue | None]) -> fx.Node:
+def index(e: Emitter, x: AnyValue, indices: Sequence[AnyValue | None]) -> AnyValue:
     """`x[:, [0, 2]]`: constant positions along one axis."""
     given = [(axis, value) for axis, value in enumerate(indices) if value is not None]
     if len(given) != 1:
@@ -63,7 +62,7 @@ def index(e: Emitter, x: AnyValue, indices: Sequence[AnyValue | None]) -> fx.Nod
 
 
 @aten("index_select.default")
-def index_select(e: Emitter, x: AnyValue, dim: int, index: AnyValue) -> fx.Node:
+def index_select(e: Emitter, x: AnyValue, dim: int, index: AnyValue) -> AnyValue:
     """Constant positions along an axis."""
     return take(e, x, e.axis(x, dim), _positions(e, index))
 

@@ -11,24 +11,46 @@ import operator
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
 
 # The tables of rules register themselves when they are imported.
 from mcc.errors import UnsupportedError
-from mcc.frontend import aten_arithmetic, aten_reduce, aten_shape, aten_weights, gather
+from mcc.frontend import (
+    aten_arithmetic,
+    aten_compare,
+    aten_products,
+    aten_reduce,
+    aten_resize,
+    aten_rows,
+    aten_shape,
+    aten_weights,
+    gather,
+)
 from mcc.frontend.allowance import Allowance
 from mcc.frontend.aten import Result, translate
+from mcc.frontend.batch import Places
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
 from mcc.frontend.operators import draws, is_aten, is_pure, operator_of, result_bytes, written
 from mcc.frontend.program import Program, state_changes
-from mcc.frontend.values import AnyValue, Const, Expanded, Turned, canonical_name
+from mcc.frontend.values import AnyValue, Const, Expanded, Row, Turned, canonical_name
 from mcc.ir.dataflow import ancestors, dataflow
 from mcc.ir.graph import Graph
 
-__all__ = ["aten_arithmetic", "aten_reduce", "aten_shape", "aten_weights", "gather", "import_program"]
+__all__ = [
+    "aten_arithmetic",
+    "aten_compare",
+    "aten_products",
+    "aten_reduce",
+    "aten_resize",
+    "aten_rows",
+    "aten_shape",
+    "aten_weights",
+    "gather",
+    "import_program",
+]
 
 _ASSERTIONS = ("_assert", "sym_constrain")
 _CREATION = ("zeros_like", "ones_like", "full_like", "empty_like", "new_")
@@ -40,7 +62,14 @@ _SOURCE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _TORCH_FOLDERS = frozenset({"torch"})
 
 
-def import_program(program: Program) -> Graph:
+class Imported(NamedTuple):
+    """A canonical graph, and where the model has the batch axis of each of its outputs."""
+
+    graph: Graph
+    places: Places
+
+
+def import_program(program: Program) -> Imported:
     """Translate a program into a canonical graph of declared batch 1.
 
     Raises:
@@ -91,7 +120,7 @@ class _Importer:
             )
         return lengths.pop()
 
-    def run(self) -> Graph:
+    def run(self) -> Imported:
         """Translate all nodes that the outputs need."""
         needed = self._needed()
         for node in self.program.graph.nodes:
@@ -105,7 +134,8 @@ class _Importer:
         outputs = [self.values[self.nodes[name]] for name in self.program.outputs]
         if not outputs:
             raise UnsupportedError("the model returns no tensor", hint="return what it computes")
-        return self.emitter.finish(outputs)
+        graph = self.emitter.finish(outputs)
+        return Imported(graph, tuple(self.emitter.output_places))
 
     def _needed(self) -> set[fx.Node]:
         """Nodes that outputs depend on, through operands or through writing into an operand."""
@@ -168,7 +198,7 @@ class _Importer:
         elif operator_of(target).packet.startswith(_ASSERTIONS):
             return
         elif operator_of(target).packet == "sym_size":
-            self.values[node] = (self.emitter.batch, *self.emitter.shape(args[0])[1:])[args[1]]
+            self.values[node] = self.emitter.captured_shape(args[0])[args[1]]
         else:
             self._operator(node, target, args, kwargs)
 
@@ -201,7 +231,7 @@ class _Importer:
         """Evaluate an operator whose result does not depend on the input; None where it does."""
         flat = [value for item in (*args, *kwargs.values()) for value in _flatten(item)]
         shapes_only = operator_of(target).packet.startswith(_CREATION)
-        if not shapes_only and any(isinstance(value, fx.Node | Expanded | Turned) for value in flat):
+        if not shapes_only and any(isinstance(value, fx.Node | Expanded | Turned | Row) for value in flat):
             return None
         if draws(target):
             self.emitter.refuse("draws random numbers", "call .eval() on the model or remove the noise")
@@ -228,8 +258,8 @@ class _Importer:
         """The tensor of a constant; for a value of the graph, one of its shape (for `zeros_like`)."""
         if isinstance(value, Const):
             return value.tensor.clone() if private else value.tensor
-        if isinstance(value, fx.Node | Expanded | Turned):
-            return torch.zeros((self.emitter.batch, *self.emitter.shape(self.emitter.node(value))[1:]))
+        if isinstance(value, fx.Node | Expanded | Turned | Row):
+            return torch.zeros(self.emitter.captured_shape(value))
         return [self._evaluated(item, private) for item in value] if isinstance(value, list) else value
 
 

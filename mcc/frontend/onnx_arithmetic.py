@@ -5,45 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mcc.frontend import aten_arithmetic as arithmetic
-from mcc.frontend import aten_reduce as reduce
 from mcc.frontend import aten_weights as weights
-from mcc.frontend.onnx_table import Result, Site, onnx_op, padding_of
-from mcc.frontend.values import AnyValue, Const, pair
-
-_ONE = (1, 1)
-
-
-@onnx_op("Conv")
-def conv(site: Site) -> Result:
-    """Convolution of maps."""
-    site.map_shape()
-    e, kernel = site.emitter, e_kernel(site)
-    stride, dilation = pair(site.get("strides", _ONE)), pair(site.get("dilations", _ONE))
-    return e.call(
-        "conv2d", site.value(0), site.value(1), site.optional(2), stride=stride, dilation=dilation,
-        padding=padding_of(site, kernel, stride, dilation), groups=site.get("group", 1),
-    )  # fmt: skip
-
-
-def e_kernel(site: Site) -> tuple[int, int]:
-    """Kernel (height, width) of a convolution."""
-    shape = site.emitter.shape(site.value(1))
-    return shape[2], shape[3]
-
-
-@onnx_op("ConvTranspose")
-def conv_transpose(site: Site) -> Result:
-    """Transposed convolution of maps."""
-    site.map_shape()
-    if site.get("output_shape") or site.get("auto_pad", "NOTSET") != "NOTSET":
-        site.emitter.refuse("ConvTranspose with output_shape or auto_pad is not supported", "give pads")
-    top, left, bottom, right = site.get("pads") or (0, 0, 0, 0)
-    return site.emitter.call(
-        "conv_transpose2d", site.value(0), site.value(1), site.optional(2),
-        stride=pair(site.get("strides", _ONE)), padding=(top, bottom, left, right),
-        output_padding=pair(site.get("output_padding", (0, 0))),
-        dilation=pair(site.get("dilations", _ONE)), groups=site.get("group", 1),
-    )  # fmt: skip
+from mcc.frontend.onnx_table import Result, Site, onnx_op
+from mcc.frontend.values import AnyValue, Const
 
 
 @onnx_op("Gemm")
@@ -171,7 +135,7 @@ def unary(site: Site) -> Result:
     return site.emitter.call(_UNARY[site.op], site.value())
 
 
-@onnx_op("LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Softsign", "Reciprocal", "ThresholdedRelu")
+@onnx_op("LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Softsign", "Reciprocal")
 def parametric(site: Site) -> Result:
     """One operand, with a parameter."""
     e, x = site.emitter, site.value()
@@ -223,10 +187,14 @@ def clip(site: Site) -> Result:
 
 @onnx_op("Pow")
 def power(site: Site) -> Result:
-    """Constant exponents."""
-    exponent = site.optional(1)
+    """Of a constant exponent; a computed one takes a positive base: exp(y log x)."""
+    e, exponent = site.emitter, site.value(1)
+    if isinstance(site.value(), Const):
+        base = site.value()
+        assert isinstance(base, Const)
+        return e.call("exp", e.broadcast("mul", e.like(base, base.tensor.log()), exponent))
     if not isinstance(exponent, Const) or exponent.tensor.numel() != 1:
-        site.emitter.refuse("Pow with a computed exponent is not supported")
+        return e.call("exp", e.broadcast("mul", e.call("log", site.value()), exponent))
     return arithmetic.power(site.emitter, site.value(), float(exponent.tensor))
 
 
@@ -235,65 +203,3 @@ def softmax(site: Site) -> Result:
     """Along one axis."""
     rule = weights.softmax if site.op == "Softmax" else weights.log_softmax
     return rule(site.emitter, site.value(), site.get("axis", -1))
-
-
-# -- reductions and pooling --------------------------------------------------------------------------------
-
-
-@onnx_op("GlobalAveragePool", "GlobalMaxPool")
-def global_pool(site: Site) -> Result:
-    """Over all axes behind the channels."""
-    axes = tuple(range(2, len(site.emitter.shape(site.value()))))
-    op = "mean" if site.op == "GlobalAveragePool" else "amax"
-    return site.emitter.call(op, site.value(), axes=axes, keepdim=True)
-
-
-@onnx_op("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare")
-def reduction(site: Site) -> Result:
-    """Over constant axes."""
-    e, x, keep = site.emitter, site.value(), bool(site.get("keepdims", 1))
-    given = site.numbers(1, "axes")
-    if not given and site.get("noop_with_empty_axes", 0):
-        return x
-    axes = arithmetic.axes_of(e, x, given)
-    if site.op in ("ReduceL1", "ReduceL2"):
-        return reduce.vector_norm(e, x, axes, keep, 1 if site.op == "ReduceL1" else 2)
-    if site.op == "ReduceMin":
-        return reduce.amin(e, x, axes, keep)
-    if site.op == "ReduceSumSquare":
-        return e.call("sum", e.call("mul", x, x), axes=axes, keepdim=keep)
-    op = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "amax"}[site.op]
-    return e.call(op, x, axes=axes, keepdim=keep)
-
-
-@onnx_op("MaxPool", "AveragePool")
-def pool(site: Site) -> Result:
-    """Windows with their own padding; rounding up becomes padding below and right."""
-    lengths = site.map_shape()[2:]
-    kernel = pair(site.get("kernel_shape"))
-    stride, dilation = pair(site.get("strides", _ONE)), pair(site.get("dilations", _ONE))
-    padding = list(padding_of(site, kernel, stride, dilation))
-    excess = [0, 0]
-    if site.get("ceil_mode", 0):
-        for axis in (0, 1):
-            low, high = padding[2 * axis], padding[2 * axis + 1]
-            reach = dilation[axis] * (kernel[axis] - 1) + 1
-            count = -(-(lengths[axis] + low + high - reach) // stride[axis]) + 1
-            if (count - 1) * stride[axis] >= lengths[axis] + low:
-                count -= 1
-            excess[axis] = max(0, (count - 1) * stride[axis] + reach - (lengths[axis] + low + high))
-    full = (padding[0], padding[1] + excess[0], padding[2], padding[3] + excess[1])
-    e, x = site.emitter, site.value()
-    if site.op == "MaxPool":
-        return e.call("max_pool2d", x, kernel=kernel, stride=stride, padding=full, dilation=dilation)
-    if dilation != _ONE:
-        e.refuse("AveragePool with dilations is not supported")
-    if (kernel, padding) == (tuple(lengths), [0, 0, 0, 0]):
-        return e.call("mean", x, axes=(2, 3), keepdim=True)
-    counted = bool(site.get("count_include_pad", 0))
-    if counted and any(excess) and any(padding):
-        amounts = ((0, 0), (0, 0), (padding[0], padding[1]), (padding[2], padding[3]))
-        x = e.call("pad", x, padding=amounts, mode="constant", value=0.0)
-        full = (0, excess[0], 0, excess[1])
-    include = counted and not any(excess)
-    return e.call("avg_pool2d", x, kernel=kernel, stride=stride, padding=full, count_include_pad=include)

@@ -23,46 +23,63 @@ from mcc.errors import DataError, MccError, UnsupportedError, UsageError, Verifi
 from mcc.files import readable_file
 
 # The tables of rules register themselves when they are imported.
-from mcc.frontend import onnx_arithmetic, onnx_quantised, onnx_shape
+from mcc.frontend import (
+    onnx_arithmetic,
+    onnx_masks,
+    onnx_quantised,
+    onnx_resize,
+    onnx_shape,
+    onnx_windows,
+)
 from mcc.frontend.batch import (
     CAPTURE_BATCH,
     DEPLOYED_BATCH,
     BatchLengthError,
     Original,
     check_one_sample,
-    unsqueezed,
+    in_front,
+    warn_of_moved,
 )
 from mcc.frontend.cut import unknown_place
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
+from mcc.frontend.onnx_compare import Comparison
 from mcc.frontend.onnx_fold import Folder
 from mcc.frontend.onnx_patterns import restore_gelu
+from mcc.frontend.onnx_precision import in_float32
 from mcc.frontend.onnx_quantised import Quantised
 from mcc.frontend.onnx_table import RULES, Site
 from mcc.frontend.values import Const, Expanded, canonical_name
 from mcc.ir.dataflow import ancestors
-from mcc.ir.graph import Graph, calls, run
+from mcc.ir.graph import Graph
 from mcc.ir.limits import TooLargeError, check_count
 
-__all__ = ["onnx_arithmetic", "onnx_quantised", "onnx_shape", "read_onnx"]
+__all__ = [
+    "onnx_arithmetic",
+    "onnx_masks",
+    "onnx_quantised",
+    "onnx_resize",
+    "onnx_shape",
+    "onnx_windows",
+    "read_onnx",
+]
 
 log = logging.getLogger(__name__)
 
 OLDEST_OPSET = 13
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
-# onnxruntime and torch sum float32 products in different orders: some hundred roundings of 2**-24 per layer.
-TOLERANCE = 1e-4
-# A value on the border of two steps may fall either way, and takes what follows with it; a wrong scale moves
-# all values and is far beyond.
-TOLERANCE_QUANTISED = 0.02
-
 _HINTS = {
+    "DynamicQuantizeLinear": "give the float file; mcc inspect, diff and bench take this one",
+    "QLinearConv": "give the float file, or one in the QDQ format; mcc inspect, diff and bench take this one",
+    "ConvInteger": "give the float file, or one in the QDQ format; mcc inspect, diff and bench take this one",
+    "LSTM": "end before it: --cut NODE",
+    "GRU": "end before it: --cut NODE",
+    "RNN": "end before it: --cut NODE",
     "NonMaxSuppression": "leave post-processing out of the model, or end before it: --cut NODE",
     "TopK": "leave post-processing out of the model, or end before it: --cut NODE",
     "ArgMax": "return the scores; positions are found outside the model",
     "If": "mcc needs one way through the model; export it with fixed options",
     "Loop": "mcc needs one way through the model; export it without loops",
-    "Where": "use Clip, Relu or multiplication by a mask",
 }
 
 
@@ -109,7 +126,7 @@ def _load(path: Path, cut: Sequence[str]) -> onnx.ModelProto:
     model = onnx.load(readable_file(path))
     check_count(len(model.graph.node))
     onnx.checker.check_model(model)
-    return _cut(_recent(model), cut)
+    return _cut(_recent(in_float32(model)), cut)
 
 
 @contextmanager
@@ -196,7 +213,8 @@ class _Importer:
         where = f"input {value.name}"
         if kind.elem_type != onnx.TensorProto.FLOAT:
             raise UnsupportedError("is not float32", where=where, hint="mcc reads float32 inputs")
-        declared = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
+        # Paddle writes -1, and others 0, for lengths that are open.
+        declared = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
         if given is not None and len(self.inputs) == 1:
             if len(given) != len(declared) or any(
                 d not in (None, g) for d, g in zip(declared[1:], given[1:], strict=False)
@@ -298,29 +316,27 @@ class _Importer:
         """Compare with onnxruntime on a random batch, and on one sample."""
         generator = torch.Generator().manual_seed(0)
         values = [torch.randn(shape, generator=generator) for shape in self.shapes]
+        places = tuple(self.emitter.output_places)
         try:
-            original = _runner(self.model, self.inputs)
+            original = in_front(_runner(self.model, self.inputs), places)
             expected = original(values)
         except Exception as error:  # onnxruntime raises kinds of its own
             log.warning("not compared with onnxruntime, which does not run the model: %s", error)
             return
-        quantised = bool(calls(graph, "fake_quantize"))
-        tolerance = TOLERANCE_QUANTISED if quantised else TOLERANCE
-        for index, (got, wanted) in enumerate(zip(run(graph, *values), expected, strict=True)):
-            difference = _difference(got, wanted, quantised)
-            if not difference <= tolerance:
+        comparison = Comparison(graph, original, values)
+        for index, difference in enumerate(comparison.own_differences(expected)):
+            if not difference <= comparison.tolerance:
                 raise VerificationError(
                     f"output {index} differs from onnxruntime by {difference:.2g} of its range",
                     hint="please report it",
                 )
 
-        def disagreement(graph: Graph, given: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-            results = zip(run(graph, *given), wanted, strict=True)
-            return max(_difference(a, b, quantised) for a, b in results) / tolerance
-
         shapes = [shape[1:] for shape in self.shapes]
-        fixed = any(value.type.tensor_type.shape.dim[0].dim_value for value in self.inputs)
-        check_one_sample(graph, original, shapes, disagreement, captured=self.emitter.batch, fixed=fixed)
+        fixed = any(value.type.tensor_type.shape.dim[0].dim_value > 0 for value in self.inputs)
+        check_one_sample(
+            graph, original, shapes, comparison.disagreement, captured=self.emitter.batch, fixed=fixed
+        )
+        warn_of_moved(places, [value.name for value in self.graph.output])
 
 
 def _fed(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -354,18 +370,6 @@ def _runner(model: onnx.ModelProto, fed: Sequence[onnx.ValueInfoProto]) -> Origi
         return [torch.from_numpy(np.asarray(result)) for result in session.run(None, feed)]
 
     return original
-
-
-def _difference(got: Tensor, wanted: Tensor, quantised: bool) -> float:
-    """The largest difference over the output range; for quantised models the mean one over the mean size."""
-    shaped = unsqueezed(wanted, got.shape)
-    if shaped is None:
-        return math.inf
-    if not got.numel():
-        return 0.0
-    apart, size = (got - shaped).abs(), shaped.abs()
-    difference, scale = (apart.mean(), size.mean()) if quantised else (apart.max(), size.max())
-    return float(difference) / (float(scale) or 1.0)
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor:

@@ -69,7 +69,7 @@ class Folder:
         if made is None:
             refuse("makes a constant whose size is not known beforehand", "store the constant itself")
         self.allowance.take(
-            made * PER_ELEMENT_BYTES, where=f"node {node.name or node.output[0]} ({node.op_type})"
+            made * _element_bytes(node), where=f"node {node.name or node.output[0]} ({node.op_type})"
         )
         if not _is_quick(node, given, made):
             refuse("takes too long to evaluate on constants of this size", "store the constant itself")
@@ -107,6 +107,15 @@ class Folder:
                 return None
             total += math.prod(dim.dim_value for dim in kind.shape.dim)
         return total
+
+
+def _element_bytes(node: onnx.NodeProto) -> int:
+    """Bytes that an element of the results takes while they are made."""
+    if node.op_type != "ConstantOfShape":  # which fills an array of its own type
+        return PER_ELEMENT_BYTES
+    value = next((entry.t for entry in node.attribute if entry.name == "value"), None)
+    kind = onnx.TensorProto.FLOAT if value is None else value.data_type
+    return helper.tensor_dtype_to_np_dtype(kind).itemsize
 
 
 def _steps(start: float, limit: float, delta: float) -> int | None:

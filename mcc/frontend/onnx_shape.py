@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
+from onnx import TensorProto
 
 from mcc.frontend import aten_shape as shapes
+from mcc.frontend import masks
 from mcc.frontend.gather import take
 from mcc.frontend.onnx_table import Result, Site, onnx_op
 from mcc.frontend.values import AnyValue, Const
@@ -24,53 +25,56 @@ def same(site: Site) -> Result:
 
 @onnx_op("Cast", "CastLike")
 def cast(site: Site) -> Result:
-    """Float to float changes nothing."""
-    if site.op == "Cast" and site.get("to") != 1:
-        site.emitter.refuse("converts to another type than float", "mcc compresses float32 models")
-    return site.value()
+    """Float to float changes nothing; of a mask, neither does a conversion to integers."""
+    if site.op == "CastLike" or site.get("to") == TensorProto.FLOAT:
+        return site.value()
+    if site.get("to") == TensorProto.BOOL:
+        return masks.truth(site.emitter, site.value())
+    if site.value() in site.emitter.compared:  # zeros and ones are integers
+        return site.value()
+    site.emitter.refuse("converts to another type than float", "mcc compresses float32 models")
 
 
 @onnx_op("Shape")
 def shape_of(site: Site) -> Result:
     """The shape of a value is a constant."""
-    e, x = site.emitter, site.value()
-    full = e.shape(x) if isinstance(x, Const) else (e.batch, *e.shape(x)[1:])
+    e = site.emitter
+    full = e.captured_shape(site.value())
     return Const(torch.tensor(full[site.get("start", 0) : site.get("end")]), f"{e.hint}_value")
 
 
 @onnx_op("Size")
 def size_of(site: Site) -> Result:
     """The number of elements of a value is a constant."""
-    e, x = site.emitter, site.value()
-    full = e.shape(x) if isinstance(x, Const) else (e.batch, *e.shape(x)[1:])
+    e = site.emitter
+    full = e.captured_shape(site.value())
     return Const(torch.tensor(math.prod(full)), f"{e.hint}_value")
 
 
-def _target(site: Site, wanted: list[int], samples: int) -> list[int]:
+def _target(site: Site, wanted: list[int]) -> list[int]:
     """A full shape at the captured batch, with 0 and -1 resolved."""
-    e = site.emitter
-    own = (e.batch, *e.shape(site.value())[1:])
+    own = site.emitter.captured_shape(site.value())
     if not site.get("allowzero", 0):
         wanted = [own[i] if n == 0 and i < len(own) else n for i, n in enumerate(wanted)]
     known = math.prod(n for n in wanted if n != -1)
-    return [e.batch * samples // known if n == -1 and known else n for n in wanted]
+    return [math.prod(own) // known if n == -1 and known else n for n in wanted]
 
 
 @onnx_op("Reshape")
 def reshape(site: Site) -> Result:
     """To a constant shape."""
     e, wanted = site.emitter, site.numbers(1, "shape") or []
-    e.out = tuple(_target(site, [int(n) for n in wanted], math.prod(e.shape(site.value())[1:])))
+    e.out = tuple(_target(site, [int(n) for n in wanted]))
     return e.reshape_out(site.value())
 
 
 @onnx_op("Flatten")
 def flatten(site: Site) -> Result:
-    """To [N, rest]."""
+    """To two axes."""
     e = site.emitter
-    if site.get("axis", 1) % len(e.shape(site.value())) != 1:
-        e.refuse("folds the batch axis into another", "flatten from axis 1 on")
-    return e.reshape(site.value(), (math.prod(e.shape(site.value())[1:]),))
+    own, axis = e.captured_shape(site.value()), site.get("axis", 1)
+    e.out = (math.prod(own[:axis]), math.prod(own[axis:]))
+    return e.reshape_out(site.value())
 
 
 @onnx_op("Squeeze", "Unsqueeze")
@@ -78,7 +82,7 @@ def squeeze(site: Site) -> Result:
     """Axes of length one come or go."""
     e, x = site.emitter, site.value()
     given = site.numbers(1, "axes")
-    shape = list(e.shape(x))
+    shape = list(e.captured_shape(x))
     if site.op == "Unsqueeze":
         rank = len(shape) + len(given or ())
         axes = sorted(int(axis) % rank for axis in given or ())
@@ -86,20 +90,17 @@ def squeeze(site: Site) -> Result:
             shape.insert(axis, 1)
     else:
         rank = len(shape)
-        axes = (
-            [i for i in range(1, rank) if shape[i] == 1] if given is None else [int(a) % rank for a in given]
-        )
+        axes = [i for i in range(rank) if shape[i] == 1] if given is None else [int(a) % rank for a in given]
         shape = [n for i, n in enumerate(shape) if i not in axes]
-    if 0 in axes:
-        e.refuse("removes or adds a batch axis", "keep axis 0 for the batch")
-    return e.reshape(x, shape[1:])
+    e.out = tuple(shape)
+    return e.reshape_out(x)
 
 
 @onnx_op("Transpose")
 def transpose(site: Site) -> Result:
     """Permute the axes; reversed where none are given."""
     rank = len(site.emitter.shape(site.value()))
-    return site.emitter.transpose(site.value(), site.get("perm") or range(rank)[::-1])
+    return site.emitter.turn(site.value(), site.get("perm") or range(rank)[::-1])
 
 
 @onnx_op("Concat")
@@ -216,45 +217,3 @@ def space_to_depth(site: Site) -> Result:
     parts = e.reshape(site.value(), (channels, height // block, block, width // block, block))
     turned = e.transpose(parts, (0, 3, 5, 1, 2, 4))
     return e.reshape(turned, (channels * block * block, height // block, width // block))
-
-
-@onnx_op("Resize")
-def resize(site: Site) -> Result:
-    """Nearest neighbour and bilinear, in the conventions that torch has."""
-    e, x = site.emitter, site.value()
-    _, _, height, width = site.map_shape()
-    size = _resized(site, height, width)
-    mode, transform = site.get("mode", "nearest"), site.get("coordinate_transformation_mode", "half_pixel")
-    whole = size[0] % height == 0 and size[1] % width == 0
-    if mode == "nearest" and (transform == "asymmetric" or whole):
-        if site.get("nearest_mode", "round_prefer_floor") != "floor" and not whole:
-            e.refuse("Resize with this rounding is not supported", "use nearest_mode=floor")
-        if transform == "align_corners":
-            e.refuse("Resize nearest with aligned corners is not supported")
-        return e.call("resize", x, size=size, mode="nearest", align_corners=False)
-    if mode == "linear" and transform in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        aligned = transform == "align_corners"
-        if site.get("antialias", 0) or (transform == "pytorch_half_pixel" and 1 in size):
-            e.refuse("Resize with these options is not supported")
-        return e.call("resize", x, size=size, mode="bilinear", align_corners=aligned)
-    e.refuse(f"Resize by {mode} with {transform} is not supported", "use nearest or linear")
-
-
-def _resized(site: Site, height: int, width: int) -> tuple[int, int]:
-    """The new (height, width), from sizes or scales."""
-    e = site.emitter
-    sizes, scales = site.numbers(3, "sizes"), site.numbers(2, "scales")
-    axes: list[Any] = list(site.get("axes") or range(4))
-    found = {0: e.batch, 1: e.shape(site.value())[1], 2: height, 3: width}
-    before = dict(found)
-    if sizes:
-        found.update({axis % 4: int(n) for axis, n in zip(axes, sizes, strict=True)})
-    elif scales:
-        found.update(
-            {axis % 4: math.floor(before[axis % 4] * s) for axis, s in zip(axes, scales, strict=True)}
-        )
-        if any(before[axis % 4] * s != found[axis % 4] for axis, s in zip(axes, scales, strict=True)):
-            e.refuse("Resize by a factor that gives broken sizes is not supported", "give sizes")
-    if (found[0], found[1]) != (before[0], before[1]):
-        e.refuse("Resize of channels is not supported")
-    return found[2], found[3]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mcc.frontend.emitter import Emitter
-from mcc.frontend.values import AnyValue, Const
+from mcc.frontend.rows import RANK, as_map, as_row
+from mcc.frontend.values import AnyValue, Const, pair
 
 Result = Any
 """A value, a list of values, or a `Quantised` one."""
@@ -63,15 +64,45 @@ class Site:
             self.emitter.refuse(f"{self.op} takes {name or 'numbers'} that depend on the values of the input")
         return found.tensor.reshape(-1).tolist()
 
-    def map_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the first input, which must be a map [N, C, H, W]."""
-        shape = self.emitter.shape(self.value())
-        if len(shape) != 4:
+    def is_row(self) -> bool:
+        """Whether the first input is a row [N, C, L]; else it must be a map [N, C, H, W]."""
+        rank = len(self.emitter.shape(self.value()))
+        if rank not in (RANK, RANK + 1):
             self.emitter.refuse(
-                f"{self.op} on {len(shape) - 2}-dimensional maps is not supported",
-                "mcc reads two-dimensional convolutional networks",
+                f"{self.op} on {rank - 2}-dimensional maps is not supported",
+                "mcc reads networks on maps [N, C, H, W] and rows [N, C, L]",
             )
+        return rank == RANK
+
+    def map_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the first input as a map [N, C, H, W]."""
+        shape = self.emitter.shape(self.value())
+        if self.is_row():
+            return shape[0], shape[1], 1, shape[2]
         return shape[0], shape[1], shape[2], shape[3]
+
+    def as_map(self) -> AnyValue:
+        """The first input as a map."""
+        return as_map(self.emitter, self.value()) if self.is_row() else self.value()
+
+    def as_read(self, made: AnyValue) -> AnyValue:
+        """A map as the model sees it: a row where the first input is one."""
+        return as_row(self.emitter, made) if self.is_row() else made
+
+    def both(self, name: str, neutral: int) -> tuple[int, int]:
+        """An attribute for height and width; of a row, neutral for its height."""
+        given = self.get(name) or (neutral,) * (1 if self.is_row() else 2)
+        return (neutral, int(given[0])) if self.is_row() else pair(given)
+
+    def kernel(self) -> AnyValue:
+        """The weight of a convolution, for maps."""
+        weight = self.value(1)
+        if not self.is_row():
+            return weight
+        unfolded = self.emitter.weight_of_map(weight)
+        if unfolded is None:
+            self.emitter.refuse(f"{self.op} with computed weights is not supported")
+        return unfolded
 
 
 Rule = Callable[[Site], Result]
@@ -92,14 +123,22 @@ def onnx_op(*names: str) -> Callable[[_R], _R]:
     return register
 
 
+def pads_of(site: Site) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) from `pads`."""
+    given = site.get("pads") or (0, 0, 0, 0)
+    if site.is_row():
+        return 0, 0, given[0], given[-1]
+    top, left, bottom, right = given
+    return top, bottom, left, right
+
+
 def padding_of(
     site: Site, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[int, int, int, int]:
     """(top, bottom, left, right) from `pads` or `auto_pad`."""
     auto = site.get("auto_pad", "NOTSET")
     if auto == "NOTSET":
-        top, left, bottom, right = site.get("pads") or (0, 0, 0, 0)
-        return top, bottom, left, right
+        return pads_of(site)
     if auto == "VALID":
         return 0, 0, 0, 0
     sides: list[int] = []

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import fx
-
 from mcc.frontend.emitter import MAX_COPIES, Emitter
-from mcc.frontend.values import AnyValue, Value
+from mcc.frontend.values import AnyValue
 
 Pair = tuple[int, int]
 
@@ -36,7 +34,7 @@ def _excesses(
 
 def max_pool(
     e: Emitter, x: AnyValue, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, up: bool
-) -> fx.Node:
+) -> AnyValue:
     """Maximum over windows; rounding up becomes padding below and right, which never wins."""
     below, right = _excesses(e, x, kernel, stride, padding, dilation, up)
     quad = (padding[0], padding[0] + below, padding[1], padding[1] + right)
@@ -45,7 +43,7 @@ def max_pool(
 
 def average_pool(
     e: Emitter, x: AnyValue, kernel: Pair, stride: Pair, padding: Pair, up: bool, counted: bool | None
-) -> Value:
+) -> AnyValue:
     """Mean over windows.
 
     Args:

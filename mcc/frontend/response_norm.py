@@ -66,13 +66,15 @@ def _vector(graph: Graph, reader: fx.Node, held: fx.Node) -> fx.Node:
 def _find(graph: Graph, division: fx.Node) -> _Found | None:
     """The normalisation whose n is this division."""
     norms, guarded = operand(division, 0), operand(division, 1)
-    if not (_is(norms, "sqrt") and _is(guarded, "add")):
+    if not (is_call(norms, "sqrt") and is_call(guarded, "add")):
         return None
     energy, mean, eps = operand(norms, 0), *_value_and_constant(guarded)
-    if not (_is(energy, "sum") and _is(mean, "mean") and operand(mean, 0) is norms and eps is not None):
+    if not (
+        is_call(energy, "sum") and is_call(mean, "mean") and operand(mean, 0) is norms and eps is not None
+    ):
         return None
     squares = operand(energy, 0)
-    x = operand(squares, 0) if _is(squares, "mul") else None
+    x = operand(squares, 0) if is_call(squares, "mul") else None
     if x is None or operand(squares, 1) is not x or constant(graph, eps).numel() != 1:
         return None
     over: Any = (energy.kwargs["axes"], mean.kwargs["axes"])
@@ -98,12 +100,12 @@ def _with_both(value: fx.Node, op: str, x: fx.Node, axis: int) -> tuple[fx.Node,
     seen_x = False
     while held is None or not seen_x:
         reader = next(iter(value.users), None)
-        if reader is None or len(value.users) != 1 or not _is(reader, op):
+        if reader is None or len(value.users) != 1 or not is_call(reader, op):
             return None
         other = next((arg for arg in operands(reader) if arg is not value), value)
         if other is x and not seen_x:
             seen_x = True
-        elif held is None and _is_per_channel(other, shape_of(x), axis):
+        elif held is None and is_per_channel(other, shape_of(x), axis):
             held = other
         else:
             return None
@@ -111,7 +113,7 @@ def _with_both(value: fx.Node, op: str, x: fx.Node, axis: int) -> tuple[fx.Node,
     return value, held
 
 
-def _is_per_channel(held: fx.Node, shape: tuple[int, ...], axis: int) -> bool:
+def is_per_channel(held: fx.Node, shape: tuple[int, ...], axis: int) -> bool:
     """Whether a constant holds one entry for each index of an axis of a value that it is broadcast to."""
     own = (1,) * (len(shape) - len(shape_of(held))) + shape_of(held)
     return is_constant(held) and own == tuple(n if i == axis else 1 for i, n in enumerate(shape))
@@ -124,7 +126,7 @@ def _value_and_constant(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
     return a, b if is_constant(b) else None
 
 
-def _is(node: fx.Node, op: str) -> bool:
+def is_call(node: fx.Node, op: str) -> bool:
     """Whether a node is that operator, with no activation fused behind it."""
     called = node.op == "call_function" and op_name(node) == op
     return called and node.kwargs.get("activation", "none") == "none"

@@ -24,12 +24,16 @@ from mcc.errors import MccError, UnsupportedError, UsageError, VerificationError
 from mcc.frontend.batch import (
     CAPTURE_BATCH,
     DEPLOYED_BATCH,
+    Original,
+    Places,
     check_one_sample,
     in_both_precisions,
+    in_front,
     relative_difference,
+    warn_of_moved,
 )
 from mcc.frontend.cut import cut_graph, is_module_cut, stopped_at
-from mcc.frontend.importer import import_program, static_shape
+from mcc.frontend.importer import Imported, import_program, static_shape
 from mcc.frontend.program import Program, as_double, from_export, interpret
 from mcc.frontend.torch_warnings import quiet
 from mcc.ir.graph import Graph, run
@@ -71,32 +75,35 @@ def capture(module: nn.Module, example_inputs: Sequence[Tensor], cut: Sequence[s
         return cut_graph(capture(module, example_inputs), cut)
     with _eval_mode(module), torch.no_grad():
         try:
-            graph = _capture_at(module, shapes, CAPTURE_BATCH, cut)
+            graph, places = _capture_at(module, shapes, CAPTURE_BATCH, cut)
         except MccError as first:
             if isinstance(first, VerificationError):
                 raise
             try:
-                return _capture_at(module, shapes, DEPLOYED_BATCH, cut)
+                graph, places = _capture_at(module, shapes, DEPLOYED_BATCH, cut)
             except MccError as second:
                 told = first
                 if isinstance(first, UsageError) and isinstance(second, UsageError):
                     told = _without_batch_axis(module, example_inputs, cut) or second
                 raise told from told.__cause__
-        _check_one_sample(module, graph, shapes, cut)
+        else:
+            _check_one_sample(module, graph, places, shapes, cut)
+    warn_of_moved(places)
     return graph
 
 
 def _check_one_sample(
-    module: nn.Module, graph: Graph, shapes: Sequence[tuple[int, ...]], cut: Sequence[str]
+    module: nn.Module, graph: Graph, places: Places, shapes: Sequence[tuple[int, ...]], cut: Sequence[str]
 ) -> None:
-    def original(values: Sequence[Tensor]) -> list[Tensor]:
-        return _run_module(module, values, cut)
-
-    def reference(values: Sequence[Tensor]) -> list[Tensor]:
-        return _run_module(copy.deepcopy(module).double(), values, cut)
-
+    original, reference = _originals(module, cut, places)
     disagreement = in_both_precisions(TOLERANCE_FLOAT32, TOLERANCE_FLOAT64, reference)
     check_one_sample(graph, original, shapes, disagreement, captured=CAPTURE_BATCH)
+
+
+def _originals(module: nn.Module, cut: Sequence[str], places: Places) -> tuple[Original, Original]:
+    """The module itself in float32 and in float64, the batch axes of its outputs in front."""
+    single = in_front(lambda values: _run_module(module, values, cut), places)
+    return single, in_front(lambda values: _run_module(copy.deepcopy(module).double(), values, cut), places)
 
 
 def run_original(module: nn.Module, values: Sequence[Tensor], cut: Sequence[str] = ()) -> list[Tensor]:
@@ -113,25 +120,26 @@ def capture_program(program: Program) -> Graph:
             the length of the batch.
         VerificationError: the graph computes other numbers than the program.
     """
-    graph = import_program(program)
+    graph, places = import_program(program)
     generator = torch.Generator().manual_seed(0)
     by_name = {node.name: node for node in program.graph.nodes}
     shapes = [static_shape(by_name[name].meta["val"]) for name in program.inputs]
     values = [torch.randn(shape, generator=generator) for shape in shapes]
+    original = in_front(lambda given: interpret(program, given), places)
+    reference = in_front(lambda given: interpret(as_double(program), given), places)
     with torch.no_grad():
-        expected = interpret(program, [value.clone() for value in values])
-    _verify(graph, values, expected, lambda doubles: interpret(as_double(program), doubles))
+        expected = original([value.clone() for value in values])
+    _verify(graph, values, expected, reference)
     with torch.no_grad():
         check_one_sample(
             graph,
-            lambda given: interpret(program, given),
+            original,
             [shape[1:] for shape in shapes],
-            in_both_precisions(
-                TOLERANCE_FLOAT32, TOLERANCE_FLOAT64, lambda given: interpret(as_double(program), given)
-            ),
+            in_both_precisions(TOLERANCE_FLOAT32, TOLERANCE_FLOAT64, reference),
             captured=shapes[0][0],
             fixed=not program.open_batch,
         )
+    warn_of_moved(places)
     return graph
 
 
@@ -190,11 +198,11 @@ def _without_batch_axis(
 
 def _capture_at(
     module: nn.Module, shapes: Sequence[tuple[int, ...]], batch: int, cut: Sequence[str]
-) -> Graph:
+) -> Imported:
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn((batch, *shape), generator=generator) for shape in shapes]
     with _Counted():
-        expected = _run_module(module, values, cut)
+        expected_raw = _run_module(module, values, cut)
     with quiet(), stopped_at(module, cut):
         try:
             program = torch.export.export(module, tuple(values), strict=False)
@@ -202,11 +210,11 @@ def _capture_at(
             raise
         except Exception as error:  # torch.export raises whatever the model raises, and many kinds of its own
             raise _not_exportable(error) from error
-    graph = import_program(from_export(program))
-    _verify(
-        graph, values, expected, lambda doubles: _run_module(copy.deepcopy(module).double(), doubles, cut)
-    )
-    return graph
+    imported = import_program(from_export(program))
+    _, reference = _originals(module, cut, imported.places)
+    expected = in_front(lambda _: expected_raw, imported.places)(values)
+    _verify(imported.graph, values, expected, reference)
+    return imported
 
 
 class _Counted(TorchDispatchMode):

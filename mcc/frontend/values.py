@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
+from mcc.ir.notes import shape_of
+
 
 @dataclass(frozen=True, eq=False)
 class Const:
@@ -39,25 +41,38 @@ class Expanded:
 
 @dataclass(frozen=True, eq=False)
 class Turned:
-    """A value whose batch axis the model sees elsewhere, on the way to take another axis apart (attention).
+    """A value whose batch axis the model sees elsewhere than in front, or does not see.
 
     Attributes:
         inner: the value with its batch axis in front.
-        place: where the model sees the batch axis, at least 1.
+        place: where the model sees the batch axis. None: nowhere, since the model squeezed it or folded it
+            into another; this takes a capture at a batch of 1.
     """
 
     inner: fx.Node
-    place: int
+    place: int | None
 
-    def seen(self, rank: int) -> list[int]:
+    def seen(self) -> list[int]:
         """Axes of the inner value in the order in which the model sees them."""
-        axes = list(range(1, rank))
-        axes.insert(self.place, 0)
+        axes = list(range(1, len(shape_of(self.inner))))
+        if self.place is not None:
+            axes.insert(self.place, 0)
         return axes
 
 
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A row [N, C, L] of a one-dimensional network, stored as the map of height 1 that kernels take.
+
+    Attributes:
+        inner: the map, [N, C, 1, L].
+    """
+
+    inner: fx.Node
+
+
 Value = fx.Node | Const
-AnyValue = Value | Expanded | Turned
+AnyValue = Value | Expanded | Turned | Row
 
 
 def canonical_name(path: str) -> str:

@@ -265,6 +265,11 @@ def neg(x: Tensor) -> Tensor:
     return torch.neg(x)
 
 
+def sign(x: Tensor) -> Tensor:
+    """-1, 0 or 1; with relu it is a comparison."""
+    return torch.sign(x)
+
+
 def gelu(x: Tensor, *, approximate: str) -> Tensor:
     """Gaussian error linear unit; `approximate` is `none` or `tanh`."""
     return F.gelu(x, approximate=approximate)

@@ -14,6 +14,7 @@ from mcc.lower.onnx.ort_reader import OrtModel, OrtNode, read_ort
 
 OPERATORS = {
     "Conv": "conv2d", "FusedConv": "conv2d", "QLinearConv": "conv2d", "ConvTranspose": "conv_transpose2d",
+    "ConvInteger": "conv2d", "MatMulInteger": "matmul", "QLinearMatMul": "matmul",
     "Gemm": "linear", "FusedGemm": "linear", "QGemm": "linear", "MatMul": "matmul", "FusedMatMul": "matmul",
     "ReduceMean": "mean", "GlobalAveragePool": "mean", "QLinearGlobalAveragePool": "mean",
     "Add": "add", "QLinearAdd": "add", "Sub": "sub", "Mul": "mul", "QLinearMul": "mul", "Div": "div",
@@ -37,7 +38,11 @@ def view_ort(path: Path | str) -> list[NodeView]:
         DataError: The file is not an .ort file, or damaged.
         TargetError: onnxruntime is not installed.
     """
-    model = read_ort(path)
+    return views_of_model(read_ort(path))
+
+
+def views_of_model(model: OrtModel) -> list[NodeView]:
+    """The inputs and operators of a model as views."""
     inputs = [NodeView(name, "input", _type(model, name)) for name in model.inputs]
     return inputs + [_view(model, node) for node in model.nodes if node.outputs]
 

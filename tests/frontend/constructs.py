@@ -135,6 +135,28 @@ def overlapping_writes() -> nn.Module:
     return Of(function, c=nn.Conv2d(4, 4, 1), bn=nn.BatchNorm2d(4))
 
 
+def keyword_spotting() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(1, 6, 20, 4), nn.BatchNorm1d(6), nn.ReLU(), nn.MaxPool1d(2),
+        nn.Conv1d(6, 6, 3, padding="same", groups=6), nn.Conv1d(6, 8, 1), nn.BatchNorm1d(8), nn.PReLU(8),
+        nn.GroupNorm(2, 8), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 5),
+    )  # fmt: skip
+
+
+def separating() -> nn.Module:
+    """An encoder and a decoder with a skip and a gate between them."""
+
+    def function(s: Any, x: Tensor) -> Tensor:
+        y = s.down(x)
+        gate = s.gate(y.mean(2, keepdim=True)).sigmoid()
+        return s.up(y * gate) + F.pad(x, (0, 0, 0, 2))[:, 2:]
+
+    return Of(
+        function, down=nn.Sequential(nn.Conv1d(4, 8, 4, 2, 1), nn.ReLU()), gate=nn.Conv1d(8, 8, 1),
+        up=nn.ConvTranspose1d(8, 4, 4, 2, 1, output_padding=0),
+    )  # fmt: skip
+
+
 def conv(*args: Any, **kwargs: Any) -> nn.Module:
     return Of(lambda s, x: s.c(x), c=nn.Conv2d(*args, **kwargs))
 
@@ -408,6 +430,46 @@ ARITHMETIC: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
     "constant for the batch": (of(lambda s, x: x + torch.ones(x.shape[0], 4, 1, 1)), MAP),
     "channel attention": (channel_attention, MAP),
     "rows": (lambda: nn.Conv1d(4, 6, 3, stride=2, padding=2, dilation=2, groups=2), (1, 4, 9)),
+    "rows: a network": (keyword_spotting, (1, 1, 400)),
+    "rows: a separating network": (separating, (1, 4, 16)),
+    "rows: pooling": (
+        of(
+            lambda s, x: (
+                F.max_pool1d(x, 3, 2, 1),
+                F.max_pool1d(x, 2, ceil_mode=True),
+                F.avg_pool1d(x, 3, 2, 1, count_include_pad=False),
+                F.adaptive_avg_pool1d(x, 3),
+                F.adaptive_max_pool1d(x, 5),
+                F.lp_pool1d(x.abs() + 1, 2, 3),
+            )
+        ),
+        (1, 4, 15),
+    ),
+    "rows: resizing": (
+        of(
+            lambda s, x: (
+                F.interpolate(x, scale_factor=2, mode="linear"),
+                F.interpolate(x, size=11, mode="linear", align_corners=True),
+                F.interpolate(x, scale_factor=1.7, mode="nearest"),
+                F.interpolate(x, scale_factor=2, mode="nearest-exact"),
+            )
+        ),
+        (1, 4, 7),
+    ),
+    "rows: shapes and sums": (
+        of(
+            lambda s, x: (
+                torch.cat((x.relu()[:, 1:], F.pad(x.relu(), (1, 2))[..., 3:]), 1).mean(-1),
+                (x.relu() * x.sigmoid().mean(2, keepdim=True) + torch.arange(9.0)).amax(1),
+                x.relu().softmax(1).transpose(1, 2) @ torch.ones(4, 2),
+                x.unsqueeze(2).relu().squeeze(2).flatten(1),
+                F.pad(x.relu(), (2, 2), mode="reflect").sum((1, 2)),
+                x.relu() - x.mean((1, 2), keepdim=True),
+                (x.relu() > 0.5).float() * x + x.relu().sum(1, keepdim=True),
+            )
+        ),
+        (1, 4, 9),
+    ),
     "self-attention": (attention, (1, 5, 6)),
     "batch seen elsewhere": (turned, MAP),
     "autocast off": (without_autocast, MAP),
@@ -423,6 +485,75 @@ ARITHMETIC: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
         MAP,
     ),
     "results in a dictionary": (of(lambda s, x: {"a": x + 1, "b": [x * 2, (x - 1, None)]}), MAP),
+}
+
+SMALL: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
+    "comparisons": (
+        of(
+            lambda s, x: (
+                (x > 0.5).float() * x,
+                torch.where(x >= -0.2, x, 0.1),
+                torch.where(x < 0, 0.3 * x, x),
+                torch.where((x <= 1) & ~(x == 0) | (x.abs() > 2), x * 2, x.exp()),
+                torch.where(x != x.relu(), 1.0, 0.0) + x.sign(),
+                x.masked_fill(x < 0, -5.0) + F.threshold(x, 0.1, 20),
+                F.softshrink(x) + F.hardshrink(x, 0.3),
+            )
+        ),
+        MAP,
+    ),
+    "constant masks": (
+        of(
+            lambda s, x: (
+                x.masked_fill(torch.triu(torch.ones(8, 8), 1) > 0, float("-inf")).softmax(-1),
+                torch.where(torch.eye(8) > 0, x, x.flip(-1)),
+                torch.where(torch.eye(8) > 0, torch.tensor(2.0), x),
+            )
+        ),
+        MAP,
+    ),
+    "products over named axes": (
+        lambda: Of(
+            lambda s, x: (
+                torch.einsum("nchw,kc->nkhw", x, s.w),
+                torch.einsum("nchw,ncvw->nchv", x, x.relu()),
+                torch.einsum("nchw,nc->nhw", x, x.mean((2, 3))),
+                torch.einsum("kc,nchw->nwhk", s.w, x),
+                torch.einsum("nchw,c->nchw", x, s.w[0]),
+                torch.einsum("nchw,nkhw->nck", x, x.relu()),
+            ),
+            w=nn.Parameter(torch.randn(5, 4)),
+        ),
+        MAP,
+    ),
+    "norms and sums": (
+        of(
+            lambda s, x: (
+                torch.logsumexp(x, 1),
+                torch.logsumexp(x, (2, 3), keepdim=True),
+                F.cosine_similarity(x, x.flip(1), dim=1),
+                F.cosine_similarity(x, torch.ones(1, 4, 8, 8), dim=-1),
+                x.cumsum(2),
+                F.local_response_norm(x, 3, alpha=0.1),
+                (x.abs() + 0.1) ** 1.3,
+            )
+        ),
+        MAP,
+    ),
+    "resized by matrices": (
+        of(
+            lambda s, x: (
+                F.interpolate(x, scale_factor=1.7, mode="bilinear"),
+                F.interpolate(x, scale_factor=(1.7, 0.6), mode="nearest"),
+                F.interpolate(x, size=(13, 5), mode="nearest-exact"),
+                F.interpolate(x, scale_factor=2, mode="bicubic"),
+                F.interpolate(x, size=(5, 3), mode="bicubic", align_corners=True),
+                F.interpolate(x, size=(4, 3), mode="bilinear", antialias=True),
+                F.interpolate(x, size=(5, 12), mode="bicubic", antialias=True),
+            )
+        ),
+        (1, 4, 9, 7),
+    ),
 }
 
 INDEXING: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
@@ -451,6 +582,7 @@ ALL = {
         ("shape", SHAPES),
         ("arithmetic", ARITHMETIC),
         ("indexing", INDEXING),
+        ("small", SMALL),
     )
     for name, case in cases.items()
 }

@@ -248,6 +248,91 @@ SPELLINGS: dict[str, Case] = {
         {"s": int64(1, 1, 8, 8), "t": int64(1, 2, 1, 1)},
         ["amax", "add", "concat"],
     ),
+    "transposed, its size given": (
+        [
+            node("ConvTranspose", ["x", "w"], ["a"], auto_pad="SAME_UPPER", strides=[2, 2]),
+            node("ConvTranspose", ["a", "w"], ["b"], auto_pad="SAME_LOWER", strides=[3, 1]),
+            node("ConvTranspose", ["b", "w"], ["c"], output_shape=[49, 15]),
+            node("ConvTranspose", ["c", "w"], ["y"], auto_pad="VALID", output_padding=[1, 0], strides=[2, 2]),
+        ],
+        {"w": float32(4, 4, 3, 4)},
+        ["conv_transpose2d"] * 4,
+    ),
+    "local response norm": (
+        [node("LRN", ["x"], ["h"], size=3), node("LRN", ["h"], ["y"], size=2, alpha=0.3, beta=0.5, bias=2.0)],
+        {},
+        [
+            *("mul", "conv2d", "mul", "add", "sqrt", "sqrt", "mul", "div"),
+            *("mul", "conv2d", "mul", "add", "sqrt", "div"),
+        ],
+    ),
+    "rectifiers by comparison": (
+        [
+            node("Greater", ["x", "zero"], ["m"]),
+            node("Mul", ["x", "slope"], ["l"]),
+            node("Where", ["m", "x", "l"], ["h"]),
+            node("LessOrEqual", ["h", "one"], ["k"]),
+            node("Where", ["k", "h", "one"], ["y"]),
+        ],
+        {"zero": np.float32(0).reshape(()), "slope": np.float32([0.1]), "one": np.float32([1])},
+        ["leaky_relu", "clamp"],
+    ),
+    "masks": (
+        [
+            node("Equal", ["x", "zero"], ["e"]),
+            node("Less", ["x", "c"], ["l"]),
+            node("Or", ["e", "l"], ["o"]),
+            node("Not", ["o"], ["n"]),
+            node("Cast", ["n"], ["f"], to=TensorProto.FLOAT),
+            node("Where", ["l", "x", "f"], ["w"]),
+            node("Where", ["b", "w", "c"], ["y"]),
+        ],
+        {
+            "zero": np.float32(0).reshape(()),
+            "c": float32(4, 1, 1),
+            "b": np.array([True, False] * 4).reshape(1, 8),
+        },
+        [
+            *("sign", "abs", "sub"),
+            *("sub", "sign", "relu"),
+            *("sub", "sub", "mul", "sub", "sub"),
+            *("mul", "sub", "mul", "add"),
+            *("mul", "add"),
+        ],
+    ),
+    "resized by matrices": (
+        [
+            node("Resize", ["x", "", "s"], ["a"], mode="cubic"),
+            node("Resize", ["a", "", "t"], ["b"], mode="linear", coordinate_transformation_mode="asymmetric"),
+            node("Resize", ["b", "", "", "z"], ["y"], mode="nearest", nearest_mode="ceil"),
+        ],
+        {"s": np.float32([1, 1, 1.3, 2]), "t": np.float32([1, 1, 1.7, 1]), "z": int64(1, 4, 21, 16)},
+        [
+            *("linear", "transpose", "linear", "transpose"),
+            *("transpose", "linear", "transpose"),
+            *("transpose", "linear", "transpose"),
+        ],
+    ),
+    "products over named axes": (
+        [
+            node("Einsum", ["x", "w"], ["a"], equation="nchw,kc->nkhw"),
+            node("ReduceLogSumExp", ["a", "axis"], ["y"], keepdims=0),
+        ],
+        {"w": float32(3, 4), "axis": int64(-1)},
+        ["transpose", "linear", "transpose", "amax", "sub", "exp", "sum", "amax", "log", "add"],
+    ),
+    "shrink and sums": (
+        [
+            node("Shrink", ["x"], ["a"], lambd=0.3, bias=0.1),
+            node("CumSum", ["a", "axis"], ["b"]),
+            node("LpNormalization", ["b"], ["y"], axis=1, p=1),
+        ],
+        {"axis": np.array(1, np.int64)},
+        [
+            *("abs", "sub", "sign", "relu", "mul", "abs", "sub", "sign", "relu", "sign", "mul", "mul", "sub"),
+            *("transpose", "linear", "transpose", "abs", "sum", "clamp", "div"),
+        ],
+    ),
     "sums and extrema": (
         [
             node("Sum", ["x", "x", "c"], ["s"]),
@@ -350,8 +435,15 @@ def test_tied_scales_stay_tied(tmp_path: Path) -> None:
     [
         ([node("NonMaxSuppression", ["x", "x"], ["y"], name="nms")], {}, ("nms", "post-processing")),
         ([node("Det", ["x"], ["y"], name="d")], {}, ("node d (Det)", "not supported")),
-        ([node("Transpose", ["x"], ["y"], perm=[1, 0, 2, 3])], {}, ("moves the batch axis",)),
-        ([node("Reshape", ["x", "s"], ["y"])], {"s": int64(-1, 8)}, ("folds the batch axis",)),
+        (
+            [node("Transpose", ["x"], ["t"], perm=[1, 0, 2, 3]), node("GlobalAveragePool", ["t"], ["p"]),
+             node("MaxPool", ["t"], ["y"], kernel_shape=[2, 2])],
+            {}, ("moves the batch axis",),
+        ),
+        (
+            [node("Reshape", ["x", "s"], ["r"]), node("MaxPool", ["r"], ["y"], kernel_shape=[2, 2])],
+            {"s": int64(-1, 1, 8, 8)}, ("folds the batch axis",),
+        ),
         ([node("RandomNormalLike", ["x"], ["y"])], {}, ("RandomNormalLike",)),
         ([node("QuantizeLinear", ["x", "s"], ["y"])], {"s": np.float32(1).reshape(())}, ("the integers",)),
         ([node("Mine", ["x"], ["y"], domain="my.domain")], {}, ("my.domain.Mine", "standard ONNX")),
@@ -367,10 +459,10 @@ def test_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_integer_inputs_are_refused(tmp_path: Path) -> None:
+def test_integers_are_refused_where_they_are_computed_with(tmp_path: Path) -> None:
     proto = model([node("Relu", ["x"], ["y"])])
     proto.graph.input[0].type.tensor_type.elem_type = TensorProto.INT8
-    with pytest.raises(MccError, match="float32"):
+    with pytest.raises(MccError, match=r"input x: is int8, and Relu computes .* Cast to float32"):
         read(tmp_path, proto)
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from mcc.errors import MccError, UnsupportedError, UsageError, VerificationError
 from mcc.frontend import capture
 from mcc.frontend import torch_module as subject
-from mcc.ir.graph import Graph, calls
+from mcc.frontend.importer import Imported
+from mcc.ir.graph import calls
 from tests.frontend.constructs import MAP, Of
 
 
@@ -36,21 +37,38 @@ class Counter(nn.Module):
 
 class Inner(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cumsum(x, 1)
+        return torch.cummax(x, 1)[0]
 
 
 CASES: list[tuple[str, Callable[[], nn.Module], tuple[int, ...], tuple[str, ...]]] = [
     ("branch", Branch, MAP, ("depends on the values", "test_refusals.py:", "x.sum() > 0", "both branches")),
     ("number read", lambda: Of(lambda s, x: x * x.max().item()), MAP, ("batch axis",)),
-    ("mask", lambda: Of(lambda s, x: x[x > 0]), MAP, ("aten.gt", "multiplication by a mask")),
+    ("mask", lambda: Of(lambda s, x: x[x > 0]), MAP, ("batch axis",)),
+    (
+        "infinity by values",
+        lambda: Of(lambda s, x: torch.where(x > 0, x, float("-inf"))),
+        MAP,
+        ("chooses an infinity", "a large number"),
+    ),
     (
         "unknown",
         lambda: nn.Sequential(nn.ReLU(), Inner()),
         MAP,
-        ("aten.cumsum", "1 (test_refusals.py:", "rewrite"),
+        ("aten.cummax", "1 (test_refusals.py:", "rewrite"),
     ),
-    ("1-d", lambda: nn.ConvTranspose1d(4, 4, 3), (1, 4, 8), ("aten.conv_transpose1d",)),
-    ("3-d", lambda: nn.Conv3d(4, 4, 3), (1, 4, 8, 8, 8), ("aten.conv3d", "two-dimensional")),
+    ("3-d", lambda: nn.Conv3d(4, 4, 3), (1, 4, 8, 8, 8), ("aten.conv3d", "rows [N, C, L]")),
+    (
+        "einsum over the batch",
+        lambda: Of(lambda s, x: torch.einsum("nchw,mchw->nm", x, x)),
+        MAP,
+        ("sums or moves the batch axis",),
+    ),
+    (
+        "einsum of three",
+        lambda: Of(lambda s, x: torch.einsum("nc,nc,nc->n", *[x.mean((2, 3))] * 3)),
+        MAP,
+        ("two operands",),
+    ),
     ("state", Counter, MAP, ("buffer calls", "changed by every call")),
     ("noise", lambda: Of(lambda s, x: x + torch.randn(4, 8, 8)), MAP, ("draws random numbers",)),
     (
@@ -75,8 +93,18 @@ CASES: list[tuple[str, Callable[[], nn.Module], tuple[int, ...], tuple[str, ...]
         ("constructs.py:",),
     ),
     ("batch reduced", lambda: Of(lambda s, x: x - x.mean()), MAP, ("batch axis", "name the axes")),
-    ("batch moved", lambda: Of(lambda s, x: x.permute(1, 0, 2, 3)), MAP, ("moves the batch axis",)),
-    ("batch folded", lambda: Of(lambda s, x: x.reshape(-1, 8) * 2), MAP, ("folds the batch axis",)),
+    (
+        "batch moved",
+        lambda: Of(lambda s, x: F.max_pool2d(x.permute(1, 0, 2, 3), 2)),
+        MAP,
+        ("moves the batch axis",),
+    ),
+    (
+        "batch folded",
+        lambda: Of(lambda s, x: F.max_pool2d(x.reshape(-1, 1, 8, 8), 2)),
+        MAP,
+        ("folds the batch axis",),
+    ),
     ("constant output", lambda: Of(lambda s, x: torch.ones(1, 4)), MAP, ("does not depend on the input",)),
     ("double", lambda: Of(lambda s, x: x.double()), MAP, ("converts to torch.float64",)),
     (
@@ -175,12 +203,12 @@ def test_a_model_of_batch_one_only_is_captured() -> None:
 def test_a_wrong_translation_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     right = subject.import_program
 
-    def wrong(program: Any) -> Graph:
-        graph = right(program)
-        for node in calls(graph, "conv2d"):
+    def wrong(program: Any) -> Imported:
+        imported = right(program)
+        for node in calls(imported.graph, "conv2d"):
             node.kwargs = {**node.kwargs, "activation": "relu"}
-        graph.recompile()
-        return graph
+        imported.graph.recompile()
+        return imported
 
     monkeypatch.setattr(subject, "import_program", wrong)
     with pytest.raises(VerificationError, match="differs from the model"):
@@ -190,11 +218,11 @@ def test_a_wrong_translation_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_drift_of_one_percent_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     right = subject.import_program
 
-    def wrong(program: Any) -> Graph:
-        graph = right(program)
+    def wrong(program: Any) -> Imported:
+        imported = right(program)
         with torch.no_grad():
-            next(iter(graph.parameters())).mul_(1.01)
-        return graph
+            next(iter(imported.graph.parameters())).mul_(1.01)
+        return imported
 
     monkeypatch.setattr(subject, "import_program", wrong)
     with pytest.raises(VerificationError, match="differs from the model"):

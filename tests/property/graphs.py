@@ -453,7 +453,7 @@ RECIPES: dict[str, Callable[[Maker], None]] = {
         name: _unary(name)
         for name in (
             *("identity", "relu", "relu6", "hardswish", "hardsigmoid", "sigmoid", "tanh", "silu", "mish"),
-            *("softplus", "abs", "neg", "leaky_relu", "elu"),
+            *("softplus", "abs", "neg", "sign", "leaky_relu", "elu"),
         )
     },
     "gelu": _unary("gelu", approximate="tanh"),

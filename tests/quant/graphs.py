@@ -134,6 +134,7 @@ CASES: dict[str, tuple[str, tuple[int, ...], Make]] = {
     "log": ("log", _IMAGE, _log),
     "sqrt": ("sqrt", _IMAGE, _sqrt),
     "abs": ("abs", _IMAGE, _op("abs")),
+    "sign": ("sign", _IMAGE, _op("sign")),
     "neg": ("neg", _IMAGE, _op("neg")),
     "gelu": ("gelu", _IMAGE, _op("gelu", approximate="none")),
     "gelu_tanh": ("gelu", _IMAGE, _op("gelu", approximate="tanh")),

@@ -12,7 +12,7 @@ from mcc.lower.onnx.lowering import Emit, Lowering, attributes, emits
 
 _RENAMED = {
     "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softplus": "Softplus", "exp": "Exp", "log": "Log",
-    "sqrt": "Sqrt", "abs": "Abs", "neg": "Neg", "matmul": "MatMul",
+    "sqrt": "Sqrt", "abs": "Abs", "neg": "Neg", "matmul": "MatMul", "sign": "Sign",
 }  # fmt: skip
 _ARITHMETIC = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div"}
 

@@ -39,6 +39,16 @@ def rectified(t: Translation, op: TfliteOperator) -> XnnValue:
     return t.clamp(t.operand(op, 0), *RECTIFIED[op.code], out=t.result(op))
 
 
+@translates("SIGN")
+def sign(t: Translation, op: TfliteOperator) -> XnnValue:
+    """SIGN, which the delegate lacks: every normal float32 times 2^126 is at least 1, or at most -1."""
+
+    def saturated(x: XnnValue) -> XnnValue:
+        return t.clamp(t.binary("XNNMultiply", x, t.number(2.0**126)), -1.0, 1.0)
+
+    return in_float(t, op, saturated)
+
+
 @translates("LEAKY_RELU")
 def leaky_relu(t: Translation, op: TfliteOperator) -> XnnValue:
     """LEAKY_RELU, in float or integers."""

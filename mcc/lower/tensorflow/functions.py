@@ -67,7 +67,7 @@ def _elementwise(tf: Any) -> dict[str, Function]:
     found: dict[str, Function] = {
         "identity": tf.identity, "relu": tf.nn.relu, "relu6": tf.nn.relu6, "sigmoid": tf.sigmoid,
         "tanh": tf.tanh, "silu": tf.nn.silu, "exp": tf.exp, "log": tf.math.log, "sqrt": tf.sqrt,
-        "abs": tf.abs, "neg": tf.negative, "softplus": tf.math.softplus, "prelu": prelu,
+        "abs": tf.abs, "sign": tf.sign, "neg": tf.negative, "softplus": tf.math.softplus, "prelu": prelu,
         "hardswish": lambda x: x * tf.nn.relu6(x + 3.0) / 6.0,
         "hardsigmoid": lambda x: tf.nn.relu6(x + 3.0) / 6.0,
         "mish": lambda x: x * tf.tanh(tf.math.softplus(x)),

@@ -49,6 +49,7 @@ _emit_unary("log", "LOG")
 _emit_unary("sqrt", "SQRT")
 _emit_unary("abs", "ABS", "AbsOptions")
 _emit_unary("neg", "NEG", "NegOptions")
+_emit_unary("sign", "SIGN")
 
 
 @emits("identity")

@@ -162,6 +162,7 @@ _RUNTIME: dict[tuple[str, int], str] = {
     ("EXP", 2): "2.12.0",
     ("LOG", 2): "2.12.0",
     ("ABS", 2): "2.4.0",
+    ("SIGN", 1): "2.12.0",
 }
 _OLDEST = "2.3.0"
 

@@ -124,7 +124,7 @@ CONVOLUTIONS = [
 ]
 
 UNARY = ["identity", "relu", "relu6", "hardswish", "hardsigmoid", "sigmoid", "tanh", "silu", "mish"]
-UNARY += ["softplus", "exp", "abs", "neg", "gelu", "elu"]
+UNARY += ["softplus", "exp", "abs", "neg", "sign", "gelu", "elu"]
 
 ELEMENTWISE = [
     *[Case(op, shape) for op in UNARY for shape in ((1, 6), (1, 6, 5, 4))],
