@@ -272,7 +272,7 @@ def load_job(
     check_drop(request.budget, task.metric)
     target, lock = get_target(request.target), FileLock(folder / "state" / LOCK)
     job = Job(request, folder, loaded.graph, loaded.name, data, task, target, progress, lock, stated, found)
-    for sentence in data.warnings:
+    for sentence in (*loaded.remarks, *data.warnings):
         job.warn(sentence)
     unlike = labels_warning(file, described.labels, data.class_names, ignore=request.ignore_labels)
     if unlike is not None:
