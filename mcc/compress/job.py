@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -11,20 +12,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mcc.budget import Budget, check_drop, check_units
 from mcc.compress.folder import LOCK, Folder, names_left
 from mcc.compress.request import Request
 from mcc.data import BoundTask, DataModule, bind_task
+from mcc.data.agreement import AGREEMENT, labelled_by
 from mcc.data.outputs import Output
 from mcc.data.stated import Stated, load_stated, stated_by_object
 from mcc.errors import UsageError
 from mcc.files import write_text
 from mcc.frontend.load import load_model
-from mcc.ir.graph import Graph, constants, inputs, outputs, weights_of
+from mcc.ir.graph import Graph, constants, inputs, outputs, run, weights_of
 from mcc.ir.notes import shape_of
 from mcc.ir.outputs import files_in
 from mcc.ir.text import print_graph
@@ -268,6 +272,8 @@ def load_job(
     asked = request.judge or (None if request.cut else described.output)
     nodes = zip(loaded.output_names, outputs(loaded.graph), strict=True)
     found = tuple(Output(name, shape_of(node)) for name, node in nodes)
+    if data.task == AGREEMENT and request.task in (None, AGREEMENT):
+        data = labelled_by(data, functools.partial(_answers, loaded.graph), found, asked)
     task = bind_task(data, found, task=request.task, judge=asked)
     check_drop(request.budget, task.metric)
     target, lock = get_target(request.target), FileLock(folder / "state" / LOCK)
@@ -278,6 +284,10 @@ def load_job(
     if unlike is not None:
         job.warn(unlike)
     return job
+
+
+def _answers(graph: Graph, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [value.numpy() for value in run(graph, torch.from_numpy(images))]
 
 
 def save_json(path: Path, content: Any) -> None:

@@ -67,12 +67,13 @@ class DataModule:
             (`--task`).
         train_unseen: the network has not been trained on `train`.
         chosen_on: where the images of `validation` come from, in words.
+        remarks: sentences on what was assumed that make figures doubtful.
 
     Raises:
         DataError: a part that is empty or not what it should be, named.
 
     Attributes:
-        warnings: sentences on what makes figures doubtful.
+        warnings: sentences on what makes figures doubtful, the remarks first.
     """
 
     name: str
@@ -86,6 +87,7 @@ class DataModule:
     task: str | Task | None = None
     train_unseen: bool = False
     chosen_on: str = ""
+    remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -108,7 +110,7 @@ class DataModule:
         ]
         figure = "accuracy" if self.task == CLASSIFICATION else "the metric"
         said = [f"{words[0].upper()}{words[1:]}: {figure} on them says little." for words in seen if words]
-        object.__setattr__(self, "warnings", tuple(said))
+        object.__setattr__(self, "warnings", (*self.remarks, *said))
 
     def split(self, name: SplitName) -> Split:
         """The split called `name`."""
@@ -207,6 +209,7 @@ def assemble(
     train_unseen: bool = False,
     calibration_images: int = CALIBRATION_IMAGES,
     task: str | Task | None = CLASSIFICATION,
+    remarks: Sequence[str] = (),
 ) -> DataModule:
     """Make the four parts from training and test images with their labels [N], or the targets of a task.
 
@@ -220,6 +223,7 @@ def assemble(
         train_unseen: the network has not been trained on these training images.
         seed: chooses the calibration images; what is held out does not depend on it.
         task: see `DataModule`; of any but classification, targets are taken as they are, [N, ...].
+        remarks: see `DataModule`.
 
     Raises:
         DataError: too few images or classes, or labels outside the classes.
@@ -261,6 +265,7 @@ def assemble(
         task=task,
         train_unseen=train_unseen,
         chosen_on=CHOSEN_ON[parts["validation"][0]],
+        remarks=tuple(remarks),
     )
 
 
