@@ -25,10 +25,10 @@ from mcc.data import BoundTask, DataModule, bind_task
 from mcc.data.agreement import AGREEMENT, labelled_by
 from mcc.data.outputs import Output
 from mcc.data.stated import Stated, load_stated, stated_by_object
-from mcc.errors import UsageError
 from mcc.files import write_text
 from mcc.frontend.load import load_model
-from mcc.ir.graph import Graph, constants, inputs, outputs, run, weights_of
+from mcc.ir.feed import Arrays, Feed, feed_of
+from mcc.ir.graph import Graph, constants, outputs, run, taken_by, weights_of
 from mcc.ir.notes import shape_of
 from mcc.ir.outputs import files_in
 from mcc.ir.text import print_graph
@@ -161,19 +161,19 @@ class Job:
         finally:
             self.stages[name] = self.stages.get(name, 0.0) + time.monotonic() - start
 
-    def calibration(self) -> tuple[Tensor, ...]:
+    def calibration(self) -> tuple[Feed, ...]:
         """Input batches for ranges, low-rank factors and batch-norm statistics."""
         batches = self.data.batches(
             "calibration", CALIBRATION_BATCH, limit=CALIBRATION_BATCH * CALIBRATION_BATCHES
         )
-        return tuple(torch.from_numpy(batch.inputs) for batch in batches)
+        return tuple(feed_of(batch.inputs) for batch in batches)
 
-    def labelled(self) -> list[tuple[Tensor, Tensor]]:
+    def labelled(self) -> list[tuple[Feed, Tensor]]:
         """Batches of inputs and targets from the calibration part of the training data."""
         batches = self.data.batches(
             "calibration", CALIBRATION_BATCH, limit=CALIBRATION_BATCH * SENSITIVITY_BATCHES
         )
-        return [(torch.from_numpy(b.inputs), torch.from_numpy(b.targets)) for b in batches]
+        return [(feed_of(b.inputs), torch.from_numpy(b.targets)) for b in batches]
 
     def digest(self) -> str:
         """Hash of everything that results depend on: model, data, and the request without folder and
@@ -257,11 +257,9 @@ def load_job(
     loaded = load_model(
         request.model, input_shape=request.input_shape, weights=request.weights, cut=request.cut
     )
-    if len(inputs(loaded.graph)) != 1:
-        raise UsageError("has several inputs; mcc compress takes models with one", where=request.model)
-    shape = shape_of(inputs(loaded.graph)[0])
+    shape = taken_by(loaded.graph)
     if at_hand is not None:
-        data, stated = at_hand, stated_by_object(at_hand, shape, request.pictures)
+        data, stated = at_hand.for_inputs(shape), stated_by_object(at_hand, shape, request.pictures)
     else:
         data, stated = load_stated(
             request.data, seed=request.seed, input_shape=shape,
@@ -286,8 +284,8 @@ def load_job(
     return job
 
 
-def _answers(graph: Graph, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    return [value.numpy() for value in run(graph, torch.from_numpy(images))]
+def _answers(graph: Graph, images: Arrays) -> list[NDArray[np.float32]]:
+    return [value.numpy() for value in run(graph, feed_of(images))]
 
 
 def save_json(path: Path, content: Any) -> None:

@@ -17,7 +17,8 @@ from mcc.data.augment import IndexArray
 from mcc.data.classification import Classification
 from mcc.data.module import PARTS, DataModule
 from mcc.data.outputs import Output, likely_output, listed, named_output
-from mcc.data.split import FloatImages, ImageSplit, Split
+from mcc.data.parts import Inputs, inputs_of
+from mcc.data.split import ImageSplit, Split, SplitInputs
 from mcc.data.task import Targets
 from mcc.errors import DataError
 from mcc.metric import FRACTION, Metric
@@ -30,7 +31,7 @@ NO_LABELS = (
 )
 AT_ONCE = 64  # images that the original is run on together
 
-Answers = Callable[[FloatImages], Sequence[NDArray[np.float32]]]
+Answers = Callable[[Inputs], Sequence[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ def labelled_by(
     parts: dict[str, Any] = {}
     for name in PARTS:
         part = data.split(name)
-        found = [
-            np.asarray(answers(part.inputs(index))[place]).reshape(len(index), -1).argmax(1)
-            for index in np.array_split(np.arange(len(part), dtype=np.int64), -(-len(part) // AT_ONCE))
-        ]
+        found: list[NDArray[Any]] = []
+        for index in np.array_split(np.arange(len(part), dtype=np.int64), -(-len(part) // AT_ONCE)):
+            given = inputs_of(name, part, index, data.name, data.input_shape)
+            found.append(np.asarray(answers(given)[place]).reshape(len(index), -1).argmax(1))
         parts[name] = _with_targets(part, np.concatenate(found).astype(np.int64))
     return replace(data, **parts, class_names=names, task=Agreement())
 
@@ -104,14 +105,14 @@ class _Labelled:
     def __len__(self) -> int:
         return len(self.part)
 
-    def __getitem__(self, index: int) -> tuple[FloatImages, NDArray[Any]]:
+    def __getitem__(self, index: int) -> tuple[Any, NDArray[Any]]:
         return self.part[index][0], np.asarray(self.targets[index])
 
-    def inputs(self, index: IndexArray) -> FloatImages:
+    def inputs(self, index: IndexArray) -> SplitInputs:
         """See `Split.inputs`."""
         return self.part.inputs(index)
 
-    def augmented(self, index: IndexArray, *, seed: int, epoch: int) -> FloatImages:
+    def augmented(self, index: IndexArray, *, seed: int, epoch: int) -> SplitInputs:
         """See `Split.augmented`."""
         return self.part.augmented(index, seed=seed, epoch=epoch)
 
