@@ -136,12 +136,12 @@ class DataModule:
 
     def for_inputs(self, taken: Taken) -> DataModule:
         """The data with its inputs in the order of a network's. Raises DataError where they do not fit."""
-        shapes = None if isinstance(taken, tuple) else {name: shape[1:] for name, shape in taken.items()}
         own = self.input_shape
-        if isinstance(taken, tuple) or shapes is None:
+        if isinstance(taken, tuple):
             if several(own) or own not in (taken, taken[1:]):  # some say the shape with the batch
                 raise DataError(f"gives inputs of {own} and the network takes {taken}", where=self.name)
             return self
+        shapes = {name: shape[1:] for name, shape in taken.items()}
         if isinstance(own, Mapping):
             fits, ordered = dict(own) == shapes, {name: own[name] for name in shapes if name in own}
         else:

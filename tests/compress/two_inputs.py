@@ -48,7 +48,8 @@ class Examples:
         self.held = {
             name: chance.standard_normal((count, *shape)).astype(np.float32) for name, shape in SHAPES.items()
         }
-        self.held["facts"] *= 20  # another range than the picture's
+        # Another range than the picture's; bounded, so that few examples show all of it.
+        self.held["facts"] = chance.uniform(-40, 40, (count, 4)).astype(np.float32)
         with torch.no_grad():
             scores = network()[0].eval()(*map(torch.from_numpy, self.held.values()))
         self.targets: NDArray[Any] = scores.argmax(1).numpy().astype(np.int64)
