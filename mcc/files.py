@@ -24,6 +24,18 @@ _KINDS = {
 }
 
 
+ENTRY = "#"
+
+
+def split_entry(path: Path | str) -> tuple[Path, str]:
+    """`last.pth#ema` as the file `last.pth` and the entry `ema` of it; "" where no entry is named."""
+    path = Path(path)
+    name, mark, entry = path.name.rpartition(ENTRY)
+    if not mark or not name.strip(".") or os.path.lexists(path):  # a file may have the character in its name
+        return path, ""
+    return path.with_name(name), entry
+
+
 def readable_file(
     path: Path | str,
     *,

@@ -19,9 +19,10 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from mcc.errors import UsageError, VerificationError
+from mcc.ir.feed import Feed
 from mcc.ir.graph import Graph, calls, clean, copy_graph, infer
 from mcc.ir.notes import note
 from mcc.user_code import import_module
@@ -37,14 +38,14 @@ class PassContext:
     """Context of a pass: its data and random numbers, and the record of its actions.
 
     Attributes:
-        calibration: Batches of the graph's input, for data-aware passes; empty without data.
+        calibration: Batches of the graph's inputs, for data-aware passes; empty without data.
         seed: Seed of `generator`, the source of all randomness of the pass.
         counts: Numbers of actions of the pass, by name.
         refusals: Nodes left unchanged, with the reason.
         measured: Errors stated by a pass that changes numbers by intent: node, name of the error, value.
     """
 
-    calibration: tuple[Tensor, ...] = ()
+    calibration: tuple[Feed, ...] = ()
     seed: int = 0
     counts: Counter[str] = field(default_factory=lambda: Counter())
     refusals: list[tuple[str, str]] = field(default_factory=lambda: [])

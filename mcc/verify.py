@@ -19,6 +19,7 @@ from torch import Tensor, fx
 from mcc.analysis.exactness import exact_on_integers
 from mcc.errors import MccError, VerificationError
 from mcc.ir.canonical import check_shapes, check_structure
+from mcc.ir.feed import tensors_of
 from mcc.ir.graph import (
     Graph,
     calls,
@@ -269,9 +270,8 @@ def _batches(graph: Graph, ctx: PassContext) -> Iterator[tuple[list[Tensor], boo
         yield random_inputs(graph, seed, integers=integral), integral
     if integral:  # integers drive clamps and sigmoids into saturation, where an error would not show
         yield random_inputs(graph, SEEDS[0]), False
-    if len(inputs(graph)) == 1:
-        for batch in ctx.calibration[:1]:
-            yield [batch[:CALIBRATION_SAMPLES]], False
+    for batch in ctx.calibration[:1]:
+        yield list(tensors_of(batch[:CALIBRATION_SAMPLES])), False
 
 
 def _same_in_own_precision(wanted: Sequence[Tensor], single: Graph, batch: list[Tensor], step: Pass) -> None:

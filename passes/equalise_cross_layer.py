@@ -10,7 +10,8 @@ from torch import Tensor, fx
 
 from mcc.analysis.scaling import ScalingPair, channel_rows, scale_channels, scaling_pairs
 from mcc.errors import VerificationError
-from mcc.ir.graph import Graph, constant, copy_graph, inputs, operand, optional_operand, set_constant
+from mcc.ir.feed import tensors_of
+from mcc.ir.graph import Graph, constant, copy_graph, operand, optional_operand, set_constant
 from mcc.ir.interpreter import observe
 from mcc.pass_api import Pass, PassContext
 
@@ -66,7 +67,7 @@ class EqualiseCrossLayer(Pass):
 
 def _ranges(graph: Graph, pairs: list[ScalingPair], ctx: PassContext) -> dict[str, Tensor]:
     """The largest magnitude of each channel of a pair, by name of the writer; empty without data."""
-    if not ctx.calibration or len(inputs(graph)) != 1:
+    if not ctx.calibration:
         return {}
     writers = {pair.value.name: pair.writer.name for pair in pairs}
     found: dict[str, Tensor] = {}
@@ -77,7 +78,7 @@ def _ranges(graph: Graph, pairs: list[ScalingPair], ctx: PassContext) -> dict[st
         found[name] = torch.maximum(found[name], largest) if name in found else largest
 
     for batch in ctx.calibration:
-        observe(copy_graph(graph), (batch,), see, set(writers))
+        observe(copy_graph(graph), tensors_of(batch), see, set(writers))
     return found
 
 

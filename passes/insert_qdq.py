@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from mcc.analysis.batch_norms import cannot_be_folded
 from mcc.errors import Refusal, VerificationError
+from mcc.ir.feed import tensors_of
 from mcc.ir.graph import (
     Graph,
     add_call,
@@ -19,7 +20,6 @@ from mcc.ir.graph import (
     clean,
     constant,
     copy_graph,
-    inputs,
     is_constant,
     op_name,
     operand,
@@ -91,9 +91,7 @@ class InsertQdq(Pass):
             raise ValueError(f"weights must be mse or minmax, not {self.weights!r}")
 
     def requires(self, graph: Graph) -> None:
-        """Raise Refusal unless the graph has one input and no batch norm that could be folded."""
-        if len(inputs(graph)) != 1:
-            raise Refusal(f"needs a graph with one input, not {len(inputs(graph))}", where=self.name)
+        """Raise Refusal if there is a batch norm that could be folded."""
         for node in calls(graph, "batch_norm"):
             if cannot_be_folded(node) is None:
                 raise Refusal(
@@ -168,7 +166,7 @@ class InsertQdq(Pass):
         seen = {named[node.name]: found for node, found in observed.items()}
         placement, groups = decide(trial, self.precision, seen, {named[n.name]: "" for n in kept})
         self._insert_all(trial, placement, groups, PassContext(seed=ctx.seed))
-        found = deviations(clean(trial), graph, (ctx.calibration[0][:TRIED],))
+        found = deviations(clean(trial), graph, tensors_of(ctx.calibration[0][:TRIED]))
         return max(deviation.excess for deviation in found)
 
     def _quantise_weights(

@@ -9,7 +9,8 @@ from torch import fx
 
 from mcc.analysis.activation_approximations import STAND_INS, ErrorMeter, Writer, largest_error
 from mcc.errors import VerificationError
-from mcc.ir.graph import Graph, add_call, calls, copy_graph, inputs, op_name, operand
+from mcc.ir.feed import tensors_of
+from mcc.ir.graph import Graph, add_call, calls, copy_graph, op_name, operand
 from mcc.ir.interpreter import observe
 from mcc.ir.notes import annotate, note
 from mcc.pass_api import Pass, PassContext
@@ -93,10 +94,10 @@ class ReplaceActivation(Pass):
         apart = copy_graph(graph)
         self._unfuse(apart)
         chosen = self._chosen(apart, PassContext())
-        batches = ctx.calibration if len(inputs(graph)) == 1 else ()
+        batches = ctx.calibration
         meter = ErrorMeter(chosen)
         for batch in batches if chosen else ():
-            observe(apart, (batch,), meter.see, meter.watched)
+            observe(apart, tensors_of(batch), meter.see, meter.watched)
         for node in chosen:
             ctx.measure(node, f"largest error of the replacement of {op_name(node)}", largest_error(node))
             if batches:

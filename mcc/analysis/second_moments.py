@@ -11,15 +11,16 @@ from collections.abc import Sequence
 
 from torch import Tensor, fx
 
-from mcc.ir.graph import Graph, copy_graph, inputs, operand
+from mcc.ir.feed import Feed, tensors_of
+from mcc.ir.graph import Graph, copy_graph, operand
 from mcc.ir.interpreter import observe
 
 
-def input_moments(graph: Graph, nodes: Sequence[fx.Node], batches: Sequence[Tensor]) -> dict[str, Tensor]:
+def input_moments(graph: Graph, nodes: Sequence[fx.Node], batches: Sequence[Feed]) -> dict[str, Tensor]:
     """Second moments [I, I] of the input pixels of 1x1 convolutions, by node name, in float64.
 
     Args:
-        batches: Batches of the graph's one input; for a graph with several inputs the result is empty.
+        batches: Batches of the graph's inputs.
     """
     sources = {operand(node, 0).name: node.name for node in nodes}
     found: dict[str, Tensor] = {}
@@ -31,7 +32,7 @@ def input_moments(graph: Graph, nodes: Sequence[fx.Node], batches: Sequence[Tens
         found[node.name] = found[node.name] + products if node.name in found else products
         counts[node.name] += pixels.shape[1]
 
-    for batch in batches if len(inputs(graph)) == 1 else ():
-        observe(copy_graph(graph), (batch,), see, set(sources))
+    for batch in batches:
+        observe(copy_graph(graph), tensors_of(batch), see, set(sources))
     reads = {node.name: operand(node, 0).name for node in nodes}
     return {name: found[source] / counts[source] for name, source in reads.items() if source in found}

@@ -179,13 +179,15 @@ class _Judging:
 
     def _data(self, described: Description) -> tuple[DataModule, Stated]:
         from mcc.data.stated import load_stated
+        from mcc.ir.graph import taken_by
         from mcc.report.doubt import stated_by, stated_by_model
         from mcc.report.judge import whole_range
-        from mcc.report.measure import image_shape
+        from mcc.report.measure import taken_shapes
 
         with self.target.session(self.path, self.threads) as session:
-            shape, taken = image_shape(session), whole_range(session)
+            shape, taken = taken_shapes(session), whole_range(session)
         if self.loaded is not None:
+            shape = taken_by(self.loaded.graph)
             stated = stated_by_model(self.name, self.loaded.preprocessing)
         else:
             stated = stated_by(self.path, described) or taken

@@ -88,20 +88,19 @@ def lower(
         click.echo(f"{path}: {bytes_words(len(raw))}")
 
 
-def _images(graph: Graph, data: str | None, preprocessing: Any, settings: Settings) -> tuple[Tensor] | None:
+def _images(
+    graph: Graph, data: str | None, preprocessing: Any, settings: Settings
+) -> tuple[Tensor, ...] | None:
     """Calibration images of the data for a check; None if no data is given."""
     if data is None:
         return None
-    import torch
-
     from mcc.data import load_data
-    from mcc.ir.graph import inputs
-    from mcc.ir.notes import shape_of
+    from mcc.ir.feed import feed_of, tensors_of
+    from mcc.ir.graph import taken_by
     from mcc.quant.noise import IMAGES
 
-    shape = shape_of(inputs(graph)[0])
-    module = load_data(data, seed=settings.seed, input_shape=shape, preprocessing=preprocessing)
-    return (torch.from_numpy(next(iter(module.batches("calibration", IMAGES))).inputs),)
+    module = load_data(data, seed=settings.seed, input_shape=taken_by(graph), preprocessing=preprocessing)
+    return tensors_of(feed_of(next(iter(module.batches("calibration", IMAGES))).inputs))
 
 
 def _options(form: Format, **given: Any) -> dict[str, Any]:

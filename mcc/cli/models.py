@@ -35,8 +35,8 @@ def model_options(callback: Callback) -> Callback:
         "--input-shape", type=SHAPE, metavar="N,C,H,W", help="Input shape, if the model does not state it."
     )
     weights = click.option(
-        "--weights", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-        help="Weights: .safetensors, or a weights-only state dict.",
+        "--weights", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE[#KEY]",
+        help="Weights: .safetensors, or a checkpoint of torch.save; KEY names one of several sets in it.",
     )  # fmt: skip
     cut = click.option(
         "--cut", multiple=True, metavar="PLACE", expose_value=False, callback=_note_cut,
@@ -66,7 +66,11 @@ def load_model(
     from mcc.frontend.load import load_model as load
 
     torch.manual_seed(current_settings().seed)
-    return load(spec, input_shape=input_shape, weights=weights, cut=current_cut())
+    loaded = load(spec, input_shape=input_shape, weights=weights, cut=current_cut())
+    for remark in loaded.remarks:
+        if not current_settings().quiet:
+            click.echo(remark, err=True)
+    return loaded
 
 
 def deployment_form(graph: Graph) -> Graph:

@@ -17,6 +17,8 @@ from mcc.errors import UsageError
 from mcc.ir.first_look import check_model, check_specs
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mcc.data.stated import Stated
     from mcc.ir.graph import Graph
     from mcc.pass_api import PassContext
@@ -87,9 +89,7 @@ def opt(
     repeat = () if data is None else ("--data", data)
     options = RunOptions(verify, bisect_limit, reproducer, after, repeat)
     result = pipeline.run(graph, context, options)
-    noise = check_integers(
-        result.graph, context.calibration[:1] or None, allow_noise=allow_noise, settings=settings
-    )
+    noise = check_integers(result.graph, _first(context), allow_noise=allow_noise, settings=settings)
     if output is not None:
         save_graph(result.graph, output, _said(model, stated))
     if settings.json:
@@ -106,6 +106,13 @@ def opt(
     if output is None and print_after is None and not (timing or stats):
         click.echo(print_graph(result.graph), nl=False)
     return None
+
+
+def _first(context: PassContext) -> tuple[Tensor, ...] | None:
+    """The first calibration batch, one tensor for each input."""
+    from mcc.ir.feed import tensors_of
+
+    return tensors_of(context.calibration[0]) if context.calibration else None
 
 
 def _said(model: str, stated: Stated | None) -> dict[str, Any]:

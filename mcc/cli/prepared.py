@@ -12,11 +12,10 @@ from mcc.ir.first_look import check_model_file
 from mcc.lower.formats import get_format
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mcc.cli.settings import Settings
     from mcc.data.stated import Stated
     from mcc.frontend.load import LoadedModel
+    from mcc.ir.feed import Feed
     from mcc.ir.graph import Graph
     from mcc.runtime.target import Target
 
@@ -42,23 +41,21 @@ def stated_preprocessing(spec: str, loaded: LoadedModel) -> Stated | None:
 
 def calibration_images(
     graph: Graph, data: str, stated: Stated | None, settings: Settings
-) -> tuple[Tensor, ...]:
-    """Batches of calibration images of a data module, for a graph with one input; prints their source."""
-    import torch
-
+) -> tuple[Feed, ...]:
+    """Batches of calibration data of a data module, for all inputs of a graph; prints their source."""
     from mcc.data.stated import load_stated
-    from mcc.ir.graph import inputs
-    from mcc.ir.notes import shape_of
+    from mcc.ir.feed import feed_of
+    from mcc.ir.graph import taken_by
 
     module, used = load_stated(
         data,
         seed=settings.seed,
-        input_shape=shape_of(inputs(graph)[0]),
+        input_shape=taken_by(graph),
         stated=stated,
         asked=asked_pictures(),
     )
     say_pictures(used)
-    return tuple(torch.from_numpy(b.inputs) for b in module.batches("calibration", CALIBRATION_BATCH))
+    return tuple(feed_of(b.inputs) for b in module.batches("calibration", CALIBRATION_BATCH))
 
 
 def lowered_file(

@@ -151,13 +151,15 @@ def _inputs(
     shapes = [shape_of(node) for node in inputs(graph)]
     if data is not None:
         from mcc.data.stated import load_stated
+        from mcc.ir.feed import arrays_of
+        from mcc.ir.graph import taken_by
 
         module, used = load_stated(
-            data, seed=settings.seed, input_shape=shapes[0], stated=stated, asked=asked_pictures()
+            data, seed=settings.seed, input_shape=taken_by(graph), stated=stated, asked=asked_pictures()
         )
         say_pictures(used)
         batch = next(module.batches("validation", count))
-        return [batch.inputs]
+        return list(arrays_of(batch.inputs))
     generator = np.random.default_rng(settings.seed)
     drawn = [generator.standard_normal((count, *shape[1:])).astype(np.float32) for shape in shapes]
     return [value.numpy() for value in in_domain(graph, [torch.from_numpy(value) for value in drawn])]

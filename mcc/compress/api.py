@@ -89,7 +89,8 @@ def compress(
             in the metric's unit.
         epochs: Passes over the training data for the fine-tuning of each strategy; 0: no fine-tuning.
         threads: Threads of one inference.
-        weights: File to load into a factory's module (safetensors, or a weights-only state dict).
+        weights: File to load into a factory's module: safetensors, or a checkpoint of `torch.save`;
+            `FILE#KEY` names one of several sets of weights in it.
         input_shape: Input shape with batch size, for models that do not state it.
         cut: Nodes or outputs where the model ends, see `mcc.frontend.load.load_model`.
         out: Output folder.

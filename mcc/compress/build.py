@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
 
 from mcc.analysis.pointwise import pointwise
 from mcc.analysis.sparse_cluster import find_sparse_cluster
 from mcc.cost_api import Precision
 from mcc.data import DataModule
 from mcc.errors import DataError, UsageError
+from mcc.ir.feed import Feed
 from mcc.ir.graph import Graph, calls, copy_graph
 from mcc.ir.json_file import first_problem
 from mcc.ir.notes import SparseNote, annotate
@@ -143,7 +143,7 @@ def restructure(
     graph: Graph,
     structure: Structure,
     sensitivities: Sensitivities | None,
-    calibration: tuple[Tensor, ...],
+    calibration: tuple[Feed, ...],
     *,
     verify: bool,
     thin: bool = True,
@@ -216,7 +216,7 @@ def sparse_form(graph: Graph, passes: str) -> Graph:
     return deployment_form(prepared)
 
 
-def quantise(graph: Graph, configuration: Configuration, calibration: tuple[Tensor, ...]) -> Graph:
+def quantise(graph: Graph, configuration: Configuration, calibration: tuple[Feed, ...]) -> Graph:
     """Insert quantisers into a graph in deployment form, if the configuration has integer precision."""
     if configuration.precision == "float":
         return graph

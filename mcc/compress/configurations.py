@@ -6,11 +6,11 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
 from mcc.compress.build import quantise
 from mcc.cost_api import Kernel, Precision, graph_kernels
+from mcc.ir.feed import Feed, Several
 from mcc.ir.graph import Graph, inputs
 from mcc.ir.notes import shape_of
 from mcc.quant.regions import integer_nodes
@@ -26,7 +26,7 @@ def target_cluster(graph: Graph, facts: TargetFacts) -> SparseCluster:
 
 
 def structure_kernels(
-    deployed: Graph, configuration: Configuration, facts: TargetFacts, calibration: tuple[Tensor, ...] = ()
+    deployed: Graph, configuration: Configuration, facts: TargetFacts, calibration: tuple[Feed, ...] = ()
 ) -> dict[str, Kernel]:
     """Kernels of a float graph in deployment form, under a configuration on a target.
 
@@ -52,15 +52,16 @@ def available_configurations(
     return configurations(cluster, sparse_block=block, precisions=precisions, passes=passes)
 
 
-def planned_integers(deployed: Graph, calibration: tuple[Tensor, ...] = ()) -> frozenset[str]:
+def planned_integers(deployed: Graph, calibration: tuple[Feed, ...] = ()) -> frozenset[str]:
     """Nodes that run as integer kernels after quantisation, determined by quantising a copy.
 
     Args:
         calibration: Calibration data that decides it; random data if empty.
     """
     if not calibration:
-        shape = shape_of(inputs(deployed)[0])
-        calibration = (torch.randn((2, *shape[1:]), generator=torch.Generator().manual_seed(0)),)
+        generator = torch.Generator().manual_seed(0)
+        shapes = map(shape_of, inputs(deployed))
+        calibration = (Several(tuple(torch.randn((2, *s[1:]), generator=generator) for s in shapes)),)
     return frozenset(
         node.name for node in integer_nodes(quantise(deployed, Configuration("int8"), calibration))
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -11,20 +12,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mcc.budget import Budget, check_drop, check_units
 from mcc.compress.folder import LOCK, Folder, names_left
 from mcc.compress.request import Request
 from mcc.data import BoundTask, DataModule, bind_task
+from mcc.data.agreement import AGREEMENT, labelled_by
 from mcc.data.outputs import Output
 from mcc.data.stated import Stated, load_stated, stated_by_object
-from mcc.errors import UsageError
 from mcc.files import write_text
 from mcc.frontend.load import load_model
-from mcc.ir.graph import Graph, constants, inputs, outputs, weights_of
+from mcc.ir.feed import Arrays, Feed, feed_of
+from mcc.ir.graph import Graph, constants, outputs, run, taken_by, weights_of
 from mcc.ir.notes import shape_of
 from mcc.ir.outputs import files_in
 from mcc.ir.text import print_graph
@@ -157,19 +161,19 @@ class Job:
         finally:
             self.stages[name] = self.stages.get(name, 0.0) + time.monotonic() - start
 
-    def calibration(self) -> tuple[Tensor, ...]:
+    def calibration(self) -> tuple[Feed, ...]:
         """Input batches for ranges, low-rank factors and batch-norm statistics."""
         batches = self.data.batches(
             "calibration", CALIBRATION_BATCH, limit=CALIBRATION_BATCH * CALIBRATION_BATCHES
         )
-        return tuple(torch.from_numpy(batch.inputs) for batch in batches)
+        return tuple(feed_of(batch.inputs) for batch in batches)
 
-    def labelled(self) -> list[tuple[Tensor, Tensor]]:
+    def labelled(self) -> list[tuple[Feed, Tensor]]:
         """Batches of inputs and targets from the calibration part of the training data."""
         batches = self.data.batches(
             "calibration", CALIBRATION_BATCH, limit=CALIBRATION_BATCH * SENSITIVITY_BATCHES
         )
-        return [(torch.from_numpy(b.inputs), torch.from_numpy(b.targets)) for b in batches]
+        return [(feed_of(b.inputs), torch.from_numpy(b.targets)) for b in batches]
 
     def digest(self) -> str:
         """Hash of everything that results depend on: model, data, and the request without folder and
@@ -253,11 +257,9 @@ def load_job(
     loaded = load_model(
         request.model, input_shape=request.input_shape, weights=request.weights, cut=request.cut
     )
-    if len(inputs(loaded.graph)) != 1:
-        raise UsageError("has several inputs; mcc compress takes models with one", where=request.model)
-    shape = shape_of(inputs(loaded.graph)[0])
+    shape = taken_by(loaded.graph)
     if at_hand is not None:
-        data, stated = at_hand, stated_by_object(at_hand, shape, request.pictures)
+        data, stated = at_hand.for_inputs(shape), stated_by_object(at_hand, shape, request.pictures)
     else:
         data, stated = load_stated(
             request.data, seed=request.seed, input_shape=shape,
@@ -268,16 +270,22 @@ def load_job(
     asked = request.judge or (None if request.cut else described.output)
     nodes = zip(loaded.output_names, outputs(loaded.graph), strict=True)
     found = tuple(Output(name, shape_of(node)) for name, node in nodes)
+    if data.task == AGREEMENT and request.task in (None, AGREEMENT):
+        data = labelled_by(data, functools.partial(_answers, loaded.graph), found, asked)
     task = bind_task(data, found, task=request.task, judge=asked)
     check_drop(request.budget, task.metric)
     target, lock = get_target(request.target), FileLock(folder / "state" / LOCK)
     job = Job(request, folder, loaded.graph, loaded.name, data, task, target, progress, lock, stated, found)
-    for sentence in data.warnings:
+    for sentence in (*loaded.remarks, *data.warnings):
         job.warn(sentence)
     unlike = labels_warning(file, described.labels, data.class_names, ignore=request.ignore_labels)
     if unlike is not None:
         job.warn(unlike)
     return job
+
+
+def _answers(graph: Graph, images: Arrays) -> list[NDArray[np.float32]]:
+    return [value.numpy() for value in run(graph, feed_of(images))]
 
 
 def save_json(path: Path, content: Any) -> None:

@@ -12,6 +12,7 @@ from mcc.calibrate.store import default_path
 from mcc.compress.build import sparse_layers
 from mcc.compress.job import Job
 from mcc.data import BoundTask
+from mcc.ir.feed import Feed, bytes_of
 from mcc.ir.graph import Graph, constants
 from mcc.ir.text import print_graph
 from mcc.search.probes import by_pool, one_by_one
@@ -62,12 +63,12 @@ def measured_sensitivities(
     )
 
 
-def _file_of(graph: Graph, batches: Sequence[tuple[Tensor, Tensor]], wanted: Wanted, task: BoundTask) -> Path:
+def _file_of(graph: Graph, batches: Sequence[tuple[Feed, Tensor]], wanted: Wanted, task: BoundTask) -> Path:
     """Path of the results for this network, these images and this task."""
     judged = f" output {task.output}" if task.output else ""
     found = hashlib.sha256(f"{FORMAT} {wanted.block}{judged} {print_graph(graph)}{task.identity}".encode())
     for name, value in sorted(constants(graph).items()):
         found.update(name.encode() + value.detach().contiguous().numpy().tobytes())
     for x, target in batches:
-        found.update(x.contiguous().numpy().tobytes() + target.contiguous().numpy().tobytes())
+        found.update(bytes_of(x) + target.contiguous().numpy().tobytes())
     return default_path().with_name("sensitivities") / f"{found.hexdigest()[:32]}.jsonl"

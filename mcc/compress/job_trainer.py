@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from mcc.compress.build import Structure
 from mcc.compress.job import Job
 from mcc.finetune import (
@@ -14,6 +12,7 @@ from mcc.finetune import (
     fine_tune_candidate,
     reestimate_batch_norm,
 )
+from mcc.ir.feed import feed_of
 from mcc.ir.graph import Graph, copy_graph
 from mcc.search.space import Configuration
 
@@ -51,7 +50,7 @@ class Trainer:
         batches = self.job.data.batches(
             "train", SETTLE_BATCH, seed=self.job.request.seed, augment=False, limit=SETTLE_IMAGES
         )
-        reestimate_batch_norm(private, (torch.from_numpy(batch.inputs) for batch in batches))
+        reestimate_batch_norm(private, (feed_of(batch.inputs) for batch in batches))
         return private
 
     def train(self, graph: Graph, structure: Structure, label: str, share: float = 1.0) -> Graph:

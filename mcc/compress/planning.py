@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
-
 from mcc.budget import Budget, Figures
 from mcc.compress.bench import Bench
 from mcc.compress.build import Structure, quantise, restructure, write_file
@@ -20,6 +18,7 @@ from mcc.compress.speed import Speed
 from mcc.cost_api import Kernel
 from mcc.cost_sum import predict
 from mcc.data import DataModule
+from mcc.ir.feed import Feed
 from mcc.ir.graph import Graph
 from mcc.pipeline import deployment_form
 from mcc.search.problem import Problem
@@ -96,7 +95,7 @@ class Planner:
     bench: Bench
     budget: Budget
     data: DataModule
-    calibration: tuple[Tensor, ...]
+    calibration: tuple[Feed, ...]
     folder: Path
     baseline_cost: float
     ask: Ask

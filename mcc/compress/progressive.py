@@ -23,6 +23,7 @@ from mcc.compress.build import Structure, restructure
 from mcc.compress.job import Job
 from mcc.compress.job_trainer import Trainer
 from mcc.compress.planning import MARGIN, Planner
+from mcc.ir.feed import joined, tensors_of
 from mcc.ir.graph import Graph, constants, copy_graph, run, set_constant
 from mcc.pipeline import deployment_form
 from mcc.search.importance import taylor_scores
@@ -133,8 +134,8 @@ def measured_again(job: Job, graph: Graph, widths: Mapping[str, int], known: Sen
         gone = known.order[group.name][: group.width - widths.get(group.name, group.width)]
         rest = [i for i in known.order[group.name] if i not in set(gone)]
         order[group.name] = (*gone, *sorted(rest, key=lambda i, g=group: scores.get(g.classes[i], 0.0)))
-    x = torch.cat([batch for batch, _ in batches])
-    x = x[: images_for(tuple(x.shape))]
+    x = joined([batch for batch, _ in batches])
+    x = x[: images_for(tuple(tensors_of(x)[0].shape))]
     subject = Subject(
         graph, x, order, job.task.divergence, base=dict(widths), teacher=tuple(run(job.graph, x))
     )

@@ -20,6 +20,7 @@ from mcc.cost_api import CostModel, Kernel, graph_kernels
 from mcc.distribution import VERSION
 from mcc.errors import NotFiniteError, VerificationError
 from mcc.ir import table
+from mcc.ir.feed import arrays_of, feed_of, tensors_of
 from mcc.ir.graph import Graph, calls, constants, outputs, run
 from mcc.ir.notes import note, shape_of, type_of
 from mcc.lower.formats import get_format
@@ -216,20 +217,21 @@ def signal_of(job: Job, graph: Graph) -> NoiseReport:
     """Signal that a quantised graph keeps of its float weights, on calibration images of a job."""
     batch = next(iter(job.data.batches("calibration", IMAGES, limit=IMAGES)))
     flavour = flavour_of(get_format(job.target.format).suffix)
-    return check_noise(graph, (torch.from_numpy(batch.inputs),), flavour=flavour)
+    return check_noise(graph, tensors_of(feed_of(batch.inputs)), flavour=flavour)
 
 
 def _compared(
     job: Job, outcome: Outcome, shapes: Sequence[Shape], integer: bool, images: int
-) -> tuple[Array, list[Array], Comparison]:
+) -> tuple[tuple[Array, ...], list[Array], Comparison]:
     """Validation images, the file's outputs for them in the target's runtime, and their comparison."""
     batch = next(iter(job.data.batches("validation", images, limit=images)))
-    x = np.asarray(batch.inputs, np.float32)
+    x = tuple(np.asarray(array, np.float32) for array in arrays_of(batch.inputs))
+    tensors = [torch.from_numpy(array) for array in x]
     if integer:
-        expected = simulate(outcome.graph, [torch.from_numpy(x)], flavour=flavour_of(outcome.file.suffix))
+        expected = simulate(outcome.graph, tensors, flavour=flavour_of(outcome.file.suffix))
     else:
-        expected = run(outcome.graph, torch.from_numpy(x))
-    got = run_file(job.target, outcome.file, [x], shapes, threads=job.request.threads)
+        expected = run(outcome.graph, *tensors)
+    got = run_file(job.target, outcome.file, x, shapes, threads=job.request.threads)
     return (
         x,
         got,
@@ -240,12 +242,17 @@ def _compared(
 
 
 def _check_kernels(
-    target: Target, file: Path, x: Array, shapes: Sequence[Shape], got: Sequence[Array], integer: bool
+    target: Target,
+    file: Path,
+    x: Sequence[Array],
+    shapes: Sequence[Shape],
+    got: Sequence[Array],
+    integer: bool,
 ) -> dict[str, str]:
     """Checks against reference kernels on the target, and the number of sparse kernels run, if available."""
     checks: dict[str, str] = {}
     # The integer simulator is the stricter reference of integers: reference kernels round differently.
-    slow = None if integer else against_reference(target, file, [x], shapes, got)
+    slow = None if integer else against_reference(target, file, x, shapes, got)
     if slow is not None:
         words = f"{slow.inputs} images, largest difference {slow.worst:.2g} of the output range"
         if not slow.passed:

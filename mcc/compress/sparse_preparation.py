@@ -7,10 +7,10 @@ report names them, with the metric of the network after them, untrained.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from mcc.analysis.sparse_cluster import find_sparse_cluster
 from mcc.compress.job import Job
+from mcc.ir.feed import feed_of
 from mcc.ir.graph import Graph, run
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions, deployment_form
@@ -86,6 +86,6 @@ def _metric(job: Job, graph: Graph) -> float:
     """The task's metric of a graph in torch."""
     parts: list[np.ndarray] = []
     for batch in job.data.batches("validation", BATCH, augment=False, limit=JUDGED_IMAGES):
-        made = [value.detach().numpy() for value in run(graph, torch.from_numpy(batch.inputs))]
+        made = [value.detach().numpy() for value in run(graph, feed_of(batch.inputs))]
         parts.append(job.task.measure(made, batch.targets))
     return job.task.figure(np.concatenate(parts))

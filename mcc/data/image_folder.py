@@ -1,12 +1,4 @@
-"""Folders of pictures, one folder for each class.
-
-    DIR/train/<class>/*.jpg      training
-    DIR/val/<class>/*.jpg        validation (or DIR/valid, DIR/validation)
-    DIR/test/<class>/*.jpg       test
-
-Where one of the last two is missing, the other is halved. Classes are numbered in the sorted order of their
-folders in `train`. Files and folders whose names begin with a dot are left out.
-"""
+"""Pictures in files, decoded and cut to what a network takes; `mcc.data.listing` says which there are."""
 
 from __future__ import annotations
 
@@ -22,8 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mcc.data.agreement import AGREEMENT, NO_LABELS
 from mcc.data.augment import Augmentation, IndexArray
-from mcc.data.module import ONLY_TRAIN, DataModule, assemble
+from mcc.data.listing import list_pictures
+from mcc.data.module import CLASSIFICATION, DataModule, assemble
 from mcc.data.picture import FULL_16, LEAST_16, MODES, Fit, Size, greatest, read_head
 from mcc.data.preprocessing import Preprocessing, image_shape
 from mcc.data.split import ImageSource, MemoryImages
@@ -31,7 +25,6 @@ from mcc.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 # ImageNet's, of which most networks for photographs descend.
 PREPROCESSING = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # Up to here decoded images stay in memory; above it each is decoded when it is asked for.
@@ -40,7 +33,6 @@ MEMORY_BYTES = 1 << 30
 SHIFT_SHARE = 8
 # Of 16-bit pictures, how many are looked at to tell how many bits they use.
 LOOKED_AT = 64
-VALIDATION_FOLDERS = ("val", "valid", "validation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,95 +58,6 @@ class FileImages:
 
 def _workers() -> int:
     return min(8, os.cpu_count() or 1)
-
-
-def list_classes(folder: Path) -> tuple[str, ...]:
-    """The names of the class folders in `folder`, sorted.
-
-    Raises:
-        DataError: `folder` is not there or holds no class folder.
-    """
-    if not folder.is_dir():
-        raise DataError(
-            "there is no such folder",
-            where=str(folder),
-            hint="expected train/, and val/ or test/ or both, each with one folder of images for every class",
-        )
-    names = tuple(sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")))
-    if not names:
-        raise DataError(
-            "holds no class folders", where=str(folder), hint="expected one folder for every class"
-        )
-    return names
-
-
-def list_images(folder: Path, classes: Sequence[str]) -> tuple[tuple[Path, ...], NDArray[np.int64]]:
-    """The image files below `folder`/<class>/ and their labels [N], in sorted order.
-
-    Raises:
-        DataError: a class folder that is not among `classes`, or no image at all.
-    """
-    unknown = sorted(set(list_classes(folder)) - set(classes))
-    if unknown:
-        raise DataError(
-            f"holds the class {unknown[0]!r}, which the training images do not have", where=str(folder)
-        )
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        inside = folder / name
-        found = sorted(f for f in _files(inside) if f.suffix.lower() in SUFFIXES)
-        files.extend(found)
-        labels.extend([label] * len(found))
-    if not files:
-        raise DataError(
-            "holds no images", where=str(folder), hint=f"looked for {', '.join(sorted(SUFFIXES))}"
-        )
-    return tuple(files), np.asarray(labels, np.int64)
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files below a folder, without hidden ones and what is no file, as a pipe."""
-    return [
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    ]
-
-
-def _parts(folder: Path, train_unseen: bool) -> dict[str, Path]:
-    """The folders of `train` and, as far as they are there, of `validation` and `test`."""
-    validation = [folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()]
-    if len(validation) > 1:
-        raise DataError(
-            f"holds {validation[0].name}/ and {validation[1].name}/", where=str(folder),
-            hint="leave one of them, and call pictures for the report test/",
-        )  # fmt: skip
-    found = {"train": folder / "train"}
-    if validation:
-        found["validation"] = validation[0]
-    if (folder / "test").is_dir():
-        found["test"] = folder / "test"
-    if len(found) == 1 and not train_unseen:
-        raise DataError("holds train/ alone", where=str(folder), hint=ONLY_TRAIN)
-    places = [place.resolve() for place in found.values()]
-    if len(set(places)) < len(places):
-        raise DataError("two of its parts are one and the same folder", where=str(folder))
-    return found
-
-
-def _listed(
-    folder: Path, classes: Sequence[str], train_unseen: bool
-) -> dict[str, tuple[tuple[Path, ...], NDArray[np.int64]]]:
-    """Picture files and labels of each part."""
-    found = {part: list_images(place, classes) for part, place in _parts(folder, train_unseen).items()}
-    counts = np.bincount(found["train"][1], minlength=len(classes))
-    if not counts.all():
-        raise DataError(
-            f"holds no images of the class {classes[int(counts.argmin())]!r}", where=str(folder / "train"),
-            hint=f"looked for {', '.join(sorted(SUFFIXES))}",
-        )  # fmt: skip
-    return found
 
 
 def _check_bits(files: Sequence[Path], folder: Path) -> None:
@@ -208,14 +111,13 @@ def load_image_folder(
     train_unseen: bool = False,
     name: str = "imagefolder",
 ) -> DataModule:
-    """The pictures below `folder`, resized and cut to what the network takes.
+    """The pictures of a folder, or of a list of them, resized and cut to what the network takes.
 
     Raises:
-        DataError: a folder that is missing or empty, or an image that cannot be read.
+        DataError: A folder that is missing or empty, or an image that cannot be read.
     """
-    classes = list_classes(folder / "train")
-    listed = _listed(folder, classes, train_unseen)
-    files = [file for found, _ in listed.values() for file in found]
+    listing = list_pictures(folder, train_unseen)
+    files = [file for found, _ in listing.parts.values() for file in found]
     with warnings.catch_warnings(), ThreadPoolExecutor(_workers()) as pool:
         warnings.simplefilter("ignore")  # what Pillow warns of is refused, or of no concern, in `read_head`
         heads = list(pool.map(read_head, files))
@@ -232,18 +134,20 @@ def load_image_folder(
     stored = _stored_size(sizes, wanted, preprocessing.crop, folder)
     read = {
         part: (_read_all(files, Fit(stored, preprocessing.crop, channels)), labels)
-        for part, (files, labels) in listed.items()
+        for part, (files, labels) in listing.parts.items()
     }
-    both = "test" in read
+    both = "test" in read and "validation" in read
     return assemble(
         name,
         read["train"],
         read.get("test", read.get("validation")),
-        class_names=classes,
+        class_names=listing.classes,
         input_shape=input_shape or image_shape((channels, *stored), wanted),
         preprocessing=preprocessing,
         seed=seed,
         augmentation=Augmentation(max(1, min(stored) // SHIFT_SHARE), mirror=True),
         validation=read.get("validation") if both else None,
-        train_unseen=train_unseen,
+        train_unseen=train_unseen or listing.unseen or len(read) == 1,
+        task=CLASSIFICATION if listing.classes else AGREEMENT,
+        remarks=listing.remarks if listing.classes else (*listing.remarks, NO_LABELS),
     )

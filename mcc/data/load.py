@@ -11,6 +11,7 @@ from mcc.data.arrays import CHANNELS
 from mcc.data.module import DataModule
 from mcc.data.preprocessing import Preprocessing
 from mcc.errors import DataError, MccError, UsageError
+from mcc.ir.feed import Taken
 from mcc.user_code import load_object, neighbours_importable, reason_of
 
 FORMS = "digits, cifar10:DIR, imagefolder:DIR, package.module:factory or path/file.py:factory"
@@ -22,7 +23,7 @@ def load_data(
     spec: str,
     *,
     seed: int = 0,
-    input_shape: tuple[int, ...] | None = None,
+    input_shape: Taken | None = None,
     preprocessing: Preprocessing | None = None,
     train_unseen: bool = False,
 ) -> DataModule:
@@ -33,7 +34,8 @@ def load_data(
             a callable that returns a `DataModule`; it is given those of seed, input_shape, preprocessing and
             train_unseen that it has parameters for. `unseen-train:` in front of it sets `train_unseen`.
         seed: chooses the calibration images.
-        input_shape: (N, C, H, W) or (C, H, W) of the model's input.
+        input_shape: (N, C, H, W) or (C, H, W) of the model's input; of several, the
+            shapes with the batch, by name.
         preprocessing: the network's own; None takes what is customary for the data.
         train_unseen: the network has not been trained on the training images, so that those for choices may
             be held out of them.
@@ -51,6 +53,8 @@ def load_data(
     spec, train_unseen = spec.removeprefix(UNSEEN), said or train_unseen
     kind, _, rest = spec.partition(":")
     options: dict[str, Any] = {"seed": seed, "preprocessing": preprocessing, "train_unseen": train_unseen}
+    if isinstance(input_shape, dict):
+        return _for_several(spec, kind, input_shape, options, said)
     if spec == "digits" or kind in BUILT_IN:
         options["input_shape"] = _image_shape(input_shape, preprocessing)
         data = _built_in(kind, rest, options)
@@ -66,6 +70,19 @@ def load_data(
 
 
 BUILT_IN = ("cifar10", "imagefolder")
+
+
+def _for_several(
+    spec: str, kind: str, shapes: dict[str, tuple[int, ...]], options: dict[str, Any], said: bool
+) -> DataModule:
+    """Data for a network with several inputs, of a user's factory."""
+    if spec == "digits" or kind in BUILT_IN or ":" not in spec:
+        raise UsageError(
+            f"supplies one input, and the network takes {len(shapes)} ({', '.join(shapes)})", where=spec,
+            hint="name a function that returns a DataModule with all of them (docs/data.md)",
+        )  # fmt: skip
+    inside = {name: shape[1:] for name, shape in shapes.items()}
+    return _from_factory(spec, options | {"input_shape": inside}, shapes, said)
 
 
 def _built_in(kind: str, rest: str, options: dict[str, Any]) -> DataModule:
@@ -112,9 +129,7 @@ def _same_size(shape: tuple[int, ...] | None, preprocessing: Preprocessing | Non
         )
 
 
-def _from_factory(
-    spec: str, options: dict[str, Any], network_shape: tuple[int, ...] | None, said: bool
-) -> DataModule:
+def _from_factory(spec: str, options: dict[str, Any], network_shape: Taken | None, said: bool) -> DataModule:
     with neighbours_importable(spec):
         factory = load_object(spec, FORMS)
         if not callable(factory):
@@ -130,11 +145,10 @@ def _from_factory(
             f"returns {type(data).__name__} and not a DataModule", where=spec,
             hint="return mcc.data.from_arrays(...), or a mcc.data.DataModule",
         )  # fmt: skip
-    if network_shape is not None and data.input_shape not in (network_shape, network_shape[1:]):
-        raise DataError(
-            f"gives inputs of {data.input_shape} and the network takes {network_shape}", where=spec
-        )
-    return data
+    try:
+        return data if network_shape is None else data.for_inputs(network_shape)
+    except DataError as error:
+        raise DataError(error.message, where=spec, hint=error.hint) from None
 
 
 def _taken(factory: Callable[..., Any], options: dict[str, Any], spec: str, said: bool) -> dict[str, Any]:

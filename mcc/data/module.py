@@ -9,8 +9,8 @@ test         read once, after everything has been chosen
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,10 +19,22 @@ from numpy.typing import ArrayLike, NDArray
 from mcc.data.arrays import class_names_of, labels_of, pair_of, pixels_of, targets_of
 from mcc.data.augment import Augmentation, IndexArray, epoch_order
 from mcc.data.held_out import TEST_SHARE, halves, hold_out, validation_count
-from mcc.data.parts import check_labels, check_part, checked, handed_on, inputs_of, shared_words
+from mcc.data.parts import (
+    Inputs,
+    Shape,
+    Shapes,
+    check_labels,
+    check_part,
+    checked,
+    handed_on,
+    inputs_of,
+    several,
+    shared_words,
+)
 from mcc.data.preprocessing import Preprocessing, image_shape
-from mcc.data.split import FloatImages, ImageSource, ImageSplit, MemoryImages, Split
+from mcc.data.split import ImageSource, ImageSplit, MemoryImages, Split
 from mcc.errors import DataError
+from mcc.ir.feed import Taken
 
 if TYPE_CHECKING:
     from mcc.data.task import Task
@@ -45,9 +57,10 @@ CHOSEN_ON = {
 
 
 class Batch(NamedTuple):
-    """Inputs float32 [N, C, H, W], targets int64 or float32 [N, ...], and the step of the epoch."""
+    """Inputs float32 [N, C, H, W] (a tuple of arrays for a network with several), targets int64 or float32
+    [N, ...], and the step of the epoch."""
 
-    inputs: FloatImages
+    inputs: Inputs
     targets: NDArray[Any]
     step: int
 
@@ -60,19 +73,21 @@ class DataModule:
         name: what was asked for, as `cifar10` (without paths, so that reports can be shared).
         train, calibration, validation, test: the four parts.
         class_names: one name for each class, in the order of the labels; () where there are none.
-        input_shape: (C, H, W) of every input.
+        input_shape: (C, H, W) of every input, or other axes without the batch. For a network with several
+            inputs, a shape for each: a tuple in the order of its inputs, or a dictionary by their names.
         preprocessing: the network's own, already applied by the splits.
         task: what the network is for: a name that `load_task` knows, `package.module:TASK`, or a `Task`. Left
             out, it is classification where there are class names; without them it is for the user to say
             (`--task`).
         train_unseen: the network has not been trained on `train`.
         chosen_on: where the images of `validation` come from, in words.
+        remarks: sentences on what was assumed that make figures doubtful.
 
     Raises:
         DataError: a part that is empty or not what it should be, named.
 
     Attributes:
-        warnings: sentences on what makes figures doubtful.
+        warnings: sentences on what makes figures doubtful, the remarks first.
     """
 
     name: str
@@ -81,11 +96,12 @@ class DataModule:
     validation: Split
     test: Split
     class_names: tuple[str, ...]
-    input_shape: tuple[int, ...]
+    input_shape: Shapes
     preprocessing: Preprocessing
     task: str | Task | None = None
     train_unseen: bool = False
     chosen_on: str = ""
+    remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -108,7 +124,38 @@ class DataModule:
         ]
         figure = "accuracy" if self.task == CLASSIFICATION else "the metric"
         said = [f"{words[0].upper()}{words[1:]}: {figure} on them says little." for words in seen if words]
-        object.__setattr__(self, "warnings", tuple(said))
+        object.__setattr__(self, "warnings", (*self.remarks, *said))
+
+    @property
+    def first_shape(self) -> Shape:
+        """Shape of the first input."""
+        if isinstance(self.input_shape, Mapping):
+            return next(iter(self.input_shape.values()))
+        shape: Any = self.input_shape[0] if several(self.input_shape) else self.input_shape
+        return shape
+
+    def for_inputs(self, taken: Taken) -> DataModule:
+        """The data with its inputs in the order of a network's. Raises DataError where they do not fit."""
+        own = self.input_shape
+        if isinstance(taken, tuple):
+            if several(own) or own not in (taken, taken[1:]):  # some say the shape with the batch
+                raise DataError(f"gives inputs of {own} and the network takes {taken}", where=self.name)
+            return self
+        shapes = {name: shape[1:] for name, shape in taken.items()}
+        if isinstance(own, Mapping):
+            fits, ordered = dict(own) == shapes, {name: own[name] for name in shapes if name in own}
+        else:
+            fits, ordered = own == tuple(shapes.values()), own
+        if not fits:
+            words = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+            given = (
+                own if not isinstance(own, Mapping) else ", ".join(f"{n} {list(s)}" for n, s in own.items())
+            )
+            raise DataError(
+                f"gives inputs of {given} and the network takes {words}", where=self.name,
+                hint="give input_shape as a tuple of shapes, or a dictionary by the names of the inputs",
+            )  # fmt: skip
+        return replace(self, input_shape=ordered)
 
     def split(self, name: SplitName) -> Split:
         """The split called `name`."""
@@ -207,6 +254,7 @@ def assemble(
     train_unseen: bool = False,
     calibration_images: int = CALIBRATION_IMAGES,
     task: str | Task | None = CLASSIFICATION,
+    remarks: Sequence[str] = (),
 ) -> DataModule:
     """Make the four parts from training and test images with their labels [N], or the targets of a task.
 
@@ -220,6 +268,7 @@ def assemble(
         train_unseen: the network has not been trained on these training images.
         seed: chooses the calibration images; what is held out does not depend on it.
         task: see `DataModule`; of any but classification, targets are taken as they are, [N, ...].
+        remarks: see `DataModule`.
 
     Raises:
         DataError: too few images or classes, or labels outside the classes.
@@ -261,6 +310,7 @@ def assemble(
         task=task,
         train_unseen=train_unseen,
         chosen_on=CHOSEN_ON[parts["validation"][0]],
+        remarks=tuple(remarks),
     )
 
 

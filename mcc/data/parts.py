@@ -6,7 +6,8 @@ look again, and what is wrong is said of the part and not of a convolution.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +18,22 @@ from mcc.errors import DataError, MccError
 from mcc.user_code import reason_of
 
 Shape = tuple[int, ...]
+Shapes = Shape | tuple[Shape, ...] | Mapping[str, Shape]
+"""Of a network's only input; or of several, by position or by name."""
+Inputs = FloatImages | tuple[FloatImages, ...]
 
 MEMBERS = ("targets", "inputs", "augmented", "__len__")
 SHARED = 0.01  # of the smaller part: pictures that two parts have in common by accident are fewer
 COMPARED = 32  # inputs of splits of a user's own that tell whether two are the same
 
 
-def check_part(name: str, part: Split, where: str, shape: Shape) -> None:
+def check_part(name: str, part: Split, where: str, shape: Shapes) -> None:
     """Refuse a part that is no `Split`, is empty, or whose targets or inputs are not what they should be.
 
     Which numbers targets may be, and of which shape, is their task's to say.
 
     Args:
-        shape: of one input.
+        shape: of an example; for several inputs, a shape for each.
 
     Raises:
         DataError: naming the part.
@@ -57,8 +61,14 @@ def handed_on(targets: NDArray[Any]) -> NDArray[Any]:
     return targets.astype(np.float32 if targets.dtype.kind == "f" else np.int64)
 
 
-def inputs_of(name: str, part: Split, index: IndexArray, where: str, shape: Shape) -> FloatImages:
-    """The inputs at `index`. Raises DataError where they are not float32 [N, *shape] and finite."""
+def several(shape: Shapes) -> bool:
+    """Whether these are the shapes of several inputs."""
+    return isinstance(shape, Mapping) or (bool(shape) and isinstance(shape[0], tuple))
+
+
+def inputs_of(name: str, part: Split, index: IndexArray, where: str, shape: Shapes) -> Inputs:
+    """The inputs at `index`; of several, a tuple. Raises DataError where they are not float32 [N, *shape] and
+    finite."""
     try:
         found = part.inputs(index)
     except MccError:
@@ -68,19 +78,41 @@ def inputs_of(name: str, part: Split, index: IndexArray, where: str, shape: Shap
     return checked(found, len(index), name, where, shape)
 
 
-def checked(found: Any, count: int, name: str, where: str, shape: Shape) -> FloatImages:
+def checked(found: Any, count: int, name: str, where: str, shape: Shapes) -> Inputs:
     """Inputs as they came out of a split, where they are what they should be. Raises DataError."""
+    if isinstance(shape, Mapping):
+        if not isinstance(found, Mapping) or set(cast(Mapping[str, Any], found)) != set(shape):
+            kind = sorted(map(str, cast(Any, found))) if isinstance(found, Mapping) else type(found).__name__
+            raise DataError(
+                f"the inputs of the {name} split are {kind}, not a dictionary with {', '.join(shape)}",
+                where=where,
+            )
+        named = cast(Mapping[str, Any], found)
+        return tuple(_array(named[key], count, f"{name} split, {key}", where, shape[key]) for key in shape)
+    if several(shape):
+        shapes = cast(tuple[Shape, ...], shape)
+        if not isinstance(found, tuple | list) or len(cast(Sequence[Any], found)) != len(shapes):
+            kind = f"{len(cast(Any, found))}" if isinstance(found, tuple | list) else type(found).__name__
+            raise DataError(
+                f"the inputs of the {name} split are {kind}, not {len(shapes)} arrays", where=where
+            )
+        pairs = enumerate(zip(cast(Sequence[Any], found), shapes, strict=True))
+        return tuple(_array(one, count, f"{name} split, {at}", where, each) for at, (one, each) in pairs)
+    return _array(found, count, f"{name} split", where, cast(Shape, shape))
+
+
+def _array(found: Any, count: int, name: str, where: str, shape: Shape) -> FloatImages:
     if not isinstance(found, np.ndarray) or found.dtype != np.float32:
         kind = getattr(found, "dtype", type(found).__name__)
-        raise DataError(f"the inputs of the {name} split are {kind}, not an array of float32", where=where)
+        raise DataError(f"the inputs of the {name} are {kind}, not an array of float32", where=where)
     # A network without an axis of channels in front, [1, L] or [1, C, L], says its shape with the batch.
     if found.shape[:1] != (count,) or found.shape[1:] not in _shapes(shape):
         raise DataError(
-            f"the inputs of the {name} split come as {list(found.shape)}, not as {[count, *shape]}",
+            f"the inputs of the {name} come as {list(found.shape)}, not as {[count, *shape]}",
             where=where,
         )
     if not np.isfinite(found).all():
-        raise DataError(f"inputs of the {name} split hold values that are not finite", where=where)
+        raise DataError(f"inputs of the {name} hold values that are not finite", where=where)
     return found
 
 
@@ -107,13 +139,20 @@ def shared_words(first: tuple[str, Split], second: tuple[str, Split]) -> str:
     same = one is other or (
         len(one) == len(other)
         and np.array_equal(one.targets, other.targets)
-        and np.array_equal(_first(one), _first(other))
+        and _same(_first(one), _first(other))
     )
     return f"the {name} images are the {other_name} images" if same else ""
 
 
-def _first(part: Split) -> FloatImages:
-    return part.inputs(np.arange(min(COMPARED, len(part)), dtype=np.int64))
+def _first(part: Split) -> list[FloatImages]:
+    found: Any = part.inputs(np.arange(min(COMPARED, len(part)), dtype=np.int64))
+    if isinstance(found, Mapping):
+        return list(cast(Mapping[str, Any], found).values())
+    return list(cast(Sequence[Any], found)) if isinstance(found, tuple | list) else [found]
+
+
+def _same(one: list[FloatImages], other: list[FloatImages]) -> bool:
+    return len(one) == len(other) and all(map(np.array_equal, one, other))
 
 
 def _shared_images(one: ImageSplit, other: ImageSplit) -> int:

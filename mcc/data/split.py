@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from mcc.data.preprocessing import Preprocessing
 from mcc.errors import DataError
 
 FloatImages = NDArray[np.float32]
+SplitInputs = FloatImages | tuple[FloatImages, ...] | Mapping[str, FloatImages]
 
 
 class ImageSource(Protocol):
@@ -77,15 +79,16 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[FloatImages, NDArray[Any]]:
+    def __getitem__(self, index: int) -> tuple[Any, NDArray[Any]]:
         """One input [C, H, W] and its target."""
         ...
 
-    def inputs(self, index: IndexArray) -> FloatImages:
-        """The inputs at `index` [N]: [N, C, H, W], as the network takes them."""
+    def inputs(self, index: IndexArray) -> SplitInputs:
+        """The inputs at `index` [N]: [N, C, H, W], as the network takes them; of several inputs, a tuple or a
+        dictionary of arrays."""
         ...
 
-    def augmented(self, index: IndexArray, *, seed: int, epoch: int) -> FloatImages:
+    def augmented(self, index: IndexArray, *, seed: int, epoch: int) -> SplitInputs:
         """The same, randomly varied; a pure function of its arguments."""
         ...
 

@@ -18,6 +18,7 @@ from mcc.data.load import UNSEEN, load_data
 from mcc.data.module import DataModule
 from mcc.data.preprocessing import Channels, Preprocessing
 from mcc.errors import DataError, UsageError
+from mcc.ir.feed import Taken
 from mcc.ir.json_file import parse_json, read_bounded
 
 OWN = ("digits", "cifar10", "imagefolder")
@@ -112,7 +113,7 @@ def load_stated(
     spec: str,
     *,
     seed: int = 0,
-    input_shape: tuple[int, ...] | None = None,
+    input_shape: Taken | None = None,
     stated: Stated | None = None,
     asked: Asked | None = None,
 ) -> tuple[DataModule, Stated]:
@@ -135,7 +136,7 @@ def load_stated(
     data = load_data(spec, seed=seed, input_shape=input_shape, preprocessing=given)
     if found is None:
         return data, _own(spec, data)
-    if data.preprocessing == found.preprocessing.for_channels(data.input_shape[0]):
+    if data.preprocessing == found.preprocessing.for_channels(data.first_shape[0]):
         return data, found
     if asked.anything:
         raise UsageError(
@@ -146,7 +147,7 @@ def load_stated(
     return data, _own(spec, data)
 
 
-def stated_by_object(data: DataModule, input_shape: tuple[int, ...], asked: Asked) -> Stated:
+def stated_by_object(data: DataModule, input_shape: Taken, asked: Asked) -> Stated:
     """The preprocessing of a data module that was handed over as it is.
 
     Raises:
@@ -157,10 +158,7 @@ def stated_by_object(data: DataModule, input_shape: tuple[int, ...], asked: Aske
         raise UsageError(
             "prepares its inputs itself", where=data.name, hint="leave out what says how, or name a factory"
         )
-    if tuple(data.input_shape) not in (input_shape, input_shape[1:]):
-        raise DataError(
-            f"gives inputs of {data.input_shape} and the network takes {input_shape[1:]}", where=data.name
-        )
+    data.for_inputs(input_shape)
     return Stated(data.preprocessing, f"of the data {data.name}")
 
 

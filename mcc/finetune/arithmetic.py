@@ -17,6 +17,7 @@ from mcc.errors import UsageError
 from mcc.finetune.fake_quantize import quantise
 from mcc.finetune.settings import Arithmetic
 from mcc.ir import ops, table
+from mcc.ir.feed import Feed, tensors_of
 from mcc.ir.graph import Graph, calls, copy_graph, op_name, operand
 
 
@@ -79,10 +80,11 @@ def float32_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, **attributes:
         return ops.conv2d(x.float(), weight, bias, **attributes).to(x.dtype)
 
 
-def evaluate(graph: Graph, x: Tensor, arithmetic: str) -> tuple[Tensor, ...]:
+def evaluate(graph: Graph, x: Feed, arithmetic: str) -> tuple[Tensor, ...]:
     """The outputs of a graph in float32, its activations computed in `arithmetic` and channels last."""
-    if x.dim() == 4:
-        x = x.contiguous(memory_format=torch.channels_last)
+    given = [
+        one.contiguous(memory_format=torch.channels_last) if one.dim() == 4 else one for one in tensors_of(x)
+    ]
     with torch.autocast("cpu", torch.bfloat16, enabled=arithmetic == "bfloat16"):
-        values: tuple[Tensor, ...] = graph(x)
+        values: tuple[Tensor, ...] = graph(*given)
     return tuple(value.float() for value in values)

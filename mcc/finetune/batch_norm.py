@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
 from mcc.errors import DataError, GraphError
 from mcc.ir import ops
+from mcc.ir.feed import Feed, tensors_of
 from mcc.ir.graph import Graph, calls, constant, operand
 
 MEAN, VAR = 3, 4  # operands of batch_norm
 
 
-def reestimate_batch_norm(graph: Graph, batches: Iterable[Tensor]) -> int:
+def reestimate_batch_norm(graph: Graph, batches: Iterable[Feed]) -> int:
     """Replace the running mean and variance of every batch norm by averages over batches, in place.
 
     Pruned, sparsified or factorised layers change the distribution of the inputs of subsequent norms, and the
@@ -23,7 +23,7 @@ def reestimate_batch_norm(graph: Graph, batches: Iterable[Tensor]) -> int:
     and the old statistics none. Variances are means of the variances within batches, as in training.
 
     Args:
-        graph: Canonical graph with one input; without batch norms it is not changed and no batch is drawn.
+        graph: Canonical graph; without batch norms it is not changed and no batch is drawn.
         batches: Inputs [N, ...], N of at least 2, in float32; the same batches give the same statistics.
 
     Returns:
@@ -43,10 +43,13 @@ def reestimate_batch_norm(graph: Graph, batches: Iterable[Tensor]) -> int:
     count = 0
     with torch.no_grad():
         for count, batch in enumerate(batches, start=1):
-            dense = batch.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else batch
+            dense = [
+                x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+                for x in tensors_of(batch)
+            ]
             try:
                 with ops.batch_statistics(momentum=1.0 / count):
-                    graph(dense)
+                    graph(*dense)
             except ValueError as error:  # torch: "Expected more than 1 value per channel when training"
                 raise DataError(
                     f"batch-norm statistics cannot be estimated: {error}", hint="give larger batches"

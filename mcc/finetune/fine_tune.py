@@ -17,14 +17,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from mcc.data.bound import BoundTask
 from mcc.data.module import DataModule
 from mcc.finetune.batch_norm import reestimate_batch_norm
 from mcc.finetune.settings import FineTuneResult, FineTuneSettings, Progress
 from mcc.finetune.trainer import Trainer
+from mcc.ir.feed import Feed, feed_of
 from mcc.ir.graph import Graph, calls
 from mcc.pass_api import PassContext
 from mcc.pipeline import Pipeline, RunOptions, deployment_form
@@ -82,19 +80,19 @@ def fine_tune(
     )
 
 
-def norm_batches(data: DataModule, settings: FineTuneSettings) -> Iterator[Tensor]:
+def norm_batches(data: DataModule, settings: FineTuneSettings) -> Iterator[Feed]:
     """Batches for the batch-norm statistics: training images without augmentation."""
     limit = max(2, settings.norm_images)
     size = min(NORM_BATCH, limit)
     for batch in data.batches("train", size, seed=settings.seed, augment=False, limit=limit):
         if len(batch.targets) > 1:
-            yield torch.from_numpy(batch.inputs)
+            yield feed_of(batch.inputs)
 
 
-def calibration_batches(data: DataModule, settings: FineTuneSettings) -> tuple[Tensor, ...]:
+def calibration_batches(data: DataModule, settings: FineTuneSettings) -> tuple[Feed, ...]:
     """Batches for the calibration of quantisation ranges."""
     batches = data.batches("calibration", NORM_BATCH, limit=settings.calibration_images)
-    return tuple(torch.from_numpy(batch.inputs) for batch in batches)
+    return tuple(feed_of(batch.inputs) for batch in batches)
 
 
 @dataclass(frozen=True)

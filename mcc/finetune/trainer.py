@@ -26,6 +26,7 @@ from mcc.finetune.scales import follow_weights, keep_above, learnable_scales, ma
 from mcc.finetune.settings import FineTuneProgress, FineTuneSettings, Progress
 from mcc.finetune.sparsity import SparseWeights
 from mcc.ir import ops
+from mcc.ir.feed import Feed, feed_of
 from mcc.ir.graph import Graph, calls, constant, constants, copy_graph
 from mcc.runtime.lock import wait_while_measuring
 
@@ -130,7 +131,7 @@ class Trainer:
         def process(_: Engine, batch: Batch) -> float:
             if self.log.waited_s < MOST_WAIT_S:
                 self.log.waited_s += wait_while_measuring(MOST_WAIT_S - self.log.waited_s)
-            return self._train(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+            return self._train(feed_of(batch.inputs), torch.from_numpy(batch.targets))
 
         def after(engine: Engine) -> None:
             nonlocal saved_at
@@ -162,7 +163,7 @@ class Trainer:
         s = self.settings
         return self.data.training(s.batch_size, seed=s.seed, steps=s.steps, step0=self.step)
 
-    def _train(self, x: Tensor, targets: Tensor) -> float:
+    def _train(self, x: Feed, targets: Tensor) -> float:
         """Run one step; returns the loss before it."""
         s = self.settings
         peak = s.learning_rate if self.has_norms else s.folded_learning_rate
@@ -187,7 +188,7 @@ class Trainer:
         keep_above(self.student, self.least)
         return value
 
-    def _loss(self, outputs: tuple[Tensor, ...], x: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, outputs: tuple[Tensor, ...], x: Feed, targets: Tensor) -> Tensor:
         if self.teacher is None:
             return self.task.loss(outputs, targets)
         with torch.no_grad():

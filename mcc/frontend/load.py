@@ -54,6 +54,7 @@ class LoadedModel:
             ONNX file, or names of nodes.
         original: the model as its user has it, run by torch or onnxruntime and not by way of the graph; None
             where the graph is all there is (`.mcc`), or was cut at a node that the original does not show.
+        remarks: sentences on what was assumed where the files left a choice.
     """
 
     graph: Graph
@@ -62,6 +63,7 @@ class LoadedModel:
     module: nn.Module | None
     output_names: tuple[str, ...] = ()
     original: Original | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def load_model(
@@ -77,7 +79,8 @@ def load_model(
         spec: one of the forms of `FORMS`. A factory returns a module; a module and its example input or
             inputs; or these two and its preprocessing.
         input_shape: shape of the only input, batch included, where the model does not say.
-        weights: safetensors or a weights-only state dict, loaded into the module of a factory.
+        weights: safetensors or a checkpoint of `torch.save`, loaded into the module of a factory;
+            `FILE#KEY` names one of several sets of weights in it.
         cut: where the model ends, for a tail that stays with the application: paths of modules inside a
             factory's module, or names of nodes (of an ONNX file also of values).
 
@@ -162,14 +165,14 @@ def _from_factory(
     with neighbours_importable(spec):
         made = _call(load_object(spec, FORMS), spec, attribute)
         network, examples, preprocessing = _parts(made, spec)
-        if weights is not None:
-            load_weights(network, weights)
+        remarks = load_weights(network, weights) if weights is not None else ()
         inputs = _example_inputs(examples, input_shape, spec)
         graph = capture(network, inputs, cut)
         named = keys_of(network, inputs) if len(outputs(graph)) > 1 and not cut else cut
     shown = not cut or is_module_cut(network, cut)
     original = functools.partial(_in_module, network, tuple(cut)) if shown else None
-    return LoadedModel(graph, preprocessing, attribute, network, output_names(graph, named), original)
+    names = output_names(graph, named)
+    return LoadedModel(graph, preprocessing, attribute, network, names, original, remarks)
 
 
 def _in_module(network: nn.Module, cut: tuple[str, ...], values: Sequence[Tensor]) -> list[Tensor]:

@@ -1,53 +1,273 @@
-"""Loading weights into a module: safetensors, or a weights-only state dict. No code in a file is ever run."""
+"""Loading weights into a module: which of the tensors in a file are the module's, checked and copied."""
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mcc.errors import DataError
-from mcc.files import readable_file
+from mcc.errors import DataError, UsageError
+from mcc.files import ENTRY, split_entry
+from mcc.frontend.checkpoint import WeightSet, read_sets
+
+NAMES_SHOWN = 3
+
+_HINT = "give the weights of this very model"
+_WRAPPERS = {"module", "_orig_mod", "model", "net", "network"}
+"""Attributes in which DataParallel, torch.compile, Lightning modules and the like keep the network."""
+_AVERAGED = re.compile(r"(^|[._-])(ema|swa|avg|averaged?|shadow|polyak)\d*([._-]|$)", re.IGNORECASE)
+_COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
+"""Last parts of names: of batch norms, of torch's AveragedModel, and of the profiler thop."""
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
     """Copy the weights of a file into a module.
 
     Args:
-        path: `.safetensors`, or a state dict saved by `torch.save`.
+        path: `.safetensors`, or a checkpoint written by `torch.save`; `FILE#KEY` names one of its entries.
+
+    Returns:
+        Sentences that say which weights were taken, where the file left a choice.
 
     Raises:
-        DataError: the file cannot be read without running code, or does not fit; the message names the first
-            parameter that is missing, unexpected, of another shape or not finite.
+        DataError: The file cannot be read without running code, does not fit, or holds several sets that fit;
+            the message names parameters that are missing, unexpected, of another shape or not finite.
+        UsageError: It has no entry of that name.
     """
+    path, entry = split_entry(path)
     own = module.state_dict(keep_vars=True)
-    given = _chosen(read_tensors(path), set(own), path)
-    for name, value in own.items():
-        if name not in given:
-            if name.endswith("num_batches_tracked"):  # unknown to checkpoints of torch before 0.4.1
-                continue
-            raise DataError(f"has no weights for the parameter {name}", where=str(path), hint=_HINT)
-        _check(name, given[name], value, path)
-    unexpected = [name for name in given if name not in own]
-    if unexpected:
+    # Buffers that are not stored any more may be in older files.
+    known = own | {name: value for name, value in module.named_buffers() if name not in own}
+    required = {name: value for name, value in own.items() if not name.endswith("num_batches_tracked")}
+    sets = read_sets(path)
+    candidates = [c for found in sets for c in _candidates(found, required, known)]
+    taken, sentence = _chosen(candidates, sets, entry, path)
+    if taken is None:
+        raise _misfit(sets if not entry else _under(sets, entry), required, known, path)
+    for name in taken.tensors:
+        _check(name, taken.tensors[name], known[name], path)
+    with torch.no_grad():
+        for name, value in taken.tensors.items():
+            known[name].copy_(value)
+    return (sentence,) if sentence else ()
+
+
+# -- sets that fit -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Weights in a file that have all of a module's names.
+
+    Attributes:
+        source: The set that they are in.
+        prefix: What stands in front of the module's names, with its dot.
+        tensors: Tensors by the module's names.
+        unexpected: Names under the prefix that the module does not have.
+        beside: Names of the set that are not under the prefix.
+    """
+
+    source: WeightSet
+    prefix: str
+    tensors: dict[str, Tensor] = field(repr=False)
+    unexpected: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Key and prefix, without those of wrappers at the end: what a user names it by."""
+        parts = [*self.source.key.split("."), *self.prefix.split(".")]
+        parts = [part for part in parts if part]
+        while len(parts) > 1 and parts[-1] in ("module", "_orig_mod"):
+            parts.pop()
+        return ".".join(parts)
+
+    @property
+    def averaged(self) -> bool:
+        """Whether these are averaged weights (EMA, SWA)."""
+        if self.source.averaged is not None:
+            return self.source.averaged
+        counters = (name for name in self.source.tensors if name.rpartition(".")[2] == "n_averaged")
+        counted = any(self.prefix.startswith(name.removesuffix("n_averaged")) for name in counters)
+        return counted or bool(_AVERAGED.search(self.label))
+
+    def same_as(self, other: Candidate) -> bool:
+        """Whether the two hold equal values."""
+        pairs = ((value, other.tensors.get(name)) for name, value in self.tensors.items())
+        return all(two is not None and one.shape == two.shape and torch.equal(one, two) for one, two in pairs)
+
+
+def _candidates(source: WeightSet, required: dict[str, Tensor], known: dict[str, Tensor]) -> list[Candidate]:
+    """For each prefix under which all required names are found: the weights there."""
+    found = {
+        prefix: {name.removeprefix(prefix) for name in names}
+        for prefix, names in _by_prefix(source, known).items()
+        if all(prefix + name in source.tensors for name in required)
+    }
+    if len(found) > 1:  # inner parts may have the whole's names by chance, but not its shapes
+        shaped = {
+            prefix: names
+            for prefix, names in found.items()
+            if all(source.tensors[prefix + name].shape == value.shape for name, value in required.items())
+        }
+        found = shaped or found
+    taken = {prefix + name for prefix, names in found.items() for name in names}
+    flat = {"ema_" + name.replace(".", "_") for name in known}  # MMCV's hook, which exchanges the two as well
+    candidates: list[Candidate] = []
+    for prefix, names in found.items():
+        rest = [n for n in source.tensors if n not in taken and not _counts(n) and n not in flat]
+        tensors = {name: source.tensors[prefix + name] for name in known if name in names}
+        inside = tuple(name for name in rest if name.startswith(prefix))
+        beside = tuple(name for name in rest if not name.startswith(prefix))
+        candidates.append(Candidate(source, prefix, tensors, inside, beside))
+    return candidates
+
+
+def _by_prefix(source: WeightSet, known: Iterable[str]) -> dict[str, list[str]]:
+    """Names in a set that end in one of the module's, by what stands in front of that."""
+    own = set(known)
+    found: dict[str, list[str]] = {}
+    for name in source.tensors:
+        for place in (0, *(at.end() for at in re.finditer(r"\.", name))):
+            if name[place:] in own:
+                found.setdefault(name[:place], []).append(name)
+    return found
+
+
+def _counts(name: str) -> bool:
+    return name.rpartition(".")[2] in _COUNTERS
+
+
+def _under(sets: list[WeightSet], entry: str) -> list[WeightSet]:
+    return [s for s in sets if s.key == entry or s.key.startswith(entry + ".")] or sets
+
+
+# -- the choice --------------------------------------------------------------------------------------------
+
+
+def _chosen(
+    candidates: list[Candidate], sets: list[WeightSet], entry: str, path: Path
+) -> tuple[Candidate | None, str]:
+    """The weights to take, or None where none fit, and what is to be said of the choice.
+
+    Averaged weights are taken before raw ones, as by timm and Real-ESRGAN: they are what was evaluated.
+    """
+    if entry:
+        named = [c for c in candidates if _is_named(c, entry)]
+        if not named and not any(_leads(s.key, entry) for s in sets):
+            there = [c.label for c in candidates] or [s.key for s in sets]
+            raise UsageError(
+                f"holds nothing called {entry!r}", where=str(path),
+                hint=f"it holds {_few(label or 'the file itself' for label in there)}",
+            )  # fmt: skip
+        candidates = named
+    whole = [c for c in candidates if not c.unexpected] or candidates
+    whole = [c for place, c in enumerate(whole) if not any(c.same_as(other) for other in whole[:place])]
+    if not whole:
+        return None, ""
+    if len(whole) == 1:
+        _refuse_unexpected(whole[0], path)
+        return whole[0], _remark(whole[0], path)
+    averaged, raw = [c for c in whole if c.averaged], [c for c in whole if not c.averaged]
+    if len(averaged) == len(raw) == 1:
+        _refuse_unexpected(averaged[0], path)
+        taken, other = averaged[0].label, raw[0].label
+        return averaged[0], (
+            f"{path.name} holds averaged and raw weights; the averaged ones ({_called(taken)}) were taken. "
+            f"--weights {path.name}{ENTRY}{other or '.'} takes the raw ones."
+        )
+    labels = [c.label for c in whole]
+    raise DataError(
+        f"holds {len(labels)} sets of weights, {', '.join(map(_called, labels))}", where=str(path),
+        hint=f"name one of them: --weights {path.name}{ENTRY}{next(filter(None, labels))}",
+    )  # fmt: skip
+
+
+def _is_named(candidate: Candidate, entry: str) -> bool:
+    """Whether a user's `KEY` leads to these weights; `.` is the file itself."""
+    full = ".".join(part for part in (candidate.source.key, candidate.prefix.rstrip(".")) if part)
+    if entry == ".":
+        return not candidate.label
+    return candidate.label == entry or _leads(full, entry)
+
+
+def _leads(key: str, entry: str) -> bool:
+    return key == entry or key.startswith(entry + ".")
+
+
+def _called(label: str) -> str:
+    return repr(label) if label else "those of the file itself"
+
+
+def _refuse_unexpected(taken: Candidate, path: Path) -> None:
+    if taken.unexpected:
         raise DataError(
-            f"holds {unexpected[0]}, which the model does not have ({len(unexpected)} such in all)",
+            f"holds {_few(taken.unexpected)}, which the model does not have ({len(taken.unexpected)} such in "
+            "all)",
             where=str(path), hint=_HINT,
         )  # fmt: skip
-    with torch.no_grad():
-        for name, value in given.items():
-            own[name].copy_(value)
 
 
-_HINT = "give the weights of this very model"
+def _remark(taken: Candidate, path: Path) -> str:
+    """What is to be said of the only weights that fit."""
+    if taken.source.pickled:
+        return (
+            f"{path.name} holds a pickled {taken.source.pickled}: its weights were taken, and its code was "
+            "not run."
+        )
+    averaged = [name for name in taken.beside if _AVERAGED.search(name)]
+    if averaged and not taken.averaged:
+        return (
+            f"{path.name} also holds what may be averaged weights ({_few(averaged)}), under other names than "
+            f"the model's; {_called(taken.label)} were taken."
+        )
+    inside = [part for part in taken.prefix.split(".") if part and part not in _WRAPPERS]
+    if inside and taken.beside:
+        return (
+            f"The weights are those of {_called(taken.label)} in {path.name}; {len(taken.beside)} tensors "
+            f"beside them were left out ({_few(taken.beside)})."
+        )
+    return ""
+
+
+# -- what does not fit -------------------------------------------------------------------------------------
+
+
+def _misfit(
+    sets: list[WeightSet], required: dict[str, Tensor], known: dict[str, Tensor], path: Path
+) -> DataError:
+    """Why no set fits, with names of both sides, from the one that comes nearest."""
+    best, prefix, names = max(_nearest(sets, known), key=lambda found: len(found[2]))
+    lacking = [name for name in required if prefix + name not in best.tensors]
+    other = [n for n in best.tensors if n not in names and n.startswith(prefix) and not _counts(n)]
+    where = f" (under {best.key!r})" if best.key else ""
+    if not names:
+        return DataError(
+            f"has none of the model's weights{where}: it holds {_few(best.tensors)}, and the model has "
+            f"{_few(required)}",
+            where=str(path), hint=_HINT,
+        )  # fmt: skip
+    more = f"; it holds {len(other)} that the model does not have ({_few(other)})" if other else ""
+    return DataError(
+        f"has no weights for {len(lacking)} of the model's {len(required)} tensors ({_few(lacking)}){more}",
+        where=str(path), hint=_HINT,
+    )  # fmt: skip
+
+
+def _nearest(sets: list[WeightSet], known: Iterable[str]) -> Iterator[tuple[WeightSet, str, list[str]]]:
+    for found in sets:
+        yield found, "", []
+        for prefix, names in _by_prefix(found, known).items():
+            yield found, prefix, names
+
+
+def _few(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:NAMES_SHOWN]) + (", ..." if len(listed) > NAMES_SHOWN else "")
 
 
 def _check(name: str, value: Tensor, own: Tensor, path: Path) -> None:
@@ -94,83 +314,3 @@ def _type(value: Tensor) -> str:
 
 def _word(value: object) -> str:
     return str(value).removeprefix("torch.")
-
-
-def read_tensors(path: Path) -> dict[str, dict[str, Tensor]]:
-    """The sets of named tensors in a file, by the key that each stands under; "" is the file itself.
-
-    Raises DataError for any other file.
-    """
-    readable_file(path, hint="check --weights")
-    try:
-        if path.suffix == ".safetensors":
-            return {"": load_file(path)}
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # about old pickle protocols, which it reads all the same
-            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file may raise anything
-        raise _unreadable(path, error) from error
-    found = dict(_sets(loaded))
-    if not found:
-        held = (
-            ", ".join(map(repr, list(cast(Mapping[object, object], loaded))[:5]))
-            if isinstance(loaded, Mapping)
-            else ""
-        )
-        raise DataError(
-            "is no state dict" + (f": it holds {held}" if held else ""), where=str(path),
-            hint="save model.state_dict()",
-        )  # fmt: skip
-    return found
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    hint = "save model.state_dict() alone, or use safetensors"
-    if "TorchScript archive" in str(error):
-        return DataError("is a TorchScript archive, and no weights", where=str(path), hint=hint)
-    needs = re.search(r"GLOBAL ([\w.]+) was not", str(error))
-    what = f" (it holds a {needs[1]})" if needs else ""
-    unsafe = " without running code of the file" if isinstance(error, pickle.UnpicklingError) else ""
-    return DataError(f"cannot be read as weights{unsafe}{what}", where=str(path), hint=hint)
-
-
-def _sets(value: object, key: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Mappings from names to tensors in a checkpoint; other entries are left out."""
-    if not isinstance(value, Mapping):
-        return
-    entries = {
-        name: held for name, held in cast(Mapping[Any, object], value).items() if isinstance(name, str)
-    }
-    tensors = {name: held for name, held in entries.items() if isinstance(held, Tensor)}
-    if tensors:
-        yield key, tensors
-    for name, held in entries.items():
-        yield from _sets(held, f"{key}.{name}" if key else name)
-
-
-def _chosen(sets: dict[str, dict[str, Tensor]], own: set[str], path: Path) -> dict[str, Tensor]:
-    """The one set of weights that has the model's names. Raises DataError where there are several."""
-    named = {key: _unprefixed(tensors, own) for key, tensors in sets.items()}
-    fitting = {key: tensors for key, tensors in named.items() if own.intersection(tensors)}
-    if len(fitting) > 1:
-        keys = [repr(key or "the file itself") for key in fitting]
-        raise DataError(
-            f"holds {len(keys)} sets of weights, {', '.join(keys)}", where=str(path),
-            hint="averaged weights and others are not the same: save the set you mean alone",
-        )  # fmt: skip
-    return next(iter((fitting or named).values()))
-
-
-def _unprefixed(given: dict[str, Tensor], own: set[str]) -> dict[str, Tensor]:
-    """The names as the module has them, without what wrappers put before each of them.
-
-    DataParallel and torch.compile do, a Lightning module does with the name of its attribute (`model.`), and
-    averaged copies keep a counter (`n_averaged`) beside the weights.
-    """
-    given = {name: value for name, value in given.items() if name != "n_averaged" or name in own}
-    while given and not own.intersection(given):
-        prefix = next(iter(given)).partition(".")[0] + "."
-        if not all(name.startswith(prefix) for name in given):
-            break
-        given = {name.removeprefix(prefix): value for name, value in given.items()}
-    return given

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mcc.errors import DataError, MccError, UsageError
-from mcc.files import readable_file
+from mcc.files import readable_file, split_entry
 
 MAX_MODEL_BYTES = 768 << 20
 """Limit of a model file: VGG-16, the largest of the public classifiers, 528 MiB. Readers hold two copies."""
@@ -63,6 +63,7 @@ def check_model(spec: str, weights: Path | None = None) -> None:
         check_model_file(spec, raising=UsageError)
     _check_source(spec)
     if weights is not None:
+        weights, _ = split_entry(weights)
         found = readable_file(weights, at_most_bytes=MAX_WEIGHTS_BYTES, hint="check --weights")
         if not found.stat().st_size:
             raise DataError("is empty", where=str(weights), hint="check --weights")

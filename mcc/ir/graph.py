@@ -20,6 +20,7 @@ from torch.fx._lazy_graph_module import _LazyGraphModule  # pyright: ignore[repo
 from mcc.errors import GraphError
 from mcc.ir import table
 from mcc.ir.dataflow import ancestors, dataflow
+from mcc.ir.feed import Feed, Taken, tensors_of
 from mcc.ir.notes import DTYPE_NAMES, META_KEY, TensorType, annotate, note, type_of
 
 Graph = fx.GraphModule
@@ -367,13 +368,20 @@ class GraphBuilder:
         return graph
 
 
-def run(graph: Graph, *values: Tensor) -> tuple[Tensor, ...]:
+def taken_by(graph: Graph) -> Taken:
+    """Shape of the only input, or shapes of several by name; with the batch."""
+    shapes = {node.name: type_of(node).shape for node in inputs(graph)}
+    return shapes if len(shapes) > 1 else next(iter(shapes.values()))
+
+
+def run(graph: Graph, *values: Feed) -> tuple[Tensor, ...]:
     """Evaluate the graph on a batch, without gradients, and return the outputs as a tuple.
 
     The evaluation is node by node, each value freed after its last use: most graphs of a verification are
     run two or three times, and generating and compiling their code took longer.
     """
-    known: dict[fx.Node, Tensor] = dict(zip(inputs(graph), values, strict=True))
+    given = [tensor for value in values for tensor in tensors_of(value)]
+    known: dict[fx.Node, Tensor] = dict(zip(inputs(graph), given, strict=True))
     last_reader = {arg: node for node in graph.graph.nodes for arg in node.all_input_nodes}
     with torch.no_grad():
         for node in graph.graph.nodes:

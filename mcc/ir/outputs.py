@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mcc.errors import DataError, UsageError
-from mcc.files import write_text
+from mcc.files import split_entry, write_text
 from mcc.ir.json_file import read_json
 
 MADE = ".mcc-made.json"
@@ -27,15 +27,15 @@ MADE = ".mcc-made.json"
 def files_in(*specs: str | Path | None) -> list[Path]:
     """The existing files that a command reads for its MODEL, DATA or FILE.
 
-    For `net.py:factory` that is `net.py`, for `cifar10:DIR` the folder; a graph includes its file of
-    constants.
+    For `net.py:factory` that is `net.py`, for `cifar10:DIR` the folder, for `w.pth#ema` the file `w.pth`; a
+    graph includes its file of constants.
     """
     found: list[Path] = []
     for spec in specs:
         if spec is None or not str(spec):
             continue
         first, _, rest = str(spec).partition(":")
-        for text in dict.fromkeys((str(spec), first, rest)):
+        for text in dict.fromkeys((str(spec), first, rest, str(split_entry(spec)[0]))):
             path = Path(text)
             if not text or "\0" in text or not path.is_file():
                 continue

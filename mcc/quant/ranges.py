@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import DataError
+from mcc.ir.feed import Feed, tensors_of
 from mcc.ir.graph import Graph, calls, constant, is_constant, op_name, operands, outputs
 from mcc.ir.interpreter import observe
 from mcc.ir.notes import shape_of
@@ -131,7 +132,7 @@ class Observed:
 
 
 def observe_values(
-    graph: Graph, values: Iterable[fx.Node], batches: Iterable[Tensor], observer: Observer
+    graph: Graph, values: Iterable[fx.Node], batches: Iterable[Feed], observer: Observer
 ) -> dict[fx.Node, Observed]:
     """The range and a sample of each value over calibration batches; of constants, over their own numbers.
 
@@ -141,7 +142,7 @@ def observe_values(
 
     Args:
         values: Placeholders, operators or constants of the graph.
-        batches: Inputs [N, ...] of the graph, which has one input.
+        batches: Inputs [N, ...] of the graph.
 
     Raises:
         DataError: A value is not finite on the data.
@@ -205,7 +206,7 @@ def _finite_ends(node: fx.Node, value: Tensor) -> tuple[float, float]:
 
 
 def _see_all(
-    graph: Graph, values: list[fx.Node], batches: list[Tensor], see: Callable[[fx.Node, Tensor], None]
+    graph: Graph, values: list[fx.Node], batches: list[Feed], see: Callable[[fx.Node, Tensor], None]
 ) -> None:
     wanted = {node.name for node in values}
     for node in values:
@@ -213,7 +214,7 @@ def _see_all(
             see(node, constant(graph, node).detach())
     computed = wanted - {node.name for node in values if is_constant(node)}
     for batch in batches:
-        observe(graph, (batch,), see, computed)
+        observe(graph, tensors_of(batch), see, computed)
 
 
 def weight_scales(weight: Tensor, axis: int, limit: int, observer: Observer) -> Tensor:

@@ -19,8 +19,9 @@ from mcc.data.preprocessing import WHITE, Preprocessing
 from mcc.data.stated import Stated
 from mcc.data.task import Score
 from mcc.errors import UsageError
+from mcc.ir.feed import Arrays
 from mcc.metric import Metric
-from mcc.report.measure import Array, as_graph, as_stored, channels_first, channels_last
+from mcc.report.measure import Array, as_graph, as_stored, channels_first, channels_last, run_each
 from mcc.runtime.session import Session
 from mcc.runtime.target import Target
 
@@ -116,7 +117,7 @@ def judge_file(
             for place in bound.reads:
                 check_finite(values[place], known[place].name, str(file))
             found.append(bound.measure(values, batch.targets))
-            done += len(batch.inputs)
+            done += len(batch.targets)
             if progress is not None:
                 progress(done, total)
     statistics = np.concatenate(found)
@@ -154,12 +155,15 @@ class _Judge:
             return self.task
         return bind_task(self.data, self.outputs_of(session), task=self.task, judge=self.asked)
 
-    def values(self, session: Session, images: Array) -> list[Array]:
-        """All outputs for images [N, C, H, W], in the axes of the graph: maps have channels first."""
+    def values(self, session: Session, images: Arrays) -> list[Array]:
+        """All outputs for inputs [N, C, H, W], in the axes of the graph: maps have channels first."""
         info, last = session.inputs[0], channels_last(self.file)
-        if np.dtype(info.dtype).kind in "iu" and info.scale is None and takes_pixels(self.data):
-            images = np.round(images)  # resizing gives pixels between two integers
-        values = session.run_all(as_stored(images, info, last=last))
+        if not isinstance(images, tuple):
+            if np.dtype(info.dtype).kind in "iu" and info.scale is None and takes_pixels(self.data):
+                images = np.round(images)  # resizing gives pixels between two integers
+            values = session.run_all(as_stored(images, info, last=last))
+        else:
+            values = run_each(session, images, last=last)
         if self.outputs is None:
             return [np.moveaxis(v, -1, 1) if last and v.ndim == 4 else v for v in values]
         return [as_graph(v, one.shape, last=last) for v, one in zip(values, self.outputs, strict=True)]
@@ -181,7 +185,7 @@ class _Judge:
         same = _apart(*measured) <= OUTPUTS_APART  # for right or wrong this means equal
         log.info(
             "%s and %s: outputs of %d images differ by at most %.2g of their range%s",
-            target.spec, other.spec, len(batch.inputs), apart, "" if same else ", statistics differ",
+            target.spec, other.spec, len(batch.targets), apart, "" if same else ", statistics differ",
         )  # fmt: skip
         return same and apart <= OUTPUTS_APART
 

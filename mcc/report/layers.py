@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, fx
+from torch import fx
 
 from mcc.analysis.channel_groups import ChannelGroup, analyse_channels
 from mcc.analysis.pointwise import is_pointwise
 from mcc.analysis.sparse_cluster import SparseCluster, find_sparse_cluster
 from mcc.ir import table
-from mcc.ir.graph import Graph, calls, constant, inputs, is_constant, op_name, operand
+from mcc.ir.feed import Feed
+from mcc.ir.graph import Graph, calls, constant, is_constant, op_name, operand
 from mcc.ir.notes import note, shape_of, type_of
 from mcc.quant.groups import decide, depends_on_numbers
 from mcc.quant.placement import place
@@ -83,7 +84,7 @@ class _SparseRules:
 
 
 def inspect_layers(
-    graph: Graph, facts: TargetFacts | None = None, calibration: Sequence[Tensor] = ()
+    graph: Graph, facts: TargetFacts | None = None, calibration: Sequence[Feed] = ()
 ) -> tuple[Layer, ...]:
     """The operators of a canonical graph in order, without quantisers.
 
@@ -200,9 +201,9 @@ def _not_pointwise(node: fx.Node) -> str | None:
     return "has a stride" if node.kwargs["stride"] != (1, 1) else "is padded, or shares its weight"
 
 
-def _integers(graph: Graph, calibration: Sequence[Tensor]) -> dict[fx.Node, Move]:
+def _integers(graph: Graph, calibration: Sequence[Feed]) -> dict[fx.Node, Move]:
     """Decision of `insert-qdq` for each operator that it considers; empty for a quantised graph."""
-    if calls(graph, FAKE_QUANTIZE) or len(inputs(graph)) != 1:
+    if calls(graph, FAKE_QUANTIZE):
         return {}
     placement = place(graph, "int8")
     if calibration and placement.values:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mcc.errors import UsageError
+from mcc.ir.feed import Taken
 from mcc.runtime.session import Session, TensorInfo
 from mcc.runtime.target import Target
 
@@ -66,12 +67,21 @@ def channels_first(shape: Shape) -> Shape:
     return (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else shape
 
 
-def image_shape(session: Session) -> tuple[int, int, int]:
-    """(C, H, W) of a session's single image input. Raises UsageError for other inputs."""
-    if len(session.inputs) != 1 or len(session.inputs[0].shape) != 4:
-        taken = ", ".join(str(list(info.shape)) for info in session.inputs)
-        raise UsageError(f"takes {taken} and not one image")
-    _, a, b, c = session.inputs[0].shape
+def taken_shapes(session: Session) -> Taken:
+    """What a file takes, in the axes of a graph: (C, H, W) of one image, the shape with batch of one other
+    input, or shapes with batch by name."""
+    shapes = {
+        info.name: (info.shape[0], *_image_shape(info.shape)) if len(info.shape) == 4 else info.shape
+        for info in session.inputs
+    }
+    if len(shapes) > 1:
+        return shapes
+    (shape,) = shapes.values()
+    return shape[1:] if len(shape) == 4 else shape
+
+
+def _image_shape(shape: Shape) -> tuple[int, int, int]:
+    _, a, b, c = shape
     # One or three channels are first or last; no image has a side of one or three pixels.
     return (a, b, c) if a in (1, 3) and c not in (1, 3) else (c, a, b)
 
@@ -106,6 +116,21 @@ def _all_runs(session: Session, stored: Sequence[Array]) -> list[Array]:
     return [np.concatenate([part[i] for part in parts]) for i in range(len(session.outputs))]
 
 
+def run_each(session: Session, values: Sequence[Array], *, last: bool) -> list[Array]:
+    """Outputs, as they are stored, for one array [N, ...] for each input in the axes of the graph.
+
+    Args:
+        last: Layout of the file, see `channels_last`.
+
+    Raises:
+        UsageError: The file has another number of inputs, or an array does not fit.
+    """
+    if len(session.inputs) != len(values):
+        raise UsageError(f"has {len(session.inputs)} inputs, and the data supplies {len(values)}")
+    stored = [as_stored(value, info, last=last) for value, info in zip(values, session.inputs, strict=True)]
+    return _all_runs(session, stored)
+
+
 def run_session(
     session: Session, values: Sequence[Array], shapes: Sequence[Shape], file: Path | str
 ) -> list[Array]:
@@ -117,6 +142,5 @@ def run_session(
             where=str(file),
         )
     last = channels_last(file)
-    stored = [as_stored(value, info, last=last) for value, info in zip(values, session.inputs, strict=True)]
-    joined = _all_runs(session, stored)
+    joined = run_each(session, values, last=last)
     return [as_graph(value, shape, last=last) for value, shape in zip(joined, shapes, strict=True)]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from mcc.analysis.channel_groups import ChannelAnalysis
+from mcc.ir.feed import Feed, tensors_of
 from mcc.ir.graph import Graph, copy_graph, operand
 
 LossFunction = Callable[[tuple[Tensor, ...], Tensor], Tensor]
@@ -25,7 +26,7 @@ LossFunction = Callable[[tuple[Tensor, ...], Tensor], Tensor]
 def taylor_scores(
     graph: Graph,
     analysis: ChannelAnalysis,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Feed, Tensor]],
     loss: LossFunction,
 ) -> dict[int, float]:
     """Score of every label class that a weight reads, in squared units of the loss.
@@ -42,7 +43,8 @@ def taylor_scores(
     images = 0
     for x, target in batches:
         taps = _Taps(private, readers)
-        value = loss(taps.run(x.detach().clone().requires_grad_()), target)
+        given = [value.detach().clone().requires_grad_() for value in tensors_of(x)]
+        value = loss(taps.run(*given), target)
         gradients = torch.autograd.grad(value, [tap for _, tap in taps.found], allow_unused=True)
         changes = torch.zeros(len(x), analysis.count, dtype=torch.float64)
         for (node, tap), gradient in zip(taps.found, gradients, strict=True):

@@ -35,6 +35,7 @@ from mcc.analysis.second_moments import input_moments
 from mcc.analysis.thinning import thin
 from mcc.errors import NotFiniteError
 from mcc.files import write_text
+from mcc.ir.feed import Feed, feed_from, tensors_of
 from mcc.ir.graph import Graph, calls, constant, copy_graph, operand, run, set_constant
 from mcc.ir.notes import SparseNote, annotate
 from mcc.ir.storage import load_graph, save_graph
@@ -89,7 +90,7 @@ class Subject:
     """
 
     graph: Graph
-    x: Tensor
+    x: Feed
     order: dict[str, tuple[int, ...]]
     divergence: Divergence | None
     block: int = 1
@@ -177,7 +178,8 @@ class Subject:
         """Write everything into a folder, for `measure_there`."""
         folder.mkdir(parents=True, exist_ok=True)
         save_graph(self.graph, folder / "graph.mcc")
-        save_file({"x": self.x.contiguous()}, folder / "images.safetensors")
+        stored = {str(place): x.contiguous() for place, x in enumerate(tensors_of(self.x))}
+        save_file(stored, folder / "images.safetensors")
         content = {"order": self.order, "block": self.block, "integer": self.integer, "base": self.base}
         write_text(folder / "subject.json", json.dumps(content))
 
@@ -186,7 +188,8 @@ class Subject:
         """Read the result of `save`, to compute outputs; divergence and teacher are not transferred."""
         raw: dict[str, Any] = json.loads((folder / "subject.json").read_text(encoding="utf-8"))
         order = {name: tuple(places) for name, places in raw["order"].items()}
-        x = load_file(folder / "images.safetensors")["x"]
+        stored = load_file(folder / "images.safetensors")
+        x = feed_from([stored[str(place)] for place in range(len(stored))])
         graph, integer = load_graph(folder / "graph.mcc"), tuple(raw["integer"])
         return Subject(graph, x, order, None, raw["block"], integer, dict(raw["base"]))
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from mcc.analysis.channel_groups import ChannelAnalysis, ChannelGroup, analyse_channels
 from mcc.analysis.pointwise import pointwise
+from mcc.ir.feed import Feed, joined, tensors_of
 from mcc.ir.graph import Graph, operand
 from mcc.ir.notes import shape_of
 from mcc.search.importance import LossFunction, taylor_scores
@@ -52,7 +52,7 @@ def images_for(shape: tuple[int, ...]) -> int:
 
 def measure_sensitivities(
     graph: Graph,
-    batches: Sequence[tuple[Tensor, Tensor]],
+    batches: Sequence[tuple[Feed, Tensor]],
     loss: LossFunction,
     divergence: Divergence,
     *,
@@ -77,10 +77,10 @@ def measure_sensitivities(
     wanted = wanted or Wanted()
     analysis = analyse_channels(graph)
     scores = taylor_scores(graph, analysis, batches, loss)
-    x = torch.cat([batch for batch, _ in batches])
+    x = joined([batch for batch, _ in batches])
     groups = analysis.prunable()
     order = {g.name: _order(g, scores) for g in groups}
-    few = x[: images or images_for(tuple(x.shape))]
+    few = x[: images or images_for(tuple(tensors_of(x)[0].shape))]
     subject = Subject(graph, few, order, divergence, wanted.block, wanted.integer)
     probes = probes_for(subject, analysis, wanted)
     file = ProbeFile(known)

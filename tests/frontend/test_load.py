@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 from typing import Any
@@ -189,7 +188,7 @@ def change(given: dict[str, torch.Tensor], how: str) -> None:
     ("how", "parts"),
     [
         ("shape", ("0.weight of shape (5, 3, 3, 3)", "the model's is (4, 3, 3, 3)")),
-        ("missing", ("no weights for the parameter 1.running_var",)),
+        ("missing", ("no weights for 1 of the model's 6 tensors (1.running_var)",)),
         ("unexpected", ("holds 2.weight", "1 such in all")),
         ("not finite", ("0.bias", "not finite")),
     ],
@@ -232,50 +231,6 @@ def test_torn_weights(net: str, tmp_path: Path, content: bytes, suffix: str) -> 
 
 def test_weights_that_are_not_there(net: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
-        load_model(f"{net}:one", weights=tmp_path / "w.pt")
-
-
-State = dict[str, torch.Tensor]
-
-
-def prefixed(value: State, prefix: str) -> State:
-    return {prefix + name: tensor for name, tensor in value.items()}
-
-
-CHECKPOINTS: dict[str, Any] = {
-    "compiled": lambda v: prefixed(v, "_orig_mod."),
-    "compiled, in parallel": lambda v: prefixed(v, "module._orig_mod."),
-    "Lightning": lambda v: {"state_dict": prefixed(v, "model."), "epoch": 3, "hyper_parameters": {"lr": 0.1}},
-    "with options": lambda v: {"model": v, "args": argparse.Namespace(lr=0.1)},
-    "averaged alone": lambda v: {"state_dict_ema": prefixed(v, "module."), "epoch": 1},
-    "averaged, with its counter": lambda v: {**prefixed(v, "module."), "n_averaged": torch.tensor(5)},
-    "under any key": lambda v: {"generator": v, "rng_state": torch.zeros(3, dtype=torch.uint8)},
-    "two levels down": lambda v: {"state": {"net": v}, "optimizer": {"state": {}, "param_groups": []}},
-    "with numbers beside": lambda v: {**v, "epoch": 3, "best": 0.9},
-}
-
-
-@pytest.mark.parametrize("form", CHECKPOINTS)
-def test_checkpoints_as_training_scripts_write_them(net: str, tmp_path: Path, form: str) -> None:
-    given = state(net)
-    torch.save(CHECKPOINTS[form](given), tmp_path / "w.pt")
-    loaded = load_model(f"{net}:one", weights=tmp_path / "w.pt")
-    assert torch.equal(loaded.graph.get_parameter("m0_weight"), given["0.weight"])
-
-
-@pytest.mark.parametrize("keys", [("state_dict", "state_dict_ema"), ("model", "model_ema"), ("a", "b")])
-def test_of_two_sets_of_weights_none_is_taken_in_silence(
-    net: str, tmp_path: Path, keys: tuple[str, str]
-) -> None:
-    torch.save({keys[0]: state(net), keys[1]: prefixed(state(net), "module."), "epoch": 2}, tmp_path / "w.pt")
-    with pytest.raises(DataError) as caught:
-        load_model(f"{net}:one", weights=tmp_path / "w.pt")
-    assert f"2 sets of weights, '{keys[0]}', '{keys[1]}'" in str(caught.value)
-
-
-def test_a_pickled_module_is_named_and_not_run(net: str, tmp_path: Path) -> None:
-    torch.save(nn.Linear(2, 2), tmp_path / "w.pt")
-    with pytest.raises(DataError, match=r"it holds a torch.nn.modules.linear.Linear"):
         load_model(f"{net}:one", weights=tmp_path / "w.pt")
 
 
