@@ -437,5 +437,5 @@ def test_files_that_are_no_pictures_are_left_out(tmp_path: Path) -> None:
     assert len(data.train) == 6
     for picture in (tmp_path / "train" / "dog").iterdir():
         picture.unlink()
-    with pytest.raises(DataError, match="train: holds no images of the class 'dog'"):
+    with pytest.raises(DataError, match="holds no training images of the class 'dog'"):
         load_data(f"imagefolder:{tmp_path}")
