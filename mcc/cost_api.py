@@ -8,6 +8,7 @@ the key of the lookup table and sufficient to build a micro-model.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
@@ -117,7 +118,7 @@ class Kernel:
             "op": self.op,
             "operands": [None if o is None else [list(o.shape), o.constant] for o in self.operands],
             "output": list(self.output),
-            "attributes": [[key, value] for key, value in self.attributes],
+            "attributes": [[key, _INFINITE_WORDS.get(value, value)] for key, value in self.attributes],
             "precision": self.precision,
             "sparse": None if self.sparse is None else [self.sparse.block, self.sparse.sparsity],
             "layout": self.layout,
@@ -139,7 +140,13 @@ class Kernel:
         )
 
 
+_INFINITE_WORDS: dict[object, str] = {math.inf: "inf", -math.inf: "-inf"}
+"""JSON has no infinite numbers; a clamp with one bound has one."""
+
+
 def _tuples(value: Any) -> Any:
+    if isinstance(value, str) and value in _INFINITE_WORDS.values():
+        return float(value)
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 

@@ -190,7 +190,7 @@ def check_file(job: Job, outcome: Outcome, *, allow_noise: bool = False) -> dict
     if integer and not found.passed:  # one image in 64 is more than the share of classes that may differ
         x, got, found = _compared(job, outcome, shapes, integer, SHARE_IMAGES)
     worst = "a value that is not finite" if found.worst is None else f"{found.worst:.2g} of the output range"
-    words = f"{len(x)} images, {found.equal:.2%} of the outputs equal, largest difference {worst}"
+    words = f"{found.inputs} images, {found.equal:.2%} of the outputs equal, largest difference {worst}"
     if not found.passed:
         raise VerificationError(f"is not what its graph computes ({words})", where=outcome.file.name)
     checks = {"integer simulator" if integer else "graph in torch": words}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from mcc.calibrate.rows import check_kernel, kernel_in, moment
 from mcc.calibrate.store import Store, Whole
 from mcc.cli import main
-from mcc.cost_api import graph_kernels
+from mcc.cost_api import Kernel, OperandShape, graph_kernels
 from mcc.errors import DataError, MccError
 from tests.calibrate.kernels import conv
 from tests.calibrate.test_store import FINGERPRINT, row
@@ -278,3 +279,12 @@ def test_a_random_edit_works_or_is_one_sentence(
 def test_kernels_of_real_networks_pass(seed: int) -> None:
     for kernel in graph_kernels(seeded_graph(seed)).values():
         check_kernel(kernel_in(json.dumps(kernel.to_json())))
+
+
+@pytest.mark.parametrize("bounds", [(-math.inf, 1.0), (-1.5, math.inf)])
+def test_a_clamp_with_one_bound_is_read_back(bounds: tuple[float, float]) -> None:
+    x = OperandShape((1, 8, 4, 4))
+    kernel = Kernel("clamp", (x,), x.shape, (("min", bounds[0]), ("max", bounds[1])))
+    text = json.dumps(kernel.to_json(), allow_nan=False)
+    assert kernel_in(text) == kernel
+    check_kernel(kernel_in(text))

@@ -87,7 +87,7 @@ CASES: dict[str, tuple[str, Callable[[], list[str]], tuple[str, ...]]] = {
     "model": ("nothing", list, ("nothing", "networks.py")),
     "classes": ("seven_classes", list, ("digits", "10 classes", "[1, 7]", "use the data")),
     "control flow": ("branching", list, ("depends on the values", "networks.py:", "branch")),
-    "inputs": ("two_inputs", list, ("several inputs", "networks.py:two_inputs", "one")),
+    "inputs": ("two_inputs", list, ("supplies one input", "takes 2", "x, y")),
     "weights": ("tiny", _unfit_weights, ("unfit.safetensors", "wide.weight", "(7, 16, 1, 1)")),
     "no plan": ("tiny", _plan("[]"), ("plan.json: is no plan", "that mcc wrote")),
     "no JSON": ("tiny", _plan("{"), ("plan.json: is no plan", "that mcc wrote")),
