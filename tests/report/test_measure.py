@@ -17,7 +17,7 @@ from mcc.lower.tflite.writer import to_tflite
 from mcc.quant.simulator import simulate
 from mcc.report.compare import compare_outputs
 from mcc.report.judge import COMPARED, evaluate_file
-from mcc.report.measure import as_graph, as_stored, image_shape, run_file
+from mcc.report.measure import as_graph, as_stored, run_file, taken_shapes
 from mcc.report.tflite_views import view_tflite
 from mcc.runtime.litert_host import LiteRtHost
 from mcc.runtime.registry import get_target
@@ -74,7 +74,7 @@ def test_a_file_gives_the_numbers_and_the_accuracy_of_its_graph(
     graph = classifier()
     path = lowered(graph, tmp_path, kind)
     with found.session(path) as session:
-        assert image_shape(session) == (3, 32, 32)
+        assert taken_shapes(session) == (3, 32, 32)
     data = load_data("digits", input_shape=(1, 3, 32, 32))
     batch = next(data.batches("validation", 100))
     reference = [run(graph, torch.from_numpy(batch.inputs))[0].numpy()]

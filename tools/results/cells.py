@@ -204,13 +204,13 @@ def right_of(given: Inputs, file: Path, target: str, split: Any, limit: int | No
     from mcc.data import load_data
     from mcc.frontend.load import load_model
     from mcc.report.judge import statistics_of
-    from mcc.report.measure import image_shape
+    from mcc.report.measure import taken_shapes
     from mcc.runtime import get_target
 
     loaded: Any = load_model(given.model[0], weights=Path(given.model[2]))
     found = get_target(target)
     with found.session(file, 1) as session:
-        shape = image_shape(session)
+        shape = taken_shapes(session)
     data = load_data(given.data, seed=0, input_shape=shape, preprocessing=loaded.preprocessing)
     return statistics_of(found, file, data, split, limit=limit)
 
