@@ -24,6 +24,7 @@ from mcc.analysis.sparse_cluster import find_sparse_cluster
 from mcc.compress.configurations import planned_integers
 from mcc.ir.graph import Graph, calls, operand
 from mcc.ir.notes import SparseNote, shape_of
+from mcc.pipeline import deployment_form
 from mcc.search.regions import precision_regions
 from mcc.search.sensitivity import Sensitivities
 from mcc.search.sensitivity_run import MOST_PAIRS, meeting
@@ -31,7 +32,7 @@ from mcc.search.solver import Limits, solve
 from mcc.search.space import SPARSITIES, Configuration, rank_levels
 from mcc.search.tables import Setting, build_problem
 from tests.search.networks import Net
-from tests.search.test_problem import MacsModel, deployed, sensitivities
+from tests.search.test_problem import MacsModel, sensitivities
 from tools.results.cells import written
 from tools.results.prediction_runs import Notebook
 
@@ -87,7 +88,7 @@ def known_of(graph: Graph, whole: Graph) -> Sensitivities:
 def measured(notes: Notebook) -> list[Timed]:
     """All cases; results of earlier runs are reused."""
     graph = sixty()
-    whole = deployed(graph)
+    whole = deployment_form(graph)
     setting = Setting(
         whole, planned_integers(whole), find_sparse_cluster(whole), MacsModel(), known_of(graph, whole), 8
     )
