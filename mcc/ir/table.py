@@ -227,7 +227,7 @@ for _function in (ops.log, ops.sqrt):
     _row(_function, channels.carries, "float", unary=True)
 _row(ops.abs, channels.carries, "float", unary=True, integral=True, sign="positive")
 _row(ops.neg, channels.carries, "float", unary=True, integral=True)
-_row(ops.sign, channels.carries, "float", unary=True, integral=True, sign="kept")
+_row(ops.sign, channels.carries, "float", unary=True, integral=True)
 _row(ops.gelu, channels.carries, "float", unary=True, approximate="none")
 _row(ops.leaky_relu, channels.carries, "own", unary=True, bfloat16=True, slope=0.01)
 _row(ops.elu, channels.carries, "float", unary=True, alpha=1.0)

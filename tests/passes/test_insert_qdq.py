@@ -263,10 +263,6 @@ def test_refusals() -> None:
     graph = network()
     with pytest.raises(Refusal, match="needs calibration data"):
         quantised(graph, ctx=PassContext())
-    b = GraphBuilder()
-    two = b.finish(b.add(b.input("x", (1, 2)), b.input("y", (1, 2))))
-    with pytest.raises(Refusal, match="one input"):
-        quantised(two, ctx=PassContext())
     with pytest.raises(DataError, match="not finite"):
         quantised(graph, ctx=PassContext((data(graph) * float("nan"),)))
     for options in ("precision=int4", "observer=mean", "weights=percentile"):
