@@ -545,7 +545,7 @@ STRUCTURES = (_residual, _squeeze_excite, _shuffle, _normalised, _normalised, _s
 FREQUENT = ("conv2d", "conv2d", "linear", "add", "concat", "slice", "batch_norm", "relu", "mul", "reshape")
 
 
-LATER = ("global_response_norm",)
+LATER = ("global_response_norm", "sign")
 """Added after graphs that had failed once were noted by their seeds: those are made without."""
 
 
