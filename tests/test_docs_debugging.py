@@ -61,6 +61,7 @@ def test_every_command_runs(desk: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert {"int8.mcc", "d.html", "net.onnx", "net.tflite", "out/net/graph.json"} <= left
 
 
+@pytest.mark.slow
 def test_a_failing_pass_is_repeated_with_its_data(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ((_, session),) = blocks("console")
     parts = [part.partition("\n") for part in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]]

@@ -42,6 +42,7 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_web_page_says_what_litert_says_here(seed: int, site: Path) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
@@ -59,6 +60,7 @@ def test_the_web_page_says_what_litert_says_here(seed: int, site: Path) -> None:
     assert float(answer[2]) == pytest.approx(scores.max(), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_the_metadata_script_reads_what_the_file_states(site: Path) -> None:
     (site / "read_metadata.py").write_text(files(PAGE)["read_metadata.py"])
     said = subprocess.run(

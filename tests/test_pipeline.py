@@ -80,6 +80,7 @@ _STEPS = st.one_of(
 _PIPELINES = st.recursive(_STEPS, lambda s: st.builds(Fix, st.lists(s, min_size=1, max_size=3).map(tuple)))
 
 
+@pytest.mark.slow
 @given(st.lists(_PIPELINES, max_size=4).map(lambda steps: Pipeline(tuple(steps))))
 def test_any_pipeline_prints_and_parses_back(pipeline: Pipeline) -> None:
     assert Pipeline.parse(str(pipeline)) == pipeline
@@ -353,6 +354,7 @@ class DriftWeights(Pass):
 """
 
 
+@pytest.mark.slow
 def test_the_reproducer_repeats_the_failure_by_its_own_command(tmp_path: Path) -> None:
     file = tmp_path / "my passes" / "drift_weights.py"
     file.parent.mkdir()

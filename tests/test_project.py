@@ -146,6 +146,7 @@ def test_floors_bite(tmp_path: Path, importer: str, imported: str) -> None:
     assert f"{importer} -> {imported}" in ran.stdout
 
 
+@pytest.mark.slow
 def test_wheel_holds_the_code_and_its_data_only(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for package in ("mcc", "passes", "cost_models"):

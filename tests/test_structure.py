@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import networkx as nx
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("mcc", "passes", "cost_models")
@@ -53,6 +54,7 @@ def circles(trees: dict[str, ast.AST]) -> list[list[str]]:
     return [sorted(found) for found in nx.strongly_connected_components(graph) if len(found) > 1]
 
 
+@pytest.mark.slow
 def test_no_circle_of_imports_between_files() -> None:
     trees: dict[str, ast.AST] = {
         module_name(path): ast.parse(path.read_text("utf-8")) for name in PACKAGES for path in sources(name)

@@ -239,6 +239,7 @@ def _captured(name: str) -> Graph:
     )
 
 
+@pytest.mark.slow
 def test_mobilenet_v2_is_eligible() -> None:
     graph = _captured("mobilenet_v2")
     cluster = find_sparse_cluster(graph)
@@ -248,6 +249,7 @@ def test_mobilenet_v2_is_eligible() -> None:
     assert set(cluster.nodes) == {node.name for node in calls(graph) if op_name(node) != "linear"}
 
 
+@pytest.mark.slow
 def test_resnet20_is_not() -> None:
     cluster = find_sparse_cluster(_captured("resnet20"))
     assert not cluster.nodes

@@ -55,6 +55,7 @@ def test_short_kernels_are_copied_more_often() -> None:
     assert copies_of(conv(8, 8)) > copies_of(conv(256, 256, size=32)) >= 4
 
 
+@pytest.mark.slow
 def test_kernels_are_measured_in_the_runtime_and_not_twice(tmp_path: Path) -> None:
     asked = [
         conv(8, 16),
@@ -187,6 +188,7 @@ def test_the_network_itself_comes_first_and_ends_keep_their_channels() -> None:
     assert {k.output[1] for k in found if k.op == "linear"} == {10}
 
 
+@pytest.mark.slow
 def test_integer_and_sparse_forms_where_the_target_has_them() -> None:
     graph, web = mobilenet_v2(), get_target("litert-web")
     host = kernels_for(graph, TARGET, Choices())
@@ -221,6 +223,7 @@ def test_a_graph_is_predicted_from_its_own_rows(tmp_path: Path, quick: list[Sequ
     assert cost.whole_error == model.whole_error == SPREAD  # the machine's, where that is more than usual
 
 
+@pytest.mark.slow
 def test_the_overhead_is_measured_once(tmp_path: Path) -> None:
     with Store(tmp_path / "t.sqlite") as store:
         first = measure_overhead((1, 3, 8, 8), "int8", TARGET, store)

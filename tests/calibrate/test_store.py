@@ -115,6 +115,7 @@ with Store(sys.argv[1]) as store:
 """
 
 
+@pytest.mark.slow
 def test_processes_write_at_the_same_time(tmp_path: Path) -> None:
     path = tmp_path / "t.sqlite"
     commands = [[sys.executable, "-c", WRITER, str(path), str(number)] for number in (1, 2)]

@@ -12,6 +12,7 @@ ORDERS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_compress_is_callable_in_any_order_of_imports(order: str) -> None:
     script = f"""
@@ -27,6 +28,7 @@ except mcc.errors.MccError as error:
     assert ran.stdout.startswith("refused:"), ran.stderr
 
 
+@pytest.mark.slow
 def test_the_public_names_are_listed_before_they_are_used_and_help_shows_the_keywords() -> None:
     script = """
 import mcc, pydoc

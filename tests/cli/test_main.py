@@ -186,6 +186,7 @@ def test_a_full_disk_is_a_sentence(mcc: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert "out/model.tflite: No space left on device; free space" in one_sentence(ran.err)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_traceback() -> None:
     script = f"{sys.executable} -m mcc passes --json | head -c 1 > /dev/null; exit ${{PIPESTATUS[0]}}"
     ran = subprocess.run(["bash", "-c", script], text=True, capture_output=True, check=False)

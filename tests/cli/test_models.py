@@ -175,6 +175,7 @@ def test_options_of_lower_reach_the_writers(mcc: Any) -> None:
         assert said in mcc("lower", model, *flags, status=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["tflite", "onnx", "pte"])
 def test_a_quantised_graph_is_verified_against_the_simulator(
     mcc: Any, to: str, capsys: pytest.CaptureFixture[str]

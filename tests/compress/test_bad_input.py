@@ -127,6 +127,7 @@ def test_a_missing_runtime_says_how_to_get_it(
 TINY = (f"{NETWORKS}:tiny", "--data", "digits", "--target", "litert-host", "--epochs", "0")
 
 
+@pytest.mark.slow
 def test_the_state_of_another_job_is_refused_and_kept(capsys: pytest.CaptureFixture[str]) -> None:
     Path("out/state").mkdir(parents=True)
     Path("out/state/job.json").write_text('{"digest": "of another job"}')

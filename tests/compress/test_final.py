@@ -90,6 +90,7 @@ def share(rule: Callable[[Callable[[], LatencySamples]], bool], true_us: float, 
     return sum(rule(lambda: session(rng, true_us)) for _ in range(trials)) / trials
 
 
+@pytest.mark.slow
 def test_no_more_files_pass_that_miss_than_by_a_single_measurement() -> None:
     """Of files that truly take as long as the limit, or a little longer, none should be let through."""
     for true_us in (LIMIT_US, 1.005 * LIMIT_US):

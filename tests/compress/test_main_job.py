@@ -131,6 +131,7 @@ def test_a_killed_job_ends_in_the_same_plan_and_weights_and_tries_nothing_twice(
     assert not any("trials" in path.parts for path in target.weighed)
 
 
+@pytest.mark.slow
 def test_a_job_done_again_reports_what_it_timed_itself(
     target: stand_ins.StandIn, tmp_path: Path, finished: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_plan_feeds_back_to_the_same_structure(
     assert raw["structure"] == structure(finished)
 
 
+@pytest.mark.slow
 def test_only_the_strategies_asked_for_are_compared(
     finished: Path, target: stand_ins.StandIn, tmp_path: Path
 ) -> None:
@@ -174,6 +176,7 @@ def test_only_the_strategies_asked_for_are_compared(
     assert report.met == {"speedup": True}
 
 
+@pytest.mark.slow
 def test_more_strategies_can_be_asked_for_when_a_job_goes_on(
     target: stand_ins.StandIn, tmp_path: Path
 ) -> None:
@@ -191,6 +194,7 @@ def test_a_given_plan_makes_another_job(finished: Path, target: stand_ins.StandI
         job(tmp_path / "out", plan=finished / "plan.json", resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["after.safetensors", "model.tflite", "report.json"])
 def test_a_disk_that_fills_up_at_the_end_is_named_and_space_is_all_that_is_missing(
     name: str,
@@ -265,6 +269,7 @@ def test_an_impossible_budget_leaves_the_nearest_result_marked_as_missing_it(
     assert "the nearest feasible" in captured.err
 
 
+@pytest.mark.slow
 def test_a_last_measurement_that_misses_narrowly_plans_once_more(
     finished: Path, target: stand_ins.StandIn, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ class Stream(IterableDataset[Any]):
         return iter(())
 
 
+@pytest.mark.slow
 def test_a_module_and_loaders_are_compressed(
     loaders: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_dir: Path
 ) -> None:
@@ -55,6 +56,7 @@ def test_a_module_and_loaders_are_compressed(
     assert (tmp_path / "out" / "model.tflite").exists()
 
 
+@pytest.mark.slow
 def test_a_data_module_is_taken_as_it_is(
     digits: DataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_dir: Path
 ) -> None:

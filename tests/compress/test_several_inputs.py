@@ -74,6 +74,7 @@ def test_the_commands_take_several_inputs(
     assert command(["inspect", MODEL, *data]) == 0
 
 
+@pytest.mark.slow
 def test_a_job_compresses_a_network_with_several_inputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def test_the_order_is_that_of_reports_and_the_first_is_the_original() -> None:
     assert len({strategy.order for strategy in strategies().values()}) == len(names)
 
 
+@pytest.mark.slow
 def test_a_strategy_is_one_file(newcomer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_ins.install(monkeypatch)
     report = mcc.compress(

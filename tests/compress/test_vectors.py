@@ -14,6 +14,7 @@ FILE = vectors.__file__
 DATA = ["--data", f"{FILE}:data"]
 
 
+@pytest.mark.slow
 def test_a_network_of_vectors_is_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_ins.install(monkeypatch)
     words = ["compress", f"{FILE}:network", *DATA, "--target", "litert-host", "--epochs", "0", "-q", "--json"]

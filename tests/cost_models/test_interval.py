@@ -108,6 +108,7 @@ def test_the_interval_holds_for_the_share_that_it_states(
     assert before < LEAST_HELD  # the checker bites: taken as independent, errors are far too small
 
 
+@pytest.mark.slow
 def test_a_roofline_holds_kinds_that_it_never_saw() -> None:
     """True times from another device: each kind runs at a speed of its own, unknown to the table."""
     rng = np.random.default_rng(7)

@@ -95,6 +95,7 @@ def test_a_damaged_network_is_repaired_and_nothing_that_was_given_changes(
     assert (result.phase, result.steps, result.arithmetic) == ("float", 94, "float32")
 
 
+@pytest.mark.slow
 def test_candidates_end_quantised_and_accurate(data: DataModule, teacher: Graph) -> None:
     student = damaged(teacher)
     settings = dataclasses.replace(SHORT, images=4000, learning_rate=0.4, float_share=0.75)
@@ -182,6 +183,7 @@ def interrupted(
     return fine_tune(graph, teacher, data, TASK, settings, state_dir=folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float", "sparse", "ramp", "quantised", "learned"])
 def test_a_killed_run_goes_on_to_the_bit(kind: str, data: DataModule, teacher: Graph, tmp_path: Path) -> None:
     graph, settings = damaged(teacher), SHORT

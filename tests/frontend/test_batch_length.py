@@ -363,6 +363,7 @@ def _trusting(*_: object, **__: object) -> None:
     """In place of the comparison with one sample."""
 
 
+@pytest.mark.slow
 def test_verify_asks_the_original_one_sample_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

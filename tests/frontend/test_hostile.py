@@ -123,6 +123,7 @@ GROWING: dict[str, tuple[list[onnx.NodeProto], Constants]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GROWING)
 def test_constants_that_grow_are_refused_before_they_are_made(name: str, tmp_path: Path) -> None:
     nodes, stored = GROWING[name]
@@ -166,6 +167,7 @@ class Growing(nn.Module):
         return x
 
 
+@pytest.mark.slow
 def test_constants_that_a_torch_model_makes_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.zeros(1, 3, 8, 8)
     capture(Growing(2), (x,))

@@ -76,6 +76,7 @@ def _before() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 def test_no_command_writes_over_what_it_reads(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["opt", MODEL, "-O1", "-o", "tiny.mcc", "-q"]) == 0
     assert main.run(["lower", "tiny.mcc", "--to", "onnx", "-q"]) == 0

@@ -181,6 +181,7 @@ def test_options_are_checked(option: dict[str, float]) -> None:
 # -- large networks ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [chain, tree])
 def test_a_thousand_operators_are_pruned_and_proved(make: object) -> None:
     graph = (chain if make is chain else tree)(1000)

@@ -85,6 +85,7 @@ def test_there_is_a_recipe_for_every_operator() -> None:
     assert set(RECIPES) == set(TABLE)
 
 
+@pytest.mark.slow
 def test_seeded_graphs_reach_every_operator_and_are_always_the_same() -> None:
     seen: set[str] = set()
     for seed in range(200):
@@ -94,6 +95,7 @@ def test_seeded_graphs_reach_every_operator_and_are_always_the_same() -> None:
     assert print_graph(seeded_graph(7)) == print_graph(seeded_graph(7))
 
 
+@pytest.mark.slow
 @many
 @given(graphs())
 def test_random_graphs_are_canonical_and_declare_what_they_compute(graph: Graph) -> None:
@@ -105,6 +107,7 @@ def test_random_graphs_are_canonical_and_declare_what_they_compute(graph: Graph)
     assert print_graph(infer(graph)) == taken
 
 
+@pytest.mark.slow
 @many
 @given(graphs())
 def test_print_and_parse_are_inverse(graph: Graph) -> None:
@@ -191,6 +194,7 @@ def consistent(graph: Graph, analysis: ChannelAnalysis) -> None:
     assert len({group.name for group in analysis.groups}) == len(analysis.groups)
 
 
+@pytest.mark.slow
 @many
 @given(noted_graphs())
 def test_channels_that_must_stay_are_frozen_with_their_reason(graph: Graph) -> None:
@@ -209,6 +213,7 @@ def test_channels_that_must_stay_are_frozen_with_their_reason(graph: Graph) -> N
     assert all(group.frozen is None or " " in group.frozen for group in analysis.groups)
 
 
+@pytest.mark.slow
 @some
 @given(noted_graphs(), st.sampled_from([1.0, 0.7, 0.5, 0.2]), st.sampled_from([1, 2]))
 def test_pruning_equals_its_twin_and_a_second_run_changes_nothing(

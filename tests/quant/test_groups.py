@@ -31,6 +31,7 @@ def quantised(graph: Graph, seed: int = 1) -> tuple[Graph, PassContext]:
     return apply_pass(InsertQdq(), graph, ctx), ctx
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", RUNTIMES)
 @pytest.mark.parametrize("head", HEADS)
 def test_a_head_adds_little_to_the_noise_of_its_convolutions(head: str, target: str, tmp_path: Path) -> None:

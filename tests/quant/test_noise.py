@@ -50,6 +50,7 @@ def with_scale(graph: Graph, quantiser: str, factor: float, channel: int | None 
     return broken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", networks())
 def test_healthy_networks_pass_on_data_and_on_random_inputs(name: str) -> None:
     graph = quantised(networks()[name])
@@ -60,6 +61,7 @@ def test_healthy_networks_pass_on_data_and_on_random_inputs(name: str) -> None:
     assert on_noise.compared_on == "32 random inputs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [64.0, 1 / 64])
 @pytest.mark.parametrize("name", ["mobile", "residual", "pixels"])
 def test_a_wrong_scale_of_any_branch_is_found_and_named(name: str, factor: float) -> None:
@@ -76,6 +78,7 @@ def test_a_wrong_scale_of_any_branch_is_found_and_named(name: str, factor: float
     assert len(missed) <= (1 if factor > 1 else 0), missed
 
 
+@pytest.mark.slow
 def test_a_wrong_zero_point_and_one_wrong_channel_of_a_weight_are_found() -> None:
     graph = quantised(networks()["residual"])
     broken = copy_graph(graph)
@@ -107,6 +110,7 @@ def broken(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["tflite", "onnx"])
 def test_lower_refuses_and_warns(
     to: str, broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -133,6 +137,7 @@ def test_opt_refuses_and_warns(broken: Path, tmp_path: Path, capsys: pytest.Capt
     assert "warning: conv2d_3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_verify_does_not_trust_the_graph(
     broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +151,7 @@ def test_verify_does_not_trust_the_graph(
     assert "warning: conv2d_3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [64.0, 1 / 64])
 def test_compress_refuses_and_warns(
     factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -53,6 +53,7 @@ def test_the_measured_part_needs_no_server_and_a_failing_one_is_named(tmp_path: 
         assert page.inner_text("#state").startswith("it failed: ")
 
 
+@pytest.mark.slow
 def test_what_a_browser_cannot_run_is_shown_without_a_button(tmp_path: Path) -> None:
     folder = shown(tmp_path, "ort-host", ".onnx")
     assert sorted(path.name for path in folder.iterdir()) == [".mcc-made.json", "index.html"]
@@ -61,6 +62,7 @@ def test_what_a_browser_cannot_run_is_shown_without_a_button(tmp_path: Path) -> 
         assert page.locator("button").count() == 0
 
 
+@pytest.mark.slow
 def test_a_name_cannot_break_out_of_the_page(tmp_path: Path) -> None:
     file = models.chain_tflite([models.conv()], tmp_path / "a'\"&<b>.tflite")
     words = ["bench", str(file), "--target", "litert-host", "--budget", "0.1s", "--show", "-o"]
@@ -82,6 +84,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_json_holds_the_same_with_and_without_a_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

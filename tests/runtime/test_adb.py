@@ -172,6 +172,7 @@ def test_one_queue_for_each_phone(plug: Plug) -> None:
     assert order == ["first", "waited"]
 
 
+@pytest.mark.slow
 def test_a_warm_phone_is_left_to_cool(plug: Plug, file: Path) -> None:
     server = plug()
     phone = UsedPhone(server.serial)

@@ -24,6 +24,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", sorted(ENDS))
 def test_the_writing_thread_has_ended_before_the_pipe_is_closed(
     end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

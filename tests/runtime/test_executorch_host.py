@@ -25,6 +25,7 @@ def test_it_is_here() -> None:
     assert state.ok, f"{state.reason}; {state.how_to_get}"
 
 
+@pytest.mark.slow
 def test_outputs_equal_torch_with_any_number_of_threads(tmp_path: Path) -> None:
     graph, x = mobile_net(), torch.randn(5, 3, 32, 32)
     file = write_pte(graph, tmp_path / "net.pte")
@@ -39,6 +40,7 @@ def test_outputs_equal_torch_with_any_number_of_threads(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again, made[:1])
 
 
+@pytest.mark.slow
 def test_profile_names_the_kernels_that_ran(tmp_path: Path) -> None:
     x = torch.rand(8, 3, 32, 32) * 2 - 1
     for name, graph, kind in (
@@ -74,12 +76,14 @@ def large(outputs: int) -> Graph:
     return b.finish(b.linear(x, b.constant("w", torch.randn(outputs, 1024)), None))
 
 
+@pytest.mark.slow
 def test_peak_memory_shows_large_weights(tmp_path: Path) -> None:
     growth = TARGET.peak_memory(write_pte(large(8192), tmp_path / "large.pte"))
     assert growth > 16 << 20
     assert growth > TARGET.peak_memory(write_pte(large(8), tmp_path / "small.pte")) + (16 << 20)
 
 
+@pytest.mark.slow
 def test_corrupt_files_give_one_clear_sentence(tmp_path: Path) -> None:
     whole = to_pte(large(8))
     for name, raw in (("noise", bytes(range(256)) * 8), ("cut", whole[: len(whole) // 2])):

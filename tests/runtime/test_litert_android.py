@@ -28,6 +28,7 @@ def images(count: int = 3) -> models.Floats:
     return np.random.default_rng(1).standard_normal((count, 8, 8, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_outputs_are_those_of_the_model_and_everything_is_removed(one_phone: AdbServer, tmp_path) -> None:
     model = models.conv()
     file = models.write_tflite(model, tmp_path / "a.tflite")
@@ -47,6 +48,7 @@ def test_outputs_are_those_of_the_model_and_everything_is_removed(one_phone: Adb
     assert list(one_phone.phone.temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_a_file_takes_is_asked_once(one_phone: AdbServer, tmp_path) -> None:
     """A run costs a phone up to a second; a job opens each of its files several times."""
     file = models.write_tflite(models.conv(7), tmp_path / "a.tflite")
@@ -82,6 +84,7 @@ def test_operators_and_peak_memory(one_phone: AdbServer, tmp_path) -> None:
     assert on(one_phone).peak_memory(file) > 0
 
 
+@pytest.mark.slow
 def test_timing_notes_the_state_of_the_phone(one_phone: AdbServer, tmp_path, monkeypatch) -> None:
     from mcc.runtime import timing
     from mcc.runtime.android import runner
@@ -127,6 +130,7 @@ def test_what_the_phone_refuses_names_the_file(one_phone: AdbServer, tmp_path) -
         session.run_many(images()[:, :4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trouble", "sentence"),
     [
@@ -186,6 +190,7 @@ def test_a_phone_that_tells_nothing() -> None:
     assert PhoneFacts.read("").fastest_cores(1) == ()
 
 
+@pytest.mark.slow
 def test_reference_kernels_give_the_same_numbers(one_phone: AdbServer, tmp_path) -> None:
     file = models.write_tflite(models.conv(), tmp_path / "a.tflite")
     target = on(one_phone)

@@ -56,6 +56,7 @@ def test_int8_outputs_equal_those_of_x86_bit_by_bit(integers: Path, core: str) -
     np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.slow
 def test_counts_are_equal_from_run_to_run(floats: Path, integers: Path) -> None:
     tools, core = install.require(), cores.CORES["a76"]
     runs = [counting.count(tools, core, [floats, integers]) for _ in range(3)]
@@ -100,6 +101,7 @@ def test_costs_are_thousands_of_cycles(floats: Path) -> None:
     assert profile == pytest.approx(samples.median_us, rel=0.1)
 
 
+@pytest.mark.slow
 def test_memory_holds_the_weights(folder: Path, floats: Path) -> None:
     wide = [models.conv(0, (3, 512), 1, 4), models.conv(1, (512, 1024), 1, 4)]
     large = models.chain_tflite(wide, folder / "large.tflite")

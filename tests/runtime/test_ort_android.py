@@ -34,6 +34,7 @@ def test_outputs_operators_and_memory(one_phone: AdbServer, tmp_path) -> None:
     assert target.fingerprint().runtime == "onnxruntime"
 
 
+@pytest.mark.slow
 def test_what_onnxruntime_refuses_is_told_in_its_own_words(one_phone: AdbServer, tmp_path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")

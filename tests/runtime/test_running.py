@@ -58,6 +58,7 @@ def own_layout(target: Target, x: models.Floats) -> models.Floats:
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if target.format == "tflite" else x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", TARGETS)
 def test_outputs_equal_numpy(spec: str, tmp_path: Path) -> None:
     target = usable(spec)
@@ -88,6 +89,7 @@ def test_many_images_go_in_several_messages(tmp_path: Path, monkeypatch: pytest.
     np.testing.assert_allclose(many, own_layout(target, expected(images(8))), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", WITH_WEB)
 def test_inputs_that_do_not_fit_are_refused_and_the_session_lives(spec: str, tmp_path: Path) -> None:
     target = usable(spec)
@@ -121,6 +123,7 @@ def test_quantised_inputs_and_outputs_both_as_floats_and_raw(tmp_path: Path) -> 
     assert error.mean() < 0.05  # one quantisation step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", WITH_WEB)
 def test_a_corrupt_file_gives_one_clear_sentence(spec: str, tmp_path: Path) -> None:
     target = usable(spec)
@@ -135,6 +138,7 @@ def test_a_corrupt_file_gives_one_clear_sentence(spec: str, tmp_path: Path) -> N
         assert "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_truncated_files_never_take_the_caller_down(tmp_path: Path) -> None:
     target = usable("litert-host")
     whole = write(target, tmp_path).read_bytes()
@@ -194,6 +198,7 @@ def test_a_freed_block_does_not_move_the_limit_for_large_ones() -> None:
     assert done.stdout.strip() == "1"  # without the call mostly 0: a heap that cannot grow maps it, too
 
 
+@pytest.mark.slow
 def test_peak_memory_does_not_count_what_the_caller_holds(tmp_path: Path) -> None:
     target = usable("litert-host")
     file = write(target, tmp_path)
@@ -203,6 +208,7 @@ def test_peak_memory_does_not_count_what_the_caller_holds(tmp_path: Path) -> Non
     assert ballast[0] == 1
 
 
+@pytest.mark.slow
 def test_web_runs_int8_with_float_inputs_like_the_host(tmp_path: Path) -> None:
     file = models.chain_tflite_int8(CONVS, tmp_path / "q.tflite", float_io=True)
     x = own_layout(usable("litert-web:node"), images(5))
@@ -259,6 +265,7 @@ def test_web_refuses_int8_inputs_with_the_reason(tmp_path: Path) -> None:
         usable("litert-web:node").session(file)
 
 
+@pytest.mark.slow
 def test_no_browser_outlives_its_session(tmp_path: Path) -> None:
     with usable("litert-web:chromium").session(write(get_target("litert-web"), tmp_path)) as session:
         runner = psutil.Process(session._runner.pid)  # type: ignore[attr-defined]
@@ -268,6 +275,7 @@ def test_no_browser_outlives_its_session(tmp_path: Path) -> None:
     assert alive == []
 
 
+@pytest.mark.slow
 def test_a_page_that_dies_is_one_sentence(tmp_path: Path) -> None:
     with usable("litert-web:chromium").session(write(get_target("litert-web"), tmp_path)) as session:
         runner = psutil.Process(session._runner.pid)  # type: ignore[attr-defined]

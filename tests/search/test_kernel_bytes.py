@@ -71,6 +71,7 @@ def _constants(problem: Problem, widths: dict[str, int]) -> float:
     return sum(layer.options[key][0].size_bytes for key, layer in zip(keys, problem.layers, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "configuration"),
     # Whether joined int8 values are requantised depends on their ranges: that network is left out there.

@@ -89,6 +89,7 @@ def pruned(graph: Graph, known: Sensitivities, widths: dict[str, int]) -> Graph:
     return Pipeline.parse("prune-channels").run(private, PassContext(), RunOptions(verify=False)).graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @given(data=st.data())
 @settings(max_examples=6)

@@ -129,6 +129,7 @@ def _consistent(problem: Problem, limits: Limits, solution: Solution) -> None:
     assert limits.size_bytes is None or solution.size_bytes <= limits.size_bytes
 
 
+@pytest.mark.slow
 @given(
     problem=problems(),
     latency=st.none() | st.integers(0, 8000).map(lambda ns: ns / 1000),
@@ -226,6 +227,7 @@ def sixty() -> tuple[Problem, Problem]:
     return dense, build_problem(setting(graph, paired), Configuration(), widths=True, low_rank=True)
 
 
+@pytest.mark.slow
 def test_sixty_convolutions_are_solved_to_the_proof() -> None:
     dense, paired = sixty()
     assert max(map(len, dense.levels.values())) == 9

@@ -27,6 +27,7 @@ from tools.fuzz.seeds import KINDS, seeds
 CASES = 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_broken_files_end_in_a_graph_or_a_sentence(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -67,6 +67,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert json.loads(model.metadata["labels"]) == ["a"]
 
 
+@pytest.mark.slow
 def test_others_files_are_shown_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = foreign(tmp_path)
     made, product, bent = view_ort(file)

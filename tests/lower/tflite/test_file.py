@@ -202,6 +202,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
         read_tflite(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_a_flipped_byte_is_read_or_refused(position: int, change: int) -> None:

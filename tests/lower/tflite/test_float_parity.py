@@ -25,6 +25,7 @@ def error(graph: Graph, raw: bytes, inputs: list[torch.Tensor], kernels: str) ->
     return max(float(np.abs(a - b).max() / max(np.ptp(a), 1e-6)) for a, b in zip(expected, got, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", RESOLVERS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_operator_equals_torch(case: Case, kernels: str) -> None:

@@ -55,6 +55,7 @@ def test_a_cluster_that_is_switched_off_is_stored_dense(
     assert all("pool is a max_pool2d" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["litert-web:chromium", "litert-web:node"])
 def test_stored_sparse_all_the_same_it_is_misread_and_stored_dense_it_is_right(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -158,6 +159,7 @@ def _input(graph: Graph) -> torch.Tensor:
     return torch.randn(2, *shape[1:], generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(graphs())
 def test_float_equals_torch(graph: Graph) -> None:
@@ -168,6 +170,7 @@ def test_float_equals_torch(graph: Graph) -> None:
     assert np.abs(got - expected).max() < 1e-4 * max(np.ptp(expected), 1.0)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(graphs())
 def test_int8_follows_the_fake_quantised_graph(graph: Graph) -> None:

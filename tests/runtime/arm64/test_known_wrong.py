@@ -53,6 +53,7 @@ def compared(graph: Graph, file: Path) -> tuple[Comparison, Comparison]:
     return compare_outputs(got, [run(graph, x)[0].numpy()], integer=False), slow
 
 
+@pytest.mark.slow
 def test_a_network_that_the_sparse_path_takes_is_right_and_its_kernels_are_counted(tmp_path: Path) -> None:
     graph = networks.eligible()
     file = write_tflite(graph, tmp_path / "eligible.tflite")
@@ -64,6 +65,7 @@ def test_a_network_that_the_sparse_path_takes_is_right_and_its_kernels_are_count
     assert (found.meant, found.ran) == (2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unguarded")
 def test_a_sparse_prefix_before_another_operator_is_silently_wrong_and_noticed(tmp_path: Path) -> None:
     graph = networks.interrupted()
@@ -88,6 +90,7 @@ def test_the_same_file_is_right_on_this_machine(tmp_path: Path) -> None:
     assert compare_outputs(got, [run(graph, x)[0].numpy()], integer=False).passed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize(
     ("name", "said"),
@@ -140,6 +143,7 @@ def test_sparse_weights_that_run_dense_are_noticed(tmp_path: Path) -> None:
     assert (found.meant, found.ran, found.passed) == (1, 0, False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unguarded")
 def test_mcc_verify_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verdicts = {}
