@@ -143,7 +143,10 @@ def digests(folder: Path) -> dict[str, str]:
 
 def check(job: Check, kills: int, seed: int, say: Callable[[str], None], *, warm: bool) -> list[str]:
     """Run everything; returns the names of jobs that ended differently from the undisturbed one."""
-    say(f"the table is complete after {job.warm()} runs")
+    if warm:
+        say(f"the table is complete after {job.warm()} runs")
+    else:
+        job.table.mkdir(parents=True)
     begin = time.monotonic()
     job.finish(job.work / "undisturbed", job.copy_of_table("undisturbed"))
     seconds = time.monotonic() - begin
