@@ -1,4 +1,4 @@
-"""Fine-tunings by workers: the same model whoever makes it, and nothing fine-tuned twice."""
+"""Fine-tuning by workers: the same model as without them, and nothing is fine-tuned twice."""
 
 from __future__ import annotations
 

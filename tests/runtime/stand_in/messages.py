@@ -100,7 +100,7 @@ class Stream:
             self.hang_up()
 
     def hang_up(self) -> None:
-        """The other side is gone: wake whoever reads or writes."""
+        """The other side is gone: wake all readers and writers."""
         self.closed.set()
         self._incoming.put(b"")
         self._acknowledged.release()
