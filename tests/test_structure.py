@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +74,30 @@ def test_a_circle_inside_functions_is_found() -> None:
         "e": ast.parse("import d"),
     }
     assert circles(trees) == [["a", "b", "c"]]
+
+
+def missing_imports(tree: ast.AST) -> Iterator[str]:
+    """What a file imports from the project and the project has not: also inside functions, which run late."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or node.level or not node.module:
+            continue
+        if node.module.split(".")[0] not in ("mcc", "tests", "tools"):
+            continue
+        module = importlib.import_module(node.module)
+        for name in node.names:
+            if not hasattr(module, name.name) and not importlib.util.find_spec(f"{node.module}.{name.name}"):
+                yield f"{node.module}.{name.name}"
+
+
+@pytest.mark.parametrize("package", ["mcc", "tests", "tools"])
+def test_what_a_file_imports_from_the_project_is_there(package: str) -> None:
+    missing = {path: list(missing_imports(ast.parse(path.read_text()))) for path in sources(package)}
+    assert {str(path): names for path, names in missing.items() if names} == {}
+
+
+def test_a_missing_import_inside_a_function_is_found() -> None:
+    tree = ast.parse("def f():\n    from mcc.ir import ops, no_such_name\n")
+    assert list(missing_imports(tree)) == ["mcc.ir.no_such_name"]
 
 
 def test_compress_has_short_parameter_lists_and_classes() -> None:

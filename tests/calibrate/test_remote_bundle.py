@@ -36,10 +36,10 @@ FEW = Choices(ratios=(1.0,), mixed=0, precisions=("float",), sparsities=())
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A campaign of one network: the emulated phone takes a second for each run."""
-    from mcc.calibrate import campaign
+    """A calibration of one network: the emulated phone takes a second for each run."""
+    from mcc.calibrate import kernel_selection
 
-    monkeypatch.setattr(campaign, "choices_for", lambda target, seed=0: FEW)
+    monkeypatch.setattr(kernel_selection, "choices_for", lambda target, seed=0: FEW)
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ class Counting(ProcessPool):
 
 
 @pytest.mark.slow
-def test_a_job_gives_its_repairs_to_the_crew(
+def test_a_job_gives_its_fine_tuning_to_the_pool(
     tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_ins.install(monkeypatch)
@@ -49,7 +49,7 @@ def test_a_job_gives_its_repairs_to_the_crew(
     assert report.met == {"speedup": True}
     assert pool.probes > 0
     # Each distinct structure once, whatever strategies it belongs to.
-    assert pool.done == len(list((tmp_path / "out/state/repaired").glob("*.mcc"))) > 2
+    assert pool.done == len(list((tmp_path / "out/state/fine-tuned").glob("*.mcc"))) > 2
 
 
 @pytest.mark.slow

@@ -212,7 +212,7 @@ def touch(path: str) -> None:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("function", [touch, exec, os.mkdir, print, Path.touch])
+@pytest.mark.parametrize("function", [touch, exec, os.mkdir, ascii, Path.touch])
 def test_no_function_of_a_file_is_called(tmp_path: Path, function: Any, zipped: bool) -> None:
     trace = tmp_path / "trace"
     argument = f"import pathlib; pathlib.Path({str(trace)!r}).touch()" if function is exec else str(trace)
@@ -227,7 +227,7 @@ def test_no_function_of_a_file_is_called(tmp_path: Path, function: Any, zipped: 
         assert equal(module.state_dict(), RAW)
     assert not trace.exists()
     torch.load(tmp_path / "w.pth", weights_only=False)  # the payload is a payload
-    assert trace.exists() or function is print
+    assert trace.exists() or function is ascii
 
 
 class Sneaky(nn.Sequential):
