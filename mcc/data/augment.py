@@ -6,6 +6,7 @@ it would have seen. Each image has its own random number, whatever batch it come
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,39 @@ def _mixed(seed: int, epoch: int, index: IndexArray) -> NDArray[np.uint64]:
 
 
 @dataclass(frozen=True)
+class Moves:
+    """Where the images of a batch go.
+
+    Attributes:
+        down, right: [N] Row and column of an image that become its first; negative: it moves down, right.
+        mirrored: [N] Whether an image is mirrored left to right before it moves.
+        size: (height, width).
+    """
+
+    down: IndexArray
+    right: IndexArray
+    mirrored: NDArray[np.bool_]
+    size: tuple[int, int]
+
+    def apply(self, images: Pixels, fill: Sequence[int]) -> Pixels:
+        """Images [N, C, H, W], moved: a new array; `fill` has one value per channel for uncovered pixels."""
+        count, channels, height, width = images.shape
+        shift = int(np.abs([self.down, self.right]).max(initial=0))
+        padded = np.empty((count, channels, height + 2 * shift, width + 2 * shift), images.dtype)
+        padded[:] = np.asarray(fill, images.dtype)[None, :, None, None]
+        padded[:, :, shift : shift + height, shift : shift + width] = images
+        rows = (self.down + shift)[:, None] + np.arange(height)
+        columns = (self.right + shift)[:, None] + np.arange(width)
+        columns[self.mirrored] = columns[self.mirrored, ::-1]
+        return padded[
+            np.arange(count)[:, None, None, None],
+            np.arange(channels)[None, :, None, None],
+            rows[:, None, :, None],
+            columns[:, None, None, :],
+        ]
+
+
+@dataclass(frozen=True)
 class Augmentation:
     """Random shift and mirror image.
 
@@ -43,36 +77,23 @@ class Augmentation:
     shift: int = 4
     mirror: bool = True
 
-    def apply(
-        self, images: Pixels, index: IndexArray, *, seed: int, epoch: int, fill: tuple[int, ...]
-    ) -> Pixels:
-        """Shift and mirror each image.
+    def moves(self, size: tuple[int, int], index: IndexArray, *, seed: int, epoch: int) -> Moves:
+        """The moves of images of that size.
 
         Args:
-            images: [N, C, H, W].
             index: [N] place of each image in its split: what its randomness depends on.
-            fill: one value per channel, seen where an image has moved away.
-
-        Returns:
-            [N, C, H, W], a new array.
         """
-        count, channels, height, width = images.shape
-        shift = self.shift
-        padded = np.empty((count, channels, height + 2 * shift, width + 2 * shift), images.dtype)
-        padded[:] = np.asarray(fill, images.dtype)[None, :, None, None]
-        padded[:, :, shift : shift + height, shift : shift + width] = images
         bits = _mixed(seed, epoch, index)
-        span = np.uint64(2 * shift + 1)
+        span = np.uint64(2 * self.shift + 1)
         # Disjoint bits of the one random number: rows, columns, mirror.
         down = ((bits & np.uint64(0xFFFFF)) % span).astype(np.int64)
         right = (((bits >> np.uint64(20)) & np.uint64(0xFFFFF)) % span).astype(np.int64)
         mirrored = ((bits >> np.uint64(40)) & np.uint64(1)).astype(bool) & self.mirror
-        rows = down[:, None] + np.arange(height)
-        columns = right[:, None] + np.arange(width)
-        columns[mirrored] = columns[mirrored, ::-1]
-        return padded[
-            np.arange(count)[:, None, None, None],
-            np.arange(channels)[None, :, None, None],
-            rows[:, None, :, None],
-            columns[:, None, None, :],
-        ]
+        return Moves(down - self.shift, right - self.shift, mirrored, size)
+
+    def apply(
+        self, images: Pixels, index: IndexArray, *, seed: int, epoch: int, fill: tuple[int, ...]
+    ) -> Pixels:
+        """Images [N, C, H, W], shifted and mirrored: see `moves` and `Moves.apply`."""
+        height, width = images.shape[2:]
+        return self.moves((height, width), index, seed=seed, epoch=epoch).apply(images, fill)

@@ -18,7 +18,7 @@ from mcc.data.agreement import AGREEMENT, NO_LABELS
 from mcc.data.augment import Augmentation, IndexArray
 from mcc.data.listing import list_pictures
 from mcc.data.module import CLASSIFICATION, DataModule, assemble
-from mcc.data.picture import FULL_16, LEAST_16, MODES, Fit, Size, greatest, read_head
+from mcc.data.picture import FULL_16, LEAST_16, MODES, Fit, Head, Size, greatest, read_head
 from mcc.data.preprocessing import Preprocessing, image_shape
 from mcc.data.split import ImageSource, MemoryImages
 from mcc.errors import DataError
@@ -52,15 +52,33 @@ class FileImages:
 
     def read(self, index: IndexArray) -> NDArray[np.uint8]:
         """The images at `index`: [N, C, H, W]."""
-        with ThreadPoolExecutor(_workers()) as pool:
+        with ThreadPoolExecutor(workers()) as pool:
             return np.stack(list(pool.map(self.fit.decode, [self.files[i] for i in index])))
 
 
-def _workers() -> int:
+def workers() -> int:
+    """Number of threads that decode."""
     return min(8, os.cpu_count() or 1)
 
 
-def _check_bits(files: Sequence[Path], folder: Path) -> None:
+def heads_of(files: Sequence[Path]) -> list[Head]:
+    """Heads of picture files, in their order. Raises DataError for one that is none."""
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers()) as pool:
+        warnings.simplefilter("ignore")  # what Pillow warns of is refused, or of no concern, in `read_head`
+        return list(pool.map(read_head, files))
+
+
+def preprocessing_for(given: Preprocessing | None, channels: int, folder: Path) -> Preprocessing:
+    """The network's preprocessing, else the customary one. Raises DataError for other channels."""
+    if channels not in MODES:
+        raise DataError(
+            f"the network takes {channels} channels, and pictures have 1, 3 or 4", where=str(folder),
+            hint="bring such data by a function that returns a DataModule",
+        )  # fmt: skip
+    return given or (PREPROCESSING if channels == 3 else Preprocessing((0.5,), (0.25,)))
+
+
+def check_bits(files: Sequence[Path], folder: Path) -> None:
     """Refuse 16-bit pictures that use a few of their bits only, and would be black."""
     step = max(1, len(files) // LOOKED_AT)
     most = max((greatest(file) for file in files[::step]), default=FULL_16)
@@ -71,13 +89,13 @@ def _check_bits(files: Sequence[Path], folder: Path) -> None:
         )  # fmt: skip
 
 
-def _read_all(files: tuple[Path, ...], fit: Fit) -> ImageSource:
+def decode_pictures(files: tuple[Path, ...], fit: Fit) -> ImageSource:
     """The images in memory where that is small, else from their files."""
     if len(files) * fit.channels * fit.size[0] * fit.size[1] > MEMORY_BYTES:
         logger.info("%d images stay on disk and are decoded when needed", len(files))
         return FileImages(files, fit)
     pixels = np.empty((len(files), fit.channels, *fit.size), np.uint8)
-    with ThreadPoolExecutor(_workers()) as pool:
+    with ThreadPoolExecutor(workers()) as pool:
         for place, picture in enumerate(pool.map(fit.decode, files)):
             pixels[place] = picture
     return MemoryImages(pixels)
@@ -118,22 +136,15 @@ def load_image_folder(
     """
     listing = list_pictures(folder, train_unseen)
     files = [file for found, _ in listing.parts.values() for file in found]
-    with warnings.catch_warnings(), ThreadPoolExecutor(_workers()) as pool:
-        warnings.simplefilter("ignore")  # what Pillow warns of is refused, or of no concern, in `read_head`
-        heads = list(pool.map(read_head, files))
-    _check_bits([file for file, head in zip(files, heads, strict=True) if head.sixteen], folder)
+    heads = heads_of(files)
+    check_bits([file for file, head in zip(files, heads, strict=True) if head.sixteen], folder)
     sizes = Counter(head.size for head in heads)
     channels = input_shape[0] if input_shape else 3
-    if channels not in MODES:
-        raise DataError(
-            f"the network takes {channels} channels, and pictures have 1, 3 or 4", where=str(folder),
-            hint="bring such data by a function that returns a DataModule",
-        )  # fmt: skip
-    preprocessing = preprocessing or (PREPROCESSING if channels == 3 else Preprocessing((0.5,), (0.25,)))
+    preprocessing = preprocessing_for(preprocessing, channels, folder)
     wanted = preprocessing.size or (input_shape[1:] if input_shape else None)
     stored = _stored_size(sizes, wanted, preprocessing.crop, folder)
     read = {
-        part: (_read_all(files, Fit(stored, preprocessing.crop, channels)), labels)
+        part: (decode_pictures(files, Fit(stored, preprocessing.crop, channels)), labels)
         for part, (files, labels) in listing.parts.items()
     }
     both = "test" in read and "validation" in read

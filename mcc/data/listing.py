@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,9 @@ SEEN = (
     "was not divided into training, validation and test pictures, so that a part of it was held out for "
     "choices and for the report. If the network has been trained on them, accuracy and its loss say little"
 )
+
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -97,21 +100,37 @@ def list_pictures(place: Path, train_unseen: bool) -> Listing:
     if labelled and len(labelled) < len(found):
         bare = next(part for part in found if part not in labelled)
         raise DataError(f"has labels, but none of its {bare} pictures", where=str(place), hint=_EXPECTED)
-    remarks: list[str] = []
-    unseen = TRAIN not in found
-    if unseen:  # pictures for validation or test, that were not trained on
-        first = VALIDATION if VALIDATION in found else TEST
-        found = {TRAIN: found.pop(first), **found}
-    elif len(found) == 1 and not train_unseen:
-        remarks.append(
-            f"{place.name} {SEEN}; make a val/ folder of images that the network was not trained on, or "
-            "write unseen-train: in front of the data if it has seen none of these."
-        )
+    found, unseen, remarks = with_training(found, place, train_unseen)
     if not labelled:
         parts = {part: (p.files, np.zeros(len(p.files), np.int64)) for part, p in found.items()}
         return Listing(parts, (), unseen, tuple(remarks))
     classes, ordered = _classes(place, found, remarks)
     return Listing(_numbered(place, found, classes, ordered), classes, unseen, tuple(remarks))
+
+
+def with_training(
+    found: dict[str, Part], place: Path, train_unseen: bool
+) -> tuple[dict[str, Part], bool, list[str]]:
+    """Parts among which `train` is, whether its pictures are none that were trained on, and remarks.
+
+    Args:
+        found: What there is of each part, by the names of `FOLDERS`.
+        train_unseen: Whether the user states that the network has not been trained on `train`.
+    """
+    if TRAIN not in found:  # pictures for validation or test, that were not trained on
+        first = VALIDATION if VALIDATION in found else TEST
+        return (
+            {TRAIN: found[first], **{part: each for part, each in found.items() if part != first}},
+            True,
+            [],
+        )
+    if len(found) > 1 or train_unseen:
+        return found, False, []
+    remark = (
+        f"{place.name} {SEEN}; make a val/ folder of images that the network was not trained on, or "
+        "write unseen-train: in front of the data if it has seen none of these."
+    )
+    return found, False, [remark]
 
 
 # -- parts -------------------------------------------------------------------------------------------------

@@ -54,17 +54,26 @@ class DatasetSplit:
 
     def augmented(self, index: IndexArray, *, seed: int, epoch: int) -> FloatImages:
         """The same, as the data set's transforms vary them with this seed. Raises DataError."""
+        return self.varied(index, seed=seed, epoch=epoch)[0]
+
+    def varied(self, index: IndexArray, *, seed: int, epoch: int) -> tuple[FloatImages, NDArray[Any]]:
+        """The same with their targets: those that the transforms gave with the inputs, where they are more
+        than one number (masks, boxes)."""
         found: list[NDArray[np.float32]] = []
+        targets: list[NDArray[Any]] = []
         for place in self.members[index]:
             with _seeded(hash((seed, epoch, int(place))) % 2**32):
-                value = _item(self.dataset, int(place), self.where)[0]
+                value, target = _item(self.dataset, int(place), self.where)
             found.append(np.asarray(value, np.float32))
+            targets.append(np.asarray(target))
             if found[-1].shape != found[0].shape:
                 raise DataError(
                     f"gives inputs of {list(found[0].shape)} and {list(found[-1].shape)}", where=self.where,
                     hint="add a transform that brings all to one shape",
                 )  # fmt: skip
-        return np.stack(found)
+        if self.targets.ndim == 1:
+            return np.stack(found), self.targets[index]
+        return np.stack(found), np.stack(targets).astype(self.targets.dtype)
 
 
 @contextmanager

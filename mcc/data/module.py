@@ -25,14 +25,14 @@ from mcc.data.parts import (
     Shapes,
     check_labels,
     check_part,
-    checked,
     handed_on,
     inputs_of,
     several,
     shared_words,
+    varied,
 )
 from mcc.data.preprocessing import Preprocessing, image_shape
-from mcc.data.split import ImageSource, ImageSplit, MemoryImages, Split
+from mcc.data.split import ImageSource, ImageSplit, MemoryImages, MoveTargets, Split
 from mcc.errors import DataError
 from mcc.ir.feed import Taken
 
@@ -196,7 +196,7 @@ class DataModule:
             DataError: an image cannot be read.
         """
         part = self.split(split)
-        varied = split == "train" if augment is None else augment
+        augmented = split == "train" if augment is None else augment
         order = (
             epoch_order(len(part), seed, epoch) if split == "train" else np.arange(len(part), dtype=np.int64)
         )
@@ -204,12 +204,14 @@ class DataModule:
         whole = max(1, len(order) // batch_size) if split == "train" else -(-len(order) // batch_size)
         for step in range(step0, whole):
             index = order[step * batch_size : (step + 1) * batch_size]
-            if varied:
-                inputs = part.augmented(index, seed=seed, epoch=epoch)
-                inputs = checked(inputs, len(index), split, self.name, self.input_shape)
+            if augmented:
+                inputs, targets = varied(
+                    split, part, index, self.name, self.input_shape, seed=seed, epoch=epoch
+                )
             else:
                 inputs = inputs_of(split, part, index, self.name, self.input_shape)
-            yield Batch(inputs, handed_on(part.targets[index]), step)
+                targets = part.targets[index]
+            yield Batch(inputs, handed_on(targets), step)
 
     def training(
         self, batch_size: int, *, seed: int, steps: int, step0: int = 0, augment: bool = True
@@ -255,6 +257,7 @@ def assemble(
     calibration_images: int = CALIBRATION_IMAGES,
     task: str | Task | None = CLASSIFICATION,
     remarks: Sequence[str] = (),
+    move_targets: MoveTargets | None = None,
 ) -> DataModule:
     """Make the four parts from training and test images with their labels [N], or the targets of a task.
 
@@ -269,6 +272,7 @@ def assemble(
         seed: chooses the calibration images; what is held out does not depend on it.
         task: see `DataModule`; of any but classification, targets are taken as they are, [N, ...].
         remarks: see `DataModule`.
+        move_targets: how targets follow training images that are varied; None: they stay.
 
     Raises:
         DataError: too few images or classes, or labels outside the classes.
@@ -293,7 +297,7 @@ def assemble(
         assert pair is not None
         return ImageSplit(
             pair[0], members, labels[source][members], preprocessing, input_shape,
-            augmentation if vary else None,
+            augmentation if vary else None, move_targets,
         )  # fmt: skip
 
     kept = parts["train"][1]

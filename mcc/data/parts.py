@@ -78,6 +78,33 @@ def inputs_of(name: str, part: Split, index: IndexArray, where: str, shape: Shap
     return checked(found, len(index), name, where, shape)
 
 
+def varied(
+    name: str, part: Split, index: IndexArray, where: str, shape: Shapes, *, seed: int, epoch: int
+) -> tuple[Inputs, NDArray[Any]]:
+    """Varied inputs at `index` with their targets. Raises DataError as `inputs_of` does."""
+    both = getattr(part, "varied", None)
+    try:
+        found = (
+            (part.augmented(index, seed=seed, epoch=epoch), part.targets[index])
+            if both is None
+            else both(index, seed=seed, epoch=epoch)
+        )
+    except MccError:
+        raise
+    except Exception as error:  # a user's split may raise anything
+        raise DataError(f"varying the {name} split fails ({reason_of(error)})", where=where) from error
+    if not isinstance(found, tuple) or len(cast(Sequence[Any], found)) != 2:
+        raise DataError(f"varied of the {name} split returns no inputs and targets", where=where)
+    inputs, targets = cast(tuple[Any, Any], found)
+    targets = np.asarray(targets)
+    if targets.shape != (len(index), *part.targets.shape[1:]):
+        raise DataError(
+            f"the targets of the {name} split come as {list(targets.shape)} when they are varied, not as "
+            f"{[len(index), *part.targets.shape[1:]]}", where=where,
+        )  # fmt: skip
+    return checked(inputs, len(index), name, where, shape), targets
+
+
 def checked(found: Any, count: int, name: str, where: str, shape: Shapes) -> Inputs:
     """Inputs as they came out of a split, where they are what they should be. Raises DataError."""
     if isinstance(shape, Mapping):

@@ -43,11 +43,13 @@ class Fit:
         size: (height, width) stored.
         crop: the centre part of the picture that is kept.
         channels: 1 for grey, 3 for colour, 4 for colour with opacity.
+        whole: whether the whole picture is seen, its sides scaled each by its own factor; else the centre.
     """
 
     size: Size
     crop: float
     channels: int
+    whole: bool = False
 
     def decode(self, path: Path) -> NDArray[np.uint8]:
         """The picture at `path`: [C, H, W], 0-255.
@@ -66,6 +68,8 @@ class Fit:
 
     def _resized(self, picture: Image.Image) -> Image.Image:
         height, width = self.size
+        if self.whole:
+            return picture.resize((width, height), Image.Resampling.BILINEAR)
         high = min(picture.height, -(-LONG * picture.width * height // width))
         wide = min(picture.width, -(-LONG * picture.height * width // height))
         if (high, wide) != (picture.height, picture.width):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcc.data.arrays import BLACK, WHITE, Pixels
-from mcc.data.augment import Augmentation, IndexArray
+from mcc.data.augment import Augmentation, IndexArray, Moves
 from mcc.data.preprocessing import Preprocessing
 from mcc.errors import DataError
 
 FloatImages = NDArray[np.float32]
+Targets = NDArray[Any]
+MoveTargets = Callable[[Targets, Moves], Targets]
+"""Targets [N, ...] of images that were moved, from those of the images as they are."""
 SplitInputs = FloatImages | tuple[FloatImages, ...] | Mapping[str, FloatImages]
 
 
@@ -69,7 +72,11 @@ class MemoryImages:
 
 
 class Split(Protocol):
-    """What the rest of mcc asks of a split; write your own for data that is not images in bytes."""
+    """What the rest of mcc asks of a split; write your own for data that is not images in bytes.
+
+    A split whose targets are varied together with the inputs, such as masks and boxes, has a further method
+    `varied(index, *, seed, epoch)`, which returns both in place of `augmented`.
+    """
 
     @property
     def targets(self) -> NDArray[Any]:
@@ -104,6 +111,7 @@ class ImageSplit:
         preprocessing: the network's own, one mean and deviation per channel.
         input_shape: (C, H, W) that the network takes; one grey channel is repeated to C.
         augmentation: how training images are varied; None leaves them as they are.
+        move_targets: how targets follow images that move; None: they do not change (labels).
     """
 
     source: ImageSource
@@ -112,6 +120,7 @@ class ImageSplit:
     preprocessing: Preprocessing
     input_shape: tuple[int, int, int]
     augmentation: Augmentation | None = None
+    move_targets: MoveTargets | None = None
     fill: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -147,10 +156,17 @@ class ImageSplit:
 
     def augmented(self, index: IndexArray, *, seed: int, epoch: int) -> FloatImages:
         """The images at `index`, varied as a pure function of seed, epoch and each image's place."""
-        pixels = self._read(index)
+        return self.varied(index, seed=seed, epoch=epoch)[0]
+
+    def varied(self, index: IndexArray, *, seed: int, epoch: int) -> tuple[FloatImages, Targets]:
+        """The images at `index`, varied as by `augmented`, and their targets, which have followed them."""
+        pixels, targets = self._read(index), self.targets[index]
         if self.augmentation is not None:
-            pixels = self.augmentation.apply(pixels, index, seed=seed, epoch=epoch, fill=self.fill)
-        return self._transformed(pixels)
+            height, width = pixels.shape[2:]
+            moves = self.augmentation.moves((height, width), index, seed=seed, epoch=epoch)
+            pixels = moves.apply(pixels, self.fill)
+            targets = targets if self.move_targets is None else self.move_targets(targets, moves)
+        return self._transformed(pixels), targets
 
     def select(self, index: IndexArray) -> ImageSplit:
         """The part of this split at `index`, without augmentation."""

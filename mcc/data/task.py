@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mcc.data.interval import Interval, bootstrap, paired_bootstrap
 from mcc.data.outputs import Named, Output, likely_output, listed, named_output
+from mcc.data.split import Targets
 from mcc.errors import DataError, MccError, UsageError
 from mcc.metric import Metric
 from mcc.user_code import load_object, neighbours_importable, reason_of
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 Outputs = Named[NDArray[np.float32]]
 Statistics = NDArray[np.float64]
-Targets = NDArray[Any]
 
 CLASSIFICATION = "classification"
 FORMS = "the name of a task, package.module:TASK or path/file.py:TASK"

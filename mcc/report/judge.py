@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ Statistics = npt.NDArray[np.float64]
 
 COMPARED = 32  # images with equal results that allow a faster target to run the rest
 OUTPUTS_APART = 0.02  # of their range: a step or two of 8 bits; float kernels differ by far less
-IMAGES_AT_ONCE = 500  # bounds memory: 500 images of 3x224x224 are 300 MB
+IMAGES_AT_ONCE = 500  # inputs of 3x224x224: 300 MB
+BYTES_AT_ONCE = 256 << 20  # of outputs: maps of classes are many times as large as pictures
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def judge_file(
         bound = judge.task_for(session)
         known = judge.outputs_of(session)
         done = 0
-        for batch in data.batches(split, IMAGES_AT_ONCE, augment=False, limit=limit):
+        for batch in data.batches(split, images_at_once(known), augment=False, limit=limit):
             values = judge.values(session, batch.inputs)
             for place in bound.reads:
                 check_finite(values[place], known[place].name, str(file))
@@ -121,9 +123,16 @@ def judge_file(
             if progress is not None:
                 progress(done, total)
     statistics = np.concatenate(found)
-    targets = handed_on(part.targets)
+    # Masks of a whole split as int64 would be gigabytes.
+    targets = handed_on(part.targets) if part.targets.ndim == 1 else part.targets
     chance = bound.chance(statistics, targets[: len(statistics)], data.class_names, targets)
     return Judged(statistics, bound.metric, bound.summarise(statistics), chance, known, known[bound.output])
+
+
+def images_at_once(outputs: Sequence[Output]) -> int:
+    """Number of images that are run before their outputs are judged, which bounds memory."""
+    each = 4 * sum(math.prod(output.shape[1:]) for output in outputs)
+    return max(1, min(IMAGES_AT_ONCE, BYTES_AT_ONCE // max(1, each)))
 
 
 @dataclass(frozen=True)

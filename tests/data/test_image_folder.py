@@ -304,7 +304,7 @@ def test_any_number_of_threads_gives_the_same(
         monkeypatch.setattr(image_folder, "MEMORY_BYTES", 0)
     found: list[bytes] = []
     for workers in (1, 2, 7):
-        monkeypatch.setattr(image_folder, "_workers", lambda workers=workers: workers)
+        monkeypatch.setattr(image_folder, "workers", lambda workers=workers: workers)
         data = load_data(f"imagefolder:{tmp_path}", preprocessing=SIZED)
         found.append(b"".join(batch.inputs.tobytes() for batch in data.training(8, seed=1, steps=7)))
     assert found[0] == found[1] == found[2]

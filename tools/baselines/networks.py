@@ -1,4 +1,4 @@
-"""The benchmark networks of mcc: MobileNetV2 and two ResNets for CIFAR-10, and the digits network.
+"""The benchmark networks of mcc: MobileNetV2 and two ResNets for CIFAR-10, the digits network, a segmenter.
 
 Each factory returns `(module, example_input, Preprocessing)`, which `mcc` reads as it is:
 
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from mcc.data import Preprocessing
 from mcc.examples.digits import network as digits_net
 
-__all__ = ["NETWORKS", "MobileNetV2", "ResNet", "digits_net", "mobilenet_v2", "resnet20", "resnet56"]
+__all__ = [
+    "NETWORKS", "MobileNetV2", "ResNet", "Segmenter", "camvid_segmenter", "digits_net", "mobilenet_v2",
+    "resnet20", "resnet56",
+]  # fmt: skip
 
 Factory = tuple[nn.Module, Tensor, Preprocessing]
 
@@ -141,6 +144,56 @@ class ResNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
+SEGMENTER_STAGES = ((4, 24, 2), (4, 40, 3), (4, 64, 3))
+"""Expansion, channels and blocks; each begins with stride 2."""
+
+
+class Segmenter(nn.Module):
+    """A MobileNetV2-like backbone with a feature pyramid (Lin 2017) of three levels, up to stride 4.
+
+    The logits are enlarged bilinearly inside the network, as in LR-ASPP (Howard 2019).
+
+    Args:
+        classes: Number of classes.
+        pyramid: Channels of the pyramid.
+    """
+
+    def __init__(self, classes: int, pyramid: int = 64) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_conv_norm(3, 16, 3, 2), InvertedResidual(16, 16, 1, 1))
+        stages: list[nn.Module] = []
+        lateral: list[nn.Module] = []
+        channels = 16
+        for expansion, width, blocks in SEGMENTER_STAGES:
+            inside: list[nn.Module] = []
+            for number in range(blocks):
+                inside.append(InvertedResidual(channels, width, 2 if number == 0 else 1, expansion))
+                channels = width
+            stages.append(nn.Sequential(*inside))
+            lateral.append(_conv_norm(width, pyramid, 1))
+        self.stages, self.lateral = nn.ModuleList(stages), nn.ModuleList(lateral)
+        self.smooth = nn.ModuleList(
+            nn.Sequential(_conv_norm(pyramid, pyramid, 3, groups=pyramid), _conv_norm(pyramid, pyramid, 1))
+            for _ in SEGMENTER_STAGES[1:]
+        )
+        self.classifier = nn.Conv2d(pyramid, classes, 1)
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] -> logits [N, classes, H, W]."""
+        size = x.shape[2:]
+        x = self.stem(x)
+        maps: list[Tensor] = []
+        for stage, lateral in zip(self.stages, self.lateral, strict=True):
+            x = stage(x)
+            maps.append(lateral(x))
+        y = maps.pop()
+        for smooth in self.smooth:
+            finer = maps.pop()
+            y = smooth(finer + nn.functional.interpolate(y, finer.shape[2:], mode="bilinear"))
+        return nn.functional.interpolate(self.classifier(y), size, mode="bilinear")
+
+
 def _initialise(network: nn.Module) -> None:
     """He initialisation of convolutions, small normal classifier, as in both papers."""
     for module in network.modules():
@@ -167,7 +220,14 @@ def resnet56() -> Factory:
     return ResNet(9).eval(), torch.zeros(1, 3, 32, 32), Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
 
 
+def camvid_segmenter() -> Factory:
+    """The segmenter for CamVid's eleven classes at 240x180."""
+    preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=(180, 240))
+    return Segmenter(11).eval(), torch.zeros(1, 3, 180, 240), preprocessing
+
+
 NETWORKS = {
+    "camvid_segmenter": camvid_segmenter,
     "mobilenet_v2": mobilenet_v2,
     "resnet20": resnet20,
     "resnet56": resnet56,

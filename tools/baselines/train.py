@@ -36,6 +36,7 @@ from tools.baselines.networks import NETWORKS
 from tools.baselines.training import Recipe, Training, load_weights, run, take_up, write
 
 RECIPES = {
+    "camvid_segmenter": Recipe(80, 16, 0.1, 4e-4, average=True),
     "digits": Recipe(8, 64, 0.1, 5e-4, smoothing=0.05),
     "mobilenet_v2": Recipe(60, 128, 0.2, 2e-4, smoothing=0.1, average=True),
     # He 2015, section 4.2, with a cosine for its steps: 64,000 iterations of 128 images.

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mcc.data import Batch, DataModule, Score, SplitName, Task, load_task
+from mcc.data.classification import Classification
 from mcc.errors import DataError, UsageError
 from mcc.runtime.lock import wait_while_measuring
 
@@ -65,7 +66,10 @@ class Training:
 
     def __init__(self, network: nn.Module, data: DataModule, recipe: Recipe, seed: int, device: str) -> None:
         self.data, self.recipe, self.seed, self.device = data, recipe, seed, torch.device(device)
-        self.task: Task = replace(load_task(data.task), label_smoothing=recipe.smoothing)  # type: ignore[type-var]
+        task = load_task(data.task)
+        self.task: Task = (
+            replace(task, label_smoothing=recipe.smoothing) if isinstance(task, Classification) else task
+        )
         # Channels last: depthwise convolutions train twice as fast on CPUs, and the numbers are the same.
         network.to(self.device)
         self.network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
