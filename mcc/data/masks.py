@@ -26,7 +26,7 @@ from mcc.data.mask_listing import Colour, MaskListing, list_masks
 from mcc.data.module import DataModule, assemble
 from mcc.data.picture import Fit, Head, Size, opened_picture
 from mcc.data.preprocessing import Preprocessing
-from mcc.data.segmentation import IGNORED, SEGMENTATION, move_masks
+from mcc.data.segmentation import IGNORED, SEGMENTATION
 from mcc.errors import DataError
 
 LOSSY = (".jpg", ".jpeg", ".webp")
@@ -156,7 +156,6 @@ def load_segmentation(
         train_unseen=train_unseen or listing.unseen or len(read) == 1,
         task=SEGMENTATION,
         remarks=remarks,
-        move_targets=move_masks,
     )
 
 

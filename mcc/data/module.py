@@ -257,7 +257,6 @@ def assemble(
     calibration_images: int = CALIBRATION_IMAGES,
     task: str | Task | None = CLASSIFICATION,
     remarks: Sequence[str] = (),
-    move_targets: MoveTargets | None = None,
 ) -> DataModule:
     """Make the four parts from training and test images with their labels [N], or the targets of a task.
 
@@ -272,7 +271,6 @@ def assemble(
         seed: chooses the calibration images; what is held out does not depend on it.
         task: see `DataModule`; of any but classification, targets are taken as they are, [N, ...].
         remarks: see `DataModule`.
-        move_targets: how targets follow training images that are varied; None: they stay.
 
     Raises:
         DataError: too few images or classes, or labels outside the classes.
@@ -289,6 +287,7 @@ def assemble(
         for part, pair in given.items()
         if pair is not None
     }
+    move_targets = _move_targets(task)
     parts = _divided({part: _strata(found, task) for part, found in labels.items()}, train_unseen, name)
 
     def split(part: str, vary: bool = False) -> ImageSplit:
@@ -316,6 +315,15 @@ def assemble(
         chosen_on=CHOSEN_ON[parts["validation"][0]],
         remarks=tuple(remarks),
     )
+
+
+def _move_targets(task: str | Task | None) -> MoveTargets | None:
+    """How targets of a task follow images that are varied; None: they stay."""
+    from mcc.data.task import load_task
+
+    if task is None or task == CLASSIFICATION:
+        return None
+    return (load_task(task) if isinstance(task, str) else task).moved
 
 
 def _strata(targets: NDArray[Any], task: str | Task | None) -> NDArray[np.int64]:

@@ -88,6 +88,10 @@ class Segmentation(Task):
                     hint=f"number the classes from 0 to {classes - 1}; pixels of {IGNORED} are ignored",
                 )
 
+    def moved(self, targets: Targets, moves: Moves) -> NDArray[Any]:
+        """Masks [N, H, W] of images that were moved; uncovered pixels are ignored."""
+        return moves.apply(targets[:, None], (IGNORED,))[:, 0]
+
     def loss(self, outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Mean cross-entropy of the labelled pixels; 0 where none is."""
         logits = _enlarged(outputs[self.output], targets.shape[1:])
@@ -164,11 +168,6 @@ class Segmentation(Task):
             enlarged = _enlarged(torch.from_numpy(np.asarray(logits, np.float32))[None], size)
             found[place] = enlarged[0].argmax(0).numpy()
         return found
-
-
-def move_masks(masks: Targets, moves: Moves) -> NDArray[Any]:
-    """Masks [N, H, W] of pictures that were moved; what is uncovered is ignored."""
-    return moves.apply(masks[:, None], (IGNORED,))[:, 0]
 
 
 def _enlarged(logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mcc.data.augment import Moves
 from mcc.data.interval import Interval, bootstrap, paired_bootstrap
 from mcc.data.outputs import Named, Output, likely_output, listed, named_output
 from mcc.data.split import Targets
@@ -120,6 +121,13 @@ class Task(ABC):
         """
         if not np.isfinite(targets).all():
             raise DataError(f"targets of the {part} split hold values that are not finite", where=data.name)
+
+    def moved(self, targets: Targets, moves: Moves) -> Targets:
+        """Targets [N, ...] of images that are shifted and mirrored in training; as it stands, unchanged.
+
+        Targets that are places in the image, such as masks, boxes or points, have to follow it.
+        """
+        return targets
 
     @abstractmethod
     def loss(self, outputs: Named[Tensor], targets: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from mcc.data import DataModule, Preprocessing, bind_task, load_data
+from mcc.data import DataModule, Preprocessing, bind_task, from_arrays, load_data
 from mcc.data.augment import Augmentation
 from mcc.data.loaders import from_loaders
 from mcc.data.outputs import Named, Output
-from mcc.data.segmentation import IGNORED, Segmentation, move_masks
+from mcc.data.segmentation import IGNORED, Segmentation
 from mcc.errors import DataError, UsageError
 
 SIZE = 12, 16
@@ -300,7 +300,7 @@ def test_masks_move_with_their_pictures() -> None:
     assert moves.mirrored.any()
     assert not moves.mirrored.all()
     pictures = moves.apply(masks[:, None], (IGNORED,))[:, 0]
-    assert np.array_equal(pictures, move_masks(masks, moves))
+    assert np.array_equal(pictures, Segmentation().moved(masks, moves))
     assert not np.array_equal(pictures, masks)
 
 
@@ -311,6 +311,21 @@ def test_training_batches_hold_pictures_with_their_masks(tmp_path: Path) -> None
     labelled = batch.targets != IGNORED
     assert np.array_equal(shown[labelled], batch.targets[labelled])
     assert not np.array_equal(batch.targets, next(data.batches("train", 6, seed=1, augment=False)).targets)
+
+
+def test_masks_in_arrays_move_with_their_pictures() -> None:
+    masks = np.stack([mask_of(seed) for seed in range(6)])
+    images = (masks[:, None] % 3 * 100).astype(np.uint8)
+    others = np.random.default_rng(0).integers(0, 256, (2, 1, *SIZE), np.uint8)
+    data = from_arrays(
+        (images, masks), (others, masks[:2]), class_names=("a", "b", "c"), task="segmentation",
+        augmentation=Augmentation(4), preprocessing=Preprocessing((0.0,), (1.0,)),
+    )  # fmt: skip
+    batch = next(data.batches("train", 6, seed=2))
+    shown = np.round(batch.inputs[:, 0] * 2.55)  # type: ignore[call-overload]
+    labelled = batch.targets != IGNORED
+    assert np.array_equal(shown[labelled], batch.targets[labelled])
+    assert (~labelled).sum() > (masks == IGNORED).sum()
 
 
 class Pairs(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
