@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from torch import Tensor
 
 from mcc.frontend.gather import take
 from mcc.frontend.tflite_table import Result, Site, tflite_op
@@ -80,7 +81,7 @@ def concat(site: Site) -> Result:
     return site.as_made(like, node, other if site.fused()[0] == "none" else site.fused()[0])
 
 
-def _real(site: Site, index: int, like: View) -> object:
+def _real(site: Site, index: int, like: View) -> Tensor:
     tensor = site.tensor(index)
     if tensor is None:
         site.emitter.refuse(f"lacks its input {index}")
