@@ -112,6 +112,8 @@ def _options(form: Format, **given: Any) -> dict[str, Any]:
     for name in asked:
         if name not in form.options:
             raise UsageError(f"{form.name} files have no such option", where=f"--{name}")
+    if form.name == "tflite" and asked.get("via", "direct") == "direct":
+        asked["weights"] = "kept"
     if asked.pop("fp16", False):
         asked["weights"] = "float16"
     if "via" in asked and asked["via"] not in form.routes:

@@ -39,6 +39,7 @@ class Constants:
         self.model = model
         self.emitter = emitter
         self.folded: dict[int, Array] = {}
+        self.folded_from: set[int] = set()
         self._grids: dict[tuple[float, int], Grid] = {}
         self._made: dict[tuple[int, str, bytes], AnyValue] = {}
 
@@ -113,7 +114,7 @@ class Constants:
             self.emitter.refuse(f"has {found.scales.size} scales for a weight of shape {list(tensor.shape)}")
         if several and order is not None:
             found = found.take(order)
-        name = short_name(tensor.name)
+        name = f"{self.emitter.hint}_{self._role(tensor)}"
         scales = found.scales if several else found.scales.reshape(())
         points = zeros if several else zeros.reshape(())
         return self.emitter.fake_quantize(
@@ -125,7 +126,11 @@ class Constants:
 
     def _const(self, tensor: TfliteTensor, value: Array) -> Const:
         copied = torch.from_numpy(np.array(value, np.float32))
-        return Const(copied, short_name(tensor.name), trains=copied.dim() > 0)
+        return Const(copied, f"{self.emitter.hint}_{self._role(tensor)}", trains=copied.dim() > 0)
+
+    def _role(self, tensor: TfliteTensor) -> str:
+        """What a constant is to the operator that is read now."""
+        return "bias" if tensor.dtype == "int32" or len(tensor.shape) == 1 else "weight"
 
     def _once(self, tensor: TfliteTensor, kind: str, value: Array, make: Callable[[], Any]) -> Any:
         values = hashlib.blake2b(

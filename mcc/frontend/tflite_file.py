@@ -235,6 +235,7 @@ class _Importer:
         out = self.model.tensors[operator.outputs[0]]
         if math.prod(out.shape) != source.size:
             raise DataError(f"makes {list(out.shape)} of {list(source.shape)}", where=e.place)
+        self.constants.folded_from.add(operator.inputs[0])
         self.constants.folded[out.index] = self._folded(operator, source, out)
 
     def _folded(self, operator: TfliteOperator, source: Array, out: TfliteTensor) -> Array:
@@ -304,6 +305,7 @@ class _Importer:
             tuple(self._port(index, keys[0]) for index in self.model.inputs),
             tuple(self._port(index, keys[1]) for index in self.returned),
             key,
+            any(self.model.tensors[index].dtype == "float16" for index in self.constants.folded_from),
         )
 
     def _port(self, index: int, keys: dict[int, str]) -> Port:

@@ -29,13 +29,12 @@ def runner(
     def original(values: Sequence[Tensor]) -> list[Tensor]:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-        inner = returned is not None  # a delegate would not keep values inside the network
-        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if inner else OpResolverType.AUTO
         interpreter: Any = Interpreter(
             str(path),
             num_threads=torch.get_num_threads(),
-            experimental_op_resolver_type=kernels,
-            experimental_preserve_all_tensors=inner,
+            # A delegate would keep no values inside the network, and announce itself on stderr.
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_preserve_all_tensors=returned is not None,
         )
         interpreter.allocate_tensors()
         collected: list[list[Array]] = [[] for _ in wanted]

@@ -51,15 +51,19 @@ class Interface:
 
     Attributes:
         signature: Key of the signature; empty if the file has none.
+        half_weights: Whether the file stores real weights in half precision.
     """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     signature: str = ""
+    half_weights: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(cast(object, self.signature), str):
             raise ValueError(f"the key of a signature is a text, not {self.signature!r}")
+        if not isinstance(cast(object, self.half_weights), bool):
+            raise ValueError(f"half_weights is True or False, not {self.half_weights!r}")
 
     def plain(self) -> tuple[object, ...]:
         """Nested tuples of plain values, for the text form."""
@@ -69,11 +73,12 @@ class Interface:
 def interface_from(value: object) -> Interface:
     """The interface from `Interface.plain`. Raises ValueError for anything else."""
     try:
-        inputs, outputs, signature = cast(tuple[tuple[tuple[object, ...], ...], ...], value)
+        inputs, outputs, signature, half = cast(tuple[tuple[tuple[object, ...], ...], ...], value)
         return Interface(
             tuple(Port(*each) for each in inputs),  # pyright: ignore[reportArgumentType]
             tuple(Port(*each) for each in outputs),  # pyright: ignore[reportArgumentType]
             cast(str, signature),
+            cast(bool, half),
         )
     except TypeError as error:
         raise ValueError(f"is no interface: {value!r:.80}") from error

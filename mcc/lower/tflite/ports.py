@@ -32,6 +32,12 @@ def signature(graph: Graph) -> str:
     return "" if interface is None else interface.signature
 
 
+def half_weights(graph: Graph) -> bool:
+    """Whether the file that the graph was read from stores real weights in half precision."""
+    interface = note(output_node(graph)).interface
+    return interface is not None and interface.half_weights
+
+
 def _ports(graph: Graph, nodes: Sequence[fx.Node], io: Io | None, *, into: bool) -> list[Port]:
     """A port for each input, or each output: the file's where it has as many, else one named as the node.
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # Importing an emit file registers its functions.
 EMIT_FILES = (emit_conv, emit_elementwise, emit_pool, emit_reduce, emit_shape)
 
-Weights = Literal["float32", "float16"]
+Weights = Literal["float32", "float16", "kept"]
 Interface = Literal["float", "int8"]
 
 SIGNATURE = "serving_default"
@@ -55,7 +55,8 @@ def to_tflite(
         labels: Class names in the order of the output `judged`, stored for the app.
         normalisation: Preprocessing of 0..255 pixels by the app before the first input, stored for the app.
         judged: Index of the output with the scores of the labels.
-        weights: Storage type of float weights.
+        weights: Storage type of float weights; `kept`: float32, and float16 for those that it holds exactly
+            if the file that the graph was read from has weights of float16.
         io: `float`: inputs and outputs are float32 (required by LiteRT.js); `int8`: those that a fake
             quantisation reads or writes are int8; None: as in the file that the graph was read from, else
             float32.
@@ -63,11 +64,13 @@ def to_tflite(
     Raises:
         UnsupportedError: An operator or attribute has no form in TFLite; the message names it and its node.
     """
-    if weights not in ("float32", "float16") or io not in (None, "float", "int8"):
+    if weights not in ("float32", "float16", "kept") or io not in (None, "float", "int8"):
         raise UsageError(f"weights={weights!r}, io={io!r}: not an option of the TFLite writer")
     nodes = live_nodes(graph)
     model = FlatModel(name, DESCRIPTION)
-    low = Lowering(graph, model, integer_nodes(graph), half_weights=weights == "float16")
+    exact = weights == "kept" and ports.half_weights(graph)
+    half = "exact" if exact else "all" if weights == "float16" else "none"
+    low = Lowering(graph, model, integer_nodes(graph), half_weights=half)
     emit_pool.plan_channel_orders(low, nodes)
     file_inputs = ports.file_inputs(low, io)
     with torch.no_grad():
