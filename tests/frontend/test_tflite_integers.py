@@ -11,6 +11,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from mcc.errors import VerificationError
+from mcc.frontend import tflite_runner
 from mcc.ir.graph import calls, op_name, run
 from mcc.lower.onnx.writer import to_onnx
 from mcc.lower.tflite.reader import read_tflite
@@ -177,6 +179,15 @@ def test_operator_on_integers(tmp_path: Path, code: str) -> None:
     again = to_tflite(deployment_form(graph))
     values = feeds(raw)
     np.testing.assert_array_equal(litert(again, values)[0], litert(raw, values)[0])
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.4])
+def test_another_scale_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """The comparison with LiteRT bites on integers, too."""
+    stored = tflite_runner._real
+    monkeypatch.setattr(tflite_runner, "_real", lambda *given: stored(*given) * factor)
+    with pytest.raises(VerificationError, match="differs from LiteRT"):
+        read(tmp_path, network())
 
 
 def test_a_constant_operand_keeps_its_grid(tmp_path: Path) -> None:
