@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mcc.cli.inspect import ORT, TFLITE, views_of
-from mcc.cli.models import load_model, model_options
+from mcc.cli.models import current_cut, load_model, model_options
 from mcc.cli.output import print_json
 from mcc.cli.settings import Settings, common_options
+from mcc.errors import UnsupportedError
 from mcc.ir.first_look import check_model
 
 if TYPE_CHECKING:
@@ -42,8 +43,10 @@ def diff(
 
     if html is not None:
         check_output(html, files_in(a, b, weights), named=True)
-    first, second = _views(a, input_shape, weights), _views(b, input_shape, weights)
-    found = diff_views(first, second, attributes=_kind(a) == _kind(b))
+    graphs = [_is_graph(a, b), _is_graph(b, a)]
+    first, second = _views(a, input_shape, weights, graphs[0]), _views(b, input_shape, weights, graphs[1])
+    kinds = ["" if graph else _kind(spec) for spec, graph in zip((a, b), graphs, strict=True)]
+    found = diff_views(first, second, attributes=kinds[0] == kinds[1])
     if html is not None:
         from mcc.report.diff_html import write_diff_html
 
@@ -59,13 +62,32 @@ def _kind(spec: str) -> str:
     return next((suffix for suffix in (TFLITE, ORT) if spec.endswith(suffix)), "")
 
 
-def _views(spec: str, input_shape: tuple[int, ...] | None, weights: Path | None) -> list[NodeView]:
-    stored = views_of(spec)
+def _is_graph(spec: str, other: str) -> bool:
+    """Whether a .tflite file is read as a model: it ends at --cut, or another program wrote it and the other
+    is a graph, which may have come from it and has the names of its nodes."""
+    if not spec.endswith(TFLITE):
+        return False
+    from mcc.lower.tflite.reader import read_tflite
+    from mcc.lower.tflite.writer import DESCRIPTION
+
+    lowered = other.endswith((TFLITE, ORT))
+    return bool(current_cut()) or (not lowered and read_tflite(spec).description != DESCRIPTION)
+
+
+def _views(
+    spec: str, input_shape: tuple[int, ...] | None, weights: Path | None, is_graph: bool
+) -> list[NodeView]:
+    stored = None if is_graph else views_of(spec)
     if stored is not None:
         return stored
     from mcc.ir.diff import view_graph
 
-    return view_graph(load_model(spec, input_shape, weights).graph)
+    try:
+        return view_graph(load_model(spec, input_shape, weights).graph)
+    except UnsupportedError:  # the operators of the file can still be compared
+        if is_graph and not current_cut() and (found := views_of(spec)) is not None:
+            return found
+        raise
 
 
 def diff_json(found: GraphDiff, a: str, b: str, all_nodes: bool) -> dict[str, Any]:

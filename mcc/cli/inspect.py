@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mcc.cli.models import (
+    current_cut,
     deployment_form,
     get_target,
     load_model,
@@ -65,8 +66,8 @@ def inspect(
     layer.
 
     The model is shown in deployment form: batch norms folded, activations fused. For a .tflite or .ort file,
-        its
-    operators and tensors are shown unchanged.
+    its operators and tensors are shown unchanged; with --target, --data, --why or --cut a .tflite file is
+    shown as a model, too.
 
     With a target, a second table shows the predicted cost of each layer in each form: unchanged, int8,
         sparse, or
@@ -80,7 +81,8 @@ def inspect(
         )
     check_model(model, weights)
     check_specs(data)
-    views = views_of(model)
+    asked = (target, roofline, data, current_cut(), why)
+    views = None if model.endswith(TFLITE) and any(asked) else views_of(model)
     if views is not None:
         return _show_file(model, views, settings)
     from mcc.report.layers import inspect_layers

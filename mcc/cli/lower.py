@@ -11,6 +11,7 @@ from mcc.cli.models import (
     deployment_form,
     load_model,
     model_options,
+    stated_labels,
     stated_normalisation,
 )
 from mcc.cli.noise_check import check_integers, noise_option
@@ -54,7 +55,8 @@ def lower(
 ) -> None:  # fmt: skip
     """Write a model in a mobile format: batch norms folded, activations fused, quantisation unchanged.
 
-    The preprocessing that the model states, or the options give, is stored in the file.
+    The preprocessing that the model states, or the options give, is stored in the file, and its class names.
+    A .tflite file keeps the inputs and outputs of the .tflite file that it came from.
 
     A quantised model is compared with the float network of its weights, on calibration images of DATA or else
     on random inputs; it is not written if its signal is lost.
@@ -78,7 +80,8 @@ def lower(
         graph, _images(graph, data, stated.preprocessing if stated else None, settings),
         allow_noise=allow_noise, settings=settings, flavour=flavour_of(form.suffix),
     )  # fmt: skip
-    raw = form.lower(graph, **stated_normalisation(stated.preprocessing if stated else None), **options)
+    described = stated_normalisation(stated.preprocessing if stated else None) | stated_labels(model, loaded)
+    raw = form.lower(graph, **described, **options)
     write_bytes(path, raw)
     if settings.json:
         print_json({"file": str(path), "format": to, "size_bytes": len(raw), "noise": noise})
@@ -109,6 +112,8 @@ def _options(form: Format, **given: Any) -> dict[str, Any]:
     for name in asked:
         if name not in form.options:
             raise UsageError(f"{form.name} files have no such option", where=f"--{name}")
+    if form.name == "tflite" and asked.get("via", "direct") == "direct":
+        asked["weights"] = "kept"
     if asked.pop("fp16", False):
         asked["weights"] = "float16"
     if "via" in asked and asked["via"] not in form.routes:

@@ -47,7 +47,7 @@ COMMANDS = {
 HELP = """Compress trained neural networks for mobile runtimes.
 
 A command's own --help lists its options. MODEL is `package.module:factory`, `path/to/file.py:factory`, or a
-.pt2, .onnx or .mcc file; some commands also read .tflite.
+.pt2, .onnx, .tflite or .mcc file.
 """
 
 

@@ -121,6 +121,18 @@ def stated_normalisation(preprocessing: Preprocessing | None) -> dict[str, Any]:
     return {"normalisation": Normalisation(given.byte_mean, given.byte_std, given.crop, given.channels)}
 
 
+def stated_labels(spec: str, loaded: LoadedModel) -> dict[str, Any]:
+    """The options of a lowering that store the class names of a MODEL, if it is a file that has them."""
+    from mcc.data.outputs import named_output
+    from mcc.report.file_metadata import describe
+
+    found = describe(spec) if Path(spec).is_file() else None
+    if found is None or found.labels is None or current_cut():
+        return {}
+    judged = 0 if found.output is None else named_output(outputs_of(loaded), found.output)
+    return {"labels": found.labels, "judged": judged}
+
+
 def outputs_of(loaded: LoadedModel) -> tuple[Output, ...]:
     """The outputs of a model, with their original names."""
     from mcc.data.outputs import Output

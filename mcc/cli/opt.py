@@ -116,11 +116,14 @@ def _first(context: PassContext) -> tuple[Tensor, ...] | None:
 
 
 def _said(model: str, stated: Stated | None) -> dict[str, Any]:
-    """Metadata of the output file: the preprocessing, and the judged output."""
-    from mcc.report.file_metadata import describe
+    """Metadata of the output file: the preprocessing, the class names, and the judged output."""
+    from mcc.report.file_metadata import Description, describe
 
-    said = {} if stated is None else {"preprocessing": stated.preprocessing.to_json()}
-    place = judged_output() or (describe(model).output if Path(model).is_file() else None)
+    described = describe(model) if Path(model).is_file() else Description()
+    said: dict[str, Any] = {} if stated is None else {"preprocessing": stated.preprocessing.to_json()}
+    if described.labels is not None:
+        said["labels"] = list(described.labels)
+    place = judged_output() or described.output
     return said if place is None else {**said, "judged": place}
 
 

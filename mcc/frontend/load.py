@@ -27,7 +27,7 @@ from mcc.user_code import load_object, neighbours_importable, reason_of
 
 Shape = tuple[int, ...]
 
-FORMS = "package.module:factory, path/to/file.py:factory, or a .pt2, .onnx or .mcc file"
+FORMS = "package.module:factory, path/to/file.py:factory, or a .tflite, .onnx, .pt2 or .mcc file"
 
 
 @runtime_checkable
@@ -96,13 +96,15 @@ def load_model(
 
 def _load(spec: str, input_shape: Shape | None, weights: Path | None, cut: Sequence[str]) -> LoadedModel:
     path = Path(spec)
-    if path.suffix in _READERS:
+    if path.suffix in (*_READERS, ".tflite"):
         if weights is not None:
             raise UsageError(
                 "weights can only be loaded into a model that a factory makes", where="--weights",
                 hint=f"{path.name} holds its own",
             )  # fmt: skip
         check_model_file(path, raising=UsageError)
+        if path.suffix == ".tflite":
+            return _from_tflite(path, input_shape, cut)
         graph, original = _READERS[path.suffix](path, input_shape, cut)
         named = _onnx_names(path) if path.suffix == ".onnx" and not cut else ()
         return LoadedModel(graph, None, path.stem, None, output_names(graph, named), original)
@@ -139,6 +141,14 @@ def _onnx_names(path: Path) -> tuple[str, ...]:
     import onnx
 
     return tuple(value.name for value in onnx.load(str(path), load_external_data=False).graph.output)
+
+
+def _from_tflite(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> LoadedModel:
+    from mcc.frontend.tflite_file import read_tflite_graph
+
+    read = read_tflite_graph(path, input_shape, cut)
+    names = output_names(read.graph, read.output_names)
+    return LoadedModel(read.graph, None, path.stem, None, names, read.original, read.remarks)
 
 
 def output_names(graph: Graph, named: Sequence[str]) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from typing import cast
 import torch
 from torch import fx
 
+from mcc.ir.interface import Interface
+
 META_KEY = "mcc"
 
 DTYPES: dict[str, torch.dtype] = {
@@ -90,6 +92,7 @@ class Note:
         precision: `float`, `int8` or `int7` once decided, or None.
         sparse: Sparsity and storage of its weight, once decided.
         rank: Rank (inner channels) of the low-rank pair that this node will become, or belongs to.
+        interface: Of the output node: inputs and outputs of the file that the graph was read from, or None.
     """
 
     type: TensorType | None = None
@@ -100,6 +103,7 @@ class Note:
     precision: str | None = None
     sparse: SparseNote | None = None
     rank: int | None = None
+    interface: Interface | None = None
 
     def __post_init__(self) -> None:
         # Notes may come from text, where a field can have any value.
@@ -110,6 +114,8 @@ class Note:
             raise ValueError(f"frozen must be a reason, not {frozen!r}")
         if not isinstance(sparse, SparseNote | None):
             raise ValueError(f"sparse must be a block and a sparsity, not {sparse!r}")
+        if not isinstance(cast(object, self.interface), Interface | None):
+            raise ValueError(f"interface must be inputs and outputs, not {self.interface!r:.80}")
         if not (_is_tuple_of(self.origin, str)):
             raise ValueError(f"origin must be names, not {self.origin!r}")
         for name, value in (("pruned_from", self.pruned_from), ("rank", self.rank)):

@@ -33,8 +33,10 @@ from mcc.ir.graph import (
     inputs,
     is_constant,
     op_name,
+    output_node,
     outputs,
 )
+from mcc.ir.interface import Interface, interface_from
 from mcc.ir.labels import channel_axis, produced_axis
 from mcc.ir.notes import DTYPES, Note, SparseNote, TensorType, annotate, note, shape_of, type_of
 from mcc.ir.table import MISFITS, row_of
@@ -49,7 +51,9 @@ _CONST = re.compile(
 _NODE = re.compile(
     rf"%(?P<name>\w+) = (?P<op>\w+)\((?P<args>[^)]*)\) \{{(?P<attrs>.*?)\}} : {_TYPE}{_NOTE}$", re.ASCII
 )
-_RETURN = re.compile(r"return (?P<values>%\w+(?:, %\w+)*)$", re.ASCII)
+_RETURN = re.compile(
+    rf"return (?P<values>%[A-Za-z0-9_]+(?:, %[A-Za-z0-9_]+)*){_NOTE}$"
+)  # with names of a file
 _DEFINED = re.compile(r"^\s*%(\w+) =", re.ASCII | re.MULTILINE)
 # 1 GiB of float32: more than all constants of any CNN, small enough to refuse typing errors.
 _MAX_ELEMENTS = 1 << 28
@@ -78,6 +82,8 @@ def print_note(node: fx.Node) -> str:
             continue
         if isinstance(value, SparseNote):
             value = (value.block, value.sparsity)
+        if isinstance(value, Interface):
+            value = value.plain()
         parts.append(f"{name}={value!r}")
     return f" !{{{', '.join(parts)}}}" if parts else ""
 
@@ -117,7 +123,8 @@ def print_graph(graph: Graph, makers: Mapping[str, str] | None = None) -> str:
                 lines.append(f"const @{name} : {type_of(arg)}{fixed}{made}")
     lines += [print_node(node) for node in inputs(graph)]
     lines += [print_node(node) for node in graph.graph.nodes if node.op == "call_function"]
-    lines.append("return " + ", ".join(_reference(value) for value in outputs(graph)))
+    returned = ", ".join(_reference(value) for value in outputs(graph))
+    lines.append(f"return {returned}{print_note(output_node(graph))}")
     return "\n".join(lines) + "\n"
 
 
@@ -148,6 +155,7 @@ class _Parser:
         self.values: dict[str, fx.Node] = {}
         self.declared: dict[str, tuple[Tensor, bool]] = {}
         self.returned: list[fx.Node] | None = None
+        self.noted: dict[str, object] = {}  # of the output node
 
     def line(self, text: str) -> None:
         """Parse one line. Raises MccError, ValueError, KeyError or TypeError for a malformed one."""
@@ -162,6 +170,7 @@ class _Parser:
             self._node(match)
         elif match := _RETURN.match(text):
             self.returned = [self._value(name.strip()) for name in match["values"].split(",")]
+            self.noted = {"origin": (), **_parse_note(match["note"] or "")}
         else:
             raise GraphError(f"cannot be read: {text[:80]!r}")
 
@@ -241,6 +250,8 @@ def _parse_note(text: str) -> dict[str, object]:
         if type(block) is not int or type(sparsity) not in (int, float):
             raise GraphError(f"sparse must be a block and a sparsity, not {fields['sparse']!r:.80}")
         fields["sparse"] = SparseNote(block, float(cast(float, sparsity)))
+    if "interface" in fields:
+        fields["interface"] = interface_from(fields["interface"])
     unknown = set(fields) - {field.name for field in dataclasses.fields(Note)}
     if unknown or "type" in fields:
         raise GraphError(f"unknown note field {', '.join(sorted(unknown))}")
@@ -299,7 +310,9 @@ def parse_graph(text: str, given: Mapping[str, Tensor] | None = None, *, where: 
     if parser.returned is None:
         raise GraphError("has no return line", where=where)
     try:
-        return parser.builder.finish(*parser.returned)
+        graph = parser.builder.finish(*parser.returned)
+        annotate(output_node(graph), **parser.noted)
+        return graph
     except _MALFORMED as error:  # a name that Python cannot hold as an attribute
         raise GraphError(f"cannot be built: {first_line(error)[:200]}", where=where) from error
 

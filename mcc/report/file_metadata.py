@@ -208,7 +208,11 @@ def _in_mcc(path: Path) -> Parts:
         except DataError as error:
             raise DataError(error.message, where=str(path), hint=error.hint) from error
 
-    return {"preprocessing": preprocessing, "output": lambda: str(said["judged"])}
+    return {
+        "preprocessing": preprocessing,
+        "labels": lambda: _labels(said["labels"]),
+        "output": lambda: str(said["judged"]),
+    }
 
 
 def _in_pt2(path: Path) -> Parts:

@@ -80,7 +80,7 @@ def _view(model: TfliteModel, operator: TfliteOperator, skipped: dict[int, int])
             if isinstance(value, bool | int | float | str)
         },
         tuple(constants),
-        _quantised(out.quantisation),
+        _quantised(out.quantisation, out.dtype),
     )
 
 
@@ -114,7 +114,7 @@ def _constant(model: TfliteModel, index: int, role: str, code: str) -> ConstantV
         data = data.transpose(3, 0, 1, 2) if code == "DEPTHWISE_CONV_2D" else data.transpose(0, 3, 1, 2)
     digest = hashlib.blake2b(np.ascontiguousarray(data).tobytes(), digest_size=8).hexdigest()
     zeros = float((data == 0).mean()) if data.size else 0.0
-    return ConstantView(role, tuple(data.shape), zeros, digest, _quantised(tensor.quantisation))
+    return ConstantView(role, tuple(data.shape), zeros, digest, _quantised(tensor.quantisation, tensor.dtype))
 
 
 def _real(data: Any, quantisation: Quantisation) -> Any:
@@ -126,10 +126,10 @@ def _real(data: Any, quantisation: Quantisation) -> Any:
     return (data.astype(np.float32) - np.float32(zeros)) * np.float32(scales)
 
 
-def _quantised(quantisation: Quantisation | None) -> str | None:
+def _quantised(quantisation: Quantisation | None, dtype: str) -> str | None:
     if quantisation is None:
         return None
     scales = quantisation.scales
     if scales.size == 1:
-        return f"int8 scale {float(quantisation.scale):.6g} zero {quantisation.zero_point}"
-    return f"int8 {scales.size} scales {float(scales.min()):.4g} to {float(scales.max()):.4g}"
+        return f"{dtype} scale {float(quantisation.scale):.6g} zero {quantisation.zero_point}"
+    return f"{dtype} {scales.size} scales {float(scales.min()):.4g} to {float(scales.max()):.4g}"

@@ -56,14 +56,23 @@ def main() -> None:
 
 
 def _read_one(kind: str, data: bytes, folder: Path) -> tuple[str, str]:
-    """Result of `mcc inspect` for a file: `read`, `refused` with its sentence, or a failure."""
-    from mcc.cli.main import run
+    """Result of `mcc inspect` for a file: `read`, `refused` with its sentence, or a failure.
 
+    A .tflite that is shown as it is stored is read as a model, too, by `mcc opt`.
+    """
     path = folder / f"broken.{kind}"
     path.write_bytes(data)
     words = ["inspect", str(path), "--json"]
     if kind == "safetensors":
         words = ["inspect", "tools.fuzz.seeds:model", "--weights", str(path), "--json"]
+    found = _command(words)
+    return _command(["opt", str(path), "-O0", "--json"]) if kind == "tflite" and found[0] == "read" else found
+
+
+def _command(words: list[str]) -> tuple[str, str]:
+    """Result of one command."""
+    from mcc.cli.main import run
+
     said, out = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(out):

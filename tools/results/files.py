@@ -126,7 +126,7 @@ def _apart(got: Array, wanted: Array) -> float:
     return min((float(np.abs(np.squeeze(got) - np.squeeze(f)).max()) for f in alike), default=float("inf"))
 
 
-def _command(*args: str) -> str:
+def command(*args: str) -> str:
     """An empty string, or what mcc said when it refused."""
     said = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
@@ -139,8 +139,8 @@ def measured(file: PublicFile, source: Path, folder: Path) -> dict[str, Any]:
     given += ["--input-shape", ",".join(map(str, file.shape))] if file.name not in _STATED else []
     given += ["--cut", file.cut] if file.cut else []
     pruned = str(folder / f"{file.name}.pruned.mcc")
-    for command in (["inspect", *given], ["opt", *given, "-p", PRUNED, "-o", pruned, "--force"]):
-        if said := _command(*command):
+    for words in (["inspect", *given], ["opt", *given, "-p", PRUNED, "-o", pruned, "--force"]):
+        if said := command(*words):
             return {"refused": said}
     values = inputs(file.shape)
     original = by_onnxruntime(source, values, file.cut)
@@ -149,7 +149,7 @@ def measured(file: PublicFile, source: Path, folder: Path) -> dict[str, Any]:
     for form, model in (("plain", given), ("pruned", [pruned])):
         for kind, runs in (("tflite", by_litert), ("onnx", by_onnxruntime)):
             path = folder / f"{file.name}.{form}.{kind}"
-            if said := _command("lower", *model, "--to", kind, "-o", str(path), "--force"):
+            if said := command("lower", *model, "--to", kind, "-o", str(path), "--force"):
                 return {"refused": said}
             outputs[f"{form} {kind}"] = runs(path, values)
             row[f"{form} {kind} bytes"] = path.stat().st_size

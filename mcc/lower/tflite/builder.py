@@ -136,6 +136,17 @@ class FlatModel:
             operator.builtinOptions = table
         self._operators.append(operator)
 
+    def rename(self, index: int, name: str) -> None:
+        """Give a tensor a name; another tensor that has it gets a free one."""
+        tensor = self._tensors[index]
+        if tensor.name == name:
+            return
+        for other in self._tensors:
+            if other.name == name:
+                other.name = self._unique(name)
+        tensor.name = name
+        self._taken.add(name)
+
     def metadata(self, name: str, raw: bytes) -> None:
         """Attach a metadata entry."""
         self._metadata[name] = raw

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from mcc.quant.regions import IntegerNode
 from mcc.quant.scales import is_quantized_constant, quantized_constant
 
 Array = npt.NDArray[Any]
+HalfWeights = Literal["none", "exact", "all"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Lowering:
         graph: Graph to lower.
         model: File under construction.
         integer: Nodes that run as integer kernels, see `mcc.quant.regions.integer_nodes`.
-        half_weights: Whether float weights are stored in half precision.
+        half_weights: Float weights to store in half precision: all, none, or those that it holds exactly.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Lowering:
         model: FlatModel,
         integer: dict[fx.Node, IntegerNode],
         *,
-        half_weights: bool = False,
+        half_weights: HalfWeights = "none",
     ) -> None:
         self.graph = graph
         self.model = model
@@ -187,13 +188,19 @@ class Lowering:
         return Weight(self._constant_array(source, integer=False)[0], None, source.name)
 
     def store_weight(self, name: str, weight: Weight) -> int:
-        """Add a weight to the file, as float16 and DEQUANTIZE if `half_weights`; returns its tensor index."""
-        if weight.quantisation is not None or not self.half_weights:
+        """Add a weight to the file, where need be as float16 and DEQUANTIZE; returns its tensor index."""
+        if weight.quantisation is not None or not self._in_half(weight.value):
             return self.model.constant(name, weight.value, weight.quantisation, owner=weight.owner)
         half = self.model.constant(f"{name}/half", weight.value.astype(np.float16), owner=weight.owner)
         single = self.model.tensor(name, weight.value.shape, "float32")
         self.model.operator("DEQUANTIZE", [half], [single], Options("DequantizeOptions"))
         return single
+
+    def _in_half(self, value: Array) -> bool:
+        if self.half_weights != "exact":
+            return self.half_weights == "all"
+        with np.errstate(over="ignore"):  # beyond 65504 it becomes infinite, which is not equal
+            return bool((value.astype(np.float16).astype(np.float32) == value).all())
 
     # -- operators -------------------------------------------------------------------------------------------
 

@@ -121,6 +121,7 @@ def read_tflite(source: Path | str | bytes) -> TfliteModel:
     if len(raw) < 8 or raw[4:8] != FILE_IDENTIFIER:
         raise DataError("not a TFLite file", where=where, hint="its first bytes are not those of the format")
     try:
+        _check_sizes(raw)
         return _model(raw)
     except Exception as error:  # the generated reader's exceptions for wrong offsets have no common class
         reason = f"{type(error).__name__}: {error}"
@@ -140,6 +141,47 @@ def _read_bytes(path: Path) -> bytes:
         raise DataError(
             f"cannot be read: {error.strerror or error}", where=str(path), hint="check the path"
         ) from error
+
+
+MAX_TENSORS = 1 << 16  # in all subgraphs; the largest public networks have some thousand
+MAX_ENTRIES = 1 << 12  # subgraphs, kinds of operators, metadata, signatures
+SHARED_BYTES = 1 << 20
+"""Bytes of names and shapes that a file may have beyond four times its size: a few bytes of it can stand in
+for many, since tables may share their parts."""
+
+
+def _check_sizes(raw: bytes) -> None:
+    """Raise ValueError for a file whose tables, once unpacked, take far more memory than the file."""
+    model: Any = schema.Model.GetRootAs(bytearray(raw), 0)
+    entries = (
+        model.SubgraphsLength(),
+        model.OperatorCodesLength(),
+        model.MetadataLength(),
+        model.SignatureDefsLength(),
+    )
+    if max(entries) > MAX_ENTRIES or model.BuffersLength() > 2 * MAX_TENSORS:
+        raise ValueError(f"it has {max(*entries, model.BuffersLength())} entries of one kind")
+    graphs = [model.Subgraphs(index) for index in range(model.SubgraphsLength())]
+    count = sum(graph.TensorsLength() + graph.OperatorsLength() for graph in graphs)
+    if count > MAX_TENSORS:
+        raise ValueError(f"it has {count} tensors and operators")
+    unpacked = sum(_unpacked_bytes(graph) for graph in graphs)
+    for index in range(model.MetadataLength()):
+        unpacked += model.Buffers(model.Metadata(index).Buffer()).DataLength()
+    if unpacked > 4 * len(raw) + SHARED_BYTES:
+        raise ValueError(f"its parts share their bytes: {unpacked} of them in a file of {len(raw)}")
+
+
+def _unpacked_bytes(graph: Any) -> int:
+    """Bytes of names, shapes and operands of a subgraph, each counted as often as it is referred to."""
+    total = 0
+    for index in range(graph.TensorsLength()):
+        tensor = graph.Tensors(index)
+        total += len(tensor.Name() or b"") + 8 * (tensor.ShapeLength() + tensor.ShapeSignatureLength())
+    for index in range(graph.OperatorsLength()):
+        operator = graph.Operators(index)
+        total += 8 * (operator.InputsLength() + operator.OutputsLength())
+    return total
 
 
 def _model(raw: bytes) -> TfliteModel:

@@ -10,6 +10,7 @@ Source: `SparsityParameters` in the TFLite schema, after Kjolstad 2017 (the tens
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+
+MAX_ELEMENTS = 1 << 24  # of a sparse weight, 16 times the largest of public networks; it is decoded dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,8 @@ def decode(weight: SparseWeight) -> Array:
         ValueError: The metadata do not fit the shape or the values.
     """
     rank = len(weight.shape)
+    if min(weight.shape, default=0) < 1 or math.prod(weight.shape) > MAX_ELEMENTS:
+        raise ValueError(f"a sparse weight of shape {weight.shape} is beyond what mcc handles")
     if sorted(weight.traversal_order) != list(range(rank + len(weight.block_map))):
         raise ValueError(f"traversal order {weight.traversal_order} is no order of the dimensions")
     coordinates, count = _coordinates(weight)
@@ -114,6 +119,8 @@ def _coordinates(weight: SparseWeight) -> tuple[dict[int, npt.NDArray[np.int64]]
     count = 1  # positions at the current level; each has its own row of coordinates
     for axis, level in zip(weight.traversal_order, weight.dimensions, strict=True):
         if level.segments is None or level.indices is None:
+            if count * level.size > MAX_ELEMENTS:
+                raise ValueError(f"metadata describe more than {MAX_ELEMENTS} values")
             repeats = np.full(count, level.size, np.int64)
             own = np.tile(np.arange(level.size, dtype=np.int64), count)
         else:
