@@ -16,7 +16,15 @@ from mcc.files import write_bytes
 from mcc.ir.graph import Graph, inputs, is_constant, live_nodes, op_name, operand, outputs
 from mcc.ir.notes import shape_of, type_of
 from mcc.lower.layout import image_or_plain
-from mcc.lower.tflite import emit_conv, emit_elementwise, emit_pool, emit_reduce, emit_shape, regions
+from mcc.lower.tflite import (
+    emit_conv,
+    emit_elementwise,
+    emit_pool,
+    emit_recurrent,
+    emit_reduce,
+    emit_shape,
+    regions,
+)
 from mcc.lower.tflite.builder import FlatModel
 from mcc.lower.tflite.lowering import EMITTERS, Lowering, Value
 from mcc.lower.tflite.metadata import METADATA_NAME, MORE_NAME, Normalisation, append_labels, model_metadata
@@ -27,7 +35,7 @@ from mcc.quant.regions import integer_nodes
 log = logging.getLogger(__name__)
 
 # Importing an emit file registers its functions.
-EMIT_FILES = (emit_conv, emit_elementwise, emit_pool, emit_reduce, emit_shape)
+EMIT_FILES = (emit_conv, emit_elementwise, emit_pool, emit_recurrent, emit_reduce, emit_shape)
 
 Weights = Literal["float32", "float16"]
 Interface = Literal["float", "int8"]
