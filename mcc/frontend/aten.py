@@ -102,9 +102,9 @@ _HINTS = (
     (("nonzero", "masked_select"), "indices that depend on values have no static shape"),
     (("conv3d", "conv_transpose3d", "avg_pool3d", "max_pool3d", "adaptive_avg_pool3d"),
      "mcc reads networks on maps [N, C, H, W] and rows [N, C, L]"),
-    (("lstm", "gru", "rnn"), "end before it: --cut MODULE"),
+    (("lstm", "gru", "rnn"), "end before it: --cut PLACE"),
     (("nms", "topk", "sort", "argsort", "argmax"),
-     "leave post-processing out of the model, or end before it: --cut MODULE"),
+     "leave post-processing out of the model, or end before it: --cut PLACE"),
     (("bernoulli", "rand", "normal"), "the model draws random numbers; call .eval() or remove it"),
 )  # fmt: skip
 

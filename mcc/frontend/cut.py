@@ -1,24 +1,28 @@
 """Taking a model up to a named place: what follows (suppressing boxes, say) is the application's.
 
 A place is the path of a module inside a PyTorch model, whose result becomes an output, or the name of a node:
-of a canonical graph, of an exported program, or of an ONNX model (there also the name of a value).
+of a canonical graph (also where the rest of the model cannot be read), of an exported program, or of an ONNX
+model (there also the name of a value).
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import fx, nn
 
-from mcc.errors import UsageError
+from mcc.errors import UnsupportedError, UsageError
 from mcc.ir.dataflow import ancestors, dataflow
 from mcc.ir.graph import Graph, clean, copy_graph, infer, inputs, live_nodes, output_node
 
 SUGGESTIONS = 3
+
+PLACE = "--cut PLACE"
+"""In the hint of a refusal: stands for the values that the refused operator reads."""
 
 
 class _Reached(Exception):
@@ -30,6 +34,22 @@ def unknown_place(name: str, known: Iterable[str], what: str) -> UsageError:
     near = difflib.get_close_matches(name, list(known), SUGGESTIONS, 0.4)
     hint = f"nearest: {', '.join(near)}" if near else "name a node that `mcc inspect` or `mcc opt` prints"
     return UsageError(f"there is no {what} {name!r}", where="--cut", hint=hint)
+
+
+@contextmanager
+def naming_cut(read: Callable[[], Sequence[str]]) -> Generator[None]:
+    """Let a refusal that advises `--cut PLACE` name the places.
+
+    Args:
+        read: names of the values that the refused operator reads.
+    """
+    try:
+        yield
+    except UnsupportedError as error:
+        places = " ".join(f"--cut {name}" for name in read()) if PLACE in (error.hint or "") else ""
+        if places:
+            error.hint = (error.hint or "").replace(PLACE, places)
+        raise
 
 
 def is_module_cut(module: nn.Module, cut: Collection[str]) -> bool:

@@ -10,6 +10,7 @@ import math
 import operator
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -28,14 +29,16 @@ from mcc.frontend import (
     aten_shape,
     aten_weights,
     gather,
+    recurrent,
 )
 from mcc.frontend.allowance import Allowance
 from mcc.frontend.aten import Result, translate
 from mcc.frontend.batch import Places
+from mcc.frontend.cut import naming_cut
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
 from mcc.frontend.operators import draws, is_aten, is_pure, operator_of, result_bytes, written
 from mcc.frontend.program import Program, state_changes
-from mcc.frontend.values import AnyValue, Const, Expanded, Row, Turned, canonical_name
+from mcc.frontend.values import AnyValue, Const, Expanded, Row, Turned, canonical_name, graph_nodes
 from mcc.ir.dataflow import ancestors, dataflow
 from mcc.ir.graph import Graph
 
@@ -50,6 +53,8 @@ __all__ = [
     "aten_weights",
     "gather",
     "import_program",
+    "places_of",
+    "recurrent",
 ]
 
 _ASSERTIONS = ("_assert", "sym_constrain")
@@ -76,6 +81,21 @@ def import_program(program: Program) -> Imported:
         UnsupportedError: an operator or construct outside the canonical form, with its place.
     """
     return _Importer(program).run()
+
+
+def places_of(program: Program) -> dict[str, str]:
+    """Where a program can be cut: the nodes of its canonical graph, each with the node of the program.
+
+    They reach as far as mcc can read the program.
+    """
+    importer = _Importer(program)
+    with suppress(UnsupportedError):
+        importer.walk()
+    found: dict[str, str] = {}
+    for node, value in importer.values.items():
+        for place in graph_nodes(value) if node.op == "call_function" else ():
+            found.setdefault(place.name, node.name)
+    return found
 
 
 class _Importer:
@@ -121,6 +141,15 @@ class _Importer:
         return lengths.pop()
 
     def run(self) -> Imported:
+        """Translate all nodes that the outputs need, and close the graph."""
+        self.walk()
+        outputs = [self.values[self.nodes[name]] for name in self.program.outputs]
+        if not outputs:
+            raise UnsupportedError("the model returns no tensor", hint="return what it computes")
+        graph = self.emitter.finish(outputs)
+        return Imported(graph, tuple(self.emitter.output_places))
+
+    def walk(self) -> None:
         """Translate all nodes that the outputs need."""
         needed = self._needed()
         for node in self.program.graph.nodes:
@@ -130,12 +159,13 @@ class _Importer:
                 self.values[node] = self._attribute(node)
             elif node.op == "call_function" and node in needed:
                 self._at(node)
-                self._call(node)
-        outputs = [self.values[self.nodes[name]] for name in self.program.outputs]
-        if not outputs:
-            raise UnsupportedError("the model returns no tensor", hint="return what it computes")
-        graph = self.emitter.finish(outputs)
-        return Imported(graph, tuple(self.emitter.output_places))
+                with naming_cut(lambda node=node: self._read_by(node)):
+                    self._call(node)
+
+    def _read_by(self, node: fx.Node) -> list[str]:
+        """Names of the computed values that a node reads: places to cut."""
+        values = [self.values.get(source) for source in node.all_input_nodes]
+        return [place.name for value in values for place in graph_nodes(value)]
 
     def _needed(self) -> set[fx.Node]:
         """Nodes that outputs depend on, through operands or through writing into an operand."""

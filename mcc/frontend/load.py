@@ -18,7 +18,13 @@ from mcc.frontend.batch import Original
 from mcc.frontend.cut import cut_graph, is_module_cut
 from mcc.frontend.emitter import MAX_ELEMENTS
 from mcc.frontend.finite import finite_inputs
-from mcc.frontend.torch_module import capture, capture_program, keys_of, run_original
+from mcc.frontend.torch_module import (
+    capture,
+    capture_program,
+    keys_of,
+    run_original,
+    up_to_nodes,
+)
 from mcc.frontend.weights import load_weights
 from mcc.ir.first_look import check_model_file
 from mcc.ir.graph import Graph, outputs
@@ -119,12 +125,13 @@ def _read_mcc(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> tupl
 
 
 def _read_pt2(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> tuple[Graph, Original]:
+    from mcc.frontend.node_cut import cut_at_nodes
     from mcc.frontend.program import cut_program, interpret
     from mcc.frontend.pt2 import read_pt2
 
     program = read_pt2(path)
     if cut:
-        program = cut_program(program, cut)
+        program = cut_at_nodes(program, cut) or cut_program(program, cut)
     return capture_program(program), functools.partial(interpret, program)
 
 
@@ -179,10 +186,17 @@ def _from_factory(
         inputs = _example_inputs(examples, input_shape, spec)
         graph = capture(network, inputs, cut)
         named = keys_of(network, inputs) if len(outputs(graph)) > 1 and not cut else cut
-    shown = not cut or is_module_cut(network, cut)
-    original = functools.partial(_in_module, network, tuple(cut)) if shown else None
+    original = _original(network, [tuple(value.shape) for value in inputs], cut)
     names = output_names(graph, named)
     return LoadedModel(graph, preprocessing, attribute, network, names, original, remarks)
+
+
+def _original(network: nn.Module, shapes: Sequence[Shape], cut: Sequence[str]) -> Original | None:
+    """What computes the outputs of the network itself; None where it does not show the places of a cut."""
+    if not cut or is_module_cut(network, cut):
+        return functools.partial(_in_module, network, tuple(cut))
+    original = up_to_nodes(network, cut)
+    return original if original.shows(shapes) else None
 
 
 def _in_module(network: nn.Module, cut: tuple[str, ...], values: Sequence[Tensor]) -> list[Tensor]:

@@ -30,6 +30,7 @@ from mcc.frontend import (
     onnx_resize,
     onnx_shape,
     onnx_windows,
+    recurrent,
 )
 from mcc.frontend.batch import (
     CAPTURE_BATCH,
@@ -40,7 +41,7 @@ from mcc.frontend.batch import (
     in_front,
     warn_of_moved,
 )
-from mcc.frontend.cut import unknown_place
+from mcc.frontend.cut import naming_cut, unknown_place
 from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
 from mcc.frontend.onnx_compare import Comparison
 from mcc.frontend.onnx_fold import Folder
@@ -48,7 +49,7 @@ from mcc.frontend.onnx_patterns import restore_gelu
 from mcc.frontend.onnx_precision import in_float32
 from mcc.frontend.onnx_quantised import Quantised
 from mcc.frontend.onnx_table import RULES, Site
-from mcc.frontend.values import Const, Expanded, canonical_name
+from mcc.frontend.values import Const, Expanded, canonical_name, graph_nodes
 from mcc.ir.dataflow import ancestors
 from mcc.ir.graph import Graph
 from mcc.ir.limits import TooLargeError, check_count
@@ -61,6 +62,7 @@ __all__ = [
     "onnx_shape",
     "onnx_windows",
     "read_onnx",
+    "recurrent",
 ]
 
 log = logging.getLogger(__name__)
@@ -72,11 +74,9 @@ _HINTS = {
     "DynamicQuantizeLinear": "give the float file; mcc inspect, diff and bench take this one",
     "QLinearConv": "give the float file, or one in the QDQ format; mcc inspect, diff and bench take this one",
     "ConvInteger": "give the float file, or one in the QDQ format; mcc inspect, diff and bench take this one",
-    "LSTM": "end before it: --cut NODE",
-    "GRU": "end before it: --cut NODE",
-    "RNN": "end before it: --cut NODE",
-    "NonMaxSuppression": "leave post-processing out of the model, or end before it: --cut NODE",
-    "TopK": "leave post-processing out of the model, or end before it: --cut NODE",
+    "RNN": "end before it: --cut PLACE",
+    "NonMaxSuppression": "leave post-processing out of the model, or end before it: --cut PLACE",
+    "TopK": "leave post-processing out of the model, or end before it: --cut PLACE",
     "ArgMax": "return the scores; positions are found outside the model",
     "If": "mcc needs one way through the model; export it with fixed options",
     "Loop": "mcc needs one way through the model; export it without loops",
@@ -247,8 +247,14 @@ class _Importer:
         self._verify(graph)
         return graph
 
+    def _read(self, name: str) -> Any:
+        """A value by its name. Refuses second results that no rule makes."""
+        if name not in self.values:
+            self.emitter.refuse(f"reads {name}, a second result that mcc does not compute")
+        return self.values[name]
+
     def _output(self, name: str) -> Any:
-        value = self.values[name]
+        value = self._read(name)
         if isinstance(value, Quantised):
             self.emitter.refuse(
                 f"returns the integers of {name}", "return real numbers: end with DequantizeLinear"
@@ -274,14 +280,15 @@ class _Importer:
         )
         if node.domain not in DEFAULT_DOMAINS:
             e.refuse(f"operator {node.domain}.{node.op_type} is not supported", "use standard ONNX operators")
-        given = [self.values[key] for key in node.input]
+        given = [self._read(key) for key in node.input]
         attributes = {entry.name: _plain(entry) for entry in node.attribute}
         present = [value for value in given if value is not None]
         integers = node.op_type == "DequantizeLinear"
         if not integers and node.op_type != "QuantizeLinear" and all(isinstance(v, Const) for v in present):
             results = self._evaluate(node, given)
         else:
-            results = self._translate(node, given, attributes)
+            with naming_cut(lambda: [key for key in node.input if graph_nodes(self.values.get(key))]):
+                results = self._translate(node, given, attributes)
         for key, result in zip(node.output, results, strict=False):
             self.values[key] = result
 

@@ -34,6 +34,7 @@ from mcc.frontend.batch import (
 )
 from mcc.frontend.cut import cut_graph, is_module_cut, stopped_at
 from mcc.frontend.importer import Imported, import_program, static_shape
+from mcc.frontend.node_cut import UpToNodes
 from mcc.frontend.program import Program, as_double, from_export, interpret
 from mcc.frontend.torch_warnings import quiet
 from mcc.ir.graph import Graph, run
@@ -60,8 +61,8 @@ def capture(module: nn.Module, example_inputs: Sequence[Tensor], cut: Sequence[s
     Args:
         module: any module on float32 tensors whose axis 0 is the batch; it is left as it was.
         example_inputs: one tensor for each positional input, of any batch length; only the shapes matter.
-        cut: where the captured part ends: paths of modules, behind which nothing is looked at, or names of
-            nodes of the graph; what is there becomes the outputs. None: the whole module.
+        cut: where the captured part ends, behind which nothing need be readable: paths of modules, or names
+            of nodes of the graph; what is there becomes the outputs. None: the whole module.
 
     Raises:
         UsageError: the module does not run on such inputs, or there is no such place to cut.
@@ -72,7 +73,8 @@ def capture(module: nn.Module, example_inputs: Sequence[Tensor], cut: Sequence[s
     _check_kind(module)
     shapes = [_checked(index, value) for index, value in enumerate(example_inputs)]
     if cut and not is_module_cut(module, cut):
-        return cut_graph(capture(module, example_inputs), cut)
+        found = _capture_to_nodes(module, shapes, cut)
+        return cut_graph(capture(module, example_inputs), cut) if found is None else found
     with _eval_mode(module), torch.no_grad():
         try:
             graph, places = _capture_at(module, shapes, CAPTURE_BATCH, cut)
@@ -92,6 +94,48 @@ def capture(module: nn.Module, example_inputs: Sequence[Tensor], cut: Sequence[s
     return graph
 
 
+def _capture_to_nodes(
+    module: nn.Module, shapes: Sequence[tuple[int, ...]], cut: Sequence[str]
+) -> Graph | None:
+    """The part up to nodes of the graph; None where they cannot be told apart in an exported program."""
+    original = up_to_nodes(module, cut)
+    with _eval_mode(module), torch.no_grad():
+        try:
+            graph, places = _capture_nodes_at(original, shapes, CAPTURE_BATCH)
+        except VerificationError:
+            raise
+        except MccError:
+            try:
+                graph, places = _capture_nodes_at(original, shapes, DEPLOYED_BATCH)
+            except MccError:
+                return None
+        else:
+            reference = in_front(original.in_double, places)
+            disagreement = in_both_precisions(TOLERANCE_FLOAT32, TOLERANCE_FLOAT64, reference)
+            single = in_front(original, places)
+            check_one_sample(graph, single, shapes, disagreement, captured=CAPTURE_BATCH)
+    warn_of_moved(places)
+    return graph
+
+
+def _capture_nodes_at(original: UpToNodes, shapes: Sequence[tuple[int, ...]], batch: int) -> Imported:
+    values = _random_batch(shapes, batch)
+    imported = import_program(original.program(tuple(tuple(value.shape) for value in values)))
+    expected = in_front(original, imported.places)(values)
+    _verify(imported.graph, values, expected, in_front(original.in_double, imported.places))
+    return imported
+
+
+def up_to_nodes(module: nn.Module, cut: Sequence[str]) -> UpToNodes:
+    """What a module computes up to nodes of its canonical graph."""
+
+    def export(shapes: tuple[tuple[int, ...], ...]) -> Program:
+        with _eval_mode(module), torch.no_grad():
+            return _exported(module, [torch.zeros(shape) for shape in shapes])
+
+    return UpToNodes(export, cut)
+
+
 def _check_one_sample(
     module: nn.Module, graph: Graph, places: Places, shapes: Sequence[tuple[int, ...]], cut: Sequence[str]
 ) -> None:
@@ -107,7 +151,10 @@ def _originals(module: nn.Module, cut: Sequence[str], places: Places) -> tuple[O
 
 
 def run_original(module: nn.Module, values: Sequence[Tensor], cut: Sequence[str] = ()) -> list[Tensor]:
-    """What the module itself returns in eval mode, flattened. Raises UsageError where it does not run."""
+    """What the module itself returns in eval mode, flattened, or what modules inside it return.
+
+    Raises UsageError where it does not run.
+    """
     with _eval_mode(module), torch.no_grad():
         return _run_module(module, values, cut)
 
@@ -199,22 +246,32 @@ def _without_batch_axis(
 def _capture_at(
     module: nn.Module, shapes: Sequence[tuple[int, ...]], batch: int, cut: Sequence[str]
 ) -> Imported:
-    generator = torch.Generator().manual_seed(0)
-    values = [torch.randn((batch, *shape), generator=generator) for shape in shapes]
+    values = _random_batch(shapes, batch)
     with _Counted():
         expected_raw = _run_module(module, values, cut)
-    with quiet(), stopped_at(module, cut):
-        try:
-            program = torch.export.export(module, tuple(values), strict=False)
-        except MccError:
-            raise
-        except Exception as error:  # torch.export raises whatever the model raises, and many kinds of its own
-            raise _not_exportable(error) from error
-    imported = import_program(from_export(program))
+    with stopped_at(module, cut):
+        program = _exported(module, values)
+    imported = import_program(program)
     _, reference = _originals(module, cut, imported.places)
     expected = in_front(lambda _: expected_raw, imported.places)(values)
     _verify(imported.graph, values, expected, reference)
     return imported
+
+
+def _random_batch(shapes: Sequence[tuple[int, ...]], batch: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn((batch, *shape), generator=generator) for shape in shapes]
+
+
+def _exported(module: nn.Module, values: Sequence[Tensor]) -> Program:
+    """The module as a program for inputs of these shapes. Raises UnsupportedError where it cannot be."""
+    with quiet():
+        try:
+            return from_export(torch.export.export(module, tuple(values), strict=False))
+        except MccError:
+            raise
+        except Exception as error:  # torch.export raises whatever the model raises, and many kinds of its own
+            raise _not_exportable(error) from error
 
 
 class _Counted(TorchDispatchMode):

@@ -75,6 +75,12 @@ Value = fx.Node | Const
 AnyValue = Value | Expanded | Turned | Row
 
 
+def graph_nodes(value: object) -> list[fx.Node]:
+    """The node of a value that an operator computes; none of constants, inputs and lists."""
+    inner = value.inner if isinstance(value, Expanded | Turned | Row) else value
+    return [inner] if isinstance(inner, fx.Node) and inner.op == "call_function" else []
+
+
 def canonical_name(path: str) -> str:
     """A name out of a dotted module path: `features.0.weight` -> `features_0_weight`."""
     name = re.sub(r"\W", "_", path.strip(".")) or "model"

@@ -165,6 +165,18 @@ def linear(site: Site, space: Labels) -> LabelArray:
     return out
 
 
+def recurrent(site: Site, space: Labels) -> LabelArray:
+    """The features that are read may go; the units are kept: each reads all others in the next step."""
+    x = site.operands[0]
+    assert x is not None
+    reason = f"{site.name} ({site.op}) keeps its units"
+    _weight(site, space, 1, "reads", along(site.input(0, space), x.shape, 2, space))
+    for operand in site.operands[1:]:
+        if operand is not None and operand.labels is not None:
+            space.freeze(operand.labels, f"{site.name} ({site.op}) has a computed weight")
+    return frozen_labels(space, site.shape, reason)
+
+
 def mixes(site: Site, space: Labels) -> LabelArray:
     """Operators that mix channels without weights: all channels of their operands are frozen."""
     reason = f"{site.name} ({site.op}) mixes channels without weights"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from mcc.errors import UnsupportedError
-from mcc.ir import channels, ops
+from mcc.ir import channels, ops, recurrent
 from mcc.ir.labels import Rule
 from mcc.ir.notes import DTYPE_NAMES, DTYPES, TensorType
 
@@ -43,7 +43,7 @@ class OpRow:
     """One operator.
 
     Attributes:
-        function: Reference evaluation, a function of `mcc.ir.ops`.
+        function: Reference evaluation, a function of `mcc.ir.ops` or `mcc.ir.recurrent`.
         attributes: Keyword attributes with their defaults (`_REQUIRED` where there is none).
         channels: Channel rule, see `mcc.ir.channels`.
         macs: Multiply-accumulate operations of one evaluation at the declared shapes.
@@ -161,6 +161,15 @@ def _inner_macs(types: Sequence[TensorType | None], attributes: Mapping[str, Any
     return out.elements * x.shape[-1]
 
 
+def _recurrent_macs(
+    types: Sequence[TensorType | None], attributes: Mapping[str, Any], out: TensorType
+) -> int:
+    read, own = types[1], types[2]
+    assert read is not None
+    assert own is not None
+    return out.elements // out.shape[2] * (read.elements + own.elements)
+
+
 TABLE: dict[str, OpRow] = {}
 
 
@@ -196,6 +205,13 @@ _row(
     activation="none",
 )
 _row(ops.matmul, channels.mixes, "float", 2, _inner_macs, integral=True, parameters=True)
+_row(
+    recurrent.lstm, channels.recurrent, "float", 5, _recurrent_macs, parameters=True, reverse=False,
+)
+_row(
+    recurrent.gru, channels.recurrent, "float", 5, _recurrent_macs, parameters=True,
+    reverse=False, reset_after=True,
+)
 _row(ops.batch_norm, channels.per_channel, "float", 5, parameters=True, bfloat16=True, eps=1e-5)
 _row(ops.layer_norm, channels.layer_norm, "float", 3, parameters=True, axes=_REQUIRED, eps=1e-5)
 _row(

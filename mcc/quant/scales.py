@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from mcc.errors import UnsupportedError
 from mcc.ir.graph import constant, is_constant, op_name, operand, optional_operand
+from mcc.ir.ops import fake_quantize
 from mcc.quant.params import QuantParams, is_fake_quantize, quant_params
 from mcc.quant.regions import IntegerNode
 
@@ -125,6 +128,21 @@ def clamp_weight_scales(weight_scale: Tensor, bias: Tensor | None, input_scale: 
         return weight_scale
     least = bias.detach().abs().to(torch.float64) / (input_scale * BIAS_LIMIT)
     return torch.maximum(weight_scale, least.to(weight_scale.dtype))
+
+
+def real_constant(graph: fx.GraphModule, node: fx.Node) -> NDArray[np.float32]:
+    """A constant as real numbers, after its `fake_quantize` if it has one.
+
+    Raises UnsupportedError if the value is computed.
+    """
+    if is_constant(node):
+        return constant(graph, node).detach().to("cpu", torch.float32).numpy()
+    if not is_quantized_constant(node):
+        raise UnsupportedError("is computed, but a constant is needed", where=node.name)
+    parts = [constant(graph, operand(node, index)).detach().cpu() for index in range(3)]
+    attributes: dict[str, Any] = dict(node.kwargs)
+    result: NDArray[np.float32] = fake_quantize(*parts, **attributes).to(torch.float32).numpy()
+    return result
 
 
 def is_quantized_constant(node: fx.Node) -> bool:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 import mcc
 from mcc.cli import main
-from mcc.errors import UnsupportedError, UsageError
+from mcc.errors import MccError, UnsupportedError, UsageError
 from mcc.frontend import capture
+from mcc.frontend.torch_module import up_to_nodes
 from mcc.ir.graph import inputs, outputs, run
 from mcc.ir.notes import shape_of
 from mcc.ir.storage import save_graph
@@ -100,8 +101,37 @@ def test_an_exported_program_ends_at_a_node(tmp_path: Path) -> None:
     x = torch.randn(2, *SHAPE[1:])
     with torch.no_grad():
         torch.testing.assert_close(run(graph, x)[0], torch.relu(model.conv(x)), rtol=1e-5, atol=1e-6)
-    with pytest.raises(UsageError, match=r"there is no node 'relu'; nearest: relu_default"):
-        mcc.load(str(tmp_path / "sorted.pt2"), cut=["relu"])
+    named = mcc.load(str(tmp_path / "sorted.pt2"), cut=["relu"]).graph  # as `mcc inspect` names it
+    assert torch.equal(run(named, x)[0], run(graph, x)[0])
+    with pytest.raises(UsageError, match=r"there is no node 'relu_def'; nearest: relu_default"):
+        mcc.load(str(tmp_path / "sorted.pt2"), cut=["relu_def"])
+
+
+class Segmented(nn.Module):
+    """Positions of the largest score, of which the scores are no module's result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.interpolate(self.conv(x), scale_factor=2.0, mode="bilinear").argmax(1)
+
+
+def test_a_module_ends_at_an_operator() -> None:
+    """The refusal names the place, and what follows it is not read."""
+    model = Segmented().eval()
+    with pytest.raises(UnsupportedError, match=r"argmax.*--cut upsample_bilinear2d$"):
+        capture(model, (torch.zeros(SHAPE),))
+    graph = capture(model, (torch.zeros(SHAPE),), cut=["upsample_bilinear2d"])
+    x = torch.randn(3, *SHAPE[1:])
+    with torch.no_grad():
+        wanted = nn.functional.interpolate(model.conv(x), scale_factor=2.0, mode="bilinear")
+    torch.testing.assert_close(run(graph, x)[0], wanted, rtol=1e-5, atol=1e-6)
+    (own,) = up_to_nodes(model, ["upsample_bilinear2d"])([x])
+    torch.testing.assert_close(own, wanted)
+    with pytest.raises(MccError, match="argmax"):
+        capture(model, (torch.zeros(SHAPE),), cut=["nowhere"])
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mcc.errors import GraphError, UnsupportedError
-from mcc.ir import ops, table
+from mcc.ir import ops, recurrent, table
 from mcc.ir.canonical import check_shapes, check_structure
 from mcc.ir.graph import (
     Graph,
@@ -242,11 +242,16 @@ def test_a_row_and_its_function_agree(name: str) -> None:
     tensors = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert row.operands == ((1, 1024) if name == "concat" else (len(tensors), len(tensors)))
     assert inspect.getdoc(row.function)
-    assert row.function is getattr(ops, name)
+    assert row.function is getattr(recurrent if name in ("lstm", "gru") else ops, name)
 
 
 def test_every_function_of_ops_is_in_the_table() -> None:
-    functions = {n for n, f in vars(ops).items() if inspect.isfunction(f) and f.__module__ == ops.__name__}
+    functions = {
+        name
+        for module in (ops, recurrent)
+        for name, found in vars(module).items()
+        if inspect.isfunction(found) and found.__module__ == module.__name__
+    }
     assert {name for name in functions if not name.startswith("_")} - {"activate", "batch_statistics"} == set(
         table.TABLE
     )

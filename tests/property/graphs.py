@@ -235,6 +235,20 @@ def _global_response_norm(m: Maker) -> None:
         m.call("global_response_norm", x, m.constant(held), m.constant(held), axis=axis, eps=1e-2)
 
 
+def _recurrent(op: str, gates: int) -> Callable[[Maker], None]:
+    def make(m: Maker) -> None:
+        x = m.value((3,))
+        if x is None:
+            return
+        width, units = shape_of(x)[2], m.number(1, 4)
+        weights = [m.weight((gates * units, length)) for length in (width, units)]
+        biases = [m.constant((gates * units,)) if m.chance(2) else None for _ in range(2)]
+        options: dict[str, Any] = {"reset_after": m.chance(2)} if op == "gru" else {}
+        m.call(op, x, *weights, *biases, reverse=m.chance(2), **options)
+
+    return make
+
+
 def _unary(op: str, **attributes: Any) -> Callable[[Maker], None]:
     def make(m: Maker) -> None:
         x = m.value()
@@ -449,6 +463,8 @@ RECIPES: dict[str, Callable[[Maker], None]] = {
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
     "global_response_norm": _global_response_norm,
+    "lstm": _recurrent("lstm", 4),
+    "gru": _recurrent("gru", 3),
     **{
         name: _unary(name)
         for name in (
@@ -545,7 +561,7 @@ STRUCTURES = (_residual, _squeeze_excite, _shuffle, _normalised, _normalised, _s
 FREQUENT = ("conv2d", "conv2d", "linear", "add", "concat", "slice", "batch_norm", "relu", "mul", "reshape")
 
 
-LATER = ("global_response_norm", "sign")
+LATER = ("global_response_norm", "sign", "lstm", "gru")
 """Added after graphs that had failed once were noted by their seeds: those are made without."""
 
 

@@ -49,6 +49,17 @@ def _op(name: str, *operands: tuple[str, Tensor], **options: object) -> Make:
     return make
 
 
+def _recurrent(name: str, gates: int, **options: object) -> Make:
+    """Six units that read 8 features, from the last step to the first."""
+
+    def make(b: GraphBuilder, x: fx.Node) -> fx.Node:
+        weights = [b.constant(key, torch.randn(6 * gates, n) * n**-0.5) for key, n in (("w", 8), ("own", 6))]
+        biases = [b.constant(key, torch.randn(6 * gates) * 0.2) for key in ("b", "own_b")]
+        return b.call(name, x, *weights, *biases, reverse=True, **options)
+
+    return make
+
+
 def _second(b: GraphBuilder, x: fx.Node) -> fx.Node:
     """Another value of the shape of x, with another scale."""
     return _conv(8, 8, 1)(b, x)
@@ -120,6 +131,8 @@ CASES: dict[str, tuple[str, tuple[int, ...], Make]] = {
     "response_norm_last": (
         "global_response_norm", (1, 5, 6, 8), _op("global_response_norm", ("w", _C), ("b", _C), axis=3),
     ),
+    "lstm": ("lstm", (1, 5, 8), _recurrent("lstm", 4)),
+    "gru": ("gru", (1, 5, 8), _recurrent("gru", 3, reset_after=False)),
     "identity": ("identity", _IMAGE, _op("identity")),
     "relu": ("relu", _IMAGE, _op("relu")),
     "relu6": ("relu6", _IMAGE, _op("relu6")),

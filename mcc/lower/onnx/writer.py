@@ -14,7 +14,7 @@ from mcc.errors import UnsupportedError, VerificationError
 from mcc.files import write_bytes
 from mcc.ir.graph import inputs, live_nodes, op_name, outputs
 from mcc.ir.notes import type_of
-from mcc.lower.onnx import emit_elementwise, emit_products, emit_shape
+from mcc.lower.onnx import emit_elementwise, emit_products, emit_recurrent, emit_shape
 from mcc.lower.onnx.builder import ELEMENT_TYPES, OnnxGraph, value_info
 from mcc.lower.onnx.lowering import EMITTERS, Lowering, is_only_weight
 from mcc.lower.tflite.metadata import Normalisation
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Importing an emit file registers its functions.
-EMIT_FILES = (emit_elementwise, emit_products, emit_shape)
+EMIT_FILES = (emit_elementwise, emit_products, emit_recurrent, emit_shape)
 
 DEFAULT_OPSET = 17
 """The newest opset supported by all onnxruntime releases of the last four years."""

@@ -5,7 +5,8 @@ The format is that of `executorch/backends/xnnpack/serialization/schema.fbs` in 
     header (30 bytes, padded to 32) | flatbuffer
 
 Constants are stored by name in the program, outside the delegate: the runtime frees the delegate's bytes
-after compiling them, but XNNPACK keeps reading constants that it does not pack (operands of additions).
+after compiling them, but XNNPACK keeps reading constants that it does not pack (operands of additions). What
+it packs (weights and biases) the runtime frees by name, so that a constant of both kinds is stored twice.
 Values have XNNPACK's layout (NHWC). Only the schema and the `flatc` of the wheel are used: importing
 `executorch` itself takes seconds.
 """
@@ -71,11 +72,17 @@ class XnnGraph:
         """Add a value that is written by a node or the caller."""
         return self._add(shape, dtype, quantisation, 0)
 
-    def constant(self, array: Array, quantisation: Quantisation | None = None) -> XnnValue:
-        """Add a constant: float32, or int8 and int32 with their quantisation, per tensor or per channel."""
+    def constant(
+        self, array: Array, quantisation: Quantisation | None = None, *, packed: bool = False
+    ) -> XnnValue:
+        """Add a constant: float32, or int8 and int32 with their quantisation, per tensor or per channel.
+
+        Args:
+            packed: whether the only readers are operators that pack it, as weight or bias.
+        """
         array = np.ascontiguousarray(array).reshape(array.shape)
         raw = array.tobytes()
-        name = hashlib.sha256(raw).hexdigest()[:NAME_LENGTH]
+        name = hashlib.sha256(raw if packed else b"read" + raw).hexdigest()[:NAME_LENGTH]
         self.constants.setdefault(name, raw)
         place = self._places.setdefault(name, len(self._places) + 1)  # 0 stands for "no constant"
         return self._add(array.shape, array.dtype.name, quantisation, place)

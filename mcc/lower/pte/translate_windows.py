@@ -15,13 +15,13 @@ TRANSPOSE_B, ALIGN_CORNERS, LEGACY, KEEP_DIMS = 1, 8, 4, 64  # XNN_FLAG_*
 
 def _bias(t: Translation, op: TfliteOperator, index: int) -> int:
     present = len(op.inputs) > index and op.inputs[index] >= 0
-    return t.operand(op, index).index if present else NO_VALUE
+    return t.packed(op, index).index if present else NO_VALUE
 
 
 @translates("CONV_2D", "DEPTHWISE_CONV_2D")
 def convolution(t: Translation, op: TfliteOperator) -> XnnValue:
     """Filters [O, kH, kW, I/groups], or [1, kH, kW, O] for depthwise."""
-    x, filters, out = t.operand(op, 0), t.operand(op, 1), t.result(op)
+    x, filters, out = t.operand(op, 0), t.packed(op, 1), t.result(op)
     depthwise = op.code == "DEPTHWISE_CONV_2D"
     channels = x.shape[3]
     inner = 1 if depthwise else filters.shape[3]
@@ -52,7 +52,7 @@ def convolution(t: Translation, op: TfliteOperator) -> XnnValue:
 @translates("TRANSPOSE_CONV")
 def transposed_convolution(t: Translation, op: TfliteOperator) -> XnnValue:
     """Operands are the output's shape, filters [O, kH, kW, I], the value, and a bias."""
-    x, filters, out = t.operand(op, 2), t.operand(op, 1), t.result(op)
+    x, filters, out = t.operand(op, 2), t.packed(op, 1), t.result(op)
     stride = (int(op.options["strideH"]), int(op.options["strideW"]))
     kernel = filters.shape[1:3]
     total = [(x.shape[1 + i] - 1) * stride[i] + kernel[i] - out.shape[1 + i] for i in range(2)]
@@ -89,7 +89,7 @@ def transposed_convolution(t: Translation, op: TfliteOperator) -> XnnValue:
 @translates("FULLY_CONNECTED")
 def fully_connected(t: Translation, op: TfliteOperator) -> XnnValue:
     """Weight [O, I]; leading axes are unchanged."""
-    x, weight, out = t.operand(op, 0), t.operand(op, 1), t.result(op)
+    x, weight, out = t.operand(op, 0), t.packed(op, 1), t.result(op)
     if len(x.shape) != len(out.shape):
         x = t.reshape(x, (*out.shape[:-1], weight.shape[1]))
     t.xnn.node(

@@ -52,6 +52,7 @@ class Translation:
         self.model = model
         self.xnn = XnnGraph()
         self.values: dict[int, XnnValue] = {}
+        self._packed: dict[int, XnnValue] = {}
 
     def refused(self, op: TfliteOperator, why: str) -> UnsupportedError:
         """The exception for an operator that XNNPACK lacks."""
@@ -72,6 +73,17 @@ class Translation:
     def operand(self, op: TfliteOperator, index: int) -> XnnValue:
         """The value of an operand."""
         return self.read(op.inputs[index])
+
+    def packed(self, op: TfliteOperator, index: int) -> XnnValue:
+        """The value of an operand that XNNPACK packs if it is constant: a weight or a bias."""
+        tensor = op.inputs[index]
+        data = self.model.constant(tensor)
+        if data is None:
+            return self.read(tensor)
+        if tensor not in self._packed:
+            quantisation = self.model.tensors[tensor].quantisation
+            self._packed[tensor] = self.xnn.constant(data, quantisation, packed=True)
+        return self._packed[tensor]
 
     def numbers(self, op: TfliteOperator, index: int) -> list[int]:
         """A constant operand of integers."""

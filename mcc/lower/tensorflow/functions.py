@@ -28,7 +28,7 @@ def functions(tf: Any) -> dict[str, Function]:
     Args:
         tf: The module `tensorflow`.
     """
-    return {**_elementwise(tf), **_windows(tf), **_shapes(tf), **_reductions(tf)}
+    return {**_elementwise(tf), **_windows(tf), **_shapes(tf), **_reductions(tf), **_recurrent(tf)}
 
 
 def same(value: Value) -> Value:
@@ -256,6 +256,50 @@ def _reductions(tf: Any) -> dict[str, Function]:
         "softmax": lambda x, axis: tf.nn.softmax(x, axis), "layer_norm": layer_norm,
         "group_norm": group_norm, "global_response_norm": global_response_norm,
     }  # fmt: skip
+
+
+def _recurrent(tf: Any) -> dict[str, Function]:
+    def run(
+        x: Value, reverse: bool, state: list[Value], cell: Callable[[Value, list[Value]], list[Value]]
+    ) -> Value:
+        steps = tf.unstack(x, axis=1)
+        results: list[Value] = []
+        for step in reversed(steps) if reverse else steps:
+            state = cell(step, state)
+            results.append(state[0])
+        return tf.stack(results[::-1] if reverse else results, 1)
+
+    def product(x: Value, weight: Value, bias: Value | None) -> Value:
+        y = tf.matmul(x, weight, transpose_b=True)
+        return y if bias is None else y + bias
+
+    def lstm(x: Value, w: Value, own: Value, b: Value | None, own_b: Value | None, reverse: bool) -> Value:
+        def cell(step: Value, state: list[Value]) -> list[Value]:
+            gates = tf.split(product(step, w, b) + product(state[0], own, own_b), 4, 1)
+            entering, kept, leaving = (tf.sigmoid(gates[index]) for index in (0, 1, 3))
+            cells = kept * state[1] + entering * tf.tanh(gates[2])
+            return [leaving * tf.tanh(cells), cells]
+
+        zeros = tf.zeros((x.shape[0], own.shape[1]))
+        return run(x, reverse, [zeros, zeros], cell)
+
+    def gru(
+        x: Value, w: Value, own: Value, b: Value | None, own_b: Value | None, reverse: bool, reset_after: bool
+    ) -> Value:
+        hidden = own.shape[1]
+
+        def cell(step: Value, state: list[Value]) -> list[Value]:
+            (h,) = state
+            read = tf.split(product(step, w, b), 3, 1)
+            held = tf.split(product(h, own, own_b), 3, 1)
+            reset, update = (tf.sigmoid(read[index] + held[index]) for index in (0, 1))
+            last = None if own_b is None else own_b[2 * hidden :]
+            joined = reset * held[2] if reset_after else product(reset * h, own[2 * hidden :], last)
+            return [(1.0 - update) * tf.tanh(read[2] + joined) + update * h]
+
+        return run(x, reverse, [tf.zeros((x.shape[0], hidden))], cell)
+
+    return {"lstm": lstm, "gru": gru}
 
 
 def refuse_quantised(name: str, where: str) -> None:

@@ -13,21 +13,19 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import fx
 
 from mcc.analysis.sparse_cluster import find_sparse_cluster
 from mcc.errors import UnsupportedError
 from mcc.ir.graph import Graph, is_constant, operand
 from mcc.ir.notes import shape_of
-from mcc.ir.ops import fake_quantize
 from mcc.lower.layout import IMAGE, Layout, Shape, plain, same_memory, stored, stored_shape
 from mcc.lower.tflite import regions
 from mcc.lower.tflite.builder import FlatModel, Options
 from mcc.lower.tflite.quantisation import Quantisation
 from mcc.quant.params import quant_params
 from mcc.quant.regions import IntegerNode
-from mcc.quant.scales import is_quantized_constant, quantized_constant
+from mcc.quant.scales import is_quantized_constant, quantized_constant, real_constant
 
 Array = npt.NDArray[Any]
 HalfWeights = Literal["none", "exact", "all"]
@@ -167,11 +165,7 @@ class Lowering:
         if integer:
             parameters = regions.tensor_quantisation(quant_params(self.graph, node))
             return quantized_constant(self.graph, node), parameters
-        if is_constant(node):
-            return regions.array_of(self.graph, node).astype(np.float32), None
-        attributes: dict[str, Any] = dict(node.kwargs)
-        parts = [torch.from_numpy(regions.array_of(self.graph, operand(node, i))) for i in range(3)]
-        return fake_quantize(*parts, **attributes).numpy().astype(np.float32), None
+        return real_constant(self.graph, node), None
 
     def weight(self, node: fx.Node, index: int) -> Weight:
         """A constant operand of a node that runs in float.

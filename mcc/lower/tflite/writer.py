@@ -14,7 +14,16 @@ from torch import fx
 from mcc.errors import UnsupportedError, UsageError
 from mcc.files import write_bytes
 from mcc.ir.graph import Graph, live_nodes, op_name, operand
-from mcc.lower.tflite import emit_conv, emit_elementwise, emit_pool, emit_reduce, emit_shape, ports, regions
+from mcc.lower.tflite import (
+    emit_conv,
+    emit_elementwise,
+    emit_pool,
+    emit_recurrent,
+    emit_reduce,
+    emit_shape,
+    ports,
+    regions,
+)
 from mcc.lower.tflite.builder import FlatModel
 from mcc.lower.tflite.lowering import EMITTERS, Lowering
 from mcc.lower.tflite.metadata import METADATA_NAME, MORE_NAME, Normalisation, append_labels, model_metadata
@@ -24,7 +33,7 @@ from mcc.quant.regions import integer_nodes
 log = logging.getLogger(__name__)
 
 # Importing an emit file registers its functions.
-EMIT_FILES = (emit_conv, emit_elementwise, emit_pool, emit_reduce, emit_shape)
+EMIT_FILES = (emit_conv, emit_elementwise, emit_pool, emit_recurrent, emit_reduce, emit_shape)
 
 Weights = Literal["float32", "float16", "kept"]
 Interface = Literal["float", "int8"]

@@ -247,7 +247,20 @@ SHAPES = [
     ],
 ]
 
-CASES = [*CONVOLUTIONS, *ELEMENTWISE, *POOLS, *REDUCTIONS, *SHAPES]
+RECURRENT = [
+    Case("lstm", (1, 5, 6), {"reverse": False}, ((16, 6), (16, 4), (16,), (16,))),
+    Case("lstm", (1, 5, 6), {"reverse": True}, ((16, 6), (16, 4), None, (16,))),
+    Case("lstm", (1, 1, 6), {"reverse": False}, ((16, 6), (16, 4), None, None)),
+    *[
+        Case("gru", (1, 5, 6), {"reverse": reverse, "reset_after": after}, ((12, 6), (12, 4), (12,), (12,)))
+        for reverse in (False, True)
+        for after in (False, True)
+    ],
+    Case("gru", (1, 2, 6), {"reverse": False, "reset_after": True}, ((12, 6), (12, 4), (12,), None)),
+    Case("gru", (1, 1, 6), {"reverse": False, "reset_after": False}, ((12, 6), (12, 4), None, (12,))),
+]
+
+CASES = [*CONVOLUTIONS, *ELEMENTWISE, *POOLS, *REDUCTIONS, *RECURRENT, *SHAPES]
 
 
 def _joined(axis: int) -> Callable[[GraphBuilder], Graph]:
