@@ -27,7 +27,9 @@ from mcc.frontend.torch_module import (
 )
 from mcc.frontend.weights import load_weights
 from mcc.ir.first_look import check_model_file
-from mcc.ir.graph import Graph, outputs
+from mcc.ir.graph import Graph, inputs, output_node, outputs
+from mcc.ir.interface import Interface, Port
+from mcc.ir.notes import annotate, note
 from mcc.ir.storage import load_graph
 from mcc.user_code import load_object, neighbours_importable, reason_of
 
@@ -112,8 +114,9 @@ def _load(spec: str, input_shape: Shape | None, weights: Path | None, cut: Seque
         if path.suffix == ".tflite":
             return _from_tflite(path, input_shape, cut)
         graph, original = _READERS[path.suffix](path, input_shape, cut)
-        named = _onnx_names(path) if path.suffix == ".onnx" and not cut else ()
-        return LoadedModel(graph, None, path.stem, None, output_names(graph, named), original)
+        if path.suffix == ".onnx" and not cut:
+            keep_names(graph, *_onnx_names(path))
+        return LoadedModel(graph, None, path.stem, None, output_names(graph, ()), original)
     if ":" not in spec:
         raise UsageError(f"{spec!r} is no model", hint=f"give {FORMS}")
     return _from_factory(spec, input_shape, weights, cut)
@@ -144,10 +147,26 @@ def _read_onnx(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> tup
     return read_onnx(path, input_shape, cut), original
 
 
-def _onnx_names(path: Path) -> tuple[str, ...]:
+def _onnx_names(path: Path) -> tuple[list[str], list[str]]:
+    """Names of the inputs that are no weights, and of the outputs."""
     import onnx
 
-    return tuple(value.name for value in onnx.load(str(path), load_external_data=False).graph.output)
+    held = onnx.load(str(path), load_external_data=False).graph
+    weights = {weight.name for weight in held.initializer}
+    return [value.name for value in held.input if value.name not in weights], [v.name for v in held.output]
+
+
+def keep_names(graph: Graph, taken: Sequence[str], given: Sequence[str]) -> None:
+    """Note what the author of a model calls its inputs and outputs, where there are as many names.
+
+    Files that are lowered from the graph have these names, see `mcc.ir.interface`.
+    """
+    nodes = inputs(graph)
+    if len(given) != len(outputs(graph)) or not all(given) or len(set(given)) < len(given):
+        return
+    named = taken if len(taken) == len(nodes) and len(set(taken)) == len(taken) else [n.name for n in nodes]
+    into, out = (tuple(Port(name, name) for name in names) for names in (named, given))
+    annotate(output_node(graph), interface=Interface(into, out))
 
 
 def _from_tflite(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> LoadedModel:
@@ -159,8 +178,12 @@ def _from_tflite(path: Path, input_shape: Shape | None, cut: Sequence[str]) -> L
 
 
 def output_names(graph: Graph, named: Sequence[str]) -> tuple[str, ...]:
-    """A name for each output of the graph: the one given, where there are as many, else its node's."""
+    """A name for each output of the graph: the one given, where there are as many, else the one that the
+    graph keeps, else its node's."""
     nodes = outputs(graph)
+    kept = note(output_node(graph)).interface
+    if not named and kept is not None:
+        named = [port.key or port.name for port in kept.outputs]
     given = named if len(named) == len(nodes) else [""] * len(nodes)
     return tuple(name or node.name for name, node in zip(given, nodes, strict=True))
 
@@ -187,6 +210,8 @@ def _from_factory(
         graph = capture(network, inputs, cut)
         named = keys_of(network, inputs) if len(outputs(graph)) > 1 and not cut else cut
     original = _original(network, [tuple(value.shape) for value in inputs], cut)
+    if named and not cut:
+        keep_names(graph, (), named)
     names = output_names(graph, named)
     return LoadedModel(graph, preprocessing, attribute, network, names, original, remarks)
 

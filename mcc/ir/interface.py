@@ -1,7 +1,8 @@
-"""The inputs and outputs of the file that a graph was read from: an app feeds and reads these.
+"""The inputs and outputs that the author of a model named: an app feeds and reads these.
 
-A graph keeps them in the note of its output node, so that a file lowered from it after any passes has the
-same names, order and types.
+Of a file they are its own, of a PyTorch module the keys of the dictionary that it returns. A graph keeps them
+in the note of its output node, so that a file lowered from it after any passes has the same names, order and
+types.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Sequence
@@ -12,8 +13,8 @@ from torch import fx
 
 from mcc.errors import UnsupportedError, VerificationError
 from mcc.files import write_bytes
-from mcc.ir.graph import inputs, live_nodes, op_name, outputs
-from mcc.ir.notes import type_of
+from mcc.ir.graph import inputs, live_nodes, op_name, output_node, outputs
+from mcc.ir.notes import note, type_of
 from mcc.lower.onnx import emit_elementwise, emit_products, emit_recurrent, emit_shape
 from mcc.lower.onnx.builder import ELEMENT_TYPES, OnnxGraph, value_info
 from mcc.lower.onnx.lowering import EMITTERS, Lowering, is_only_weight
@@ -75,6 +76,7 @@ def to_onnx(
             low.bind(node, _emit(low, node))
     declared = [_declared(node, node.name) for node in inputs(graph)]
     proto = model.finish(name, declared, _outputs(low))
+    _rename(proto, graph)
     if simplify:
         proto = _simplified(proto)
     _describe(proto, labels, normalisation, judged)
@@ -118,6 +120,32 @@ def _outputs(low: Lowering) -> list[onnx.ValueInfoProto]:
         given.add(name)
         found.append(_declared(node, name))
     return found
+
+
+def _rename(proto: onnx.ModelProto, graph: fx.GraphModule) -> None:
+    """Give inputs and outputs the names that the graph keeps of its author's, see `mcc.ir.interface`."""
+    interface = note(output_node(graph)).interface
+    if interface is None:
+        return
+    held = proto.graph
+    new: dict[str, str] = {}
+    for values, ports in ((held.input, interface.inputs), (held.output, interface.outputs)):
+        wanted = [port.key or port.name for port in ports]
+        if len(wanted) == len(values) and all(wanted):
+            new |= {value.name: name for value, name in zip(values, wanted, strict=True)}
+    if len(set(new.values())) < len(new):  # an input and an output of one name
+        return
+    used = {name for node in held.node for name in (*node.input, *node.output)}
+    used |= {value.name for value in (*held.initializer, *held.input, *held.output)}
+    for name in set(new.values()) & used - set(new):  # of values inside
+        free = next(f"{name}_{n}" for n in itertools.count() if f"{name}_{n}" not in used)
+        new[name] = free
+        used.add(free)
+    for node in held.node:
+        for names in (node.input, node.output):
+            names[:] = [new.get(name, name) for name in names]
+    for value in (*held.initializer, *held.input, *held.output, *held.value_info):
+        value.name = new.get(value.name, value.name)
 
 
 def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
