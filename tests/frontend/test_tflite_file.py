@@ -136,6 +136,35 @@ def test_class_names_and_normalisation_are_kept(tmp_path: Path) -> None:
         assert (found.labels, found.preprocessing) == (first.labels, first.preprocessing), name
 
 
+def test_of_several_subgraphs_the_first_is_read_with_its_signature(tmp_path: Path) -> None:
+    def change(model: Any) -> None:
+        model.subgraphs.append(model.subgraphs[0])
+        other = schema.SignatureDefT()
+        other.signatureKey, other.subgraphIndex = b"train", 1
+        other.inputs = other.outputs = []
+        model.signatureDefs.insert(0, other)
+
+    loaded = read(tmp_path, changed(classifier("classify"), change))
+    assert "2 subgraphs" in loaded.remarks[0]
+    assert "classify" in loaded.remarks[0]
+    assert list(read_tflite(to_tflite(deployment_form(loaded.graph))).signatures) == ["classify"]
+
+
+@pytest.mark.parametrize("other", ["smaller.mcc", "smaller.tflite"])
+def test_a_file_and_what_came_from_it_are_compared_by_name(
+    tmp_path: Path, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.tflite").write_bytes(classifier())
+    net, smaller = str(tmp_path / "net.tflite"), str(tmp_path / "smaller.mcc")
+    assert mcc(["opt", net, "-p", "prune-channels{keep=0.5}", "-o", smaller]) == 0
+    assert mcc(["lower", smaller, "--to", "tflite", "-o", str(tmp_path / "smaller.tflite")]) == 0
+    capsys.readouterr()
+    assert mcc(["diff", net, str(tmp_path / other)]) == 0
+    said = capsys.readouterr().out
+    assert "0 added, 0 removed" in said
+    assert "weight [8,3,3,3] -> [4,3,3,3]" in said
+
+
 # -- storage -----------------------------------------------------------------------------------------------
 
 
