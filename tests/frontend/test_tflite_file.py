@@ -179,6 +179,23 @@ def test_half_precision_is_decoded(tmp_path: Path) -> None:
     same(raw, to_tflite(deployment_form(graph)))
 
 
+def test_half_precision_is_kept_where_it_is_exact(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input("x", Real(MAP))
+    net.op("DEQUANTIZE", [f(8, 3, 3, 3).astype(np.float16)], {"w": Real((8, 3, 3, 3))}, "DequantizeOptions")
+    net.op("CONV_2D", [x, "w", np.zeros(8, np.float32)], {"y": Real((1, 6, 6, 8))}, CONV, **SAME)
+    raw = net.bytes("y")
+    graph = deployment_form(read(tmp_path, raw).graph)
+    kept = to_tflite(graph, weights="kept")
+    assert {t.dtype for t in read_tflite(kept).tensors if t.is_constant} == {"float16"}
+    same(raw, kept, 0.0)
+    assert "float16" not in {t.dtype for t in read_tflite(to_tflite(graph)).tensors}
+    with torch.no_grad():
+        next(value for name, value in graph.named_parameters() if value.dim() == 4).mul_(1.0001)
+    trained = read_tflite(to_tflite(graph, weights="kept"))
+    assert {t.dtype for t in trained.tensors if t.is_constant and len(t.shape) == 4} == {"float32"}
+
+
 def test_a_sparse_weight_is_decoded(tmp_path: Path) -> None:
     from mcc.ir.graph import GraphBuilder
 
