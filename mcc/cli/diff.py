@@ -63,15 +63,25 @@ def _kind(spec: str) -> str:
 
 
 def _is_graph(spec: str, other: str) -> bool:
-    """Whether a .tflite file is read as a model: it ends at --cut, or another program wrote it and the other
-    is a graph, which may have come from it and has the names of its nodes."""
+    """Whether a .tflite file is read as a model.
+
+    It is, if it ends at --cut, and beside a graph or a file that is named after one: nodes have the names of
+    the nodes that they come from, tensors of another program's file have names of its own.
+    """
     if not spec.endswith(TFLITE):
         return False
+    if current_cut():
+        return True
+    if other.endswith(TFLITE):
+        return _by_mcc(spec) != _by_mcc(other)
+    return not other.endswith(ORT) and not _by_mcc(spec)
+
+
+def _by_mcc(file: str) -> bool:
     from mcc.lower.tflite.reader import read_tflite
     from mcc.lower.tflite.writer import DESCRIPTION
 
-    lowered = other.endswith((TFLITE, ORT))
-    return bool(current_cut()) or (not lowered and read_tflite(spec).description != DESCRIPTION)
+    return read_tflite(file).description == DESCRIPTION
 
 
 def _views(

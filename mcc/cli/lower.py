@@ -14,7 +14,7 @@ from mcc.cli.models import (
     stated_labels,
     stated_normalisation,
 )
-from mcc.cli.noise_check import check_integers, noise_option
+from mcc.cli.noise_check import came_as_integers, check_integers, noise_option
 from mcc.cli.output import print_json
 from mcc.cli.pictures import picture_options
 from mcc.cli.prepared import stated_preprocessing
@@ -78,7 +78,8 @@ def lower(
     stated = stated_preprocessing(model, loaded)
     noise = check_integers(
         graph, _images(graph, data, stated.preprocessing if stated else None, settings),
-        allow_noise=allow_noise, settings=settings, flavour=flavour_of(form.suffix),
+        allow_noise=allow_noise or came_as_integers(model, loaded.graph),
+        settings=settings, flavour=flavour_of(form.suffix),
     )  # fmt: skip
     described = stated_normalisation(stated.preprocessing if stated else None) | stated_labels(model, loaded)
     raw = form.lower(graph, **described, **options)

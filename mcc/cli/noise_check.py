@@ -24,6 +24,13 @@ def noise_option(callback: Callable[..., Any]) -> Callable[..., Any]:
     )(callback)  # fmt: skip
 
 
+def came_as_integers(model: str, graph: Graph) -> bool:
+    """Whether a MODEL is a file of integers, whose losses are not mcc's doing: they are only said."""
+    from mcc.quant.noise import is_integer
+
+    return model.endswith(".tflite") and is_integer(graph)
+
+
 def check_integers(
     graph: Graph,
     batch: Sequence[Tensor] | None,

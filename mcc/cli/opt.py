@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mcc.cli.models import load_model, model_options
-from mcc.cli.noise_check import check_integers, noise_option
+from mcc.cli.noise_check import came_as_integers, check_integers, noise_option
 from mcc.cli.output import print_json, print_table
 from mcc.cli.pictures import judged_output, picture_options
 from mcc.cli.prepared import calibration_images, stated_preprocessing
@@ -89,7 +89,12 @@ def opt(
     repeat = () if data is None else ("--data", data)
     options = RunOptions(verify, bisect_limit, reproducer, after, repeat)
     result = pipeline.run(graph, context, options)
-    noise = check_integers(result.graph, _first(context), allow_noise=allow_noise, settings=settings)
+    noise = check_integers(
+        result.graph,
+        _first(context),
+        allow_noise=allow_noise or came_as_integers(model, loaded.graph),
+        settings=settings,
+    )
     if output is not None:
         save_graph(result.graph, output, _said(model, stated))
     if settings.json:

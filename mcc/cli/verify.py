@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mcc.cli.models import default_target, deployment_form, get_target, load_model, model_options, outputs_of
-from mcc.cli.noise_check import check_integers, noise_option
+from mcc.cli.noise_check import came_as_integers, check_integers, noise_option
 from mcc.cli.output import print_json
 from mcc.cli.pictures import asked_pictures, judged_output, picture_options, say, say_pictures, task_option
 from mcc.cli.quantities import FiniteRange
@@ -85,7 +85,8 @@ def verify(
     values = _inputs(graph, data, stated_by_model(model, loaded.preprocessing), count, settings)
     noise = check_integers(
         graph, None if data is None else [torch.from_numpy(value) for value in values],
-        allow_noise=allow_noise, settings=settings, flavour=flavour_of(file.suffix),
+        allow_noise=allow_noise or came_as_integers(model, loaded.graph),
+        settings=settings, flavour=flavour_of(file.suffix),
     )  # fmt: skip
     reference = _reference(graph, values, integer, file)
     if not all(np.isfinite(value).all() for value in reference):

@@ -335,9 +335,10 @@ class _Importer:
         found: list[str] = []
         if self.batch != 1:
             found.append(f"{self.path.name} is for batches of {self.batch}; it is read for a batch of 1")
-        if len(self.model.signatures) > 1:
-            keys = ", ".join(self.model.signatures)
-            found.append(f"{self.path.name} has the signatures {keys}; the first subgraph is read")
+        if self.model.subgraphs > 1:
+            key = next(iter(self.model.signatures), "")
+            named = f", which has the signature {key}" if key else ""
+            found.append(f"{self.path.name} has {self.model.subgraphs} subgraphs; the first is read{named}")
         for index in self.returned:
             if not self.views[index].batched:
                 found.append(

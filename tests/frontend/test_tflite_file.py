@@ -136,6 +136,35 @@ def test_class_names_and_normalisation_are_kept(tmp_path: Path) -> None:
         assert (found.labels, found.preprocessing) == (first.labels, first.preprocessing), name
 
 
+def test_of_several_subgraphs_the_first_is_read_with_its_signature(tmp_path: Path) -> None:
+    def change(model: Any) -> None:
+        model.subgraphs.append(model.subgraphs[0])
+        other = schema.SignatureDefT()
+        other.signatureKey, other.subgraphIndex = b"train", 1
+        other.inputs = other.outputs = []
+        model.signatureDefs.insert(0, other)
+
+    loaded = read(tmp_path, changed(classifier("classify"), change))
+    assert "2 subgraphs" in loaded.remarks[0]
+    assert "classify" in loaded.remarks[0]
+    assert list(read_tflite(to_tflite(deployment_form(loaded.graph))).signatures) == ["classify"]
+
+
+@pytest.mark.parametrize("other", ["smaller.mcc", "smaller.tflite"])
+def test_a_file_and_what_came_from_it_are_compared_by_name(
+    tmp_path: Path, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.tflite").write_bytes(classifier())
+    net, smaller = str(tmp_path / "net.tflite"), str(tmp_path / "smaller.mcc")
+    assert mcc(["opt", net, "-p", "prune-channels{keep=0.5}", "-o", smaller]) == 0
+    assert mcc(["lower", smaller, "--to", "tflite", "-o", str(tmp_path / "smaller.tflite")]) == 0
+    capsys.readouterr()
+    assert mcc(["diff", net, str(tmp_path / other)]) == 0
+    said = capsys.readouterr().out
+    assert "0 added, 0 removed" in said
+    assert "weight [8,3,3,3] -> [4,3,3,3]" in said
+
+
 # -- storage -----------------------------------------------------------------------------------------------
 
 
@@ -148,6 +177,23 @@ def test_half_precision_is_decoded(tmp_path: Path) -> None:
     graph = read(tmp_path, raw).graph
     assert [op_name(node) for node in calls(graph)] == ["conv2d"]
     same(raw, to_tflite(deployment_form(graph)))
+
+
+def test_half_precision_is_kept_where_it_is_exact(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input("x", Real(MAP))
+    net.op("DEQUANTIZE", [f(8, 3, 3, 3).astype(np.float16)], {"w": Real((8, 3, 3, 3))}, "DequantizeOptions")
+    net.op("CONV_2D", [x, "w", np.zeros(8, np.float32)], {"y": Real((1, 6, 6, 8))}, CONV, **SAME)
+    raw = net.bytes("y")
+    graph = deployment_form(read(tmp_path, raw).graph)
+    kept = to_tflite(graph, weights="kept")
+    assert {t.dtype for t in read_tflite(kept).tensors if t.is_constant} == {"float16"}
+    same(raw, kept, 0.0)
+    assert "float16" not in {t.dtype for t in read_tflite(to_tflite(graph)).tensors}
+    with torch.no_grad():
+        next(value for name, value in graph.named_parameters() if value.dim() == 4).mul_(1.0001)
+    trained = read_tflite(to_tflite(graph, weights="kept"))
+    assert {t.dtype for t in trained.tensors if t.is_constant and len(t.shape) == 4} == {"float32"}
 
 
 def test_a_sparse_weight_is_decoded(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from mcc.cli.main import run as mcc
 from mcc.errors import VerificationError
 from mcc.frontend import tflite_runner
 from mcc.ir.graph import calls, op_name, run
@@ -179,6 +180,25 @@ def test_operator_on_integers(tmp_path: Path, code: str) -> None:
     again = to_tflite(deployment_form(graph))
     values = feeds(raw)
     np.testing.assert_array_equal(litert(again, values)[0], litert(raw, values)[0])
+
+
+def test_what_the_integers_of_a_file_lose_is_said_and_not_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = Net()
+    x = net.input("x", INPUT)  # a grid on which nothing but zero is left
+    net.op(
+        "CONV_2D",
+        [x, Stored(whole(8, 3, 3, 4), (0.01,)), bias(8, (0.01,))],
+        {"a": Whole((1, 6, 6, 8), 500.0, 0)},
+        "Conv2DOptions",
+        **SAME,
+    )
+    (tmp_path / "poor.tflite").write_bytes(net.bytes("a"))
+    assert (
+        mcc(["lower", str(tmp_path / "poor.tflite"), "--to", "onnx", "-o", str(tmp_path / "poor.onnx")]) == 0
+    )
+    assert "warning" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("factor", [0.7, 1.4])

