@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ _SAME = 1e-5
 """Bytes and the same numbers as float32 give one result up to rounding, except by arithmetic of bytes."""
 
 
-def in_float32(module: nn.Module, examples: Sequence[Tensor]) -> tuple[nn.Module, tuple[Tensor, ...]]:
+def in_float32(module: nn.Module, examples: Sequence[Any]) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A module and its example inputs in float32; warnings say what was changed. The given ones stay.
 
     Raises:
@@ -42,7 +43,7 @@ def in_float32(module: nn.Module, examples: Sequence[Tensor]) -> tuple[nn.Module
     return module, taken
 
 
-def _check_bytes(module: nn.Module, examples: Sequence[Tensor], taken: Sequence[Tensor], first: int) -> None:
+def _check_bytes(module: nn.Module, examples: Sequence[Any], taken: Sequence[Tensor], first: int) -> None:
     """Refuse a model to which bytes are more than their numbers, as in `x // 2` or `x + 200`."""
     generator = torch.Generator().manual_seed(0)
     values = [
