@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import fx
 
 from cost_models.lookup import LookupCostModel
 from mcc.analysis.channel_groups import ChannelAnalysis, analyse_channels
@@ -20,11 +21,13 @@ from mcc.calibrate.network_correction import anchor
 from mcc.calibrate.store import Store
 from mcc.cost_api import Kernel, Precision, graph_kernels
 from mcc.ir.channels import channel_axis
-from mcc.ir.graph import Graph, calls, inputs, operand
+from mcc.ir.graph import Graph, calls, inputs, is_constant, operand
+from mcc.ir.labels import LabelArray
 from mcc.ir.notes import SparseNote, shape_of
 from mcc.quant.placement import place
 from mcc.runtime.target import Target
 
+SEQUENCE_RANK = 3  # [N, T, C] and [N, C, L]
 AGAIN_S = 60.0  # maximum for repeating measurements that may have been disturbed
 
 
@@ -138,13 +141,11 @@ def kernels_for(graph: Graph, target: Target, choices: Choices) -> list[Kernel]:
     """
     dense, sparse = _forms(graph, target, choices)
     found: list[Kernel] = []
-    for number, widths in enumerate(_variants(graph, choices)):
+    for number, shapes in enumerate(_variants(graph, choices)):
         # All sparsities of the unpruned network; for the others they alternate.
         thin = sparse if number == 0 else sparse[number % len(sparse) :][:1] if sparse else []
         for kernels in (*dense, *thin):
-            found += [
-                kernel.resized(read=widths[name][0], made=widths[name][1]) for name, kernel in kernels.items()
-            ]
+            found += [_at(kernel, shapes[name]) for name, kernel in kernels.items()]
     return list(dict.fromkeys(found))
 
 
@@ -190,14 +191,38 @@ def _assignments(graph: Graph, choices: Choices) -> list[dict[str, int]]:
     ]
 
 
-def _variants(graph: Graph, choices: Choices) -> list[dict[str, tuple[int, int]]]:
-    """Input and output channels of each operator, for each measured width of the network."""
+def _on_sequences(node: fx.Node) -> bool:
+    return any(len(shape_of(value)) == SEQUENCE_RANK for value in (operand(node, 0), node))
+
+
+_Shapes = tuple[tuple[tuple[int, ...] | None, ...], tuple[int, ...]]
+"""Shapes of the operands of a kernel, None for an absent one, and of its result."""
+
+
+def _at(kernel: Kernel, shapes: _Shapes) -> Kernel:
+    """A kernel at other widths: by the channel axes of maps and vectors, else by the shapes of all operands.
+
+    Sequences have their channels on axis 1 or 2, and recurrent layers constants of their own.
+    """
+    operands, output = shapes
+    if any(len(shape) == SEQUENCE_RANK for shape in (*(o for o in operands[:1] if o), output)):
+        return kernel.reshaped(operands, output)
+    read = operands[0]
+    assert read is not None
+    return kernel.resized(read=read[channel_axis(read)], made=output[channel_axis(output)])
+
+
+def _variants(graph: Graph, choices: Choices) -> list[dict[str, _Shapes]]:
+    """Shapes of the operands and the result of each operator, for each measured width of the network."""
     analysis = analyse_channels(graph)
     return [
         {
             node.name: (
-                _width(analysis, operand(node, 0).name, shape_of(operand(node, 0)), widths),
-                _width(analysis, node.name, shape_of(node), widths),
+                tuple(
+                    _shape(analysis, arg, widths) if isinstance(arg, fx.Node) else None
+                    for arg in (node.args if _on_sequences(node) else node.args[:1])
+                ),
+                _shape(analysis, node, widths),
             )
             for node in calls(graph)
             if operand(node, 0).name in analysis.labels
@@ -212,13 +237,29 @@ def rounded(width: int, ratio: float, multiple: int) -> int:
     return min(width, -(-max(1, round(width * ratio)) // step) * step)
 
 
-def _width(analysis: ChannelAnalysis, name: str, shape: tuple[int, ...], widths: Mapping[str, int]) -> int:
-    """Channels of a value when each group has the given width."""
-    axis = channel_axis(shape)
-    labels = analysis.labels[name]
-    vector = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)[:, 0]
-    if vector.size != shape[axis]:
-        return shape[axis]
+def _shape(analysis: ChannelAnalysis, node: fx.Node, widths: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of a value or constant when each group has the given width."""
+    shape = shape_of(node)
+    if is_constant(node):
+        bound = analysis.bound(str(node.target))
+        return tuple(
+            _width(analysis, bound[axis], widths) if axis in bound else length
+            for axis, length in enumerate(shape)
+        )
+    labels = analysis.labels.get(node.name)
+    if labels is None:
+        return shape
+    vectors = [
+        np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)[:, 0] for axis in range(len(shape))
+    ]
+    return tuple(
+        _width(analysis, vector, widths) if vector.size == length > 1 else length
+        for vector, length in zip(vectors, shape, strict=True)
+    )
+
+
+def _width(analysis: ChannelAnalysis, vector: LabelArray, widths: Mapping[str, int]) -> int:
+    """Channels along an axis with these labels when each group has the given width."""
     total, rest = 0.0, int(vector.size)
     for group in analysis.prunable():
         count = int(np.isin(vector, group.classes).sum())

@@ -14,6 +14,7 @@ from mcc.data import DataModule
 from mcc.data.loaders import from_loaders
 from mcc.errors import UsageError
 from mcc.frontend.torch_module import capture
+from mcc.frontend.torch_precision import in_float32
 from mcc.ir.storage import save_graph
 
 Loaders = Mapping[str, Any]
@@ -54,7 +55,7 @@ def _captured(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             raise UsageError("is for models in files", where=name, hint="give the module as it shall be")
     values = cast(Sequence[Tensor], (example,) if isinstance(example, Tensor) else tuple(example))
     path = folder / f"{type(module).__name__}.mcc"
-    save_graph(capture(module, values, given["cut"]), path)
+    save_graph(capture(*in_float32(module, values), given["cut"]), path)
     return {"model": str(path), "cut": ()}
 
 

@@ -25,6 +25,7 @@ from mcc.frontend.torch_module import (
     run_original,
     up_to_nodes,
 )
+from mcc.frontend.torch_precision import in_float32
 from mcc.frontend.weights import load_weights
 from mcc.ir.first_look import check_model_file
 from mcc.ir.graph import Graph, inputs, output_node, outputs
@@ -206,7 +207,7 @@ def _from_factory(
         made = _call(load_object(spec, FORMS), spec, attribute)
         network, examples, preprocessing = _parts(made, spec)
         remarks = load_weights(network, weights) if weights is not None else ()
-        inputs = _example_inputs(examples, input_shape, spec)
+        network, inputs = in_float32(network, _example_inputs(examples, input_shape, spec))
         graph = capture(network, inputs, cut)
         named = keys_of(network, inputs) if len(outputs(graph)) > 1 and not cut else cut
     original = _original(network, [tuple(value.shape) for value in inputs], cut)

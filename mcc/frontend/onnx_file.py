@@ -77,7 +77,7 @@ _HINTS = {
     "RNN": "end before it: --cut PLACE",
     "NonMaxSuppression": "leave post-processing out of the model, or end before it: --cut PLACE",
     "TopK": "leave post-processing out of the model, or end before it: --cut PLACE",
-    "ArgMax": "return the scores; positions are found outside the model",
+    "ArgMax": "positions are found outside the model: end before it: --cut PLACE",
     "If": "mcc needs one way through the model; export it with fixed options",
     "Loop": "mcc needs one way through the model; export it without loops",
 }

