@@ -40,6 +40,9 @@ _LABEL_COLUMNS = ("label", "class", "class_name", "target", "category", "label_n
 _PART_COLUMNS = ("split", "part", "set", "subset", "partition")
 _EXPECTED = "expected train/, and val/ or test/ or both, each with one folder of images for every class"
 
+MASKED = tuple({image, mask} for image in ("images", "imgs") for mask in ("masks", "annotations", "labels"))
+"""Names of the two folders of pictures with masks."""
+
 SEEN = (
     "was not divided into training, validation and test pictures, so that a part of it was held out for "
     "choices and for the report. If the network has been trained on them, accuracy and its loss say little"
@@ -91,6 +94,13 @@ def list_pictures(place: Path, train_unseen: bool) -> Listing:
         DataError: There are none, or parts do not belong together.
     """
     found = _parts(place)
+    for part, pictures in found.items():
+        if {name.casefold() for name in pictures.labels or ()} in MASKED:
+            names = " and ".join(f"{name}/" for name in sorted(set(pictures.labels or ())))
+            raise DataError(
+                f"its {part} part holds {names}, which are no classes", where=str(place),
+                hint="write segmentation: in place of imagefolder: for pictures with masks",
+            )  # fmt: skip
     if (
         len({name for pictures in found.values() for name in (*(pictures.labels or ()), *pictures.empty)})
         == 1

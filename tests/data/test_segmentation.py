@@ -207,6 +207,12 @@ def test_bad_data_is_refused_by_file(tmp_path: Path, fault: str) -> None:
     assert named in str(caught.value)
 
 
+def test_pictures_with_masks_are_no_folders_of_classes(tmp_path: Path) -> None:
+    write_parts(tmp_path, train=3, val=2)
+    with pytest.raises(DataError, match=r"images/ and masks/, which are no classes.*segmentation:"):
+        load_data(f"imagefolder:{tmp_path}")
+
+
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         load(tmp_path / "none")
