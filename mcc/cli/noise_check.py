@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mcc.ir.graph import Graph
+    from mcc.quant.params import QuantParams
     from mcc.quant.simulator import Flavour
 
 
@@ -24,11 +25,26 @@ def noise_option(callback: Callable[..., Any]) -> Callable[..., Any]:
     )(callback)  # fmt: skip
 
 
-def came_as_integers(model: str, graph: Graph) -> bool:
-    """Whether a MODEL is a file of integers, whose losses are not mcc's doing: they are only said."""
+def came_as_integers(model: str, graph: Graph, result: Graph | None = None) -> bool:
+    """Whether the integers of a graph are those of the file that it was read from: their losses are not mcc's
+    doing, and are only said.
+
+    Args:
+        graph: As read from MODEL.
+        result: What passes made of it; None: the same. Any other scale in it is mcc's.
+    """
     from mcc.quant.noise import is_integer
 
-    return model.endswith(".tflite") and is_integer(graph)
+    if not model.endswith(".tflite") or not is_integer(graph):
+        return False
+    return result is None or _grids(result) <= _grids(graph)
+
+
+def _grids(graph: Graph) -> set[QuantParams]:
+    from mcc.ir.graph import calls
+    from mcc.quant.params import quant_params
+
+    return {quant_params(graph, node) for node in calls(graph, "fake_quantize")}
 
 
 def check_integers(

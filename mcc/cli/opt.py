@@ -92,7 +92,7 @@ def opt(
     noise = check_integers(
         result.graph,
         _first(context),
-        allow_noise=allow_noise or came_as_integers(model, loaded.graph),
+        allow_noise=allow_noise or came_as_integers(model, loaded.graph, result.graph),
         settings=settings,
     )
     if output is not None:

@@ -12,6 +12,7 @@ import torch
 from onnx import numpy_helper
 
 from mcc.cli.main import run as mcc
+from mcc.cli.noise_check import came_as_integers
 from mcc.errors import VerificationError
 from mcc.frontend import tflite_runner
 from mcc.ir.graph import calls, op_name, run
@@ -199,6 +200,17 @@ def test_what_the_integers_of_a_file_lose_is_said_and_not_refused(
         mcc(["lower", str(tmp_path / "poor.tflite"), "--to", "onnx", "-o", str(tmp_path / "poor.onnx")]) == 0
     )
     assert "warning" in capsys.readouterr().err
+
+
+def test_scales_that_passes_chose_are_not_those_of_the_file(tmp_path: Path) -> None:
+    """What mcc quantises again is held to the bound, whatever the file was."""
+    graph = read(tmp_path, network()).graph
+    context = PassContext((torch.randn(4, 4, 6, 6),))
+    again = Pipeline.parse("strip-qdq,insert-qdq").run(graph, context).graph
+    unchanged = Pipeline.parse("drop-dead-code").run(graph, context).graph
+    assert came_as_integers("net.tflite", graph, unchanged)
+    assert not came_as_integers("net.tflite", graph, again)
+    assert not came_as_integers("net.onnx", graph, unchanged)
 
 
 @pytest.mark.parametrize("factor", [0.7, 1.4])
