@@ -20,5 +20,6 @@ def test_layouts_may_differ_and_numbers_may_not() -> None:
 def test_the_page_says_what_was_refused_or_not_run() -> None:
     written = page({FILES[0].name: {"refused": "mcc: error: no"}}, ["| backend |"])
     assert "mcc: error: no" in written
+    assert "| no figure |" in written
     assert written.count("not run") == len(FILES) - 1
     assert written.endswith("| backend |\n")

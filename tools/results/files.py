@@ -181,10 +181,11 @@ def page(rows: Mapping[str, Mapping[str, Any]], backend: Sequence[str]) -> str:
 
 
 def _middle(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    table = [
-        f"| {make.__name__} | {' | '.join(f'{rows[make.__name__][name]:.0f} dB' for name in TARGETS)} |"
-        for make in SHAPES
-    ]
+    table: list[str] = []
+    for make in SHAPES:
+        row = rows.get(make.__name__, {})
+        cells = [f"{row[name]:.0f} dB" if name in row else "no figure" for name in TARGETS]
+        table.append(f"| {make.__name__} | {' | '.join(cells)} |")
     rules = " | ".join("---" for _ in TARGETS)
     return _MIDDLE.format(targets=" | ".join(TARGETS), rules=rules, rows="\n".join(table))
 
