@@ -1,12 +1,13 @@
 """Data sets and tasks: what a network is trained on, chosen by and measured with."""
 
+from mcc.data.assembly import assemble, from_arrays
 from mcc.data.augment import Augmentation
 from mcc.data.bound import BoundTask, bind_task
 from mcc.data.classification import Prediction
 from mcc.data.interval import Interval, paired_difference, wilson
 from mcc.data.load import load_data
 from mcc.data.loaders import from_loaders
-from mcc.data.module import Batch, DataModule, SplitName, assemble, from_arrays
+from mcc.data.module import Batch, DataModule, SplitName
 from mcc.data.outputs import Named, Output
 from mcc.data.preprocessing import Preprocessing
 from mcc.data.split import ImageSource, ImageSplit, MemoryImages, Split

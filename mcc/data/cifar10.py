@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mcc.data.assembly import assemble
 from mcc.data.augment import Augmentation
 from mcc.data.image_folder import load_image_folder
-from mcc.data.module import DataModule, assemble
+from mcc.data.module import DataModule
 from mcc.data.preprocessing import Preprocessing, image_shape
 from mcc.data.split import MemoryImages
 from mcc.errors import DataError

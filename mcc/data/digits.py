@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mcc.data.assembly import assemble
 from mcc.data.augment import Augmentation
 from mcc.data.held_out import TEST_SHARE, hold_out, validation_count
-from mcc.data.module import DataModule, assemble
+from mcc.data.module import DataModule
 from mcc.data.preprocessing import WHITE, Preprocessing, image_shape
 from mcc.data.split import MemoryImages
 from mcc.errors import DataError

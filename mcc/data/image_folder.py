@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcc.data.agreement import AGREEMENT, NO_LABELS
+from mcc.data.assembly import assemble
 from mcc.data.augment import Augmentation, IndexArray
 from mcc.data.listing import list_pictures
-from mcc.data.module import CLASSIFICATION, DataModule, assemble
+from mcc.data.module import CLASSIFICATION, DataModule
 from mcc.data.picture import FULL_16, LEAST_16, MODES, Fit, Head, Size, greatest, read_head
 from mcc.data.preprocessing import Preprocessing, image_shape
 from mcc.data.split import ImageSource, MemoryImages

@@ -11,9 +11,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from mcc.data.assembly import CALIBRATION_IMAGES, CHOSEN_ON
 from mcc.data.augment import IndexArray, epoch_order
 from mcc.data.held_out import halves
-from mcc.data.module import CALIBRATION_IMAGES, CHOSEN_ON, DataModule
+from mcc.data.module import DataModule
 from mcc.data.preprocessing import Preprocessing
 from mcc.data.split import FloatImages
 from mcc.data.task import Task
@@ -54,26 +55,33 @@ class DatasetSplit:
 
     def augmented(self, index: IndexArray, *, seed: int, epoch: int) -> FloatImages:
         """The same, as the data set's transforms vary them with this seed. Raises DataError."""
-        return self.varied(index, seed=seed, epoch=epoch)[0]
+        return self._inputs([item for item, _ in self._items(index, seed, epoch)])
 
     def varied(self, index: IndexArray, *, seed: int, epoch: int) -> tuple[FloatImages, NDArray[Any]]:
         """The same with their targets: those that the transforms gave with the inputs, where they are more
         than one number (masks, boxes)."""
-        found: list[NDArray[np.float32]] = []
-        targets: list[NDArray[Any]] = []
+        items = self._items(index, seed, epoch)
+        inputs = self._inputs([item for item, _ in items])
+        if self.targets[0].size == 1:
+            return inputs, self.targets[index]
+        return inputs, np.stack([np.asarray(target) for _, target in items]).astype(self.targets.dtype)
+
+    def _items(self, index: IndexArray, seed: int, epoch: int) -> list[tuple[Any, Any]]:
+        found: list[tuple[Any, Any]] = []
         for place in self.members[index]:
             with _seeded(hash((seed, epoch, int(place))) % 2**32):
-                value, target = _item(self.dataset, int(place), self.where)
-            found.append(np.asarray(value, np.float32))
-            targets.append(np.asarray(target))
-            if found[-1].shape != found[0].shape:
-                raise DataError(
-                    f"gives inputs of {list(found[0].shape)} and {list(found[-1].shape)}", where=self.where,
-                    hint="add a transform that brings all to one shape",
-                )  # fmt: skip
-        if self.targets.ndim == 1:
-            return np.stack(found), self.targets[index]
-        return np.stack(found), np.stack(targets).astype(self.targets.dtype)
+                found.append(_item(self.dataset, int(place), self.where))
+        return found
+
+    def _inputs(self, items: Sequence[Any]) -> FloatImages:
+        found = [np.asarray(item, np.float32) for item in items]
+        other = next((one for one in found if one.shape != found[0].shape), None)
+        if other is not None:
+            raise DataError(
+                f"gives inputs of {list(found[0].shape)} and {list(other.shape)}", where=self.where,
+                hint="add a transform that brings all to one shape",
+            )  # fmt: skip
+        return np.stack(found)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mcc.data.assembly import assemble
 from mcc.data.augment import Augmentation
 from mcc.data.image_folder import (
     SHIFT_SHARE,
@@ -23,7 +24,7 @@ from mcc.data.image_folder import (
     workers,
 )
 from mcc.data.mask_listing import Colour, MaskListing, list_masks
-from mcc.data.module import DataModule, assemble
+from mcc.data.module import DataModule
 from mcc.data.picture import Fit, Head, Size, opened_picture
 from mcc.data.preprocessing import Preprocessing
 from mcc.data.segmentation import IGNORED, SEGMENTATION

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 
 from mcc.data import DataModule, Preprocessing, bind_task, from_arrays, load_data
 from mcc.data.augment import Augmentation
-from mcc.data.loaders import from_loaders
+from mcc.data.loaders import DatasetSplit, from_loaders
 from mcc.data.outputs import Named, Output
 from mcc.data.segmentation import IGNORED, Segmentation
 from mcc.errors import DataError, UsageError
@@ -354,6 +355,21 @@ def test_a_torch_data_set_varies_both() -> None:
     for epoch in range(3):
         batch = next(data.batches("train", 8, seed=0, epoch=epoch))
         assert np.array_equal(batch.inputs[:, 0].astype(np.int64), batch.targets)  # type: ignore[call-overload]
+
+
+class Described(Pairs):
+    """Its targets are listed, and its items come with something else besides."""
+
+    targets = tuple((float(place), 0.0) for place in range(8))
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
+        return super().__getitem__(index)[0], {"name": index}
+
+
+def test_reading_inputs_leaves_the_targets_of_items_alone() -> None:
+    split = DatasetSplit(Described(), np.arange(8), np.asarray(Described.targets), "described")
+    assert split.inputs(np.arange(8)).shape == (8, 3, *SIZE)
+    assert split.augmented(np.arange(2), seed=1, epoch=0).shape == (2, 3, *SIZE)
 
 
 def test_binds_to_the_map_of_classes(tmp_path: Path) -> None:
