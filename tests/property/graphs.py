@@ -237,9 +237,13 @@ def _global_response_norm(m: Maker) -> None:
 
 def _recurrent(op: str, gates: int) -> Callable[[Maker], None]:
     def make(m: Maker) -> None:
-        x = m.value((3,))
+        x = m.value((3, 4))
         if x is None:
             return
+        if len(shape_of(x)) == 4:  # a map as a sequence of its places, as in text recognition
+            _, channels, height, wide = shape_of(x)
+            x = m.call("reshape", x, shape=(channels, height * wide))
+            x = m.call("transpose", x, perm=(0, 2, 1))
         width, units = shape_of(x)[2], m.number(1, 4)
         weights = [m.weight((gates * units, length)) for length in (width, units)]
         biases = [m.constant((gates * units,)) if m.chance(2) else None for _ in range(2)]
