@@ -32,6 +32,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from cost_models import lookup  # noqa: E402
+
 torch.set_num_threads(1)
 
 # No deadline: a test asserts no times. In CI every run tries the same examples, so a red run can be repeated.
@@ -58,6 +60,15 @@ def pytest_runtest_setup() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def disturbed_rows_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cost model that uses every measured row, also those that other work on this machine disturbed.
+
+    For tests of what rests on which row, with times that are really measured.
+    """
+    monkeypatch.setattr(lookup, "unsure", lambda row: False)
 
 
 @pytest.fixture

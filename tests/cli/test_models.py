@@ -258,7 +258,7 @@ def test_tables_are_shared(mcc: Any, tmp_path: Path, cache_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_calibrate_then_inspect_predicts(mcc: Any, cache_dir: Path) -> None:
+def test_calibrate_then_inspect_predicts(mcc: Any, cache_dir: Path, disturbed_rows_count: None) -> None:
     model = stored(classifier(), "net.mcc")
     asked = ["--target", "litert-host", "--json"]
     unmeasured = ["inspect", model, "--target", "litert-host", "--no-measure"]
@@ -280,7 +280,7 @@ def test_calibrate_then_inspect_predicts(mcc: Any, cache_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_inspect_measures_what_it_lacks(mcc: Any, cache_dir: Path) -> None:
+def test_inspect_measures_what_it_lacks(mcc: Any, cache_dir: Path, disturbed_rows_count: None) -> None:
     model = stored(classifier(), "net.mcc")
     asked = ["inspect", model, "--target", "litert-host", "--json"]
     first = json.loads(mcc(*asked))

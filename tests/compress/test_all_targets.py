@@ -34,7 +34,7 @@ TIGHT, LOOSE = "12kB", "25kB"  # of 16 kB: the first wants channels removed, the
 
 
 @pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch, cache_dir: Path) -> None:
+def hurried(monkeypatch: pytest.MonkeyPatch, cache_dir: Path, disturbed_rows_count: None) -> None:
     """One round of each measurement, and of kernels those of the network as it is."""
     monkeypatch.setattr(kernel_selection, "choices_for", lambda target, seed=0: FEW)
     for module, name, value in (
