@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from mcc.cost_api import WHOLE_ERROR, Estimate, Kernel, Measurement, Precision, Source
-from mcc.cost_roofline import Roof
+from mcc.cost_roofline import Roof, slowdown
 from mcc.cost_sum import grouping, kind_of
 
 Vector = NDArray[np.float64]
@@ -39,6 +39,10 @@ CLOCK_US = 0.1  # minimum error of a latency
 OUTLIER = 0.3  # relative error beyond which the influence of a row on the fit is constant (Huber 1964)
 REWEIGHTED = 4  # rounds of reweighting
 FARTHEST = 1.0  # maximum of a residual, in logarithms
+FIT_ERROR = 0.1  # relative error of a family's sum of terms, supposed with the weight of...
+FEWEST_ERROR = 1.0  # ...so many rows
+PRIOR = 2.0  # deviation of a weight from the roofline's, relative to it
+SPREAD = 0.15  # deviation of residuals in logarithms supposed of a family without rows
 FLOOR_US = 0.01
 LEAST_SHARE = 0.25  # of a kernel's latency that remains after a negative offset
 NORMAL_MEDIAN = 0.6745  # median of the absolute value of a standard normal variable
@@ -118,23 +122,39 @@ def unsure(row: Measurement) -> bool:
 
 
 class Fit:
-    """The fitted surface of one family."""
+    """The fitted surface of one family.
 
-    def __init__(self, measured: list[Measurement]) -> None:
+    A family of few rows says little about kernels unlike them. Its weights therefore have a prior: those of a
+    roofline through all measured kernels, each known to a factor of about `1 + PRIOR` (a Bayesian linear
+    regression, Rasmussen 2006, 2.1.1, by appended rows). The posterior's deviation is part of the error.
+    """
+
+    def __init__(self, measured: list[Measurement], roof: Roof) -> None:
         sure = [row for row in measured if row.error_us < UNSURE * row.latency_us]
         rows = sure if 2 * len(sure) > len(measured) else measured
         matrix = np.stack([features(row.kernel) for row in rows])
         times = np.array([row.latency_us for row in rows])
-        scale = np.maximum(matrix.max(axis=0), 1e-12)
-        trust = 1.0 / (times + CLOCK_US)
+        prior, deviations = _prior(rows[0].kernel, roof)
+        least, trust = times + CLOCK_US, np.ones(len(times))
+        error = FIT_ERROR
         for _ in range(REWEIGHTED):
-            solved, _ = nnls(matrix / scale * trust[:, None], times * trust)
-            self.weights = solved / scale
-            off = np.abs(matrix @ self.weights - times) / (times + CLOCK_US)
-            trust = np.minimum(1.0, OUTLIER / np.maximum(off, 1e-9)) / (times + CLOCK_US)
+            # In units of the prior's deviations.
+            known = matrix * deviations * (trust / least / error)[:, None]
+            solved, _ = nnls(
+                np.vstack([known, np.eye(len(prior))]),
+                np.concatenate([times * trust / least / error, prior / deviations]),
+            )
+            self.weights = solved * deviations
+            off = np.abs(matrix @ self.weights - times) / least
+            trust = np.minimum(1.0, OUTLIER / np.maximum(off, 1e-9))
+            left = FEWEST_ERROR * FIT_ERROR**2 + float(np.square(off * trust).sum())
+            error = math.sqrt(left / (FEWEST_ERROR + len(rows)))
+        self.deviations = deviations
+        self.posterior = np.linalg.inv(known.T @ known + np.eye(len(prior)))
         self.points = np.stack([position(row.kernel) for row in rows])
         residual = np.clip(np.log(times / self._physics(matrix)), -FARTHEST, FARTHEST)
-        self.spread = max(0.05, float(residual.std()))
+        supposed = FEWEST * SPREAD**2 + float(residual @ residual)
+        self.spread = max(0.05, math.sqrt(supposed / (FEWEST + len(rows))))
         relative = np.array([row.error_us for row in rows]) / times + CLOCK_US / times
         noise = NOISE**2 + np.minimum(relative, 1.0) ** 2
         self.inverse = np.linalg.inv(self._covariance(self.points) + np.diag(noise))
@@ -156,12 +176,25 @@ class Fit:
 
     def predict(self, kernel: Kernel) -> tuple[float, float]:
         """Microseconds and one standard deviation."""
-        base = float(self._physics(features(kernel)[None, :])[0])
+        asked = features(kernel)
+        base = float(self._physics(asked[None, :])[0])
         near = self._covariance(position(kernel)[None, :])[0]
         shift = float(near @ self.alpha)
         variance = max(0.0, self.spread**2 - float(near @ self.inverse @ near)) + NOISE**2
         latency = base * math.exp(min(FARTHEST, max(-FARTHEST, shift)))
-        return latency, math.hypot(latency * self.doubt * math.sqrt(variance), CLOCK_US)
+        scaled = asked * self.deviations
+        weights = math.sqrt(float(scaled @ self.posterior @ scaled)) / base
+        return latency, math.hypot(latency * math.hypot(self.doubt * math.sqrt(variance), weights), CLOCK_US)
+
+
+def _prior(kernel: Kernel, roof: Roof) -> tuple[Vector, Vector]:
+    """Means and deviations of a family's weights, in the order of `features`, before its rows are seen."""
+    call, macs, moved = roof.rates
+    macs *= slowdown(kernel)
+    means = np.array([call, macs, moved, moved, moved, 0.0, 0.0, 0.0, 0.0, 0.0])
+    pixel = TILE * macs  # of one pixel of a channel: loading and storing it costs as much as a few products
+    odd = [macs, macs, pixel, pixel]
+    return means, PRIOR * np.array([call, macs, moved, moved, moved, pixel, *odd])
 
 
 class Whole(Protocol):
@@ -310,16 +343,20 @@ class LookupCostModel:
     def _fit(self, level: int, key: tuple[Any, ...], rows: list[Measurement]) -> Fit:
         fit = self._fits.get((level, key))
         if fit is None:
-            fit = self._fits[level, key] = Fit(rows)
+            fit = self._fits[level, key] = Fit(rows, self._roof(rows[0].kernel.precision))
         return fit
+
+    def _roof(self, precision: Precision) -> Roof:
+        roof = self._roofs.get(precision)
+        if roof is None:
+            sure = [row for row in self.rows if not unsure(row)]
+            own = [row for row in sure if row.kernel.precision == precision]
+            roof = self._roofs[precision] = Roof(own or sure)
+        return roof
 
     def _unseen(self, kernel: Kernel) -> tuple[float, float, Source]:
         """Estimate for a kind without measurements: a roofline through others, of its precision if any."""
-        roof = self._roofs.get(kernel.precision)
-        if roof is None:
-            sure = [row for row in self.rows if not unsure(row)]
-            own = [row for row in sure if row.kernel.precision == kernel.precision]
-            roof = self._roofs[kernel.precision] = Roof(own or sure)
+        roof = self._roof(kernel.precision)
         latency = max(FLOOR_US, roof.latency_us(kernel))
         return latency, latency * roof.deviation, "roofline"
 

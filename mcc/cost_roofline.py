@@ -20,17 +20,22 @@ DEPTHWISE_EFFICIENCY = 0.25  # no reuse across channels: a depthwise convolution
 FEWEST_KINDS = 3  # needed to estimate the error of a further kind; default with fewer, and minimum: ...
 KIND_ERROR, LEAST_KIND_ERROR = 1.0, 0.5  # ...standard deviations of the logarithm
 LEAST_US = 0.01
+ALLOWED = 0.5  # of the longest time that a term can take
 CALL_US = 0.5  # overhead of calling one kernel, whatever its size
+
+
+def slowdown(kernel: Kernel) -> float:
+    """How many times longer than usual a runtime computes a multiply-accumulate that is not skipped."""
+    slower = 1.0 / SPARSE_EFFICIENCY if kernel.sparse is not None else 1.0
+    if int(dict(kernel.attributes).get("groups", 1)) > 1:
+        slower /= DEPTHWISE_EFFICIENCY
+    return slower
 
 
 def effective_macs(kernel: Kernel) -> float:
     """Multiply-accumulates, weighted by the relative rate at which a runtime computes them."""
-    macs = float(kernel.macs)
-    if kernel.sparse is not None:
-        macs *= (1.0 - kernel.sparse.sparsity) / SPARSE_EFFICIENCY
-    if int(dict(kernel.attributes).get("groups", 1)) > 1:
-        macs /= DEPTHWISE_EFFICIENCY
-    return macs
+    density = 1.0 - kernel.sparse.sparsity if kernel.sparse is not None else 1.0
+    return kernel.macs * density * slowdown(kernel)
 
 
 class Roof:
@@ -38,7 +43,7 @@ class Roof:
 
     A non-negative sum instead of the larger of both roofs, fitted by least squares of the relative error;
     every kind has the same weight, regardless of its number of kernels. `deviation` is one standard
-    deviation of the logarithm.
+    deviation of the logarithm; `rates` are the weights without zeros, where a fit starts from.
     """
 
     def __init__(self, rows: Sequence[Measurement]) -> None:
@@ -46,6 +51,7 @@ class Roof:
         for row in rows:
             kinds.setdefault(kind_of(row.kernel), []).append(row)
         self.weights = _roof(list(kinds.values()))
+        self.rates = _rates(self.weights, rows)
         self.deviation = KIND_ERROR
         if len(kinds) >= FEWEST_KINDS:
             off = [
@@ -76,6 +82,21 @@ def _roof(kinds: Sequence[Sequence[Measurement]]) -> NDArray[np.float64]:
     trust = weight / (times + CALL_US)
     solved, _ = nnls(matrix / scale * trust[:, None], times * trust)
     return solved / scale
+
+
+def _rates(weights: NDArray[np.float64], rows: Sequence[Measurement]) -> NDArray[np.float64]:
+    """Weights of which none is 0 where rows tell anything: half of the most that the rows allow, at least.
+
+    No term of a kernel can take longer than the kernel.
+    """
+    if not rows:
+        return np.full(3, LEAST_US)
+    matrix = np.stack([_work(row.kernel) for row in rows])
+    times = np.array([max(row.latency_us, LEAST_US) for row in rows])
+    with np.errstate(divide="ignore"):
+        allowed = (times[:, None] / matrix).min(axis=0)
+    allowed[~np.isfinite(allowed)] = LEAST_US
+    return np.maximum(weights, ALLOWED * allowed)
 
 
 def _off(weights: NDArray[np.float64], rows: Sequence[Measurement]) -> float:

@@ -183,8 +183,12 @@ class _Run:
         together = [kernel for kernel in kernels if not self._by_difference(kernel)]
         size = MOST_KERNELS if self.target.unit.exact else AT_A_TIME
         pieces = [apart[at : at + size] for at in range(0, len(apart), size)]
+        files = files_of(together)
+        if self.profiled and self.target.facts().coarse_profile:
+            # Convolutions, which take most of a network's time, are measured in less time than a profile.
+            return [*pieces, *files]
         order = {kernel: place for place, kernel in enumerate(kernels)}
-        return sorted([*files_of(together), *pieces], key=lambda file: min(order[kernel] for kernel in file))
+        return sorted([*files, *pieces], key=lambda file: min(order[kernel] for kernel in file))
 
     def _bare(self, folder: Path) -> tuple[bool, float]:
         """Whether the runtime has a profile, and the latency of a minimal network; cached in the process."""
@@ -316,7 +320,7 @@ def measure_overhead(
     for row in store.wholes(fingerprint):
         if (row.quantity, row.precision, row.source) == ("overhead", precision, source):
             return row
-    kernel = _reader(shape, precision)
+    kernel = overhead_kernel(shape, precision)
     measure([kernel], target, store, threads=threads)
     own = next(row.latency_us for row in store.rows(fingerprint) if str(row.kernel) == str(kernel))
     with tempfile.TemporaryDirectory(prefix="mcc-micro-") as folder, target.measuring():
@@ -335,8 +339,11 @@ def input_name(shape: tuple[int, ...]) -> str:
     return "input " + "x".join(map(str, shape))
 
 
-def _reader(shape: tuple[int, ...], precision: Precision) -> Kernel:
-    """A cheap kernel that reads all of a value: its mean over the image, or a softmax."""
+def overhead_kernel(shape: tuple[int, ...], precision: Precision) -> Kernel:
+    """The kernel of the network that shows the overhead, cheap and reading all of its input.
+
+    Its mean over the image, or a softmax. Measured beside others, it takes no file of its own.
+    """
     builder = GraphBuilder()
     x = builder.input("x", shape)
     if len(shape) == 4:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cost_models.lookup import LookupCostModel
 from mcc.calibrate.api import network_kernels, table_model
-from mcc.calibrate.measure import Progress, measure, measure_again, measure_overhead, silent
+from mcc.calibrate.measure import Progress, measure, measure_again, measure_overhead, overhead_kernel, silent
 from mcc.calibrate.store import Store
 from mcc.cost_api import Kernel
 from mcc.cost_sum import kind_of
@@ -21,7 +21,7 @@ from mcc.runtime.target import Target
 
 log = logging.getLogger(__name__)
 
-QUICK_S = 20.0  # of measuring for one prediction: an acceptable wait before a table is printed
+QUICK_S = 30.0  # of measuring for one prediction: an acceptable wait before a table is printed
 KERNEL_S = (
     0.2  # of measuring one kernel (docs/results/calibration.md: 0.16 s in LiteRT, 0.2 s in onnxruntime)
 )
@@ -81,23 +81,28 @@ def _fill(
 ) -> Filled:
     fingerprint = target.fingerprint(threads).key()
     kernels, precision = network_kernels(graph, target)
-    measure_overhead(shape_of(inputs(graph)[0]), precision, target, store, threads=threads)
+    shape = shape_of(inputs(graph)[0])
     known = store.known(fingerprint)
     lacking = [kernel for kernel in kernels.values() if str(kernel) not in known]
     if not lacking:
+        measure_overhead(shape, precision, target, store, threads=threads)
         return Filled()
-    model = table_model(graph, store, fingerprint)
-    wanted = list(dict.fromkeys(lacking))
+    own = list(dict.fromkeys(lacking))
     # Layers of one network in their order share files, so that caches are in the same state as in the
     # network; if there is no time for all, the most valuable are first.
-    if len(wanted) * KERNEL_S > budget_s:
-        wanted = by_value(lacking, model)
+    if len(own) * KERNEL_S > budget_s:
+        own = by_value(lacking, table_model(graph, store, fingerprint))
+    wanted = list(dict.fromkeys([*own, overhead_kernel(shape, precision)]))
     report = measure(wanted, target, store, threads=threads, budget_s=budget_s, progress=progress)
+    measure_overhead(shape, precision, target, store, threads=threads)
     left_s = budget_s - report.seconds
     if report.measured and left_s > 0 and not target.unit.exact:
         # In another session the machine may be faster: disturbances only add time.
         measure_again(wanted, target, store, threads=threads, budget_s=left_s, together=True)
-    return Filled(report.measured, report.left, report.failed, report.seconds)
+    now = store.known(fingerprint)
+    measured = sum(str(kernel) in now for kernel in own)
+    failed = tuple((name, reason) for name, reason in report.failed if name in set(map(str, own)))
+    return Filled(measured, len(own) - measured - len(failed), failed, report.seconds)
 
 
 def by_value(kernels: Sequence[Kernel], model: LookupCostModel) -> list[Kernel]:

@@ -72,7 +72,7 @@ def inspect(
     With a target, a second table shows the predicted cost of each layer in each form: unchanged, int8,
         sparse, or
     as a low-rank pair; measured, or interpolated between measurements, with one standard deviation. Operators
-    that were never measured are measured first, for about 20 s at most; parts that are then still estimated
+    that were never measured are measured first, for about 30 s at most; parts that are then still estimated
     by a roofline are named.
     """
     if folder is not None and model.endswith((TFLITE, ORT)):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cost_models.lookup import LookupCostModel
 from mcc.calibrate import api, missing
 from mcc.calibrate import measure as measuring
+from mcc.calibrate.measure import overhead_kernel
 from mcc.calibrate.missing import by_value, fill
 from mcc.calibrate.store import Store, Whole
 from mcc.calibrate.timing_by_profile import Profiled
@@ -51,12 +53,32 @@ def test_a_network_is_measured_from_an_empty_table(measured: list[Kernel], tmp_p
     kernels = set(graph_kernels(graph).values())
     first = fill(graph, TARGET, table=table)
     assert (first.measured, first.left, first.failed, first.why_not) == (len(kernels), 0, (), "")
-    assert set(measured) == kernels
+    assert set(measured) == {*kernels, overhead_kernel((1, 3, 32, 32), "float")}
     cost = api.predict_graph(graph, TARGET, table=table)
     assert cost.rooflines() == ()
     again = fill(graph, TARGET, table=table)
     assert again.measured == 0
-    assert len(measured) == 2 * len(kernels)  # in two sessions at first, and no more after that
+    assert len(measured) == 2 * (len(kernels) + 1)  # in two sessions at first, and no more after that
+
+
+def test_convolutions_are_first_where_the_profile_is_coarse(
+    measured: list[Kernel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session of a profile may take all of the time, and convolutions take most of a network's."""
+
+    def differenced(kernels: Sequence[Kernel], *_: object, **__: object) -> list[Measurement]:
+        measured.extend(kernels)
+        return [row(kernel) for kernel in kernels]
+
+    monkeypatch.setattr(measuring, "measure_differenced", differenced)
+    monkeypatch.setattr(measuring, "profile_excess", lambda *_, **__: None)
+    monkeypatch.setattr(measuring, "_bare_facts", {})
+    coarse = get_target("ort-host")
+    monkeypatch.setattr(type(coarse), "time", lambda *_, **__: (SimpleNamespace(median_us=1.0),))
+    fill(resnet20(), coarse, table=tmp_path / "t.sqlite")
+    ops = [kernel.op for kernel in measured]
+    first = next(place for place, op in enumerate(ops) if op not in ("conv2d", "linear"))
+    assert first == len({kernel for kernel in measured if kernel.op in ("conv2d", "linear")})
 
 
 def test_without_time_for_all_the_rest_is_counted(measured: list[Kernel], tmp_path: Path) -> None:

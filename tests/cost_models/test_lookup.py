@@ -56,6 +56,23 @@ def test_far_from_what_was_measured_the_error_grows() -> None:
     assert far.error / far.cost > near.error / near.cost
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_few_rows_of_early_layers_say_little_about_late_ones_and_admit_it(seed: int) -> None:
+    """Six rows determine ten weights by chance: weights that they do not determine stay near the roofline."""
+    rng = np.random.default_rng(seed)
+    early = [
+        conv(*rng.choice([8, 16, 24, 32], 2).tolist(), size=int(rng.choice([32, 48, 64]))) for _ in range(6)
+    ]
+    early += [conv(16, 16, window=5, groups=16, size=32), add(16, size=32), pool(16, size=32)]
+    late = [conv(wide, 6 * wide, size=size) for wide in (64, 96, 160, 320) for size in (4, 8)]
+    rows = {str(k): measured(k, surface_us(k) * rng.uniform(0.9, 1.1)) for k in early}
+    few = LookupCostModel(tuple(rows.values()))
+    said, true = [few.kernel(kernel) for kernel in late], [surface_us(kernel) for kernel in late]
+    assert sum(one.cost for one in said) == pytest.approx(sum(true), rel=0.5)
+    for one, us in zip(said, true, strict=True):
+        assert abs(one.cost - us) < 3 * one.error
+
+
 def test_nothing_is_negative_or_cheaper_for_many_times_the_work() -> None:
     rng = np.random.default_rng(0)
     noisy = LookupCostModel(tuple(measured(k, surface_us(k) * rng.uniform(0.9, 1.1)) for k in GRID))
