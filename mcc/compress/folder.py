@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 from filelock import BaseFileLock, Timeout
 
+from mcc.app.writer import app_files
 from mcc.errors import DataError, UsageError
 from mcc.files import write_text
 from mcc.ir.outputs import refuse_inputs
@@ -28,13 +29,15 @@ ALWAYS = (
     "report.json", "report.html", "plan.json",
     "before.mcc", "before.safetensors", "after.mcc", "after.safetensors",
 )  # fmt: skip
+APP = "app"  # the subfolder with code for apps
 FORCE = "choose another -o, or --force to overwrite"
 
 
 def names_left(file_format: str) -> tuple[str, ...]:
     """Names of the files that a job for a target of that format writes into its folder."""
     suffix = get_format(file_format).suffix
-    return (*ALWAYS, f"baseline{suffix}", f"model{suffix}")
+    app = tuple(f"{APP}/{name}" for name in app_files(suffix))
+    return (*ALWAYS, f"baseline{suffix}", f"model{suffix}", *app)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Folder:
                 return None
             raw = json.loads(path.read_text(encoding="utf-8"))
             # Marks written by mcc before 2026-12 name no files: assume all that a job of that version wrote.
-            legacy = [name for form in formats() for name in names_left(form)]
+            legacy = [name for form in formats() for name in names_left(form) if "/" not in name]
             return Mark(str(raw["digest"]), frozenset(str(name) for name in raw.get("files", legacy)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if damaged_is_none:
@@ -142,6 +145,9 @@ class Folder:
                 where=str(self.place),
                 hint=FORCE,
             )
+        app = self.place / APP
+        if os.path.lexists(app) and (app.is_symlink() or not app.is_dir()):
+            raise UsageError("is no folder, where one has to go", where=str(app), hint="choose another -o")
         for name in others:
             if (self.place / name).is_dir() and not name.endswith("/"):
                 raise UsageError("is a folder where a file has to go", where=str(self.place / name))

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mcc.app.writer import write_app
+from mcc.compress.app_facts import app_facts
 from mcc.compress.explanation import Choice, explained
+from mcc.compress.folder import APP
 from mcc.compress.job import Job, save_json
 from mcc.compress.outcome import Outcome
 from mcc.compress.planning import Planner
@@ -52,6 +55,7 @@ def write_results(session: Session, planner: Planner, delivered: Delivered, comm
     save_graph(outcome.graph, folder / "after.mcc", session.notes)
     model = folder / f"model{outcome.file.suffix}"
     write_beside(model, lambda p: shutil.copyfile(outcome.file, p))
+    write_app(folder / APP, model, app_facts(job, model, outcome.graph))
     choices = explained(
         planner, outcome.structure, session.configurations, job.task.divergence_unit, session.costs.dates()
     )

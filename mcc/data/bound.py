@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mcc.data.answer import Answer
 from mcc.data.interval import Interval
 from mcc.data.module import PARTS, DataModule
 from mcc.data.outputs import Named, Output
@@ -75,6 +76,11 @@ class BoundTask:
             return ""
         fields = sorted(vars(self.task).items())
         return f"{self.name} {fields} {self.output} {hashlib.sha256(file.read_bytes()).hexdigest()}"
+
+    def answer(self, data: DataModule) -> Answer:
+        """See `Task.answer`."""
+        with _saying(self.task, "answer"):
+            return self.task.answer(data)
 
     def loss(self, outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
         """See `Task.loss`."""

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mcc.data.answer import Answer
 from mcc.data.interval import Interval, paired_proportions, wilson
 from mcc.data.outputs import Output, likely_output, listed, named_output
 from mcc.data.parts import check_labels
@@ -103,6 +104,10 @@ class Classification(Task):
         """[N, classes] of the output that is judged."""
         value = outputs[self.output]
         return value if value.ndim == 2 else value.reshape(len(value), -1)
+
+    def answer(self, data: DataModule) -> Answer:
+        """One score per class."""
+        return Answer("classes")
 
     def loss(self, outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Cross-entropy of logits [N, classes] with labels [N]."""

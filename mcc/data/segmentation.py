@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from mcc.data.answer import Answer
 from mcc.data.augment import Moves
 from mcc.data.outputs import Output, likely_output, listed, named_output
 from mcc.data.split import Targets
@@ -91,6 +92,10 @@ class Segmentation(Task):
     def moved(self, targets: Targets, moves: Moves) -> NDArray[Any]:
         """Masks [N, H, W] of images that were moved; uncovered pixels are ignored."""
         return moves.apply(targets[:, None], (IGNORED,))[:, 0]
+
+    def answer(self, data: DataModule) -> Answer:
+        """One score per class and pixel."""
+        return Answer("map")
 
     def loss(self, outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Mean cross-entropy of the labelled pixels; 0 where none is."""

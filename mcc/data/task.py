@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mcc.data.answer import Answer
 from mcc.data.augment import Moves
 from mcc.data.interval import Interval, bootstrap, paired_bootstrap
 from mcc.data.outputs import Named, Output, likely_output, listed, named_output
@@ -182,6 +183,10 @@ class Task(ABC):
             population: Targets of the whole split, of which the examples may be the first part.
         """
         ...
+
+    def answer(self, data: DataModule) -> Answer:
+        """How an app reads the outputs; as it stands, as numbers with no further meaning."""
+        return Answer()
 
     def agreement(self, outputs: Outputs, reference: Outputs) -> Statistics:
         """[N] how far two networks say the same of each example, 0 to 1; as it stands, 1 where every value

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import mcc
+from mcc.app.writer import app_files
 from mcc.cli import main
 from mcc.compress.driver import RETRIES
 from mcc.errors import MccError
@@ -69,6 +70,7 @@ def target(finished: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_job_leaves_everything_that_the_interface_names(finished: Path) -> None:
     assert {path.name for path in finished.iterdir() if path.is_file()} == LEFT
+    assert {path.name for path in (finished / "app").iterdir()} == set(app_files(".tflite"))
     report = load_report(finished / "report.json")
     assert [strategy.name for strategy in report.strategies] == STRATEGIES
     assert report.met == {"speedup": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,7 @@ def test_a_segmenter_is_compressed_to_a_report_of_its_mean_iou(
     (taken,), given = interpreter.get_input_details(), interpreter.get_output_details()
     place = next(one["index"] for one in given if one["shape"][1:3].tolist() == [24, 32])
     counts = np.zeros((3, 3))
+    app = runpy.run_path(str(tmp_path / "out/app/model.py"))
     for picture in sorted((tmp_path / "scenes/test/images").glob("*")):
         # As one product and one sum, as mcc does: a rounding apart, an int8 input is a step apart.
         x = np.asarray(Image.open(picture)).astype(np.float32) * np.float32(1 / 63.75) - np.float32(2)
@@ -138,6 +140,8 @@ def test_a_segmenter_is_compressed_to_a_report_of_its_mean_iou(
         interpreter.set_tensor(taken["index"], x[None])
         interpreter.invoke()
         predicted = interpreter.get_tensor(place)[0].argmax(-1)
+        with Image.open(picture) as opened:
+            np.testing.assert_array_equal(app["Model"]().answer(opened), predicted)
         mask = np.asarray(Image.open(tmp_path / "scenes/test/masks" / picture.name))
         np.add.at(counts, (mask, predicted), 1)
     shares = np.diag(counts) / (counts.sum(0) + counts.sum(1) - np.diag(counts))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mcc.cli.main import run as command
@@ -27,6 +29,19 @@ def test_a_network_of_vectors_is_compressed(tmp_path: Path, monkeypatch: pytest.
     assert set(found) == {"original", "int8-ptq", "uniform-width"}
     assert found["original"]["validation_metric"]["value"] == 1
     assert found["int8-ptq"]["size_bytes"] < found["original"]["size_bytes"]
+    assert {path.name for path in (out / "app").iterdir()} == {
+        "model.tflite",
+        "model.py",
+        "Model.kt",
+        "README.md",
+    }
+    app = runpy.run_path(str(out / "app" / "model.py"))
+    data = vectors.data()
+    model, right = app["Model"](), 0
+    for batch in data.batches("test", 1):
+        ((name, _), *_) = app["answer"](model.run(np.asarray(batch.inputs)))
+        right += name == data.class_names[int(batch.targets[0])]
+    assert right == len(data.test)
 
 
 @pytest.mark.slow
