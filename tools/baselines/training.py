@@ -30,8 +30,7 @@ from mcc.errors import DataError, UsageError
 from mcc.runtime.lock import wait_while_measuring
 
 MOMENTUM = 0.9
-# About the last thousand steps: an epoch of CIFAR-10 holds 351 of 128 images.
-AVERAGE_DECAY = 0.999
+AVERAGED_PART, AVERAGED_STEPS = 1 / 20, 1000  # of all steps, at most: the length of the running average
 SAVE_EVERY_S = 60.0
 
 
@@ -61,6 +60,15 @@ class Recipe:
         return self.peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
+def average_decay(steps: int) -> float:
+    """Decay of the running average of a run of so many steps.
+
+    Longer, it would hold weights of large learning rates, and statistics of batch norms that belong to
+    neither: a segmenter of 1,840 steps, averaged over 1,000, labelled 27 % of its pixels right.
+    """
+    return 1 - 1 / max(1.0, min(AVERAGED_STEPS, AVERAGED_PART * steps))
+
+
 class Training:
     """State of a run: the network, its momentum, its average, and its step."""
 
@@ -76,11 +84,11 @@ class Training:
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), recipe.peak, MOMENTUM, weight_decay=recipe.weight_decay, nesterov=True
         )
-        average = get_ema_multi_avg_fn(AVERAGE_DECAY)
+        self.steps = recipe.epochs * data.steps_per_epoch(recipe.batch_size)
+        average = get_ema_multi_avg_fn(average_decay(self.steps))
         self.average = (
             AveragedModel(self.network, multi_avg_fn=average, use_buffers=True) if recipe.average else None
         )
-        self.steps = recipe.epochs * data.steps_per_epoch(recipe.batch_size)
         self.step = 0
 
     def update(self, _engine: Engine, batch: Batch) -> float:
