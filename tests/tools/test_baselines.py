@@ -100,7 +100,7 @@ def test_the_seed_decides_the_weights(tmp_path: Path, attempt: Callable[..., boo
     assert not torch.equal(one["0.weight"], other["0.weight"])
 
 
-@pytest.mark.parametrize("steps", [1, 50, 1840, 2500, 100_000])
+@pytest.mark.parametrize("steps", [50, 1840, 2500, 100_000])
 def test_the_average_is_one_of_the_last_steps(steps: int) -> None:
     """What it still holds of the steps before the last quarter, whose learning rate is large, is little."""
     decay = training.average_decay(steps)

@@ -66,7 +66,7 @@ def average_decay(steps: int) -> float:
     Longer, it would hold weights of large learning rates, and statistics of batch norms that belong to
     neither: a segmenter of 1,840 steps, averaged over 1,000, labelled 27 % of its pixels right.
     """
-    return 1 - 1 / max(1.0, min(AVERAGED_STEPS, AVERAGED_PART * steps))
+    return 1 - 1 / max(2.0, min(AVERAGED_STEPS, AVERAGED_PART * steps))
 
 
 class Training:
