@@ -5,7 +5,7 @@ layout) a non-negative sum of the terms that take time,
 
     t = a + b * tiles + c * weight bytes + d * activation bytes read + e * bytes written,
 
-by least squares of the relative error; tiles are multiply-accumulates with output channels and pixels rounded
+by least squares of the relative error, with a prior from a roofline through all measured kernels; tiles are multiply-accumulates with output channels and pixels rounded
 up to the register tile. The residual is smooth in the logarithms of the sizes and is interpolated by a
 Gaussian process (Rasmussen 2006), which also gives its deviation.
 
