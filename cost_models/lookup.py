@@ -5,9 +5,10 @@ layout) a non-negative sum of the terms that take time,
 
     t = a + b * tiles + c * weight bytes + d * activation bytes read + e * bytes written,
 
-by least squares of the relative error, with a prior from a roofline through all measured kernels; tiles are multiply-accumulates with output channels and pixels rounded
-up to the register tile. The residual is smooth in the logarithms of the sizes and is interpolated by a
-Gaussian process (Rasmussen 2006), which also gives its deviation.
+by least squares of the relative error, with a prior from a roofline through all measured kernels; tiles are
+multiply-accumulates with output channels and pixels rounded up to the register tile. The residual is smooth
+in the logarithms of the sizes and is interpolated by a Gaussian process (Rasmussen 2006), which also gives
+its deviation.
 
 A kernel of a kind without measurements has no fit. Its estimate is a roofline through the measured kernels
 (`mcc/cost_roofline.py`), which is its `source`.
