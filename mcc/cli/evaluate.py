@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 @click.command(short_help="Measure the accuracy, or another metric, of lowered files on a target.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--data", required=True, metavar="DATA",
-              help="digits, cifar10:DIR, imagefolder:DIR, segmentation:DIR or module:factory.")  # fmt: skip
+              help="digits, cifar10:DIR, imagefolder:DIR, segmentation:DIR, detection:DIR or "
+                   "module:factory.")  # fmt: skip
 @task_option
 @click.option("--target", metavar="T", help="Target; default: the host runtime of the file's kind.")
 @click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)

@@ -34,7 +34,9 @@ def real(targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def task_aligned(scores: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targets: Tensor) -> Assignment:
+def task_aligned(
+    scores: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targets: Tensor
+) -> Assignment:
     """Answers whose class and box agree best with a target, of those whose cell lies inside (Feng 2021).
 
         alignment = score^a IoU^b;   quality = alignment / greatest alignment * greatest IoU, for each box

@@ -102,14 +102,15 @@ def _evaluated(found: Sequence[Found], targets: Floats, classes: int) -> list[di
     with redirect_stdout(io.StringIO()):  # it prints what it does
         both = [COCO(), COCO()]
         for coco, annotations in zip(both, (labelled, answered), strict=True):
-            coco.dataset = {"images": images, "categories": categories, "annotations": annotations}
+            dataset: Any = {"images": images, "categories": categories, "annotations": annotations}
+            coco.dataset = dataset
             coco.createIndex()
-        evaluation = COCOeval(*both, "bbox")
+        evaluation = COCOeval(both[0], both[1], "bbox")
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [MOST_BOXES]
         evaluation.params.iouThrs = THRESHOLDS
         evaluation.evaluate()
-    results: list[dict[str, Any] | None] = evaluation.evalImgs
+    results: Any = evaluation.evalImgs
     return results
 
 

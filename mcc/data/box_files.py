@@ -91,7 +91,11 @@ def read_coco(path: Path) -> CocoFile:
                 Box(names[one["category_id"]], corners, bool(one.get("iscrowd", 0)))
             )
         pictures = tuple(
-            (str(image["file_name"]), _stated(image.get("height"), image.get("width")), tuple(boxes[image["id"]]))
+            (
+                str(image["file_name"]),
+                _stated(image.get("height"), image.get("width")),
+                tuple(boxes[image["id"]]),
+            )
             for image in images
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

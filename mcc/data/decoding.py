@@ -123,17 +123,18 @@ class Decoder:
         Args:
             outputs: All outputs of the network in their order, float32 [N, ...], channels first.
         """
-        return [self._of_image([np.asarray(o[at], np.float32) for o in outputs]) for at in range(len(outputs[0]))]
+        return [
+            self._of_image([np.asarray(o[at], np.float32) for o in outputs]) for at in range(len(outputs[0]))
+        ]
 
     def _of_image(self, outputs: Sequence[Array]) -> Found:
         scores, boxes = self._of_anchors(outputs) if self.anchors else self._of_levels(outputs)
-        # A value that is not a number compares as false and is dropped here.
-        places, classes = np.nonzero(scores > self.least_score)
+        # A value that is not a number compares as false and is dropped here, and so are boxes without area.
+        there = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        places, classes = np.nonzero((scores > self.least_score) & there[:, None])
         found = scores[places, classes]
         order = np.argsort(-found, kind="stable")[: self.candidates]
-        kept = suppressed(
-            boxes[places[order]], classes[order], self.suppressed_iou, self.most
-        )
+        kept = suppressed(boxes[places[order]], classes[order], self.suppressed_iou, self.most)
         order = order[kept]
         return Found(boxes[places[order]], found[order], classes[order].astype(np.int64))
 

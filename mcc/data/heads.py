@@ -45,10 +45,10 @@ def recognised(
         DataError: The outputs are none of a detector for so many classes.
         UsageError: Anchors are missing, or several outputs could be the same.
     """
-    inside = _suppressed_inside(outputs)
+    inside = _decoded_inside(outputs, classes)
     if inside:
         raise DataError(
-            f"the network returns boxes that were chosen already ({listed(outputs, inside)})",
+            f"the network returns boxes that are decoded already ({listed(outputs, inside)})",
             where="model", hint=WITHOUT_SUPPRESSION,
         )  # fmt: skip
     if any(len(output.shape) == 3 and output.shape[2] == SIDES for output in outputs):
@@ -125,8 +125,8 @@ def _level(
     if stride is None:
         height, width = size
         raise DataError(
-            f"maps of {cells[0]}x{cells[1]} do not divide the input of {height}x{width} evenly", where="model",
-            hint=STATE_HEADS,
+            f"maps of {cells[0]}x{cells[1]} do not divide the input of {height}x{width} evenly",
+            where="model", hint=STATE_HEADS,
         )  # fmt: skip
     if pair is not None:
         scores, boxes, objectness = pair
@@ -220,21 +220,25 @@ def _of_anchors(
         )
     if len(anchors) != count:
         raise DataError(
-            f"the task has {len(anchors)} anchors and the network {count} boxes ({listed(outputs)})", where=where
+            f"the task has {len(anchors)} anchors and the network {count} boxes ({listed(outputs)})",
+            where=where,
         )
     background = outputs[scores[0]].shape[2] == classes + 1
     return AnchorHead(place, scores[0], tuple(anchors), background)
 
 
-def _suppressed_inside(outputs: Sequence[Output]) -> list[int]:
-    """Outputs that look like those behind a suppression: TFLite's four, [N, K, 6], or [K, 7] of ONNX."""
+def _decoded_inside(outputs: Sequence[Output], classes: int) -> list[int]:
+    """Outputs that look decoded: TFLite's four behind a suppression, or one of rows with box and scores.
+
+    Such rows are [K, 6], [K, 7] or [N, K, 6] behind a suppression, and [N, P, 4 + classes],
+    [N, P, 5 + classes] or [N, 4 + classes, P] before it (YOLOv5 to 8 as they are exported).
+    """
     shapes = [tuple(output.shape) for output in outputs]
-    four = [
-        place for place, shape in enumerate(shapes)
-        if len(shape) == 3 and shape[2] == SIDES
-        and sum(other == shape[:2] for other in shapes) >= 2
-    ]  # fmt: skip
-    if four:
+    if any(
+        len(shape) == 3 and shape[2] == SIDES and sum(other == shape[:2] for other in shapes) >= 2
+        for shape in shapes
+    ):
         return list(range(len(outputs)))
-    rows = [p for p, shape in enumerate(shapes) if len(shape) in (2, 3) and shape[-1] in (6, 7)]
-    return rows if len(shapes) == 1 else []
+    rows = (6, 7, SIDES + classes, SIDES + 1 + classes)
+    alone = len(shapes) == 1 and len(shapes[0]) in (2, 3)
+    return [0] if alone and (shapes[0][-1] in rows or shapes[0][1] in rows) else []

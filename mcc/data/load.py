@@ -34,9 +34,9 @@ def load_data(
 
     Args:
         spec: `digits`, `cifar10:DIR`, `imagefolder:DIR`, `segmentation:DIR`, `detection:DIR`,
-            `package.module:factory` or `path/file.py:factory`: a callable that returns a `DataModule`; it is given those of seed,
-            input_shape, preprocessing and train_unseen that it has parameters for. `unseen-train:` in front
-            of it sets `train_unseen`.
+            `package.module:factory` or `path/file.py:factory`: a callable that returns a `DataModule`; it is
+            given those of seed, input_shape, preprocessing and train_unseen that it has parameters for.
+            `unseen-train:` in front of it sets `train_unseen`.
         seed: chooses the calibration images.
         input_shape: (N, C, H, W) or (C, H, W) of the model's input; of several, the
             shapes with the batch, by name.

@@ -1,5 +1,5 @@
-"""The benchmark networks of mcc: MobileNetV2 and two ResNets for CIFAR-10, the digits network, a segmenter and
-a detector.
+"""The benchmark networks of mcc: MobileNetV2 and two ResNets for CIFAR-10, the digits network, a
+segmenter and a detector.
 
 Each factory returns `(module, example_input, Preprocessing)`, which `mcc` reads as it is:
 
@@ -229,9 +229,7 @@ class Detector(nn.Module):
         self.stages = nn.ModuleList(stages)
         headed = widths[-len(DETECTOR_STRIDES) :]
         self.lateral = nn.ModuleList(_conv_norm(width, pyramid, 1) for width in headed)
-        self.towers = nn.ModuleList(
-            nn.Sequential(*(_separable(pyramid) for _ in range(2))) for _ in headed
-        )
+        self.towers = nn.ModuleList(nn.Sequential(*(_separable(pyramid) for _ in range(2))) for _ in headed)
         self.cls = nn.ModuleList(nn.Conv2d(pyramid, classes, 1) for _ in headed)
         self.box = nn.ModuleList(nn.Conv2d(pyramid, 4, 1) for _ in headed)
         _initialise(self)

@@ -52,7 +52,7 @@ HELP = (__doc__ or "").replace("\n\n    python", "\n\n\b\n    python")
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("network")
-@click.option("--data", "source", help="digits, cifar10:DIR, imagefolder:DIR or package.module:factory.")
+@click.option("--data", "source", help="DATA as for mcc --data: digits, cifar10:DIR, detection:DIR.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="FILE.safetensors"
 )
