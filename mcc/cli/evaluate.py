@@ -152,6 +152,8 @@ class _Judging:
             warnings.append(self._chance(judged, stated, bool(module.class_names)))
         for sentence in warnings:
             say(f"Warning: {sentence}")
+        for name, value in judged.figures.items():
+            say(f"{self.name}: {name} {value:.4f}")
         score = judged.score
         return {
             "file": self.name,
@@ -165,6 +167,7 @@ class _Judging:
             score.metric: score.value,
             "ci95": [score.low, score.high],
             "images": score.count,
+            **({"metrics": judged.figures} if judged.figures else {}),
             "preprocessing": stated.to_json(),
             "output": judged.output.name,
             "warnings": warnings,
