@@ -147,7 +147,7 @@ class _Judging:
             limit=self.limit, outputs=None if self.loaded is None else outputs_of(self.loaded),
             asked=judged_output() or described.output, progress=progress,
         )  # fmt: skip
-        say_output(judged.output, len(judged.outputs))
+        say_output([judged.outputs[place] for place in judged.reads], len(judged.outputs))
         if judged.chance is not None:
             warnings.append(self._chance(judged, stated, bool(module.class_names)))
         for sentence in warnings:

@@ -46,6 +46,7 @@ class Judged:
         chance: Reason why it is no better than chance; None if it is better.
         figures: Further figures of the task, by name.
         outputs, output: Outputs of the file, and index of the judged one.
+        reads: Indices of all outputs that the metric is computed from.
     """
 
     statistics: Statistics
@@ -55,6 +56,7 @@ class Judged:
     figures: dict[str, float]
     outputs: tuple[Output, ...]
     output: Output
+    reads: tuple[int, ...]
 
 
 def evaluate_file(
@@ -129,7 +131,7 @@ def judge_file(
     targets = handed_on(part.targets) if part.targets.ndim == 1 else part.targets
     chance = bound.chance(statistics, targets[: len(statistics)], data.class_names, targets)
     score, further = bound.summarise(statistics), bound.figures(statistics)
-    return Judged(statistics, bound.metric, score, chance, further, known, known[bound.output])
+    return Judged(statistics, bound.metric, score, chance, further, known, known[bound.output], bound.reads)
 
 
 def images_at_once(outputs: Sequence[Output]) -> int:

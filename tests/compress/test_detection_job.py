@@ -16,7 +16,9 @@ from mcc.cli import main
 from mcc.data import Output, Preprocessing, bind_task, load_data
 from mcc.data.decoding import Decoder
 from mcc.data.detection import Detection
+from mcc.report.judge import judge_file
 from mcc.report.schema import load_report
+from mcc.runtime.registry import get_target
 from tests.compress import stand_ins
 from tests.data.detections import SIZE, write_roboflow
 
@@ -170,3 +172,77 @@ def test_outputs_keep_their_names_and_order_in_onnx(tmp_path: Path) -> None:
     file = tmp_path / "net.onnx"
     assert main.run(["lower", "--to", "onnx", f"{tmp_path / 'net.py'}:network", "-o", str(file)]) == 0
     assert [output.name for output in onnx.load(str(file)).graph.output] == NAMES
+
+
+HEADS = """
+import torch
+from torch import nn
+from mcc.data import Preprocessing
+from mcc.data.detection import Detection
+
+ANCHORS = [
+    [x + 4 - side / 2, y + 4 - side / 2, x + 4 + side / 2, y + 4 + side / 2]
+    for y in range(0, 32, 8) for x in range(0, 48, 8) for side in (8, 12)
+]
+
+class Net(nn.Module):
+    def __init__(self, counts):
+        super().__init__()
+        self.body = nn.Sequential(*(nn.Conv2d(3 if i == 0 else 16, 16, 3, 2, 1) for i in range(3)))
+        self.heads = nn.ModuleList(nn.Conv2d(16, count, 1) for count in counts)
+
+    def forward(self, x):
+        y = self.body(x)
+        return [head(y) for head in self.heads]
+
+class Ssd(Net):
+    def forward(self, x):
+        boxes, scores = super().forward(x)
+        rows = [(boxes, 4), (scores, 3)]
+        boxes, scores = (v.permute(0, 2, 3, 1).reshape(len(x), -1, count) for v, count in rows)
+        return {"scores": scores, "boxes": boxes}
+
+def made(net):
+    torch.manual_seed(0)
+    for value in net.parameters():
+        nn.init.normal_(value, 0, 0.2)
+    return net.eval(), torch.zeros(1, 3, 32, 48), Preprocessing((0.5,), (0.25,))
+
+def separate(): return made(Net((4, 2)))
+def objectness(): return made(Net((2, 1, 4)))
+def joined(): return made(Net((7,)))
+def distribution(): return made(Net((2, 32)))
+def anchors(): return made(Ssd((8, 6)))
+
+TASK = Detection(anchors=ANCHORS)
+"""
+
+
+@pytest.mark.parametrize("kind", ["separate", "objectness", "joined", "distribution", "anchors"])
+def test_files_answer_as_the_module(tmp_path: Path, kind: str) -> None:
+    """Axes, order and names of outputs in files of both layouts, whatever the heads."""
+    (tmp_path / "heads.py").write_text(HEADS)
+    space: dict[str, Any] = {"__name__": "heads"}
+    exec(compile(HEADS, "heads.py", "exec"), space)
+    net, _, preprocessing = space[kind]()
+    scenes = write_roboflow(tmp_path / "scenes", train=4, val=4, test=6)
+    data = load_data(f"detection:{scenes}", preprocessing=preprocessing)
+    batch = next(data.batches("test", 6))
+    with torch.inference_mode():
+        found = net(torch.from_numpy(batch.inputs))
+    values = found if isinstance(found, dict) else {f"o{at}": value for at, value in enumerate(found)}
+    outputs = [Output(name, (1, *value.shape[1:])) for name, value in values.items()]
+    task = f"{tmp_path / 'heads.py'}:TASK" if kind == "anchors" else None
+    expected = bind_task(data, outputs, task=task).measure(
+        [value.numpy() for value in values.values()], batch.targets
+    )
+    assert (expected[:, :100, 0] >= 0).any()
+    for suffix, target in (("tflite", "litert-host"), ("onnx", "ort-host")):
+        file = tmp_path / f"{kind}.{suffix}"
+        words = ["lower", f"{tmp_path / 'heads.py'}:{kind}", "--to", suffix, "-o", str(file)]
+        assert main.run(words) == 0
+        judged = judge_file(get_target(target), file, data, task=task)
+        assert sorted(judged.reads) == list(range(len(outputs)))
+        scores = judged.statistics[:, :100, 1]
+        assert scores == pytest.approx(expected[:, :100, 1], abs=1e-4)
+        assert judged.statistics.sum() == pytest.approx(expected.sum(), rel=1e-4)

@@ -167,7 +167,7 @@ def test_the_learning_rate_has_one_cycle() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["vgg"], "error: there is no network 'vgg'; there is camvid_segmenter, mobilenet_v2"),
+        (["vgg"], "error: there is no network 'vgg'; there is bccd_detector, camvid_segmenter, mobilenet_v2"),
         (["resnet20"], "error: --data: resnet20 needs data; as in --data cifar10:DIR"),
         (["resnet20", "--data", "cifar10:/nowhere"], "error: /nowhere: there is no such folder"),
         (["digits", "--epochs", "0"], "Invalid value for '--epochs'"),
