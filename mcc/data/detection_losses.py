@@ -116,7 +116,7 @@ def point_loss(dense: Dense, levels: Sequence[Level], targets: Tensor) -> Tensor
         torch.cat(parts) for parts in zip(*(_points(level, dense.boxes) for level in levels), strict=True)
     )
     scores = probabilities(dense, background=False).detach()
-    assigned = task_aligned(scores, dense.boxes.detach(), points, strides, targets)
+    assigned = _assigned(scores, dense.boxes.detach(), points, strides, targets)
     own, taken = _chosen(targets, assigned), assigned.box >= 0
     wanted = _one_hot(own, assigned.quality, dense.logits.shape[-1])
     trained = (~assigned.left_out).to(dense.logits.dtype)
@@ -129,6 +129,15 @@ def point_loss(dense: Dense, levels: Sequence[Level], targets: Tensor) -> Tensor
         classes = classes * taken + there
     apart = 1 - overlap(dense.boxes, own[..., CORNERS], generalised=True)
     return ((classes * trained).sum() + BOX_GAIN * (apart * assigned.quality).sum()) / scale
+
+
+def _assigned(scores: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targets: Tensor) -> Assignment:
+    """`task_aligned` image by image: every box is compared with every cell, which takes memory."""
+    each = [
+        task_aligned(scores[[image]], boxes[[image]], points, strides, targets[[image]])
+        for image in range(len(targets))
+    ]
+    return Assignment(*(torch.cat(parts) for parts in zip(*each, strict=True)))
 
 
 def _points(level: Level, like: Tensor) -> tuple[Tensor, Tensor]:

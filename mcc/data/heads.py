@@ -118,7 +118,6 @@ def _level(
     cells = (outputs[places[0]].shape[2], outputs[places[0]].shape[3])
     stride = stride_of(size, cells)
     joined = [place for place in places if _joined(outputs[place].shape[1], classes)]
-    named = [place for place in joined if not CLASSES.search(outputs[place].name.lower())]
     pair = _pair(outputs, places, classes)
     if pair is None and not joined:
         return None
@@ -136,8 +135,6 @@ def _level(
             coding or ("distances" if count == SIDES else "distribution"),
             None if objectness is None else Channels(objectness, 0, 1),
         )  # fmt: skip
-    if len(joined) > 1:
-        joined = named if len(named) == 1 else joined
     if len(joined) > 1:
         raise UsageError(
             f"{len(joined)} outputs could hold the boxes: {listed(outputs, joined)}", where="model",
