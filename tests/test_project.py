@@ -54,6 +54,7 @@ MODULES = {
     "scikit-learn": "sklearn",
     "pytorch-ignite": "ignite",
     "pillow": "PIL",
+    "pyyaml": "yaml",
     "ai-edge-litert": "ai_edge_litert",
 }
 """Dependencies whose module has another name."""

@@ -37,7 +37,8 @@ def job_options(callback: Callback) -> Callback:
     options = [
         click.argument("model"),
         click.option("--data", required=True, metavar="DATA",
-                     help="digits, cifar10:DIR, imagefolder:DIR, segmentation:DIR or module:factory."),
+                     help="digits, cifar10:DIR, imagefolder:DIR, segmentation:DIR, detection:DIR or "
+                          "module:factory."),
         task_option,
         click.option("--target", required=True, metavar="T",
                      help="Target, see mcc targets; several separated by commas share one plan."),

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 @click.command(short_help="Measure the accuracy, or another metric, of lowered files on a target.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--data", required=True, metavar="DATA",
-              help="digits, cifar10:DIR, imagefolder:DIR, segmentation:DIR or module:factory.")  # fmt: skip
+              help="digits, cifar10:DIR, imagefolder:DIR, segmentation:DIR, detection:DIR or "
+                   "module:factory.")  # fmt: skip
 @task_option
 @click.option("--target", metavar="T", help="Target; default: the host runtime of the file's kind.")
 @click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
@@ -146,11 +147,13 @@ class _Judging:
             limit=self.limit, outputs=None if self.loaded is None else outputs_of(self.loaded),
             asked=judged_output() or described.output, progress=progress,
         )  # fmt: skip
-        say_output(judged.output, len(judged.outputs))
+        say_output([judged.outputs[place] for place in judged.reads], len(judged.outputs))
         if judged.chance is not None:
             warnings.append(self._chance(judged, stated, bool(module.class_names)))
         for sentence in warnings:
             say(f"Warning: {sentence}")
+        for name, value in judged.figures.items():
+            say(f"{self.name}: {name} {value:.4f}")
         score = judged.score
         return {
             "file": self.name,
@@ -164,6 +167,7 @@ class _Judging:
             score.metric: score.value,
             "ci95": [score.low, score.high],
             "images": score.count,
+            **({"metrics": judged.figures} if judged.figures else {}),
             "preprocessing": stated.to_json(),
             "output": judged.output.name,
             "warnings": warnings,

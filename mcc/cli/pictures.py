@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +168,8 @@ def say_pictures(stated: Stated) -> None:
     say(f"Pictures: {stated.words}")
 
 
-def say_output(judged: Output, count: int) -> None:
-    """Print which of several outputs is judged."""
+def say_output(judged: Sequence[Output], count: int) -> None:
+    """Print which of several outputs are judged."""
     if count > 1:
-        say(f"Output: {judged.name} of {count} is judged")
+        names = ", ".join(output.name for output in judged)
+        say(f"Output: {names} of {count} {'is' if len(judged) == 1 else 'are'} judged")

@@ -75,8 +75,9 @@ def compress(
     Args:
         model: `package.module:factory`, a `.pt2`, `.onnx` or `.mcc` file, see `mcc.frontend.load.load_model`;
             or a module, with an `example` of its input.
-        data: `digits`, `cifar10:DIR`, `imagefolder:DIR`, `segmentation:DIR` or `package.module:factory`; or a
-            `DataModule`, or torch loaders `{"train": loader, "test": loader}`, see `mcc.data.from_loaders`.
+        data: `digits`, `cifar10:DIR`, `imagefolder:DIR`, `segmentation:DIR`, `detection:DIR` or
+            `package.module:factory`; or a `DataModule`, or torch loaders
+            `{"train": loader, "test": loader}`, see `mcc.data.from_loaders`.
         target: Name of the target, see `mcc targets`; for several, see `compress_for`.
         example: Input tensor [N, ...] of the module; only its shape matters.
         latency: Limit of one inference, as `"8ms"`, or on a simulated core `"20Mcycles"`; it is compared with

@@ -193,6 +193,10 @@ class Bench:
         score = task.summarise(self.statistics(path, data, split))
         return MetricFigure.of(task.metric, score.value, score.low, score.high)
 
+    def figures(self, path: Path, data: DataModule, split: SplitName) -> dict[str, float]:
+        """Further figures of the task, by name."""
+        return self._task(data).figures(self.statistics(path, data, split))
+
     def chance(self, path: Path, data: DataModule, split: SplitName) -> str | None:
         """The reason why that metric is no better than chance; None if it is better."""
         targets = handed_on(data.split(split).targets)

@@ -109,7 +109,9 @@ def tested(result: StrategyResult, bench: Bench, job: Job, file: Path) -> Strate
     """A result with its metric on the test split; computed after every choice was made."""
     if result.validation is None:  # its outputs are not finite
         return result
-    return result.model_copy(update=metric_fields("metric", bench.figure(file, job.data, "test")))
+    further = bench.figures(file, job.data, "test")
+    found = metric_fields("metric", bench.figure(file, job.data, "test"))
+    return result.model_copy(update=found | ({"metrics": further} if further else {}))
 
 
 def decisions_of(

@@ -116,6 +116,15 @@ class BoundTask:
         with _saying(self.task, "figure"):
             return self._in_range(float(self.task.figure(statistics)))
 
+    def figures(self, statistics: Statistics) -> dict[str, float]:
+        """Further figures by name, see `Task.figures`."""
+        with _saying(self.task, "figures"):
+            found = {str(name): float(value) for name, value in self.task.figures(statistics).items()}
+            for name, value in found.items():
+                if not np.isfinite(value):
+                    raise DataError(f"the {name} is {value:g}, which is no figure")
+            return found
+
     def summarise(self, statistics: Statistics) -> Score:
         """See `Task.summarise`."""
         with _saying(self.task, "summarise"):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mcc.data.agreement import AGREEMENT, NO_LABELS
 from mcc.data.assembly import assemble
 from mcc.data.augment import Augmentation, IndexArray
+from mcc.data.box_listing import holds_boxes
 from mcc.data.listing import list_pictures
 from mcc.data.module import CLASSIFICATION, DataModule
 from mcc.data.picture import FULL_16, LEAST_16, MODES, Fit, Head, Size, greatest, read_head
@@ -135,6 +136,11 @@ def load_image_folder(
     Raises:
         DataError: A folder that is missing or empty, or an image that cannot be read.
     """
+    if holds_boxes(folder):
+        raise DataError(
+            "holds pictures with boxes, not one folder for each class", where=str(folder),
+            hint="write detection: in place of imagefolder:",
+        )  # fmt: skip
     listing = list_pictures(folder, train_unseen)
     files = [file for found, _ in listing.parts.values() for file in found]
     heads = heads_of(files)

@@ -15,7 +15,8 @@ from mcc.ir.feed import Taken
 from mcc.user_code import load_object, neighbours_importable, reason_of
 
 FORMS = (
-    "digits, cifar10:DIR, imagefolder:DIR, segmentation:DIR, package.module:factory or path/file.py:factory"
+    "digits, cifar10:DIR, imagefolder:DIR, segmentation:DIR, detection:DIR, package.module:factory or "
+    "path/file.py:factory"
 )
 UNSEEN = "unseen-train:"
 """In front of any of them: the network has not been trained on the training images."""
@@ -32,10 +33,10 @@ def load_data(
     """The data that `spec` names, as a network takes it.
 
     Args:
-        spec: `digits`, `cifar10:DIR`, `imagefolder:DIR`, `segmentation:DIR`, `package.module:factory` or
-            `path/file.py:factory`: a callable that returns a `DataModule`; it is given those of seed,
-            input_shape, preprocessing and train_unseen that it has parameters for. `unseen-train:` in front
-            of it sets `train_unseen`.
+        spec: `digits`, `cifar10:DIR`, `imagefolder:DIR`, `segmentation:DIR`, `detection:DIR`,
+            `package.module:factory` or `path/file.py:factory`: a callable that returns a `DataModule`; it is
+            given those of seed, input_shape, preprocessing and train_unseen that it has parameters for.
+            `unseen-train:` in front of it sets `train_unseen`.
         seed: chooses the calibration images.
         input_shape: (N, C, H, W) or (C, H, W) of the model's input; of several, the
             shapes with the batch, by name.
@@ -72,7 +73,7 @@ def load_data(
     return data
 
 
-BUILT_IN = ("cifar10", "imagefolder", "segmentation")
+BUILT_IN = ("cifar10", "imagefolder", "segmentation", "detection")
 
 
 def _for_several(
@@ -104,6 +105,10 @@ def _built_in(kind: str, rest: str, options: dict[str, Any]) -> DataModule:
         from mcc.data.masks import load_segmentation
 
         return load_segmentation(folder, **options)
+    if kind == "detection":
+        from mcc.data.boxed_pictures import load_detection
+
+        return load_detection(folder, **options)
     from mcc.data.image_folder import load_image_folder
 
     return load_image_folder(folder, **options)

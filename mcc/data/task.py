@@ -157,6 +157,10 @@ class Task(ABC):
         """The metric of some examples from what `measure` gave of each; as it stands, their mean."""
         return float(statistics.mean())
 
+    def figures(self, statistics: Statistics) -> dict[str, float]:
+        """Further figures of some examples by name, for the report; as it stands, none."""
+        return {}
+
     def summarise(self, statistics: Statistics) -> Score:
         """The metric with its 95 % interval; as it stands, from resampling the examples (bootstrap)."""
         return self.score(bootstrap(statistics, self.figure), len(statistics))

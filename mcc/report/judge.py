@@ -44,15 +44,19 @@ class Judged:
         statistics: The task's statistics of each image.
         metric, score: The task's metric, and its value.
         chance: Reason why it is no better than chance; None if it is better.
+        figures: Further figures of the task, by name.
         outputs, output: Outputs of the file, and index of the judged one.
+        reads: Indices of all outputs that the metric is computed from.
     """
 
     statistics: Statistics
     metric: Metric
     score: Score
     chance: str | None
+    figures: dict[str, float]
     outputs: tuple[Output, ...]
     output: Output
+    reads: tuple[int, ...]
 
 
 def evaluate_file(
@@ -126,7 +130,8 @@ def judge_file(
     # Masks of a whole split as int64 would be gigabytes.
     targets = handed_on(part.targets) if part.targets.ndim == 1 else part.targets
     chance = bound.chance(statistics, targets[: len(statistics)], data.class_names, targets)
-    return Judged(statistics, bound.metric, bound.summarise(statistics), chance, known, known[bound.output])
+    score, further = bound.summarise(statistics), bound.figures(statistics)
+    return Judged(statistics, bound.metric, score, chance, further, known, known[bound.output], bound.reads)
 
 
 def images_at_once(outputs: Sequence[Output]) -> int:

@@ -91,9 +91,9 @@ def test_values_that_cannot_be_are_refused() -> None:
 
 
 def test_tasks_are_found_by_their_file() -> None:
-    assert task_names() == ("agreement", "classification", "segmentation")
-    with pytest.raises(UsageError, match="there is agreement, classification, segmentation"):
-        load_task("detection")
+    assert task_names() == ("agreement", "classification", "detection", "segmentation")
+    with pytest.raises(UsageError, match="there is agreement, classification, detection, segmentation"):
+        load_task("pose")
 
 
 NEWCOMER = '''

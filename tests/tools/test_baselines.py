@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mcc.data import load_data
 from mcc.errors import DataError, UsageError
+from tests.data.detections import write_roboflow
 from tests.data.samples import write_binary
 from tools.baselines import networks, training
 from tools.baselines.train import RECIPES, main, train
@@ -26,6 +27,14 @@ from tests.data.samples import module as data
 def network():
     layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers, nn.Dropout(0.3), nn.Linear(8, 3)).eval(), torch.zeros(1, 3, 8, 8)
+"""
+DETECTOR = """
+import torch
+from mcc.data import Preprocessing
+from tools.baselines.networks import Detector
+
+def network():
+    return Detector(2, 16), torch.zeros(1, 3, 32, 48), Preprocessing((0.5,), (0.25,))
 """
 # 64 images, 12 of them held out: three steps an epoch, twelve in all.
 CHANGES = {"epochs": 4, "batch_size": 16, "average": True}
@@ -167,7 +176,7 @@ def test_the_learning_rate_has_one_cycle() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["vgg"], "error: there is no network 'vgg'; there is camvid_segmenter, mobilenet_v2"),
+        (["vgg"], "error: there is no network 'vgg'; there is bccd_detector, camvid_segmenter, mobilenet_v2"),
         (["resnet20"], "error: --data: resnet20 needs data; as in --data cifar10:DIR"),
         (["resnet20", "--data", "cifar10:/nowhere"], "error: /nowhere: there is no such folder"),
         (["digits", "--epochs", "0"], "Invalid value for '--epochs'"),
@@ -204,6 +213,30 @@ def test_networks_have_their_size(name: str, count: int, entries: int) -> None:
     if entries:
         assert len(network.state_dict()) == entries
     assert preprocessing.size in (None, tuple(example.shape[2:]))
+
+
+def test_the_detector_names_its_heads() -> None:
+    network, example, preprocessing = networks.NETWORKS["bccd_detector"]()
+    assert parameters(network) == 306_469
+    shapes = {name: tuple(value.shape) for name, value in network(example).items()}
+    assert shapes == {
+        "cls_8": (1, 3, 30, 40), "box_8": (1, 4, 30, 40), "cls_16": (1, 3, 15, 20), "box_16": (1, 4, 15, 20),
+        "cls_32": (1, 3, 8, 10), "box_32": (1, 4, 8, 10),
+    }  # fmt: skip
+    assert preprocessing.size == (240, 320)
+
+
+@pytest.mark.slow
+def test_a_detector_is_trained_on_its_boxes(tmp_path: Path) -> None:
+    folder = write_roboflow(tmp_path / "scenes", train=24, val=4, test=4)
+    (tmp_path / "mine.py").write_text(DETECTOR)
+    output = tmp_path / "detector.safetensors"
+    spec, changes = f"{tmp_path / 'mine.py'}:network", {"epochs": 30, "batch_size": 8, "peak": 0.05}
+    assert train(spec, f"detection:{folder}", output, Console(quiet=True), changes=changes)
+    with safe_open(output, "pt") as file:
+        facts = json.loads(file.metadata()["mcc"])
+    assert facts["test"]["metric"] == "mAP@50"
+    assert facts["test"]["value"] > 0.2
 
 
 def test_mobilenet_v2_has_torchvisions_names() -> None:

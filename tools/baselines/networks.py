@@ -1,4 +1,5 @@
-"""The benchmark networks of mcc: MobileNetV2 and two ResNets for CIFAR-10, the digits network, a segmenter.
+"""The benchmark networks of mcc: MobileNetV2 and two ResNets for CIFAR-10, the digits network, a
+segmenter and a detector.
 
 Each factory returns `(module, example_input, Preprocessing)`, which `mcc` reads as it is:
 
@@ -14,8 +15,8 @@ from mcc.data import Preprocessing
 from mcc.examples.digits import network as digits_net
 
 __all__ = [
-    "NETWORKS", "MobileNetV2", "ResNet", "Segmenter", "camvid_segmenter", "digits_net", "mobilenet_v2",
-    "resnet20", "resnet56",
+    "NETWORKS", "Detector", "MobileNetV2", "ResNet", "Segmenter", "bccd_detector", "camvid_segmenter",
+    "digits_net", "mobilenet_v2", "resnet20", "resnet56",
 ]  # fmt: skip
 
 Factory = tuple[nn.Module, Tensor, Preprocessing]
@@ -194,6 +195,74 @@ class Segmenter(nn.Module):
         return nn.functional.interpolate(self.classifier(y), size, mode="bilinear")
 
 
+DETECTOR_STAGES = ((4, 24, 2), (4, 40, 3), (4, 64, 3), (4, 96, 2))
+"""As `SEGMENTER_STAGES`; the last three have heads."""
+DETECTOR_STRIDES = (8, 16, 32)
+RARE = -4.6  # logit of a probability of 0.01, which a detector starts with (Lin 2017, section 4.1)
+USUAL_DISTANCE = 1.5  # cells from the middle of a box to its sides, which a detector starts with
+
+
+class Detector(nn.Module):
+    """A MobileNetV2-like backbone, a feature pyramid of three levels, and an anchor-free head for each.
+
+    A head gives class logits and distances to the left, top, right and bottom, in cells, as FCOS (Tian 2019).
+    They are outputs of their own, so that each has its own scale when it is quantised.
+
+    Args:
+        classes: Number of classes.
+        pyramid: Channels of the pyramid.
+    """
+
+    def __init__(self, classes: int, pyramid: int = 64) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_conv_norm(3, 16, 3, 2), InvertedResidual(16, 16, 1, 1))
+        stages: list[nn.Module] = []
+        widths: list[int] = []
+        channels = 16
+        for expansion, width, blocks in DETECTOR_STAGES:
+            inside: list[nn.Module] = []
+            for number in range(blocks):
+                inside.append(InvertedResidual(channels, width, 2 if number == 0 else 1, expansion))
+                channels = width
+            stages.append(nn.Sequential(*inside))
+            widths.append(width)
+        self.stages = nn.ModuleList(stages)
+        headed = widths[-len(DETECTOR_STRIDES) :]
+        self.lateral = nn.ModuleList(_conv_norm(width, pyramid, 1) for width in headed)
+        self.towers = nn.ModuleList(nn.Sequential(*(_separable(pyramid) for _ in range(2))) for _ in headed)
+        self.cls = nn.ModuleList(nn.Conv2d(pyramid, classes, 1) for _ in headed)
+        self.box = nn.ModuleList(nn.Conv2d(pyramid, 4, 1) for _ in headed)
+        _initialise(self)
+        for heads, start in ((self.cls, RARE), (self.box, USUAL_DISTANCE)):
+            for head in heads:
+                nn.init.normal_(head.weight, 0.0, 0.01)
+                nn.init.constant_(head.bias, start)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """[N, 3, H, W] -> cls_8, box_8, cls_16, ...: [N, classes or 4, H / stride, W / stride]."""
+        x = self.stem(x)
+        maps: list[Tensor] = []
+        for number, stage in enumerate(self.stages):
+            x = stage(x)
+            if number > 0:
+                maps.append(self.lateral[number - 1](x))
+        for place in range(len(maps) - 2, -1, -1):
+            enlarged = nn.functional.interpolate(maps[place + 1], maps[place].shape[2:], mode="bilinear")
+            maps[place] = maps[place] + enlarged
+        found: dict[str, Tensor] = {}
+        for place, stride in enumerate(DETECTOR_STRIDES):
+            y = self.towers[place](maps[place])
+            found[f"cls_{stride}"], found[f"box_{stride}"] = self.cls[place](y), self.box[place](y)
+        return found
+
+
+def _separable(channels: int) -> nn.Sequential:
+    """Depthwise 3x3 and pointwise convolution."""
+    return nn.Sequential(
+        _conv_norm(channels, channels, 3, groups=channels), _conv_norm(channels, channels, 1)
+    )
+
+
 def _initialise(network: nn.Module) -> None:
     """He initialisation of convolutions, small normal classifier, as in both papers."""
     for module in network.modules():
@@ -226,7 +295,14 @@ def camvid_segmenter() -> Factory:
     return Segmenter(11).eval(), torch.zeros(1, 3, 180, 240), preprocessing
 
 
+def bccd_detector() -> Factory:
+    """The detector for the three kinds of blood cell of BCCD at 320x240."""
+    preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=(240, 320))
+    return Detector(3).eval(), torch.zeros(1, 3, 240, 320), preprocessing
+
+
 NETWORKS = {
+    "bccd_detector": bccd_detector,
     "camvid_segmenter": camvid_segmenter,
     "mobilenet_v2": mobilenet_v2,
     "resnet20": resnet20,

@@ -36,6 +36,7 @@ from tools.baselines.networks import NETWORKS
 from tools.baselines.training import Recipe, Training, load_weights, run, take_up, write
 
 RECIPES = {
+    "bccd_detector": Recipe(100, 8, 0.05, 4e-4, average=True),
     "camvid_segmenter": Recipe(80, 16, 0.1, 4e-4, average=True),
     "digits": Recipe(8, 64, 0.1, 5e-4, smoothing=0.05),
     "mobilenet_v2": Recipe(60, 128, 0.2, 2e-4, smoothing=0.1, average=True),
@@ -51,7 +52,7 @@ HELP = (__doc__ or "").replace("\n\n    python", "\n\n\b\n    python")
 
 @click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("network")
-@click.option("--data", "source", help="digits, cifar10:DIR, imagefolder:DIR or package.module:factory.")
+@click.option("--data", "source", help="DATA as for mcc --data: digits, cifar10:DIR, detection:DIR.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="FILE.safetensors"
 )

@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mcc.data import Batch, DataModule, Score, SplitName, Task, load_task
+from mcc.data import Batch, DataModule, Output, Score, SplitName, Task, bind_task
 from mcc.data.classification import Classification
 from mcc.errors import DataError, UsageError
 from mcc.runtime.lock import wait_while_measuring
@@ -74,7 +74,7 @@ class Training:
 
     def __init__(self, network: nn.Module, data: DataModule, recipe: Recipe, seed: int, device: str) -> None:
         self.data, self.recipe, self.seed, self.device = data, recipe, seed, torch.device(device)
-        task = load_task(data.task)
+        task = bind_task(data, _outputs_of(network, data)).task
         self.task: Task = (
             replace(task, label_smoothing=recipe.smoothing) if isinstance(task, Classification) else task
         )
@@ -99,7 +99,7 @@ class Training:
             group["lr"] = self.recipe.learning_rate(batch.step, self.steps)
         images = torch.from_numpy(batch.inputs).to(self.device, memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.task.loss([self.network(images)], torch.from_numpy(batch.targets).to(self.device))
+        loss = self.task.loss(_listed(self.network(images)), torch.from_numpy(batch.targets).to(self.device))
         loss.backward()
         self.optimizer.step()
         if self.average is not None:
@@ -146,9 +146,23 @@ class Training:
         statistics: list[np.ndarray] = []
         with torch.inference_mode():
             for batch in self.data.batches(split, 250, augment=False):
-                output = network(torch.from_numpy(batch.inputs).to(self.device)).cpu().numpy()
-                statistics.append(self.task.measure([output], batch.targets))
+                outputs = _listed(network(torch.from_numpy(batch.inputs).to(self.device)))
+                values = [output.cpu().numpy() for output in outputs]
+                statistics.append(self.task.measure(values, batch.targets))
         return self.task.summarise(np.concatenate(statistics))
+
+
+def _listed(answer: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
+    """The outputs of a network in their order."""
+    return [answer] if isinstance(answer, Tensor) else list(answer.values())
+
+
+def _outputs_of(network: nn.Module, data: DataModule) -> list[Output]:
+    """Names and shapes of a network's outputs, from one image of zeros."""
+    with torch.inference_mode():
+        answer = network.eval()(torch.zeros(1, *data.first_shape))
+    names = ["output"] if isinstance(answer, Tensor) else list(answer)
+    return [Output(name, tuple(value.shape)) for name, value in zip(names, _listed(answer), strict=True)]
 
 
 def write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
