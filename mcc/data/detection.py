@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mcc.data.answer import Answer
 from mcc.data.augment import Moves
 from mcc.data.average_precision import THRESHOLDS, matched, mean_average_precision
 from mcc.data.boxes import CLASS, CORNERS, ROW, Floats, array_overlaps, moved_boxes, overlap
@@ -120,6 +121,10 @@ class Detection(Task):
                 hint="leave it out: a detector is judged by all of its heads",
             )  # fmt: skip
         return bound
+
+    def answer(self, data: DataModule) -> Answer:
+        """Boxes, with the constants that decode them."""
+        return Answer("boxes", boxes=self._decoder.to_json())
 
     def reads(self) -> tuple[int, ...]:
         """Places of all outputs with classes, boxes and objectness."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mcc.runtime import get_target
-from tests.app.models import HEIGHT, LABELS, WIDTH, Written, picture, written
+from tests.app.models import DECODERS, HEIGHT, LABELS, WIDTH, Written, picture, written
 from tests.app.test_python import loaded
 
 pytestmark = pytest.mark.slow
@@ -28,6 +28,9 @@ CASES: dict[str, tuple[str, str, bool, dict[str, str], int]] = {
     "onnx_map": (".onnx", "map", False, {}, 3),
     "onnx_classes": (".onnx", "classes", True, {}, 1),
     "program": (".pte", "classes", False, {}, 3),
+    "boxes_integer": (".tflite", "distances", True, {"io": "int8"}, 3),
+    **{f"boxes_{kind}": (".tflite", kind, False, {}, 3) for kind in DECODERS},
+    **{f"boxes_onnx_{kind}": (".onnx", kind, False, {}, 3) for kind in ("distances", "anchors")},
 }
 
 MAIN = """
@@ -38,7 +41,7 @@ import java.io.File
 fun words(answer: Any?): String = when (answer) {
     is FloatArray -> answer.joinToString(" ")
     is IntArray -> answer.joinToString(" ")
-    is List<*> -> answer.joinToString(" ") { (it as Pair<*, *>).let { one -> "${one.first}=${one.second}" } }
+    is List<*> -> answer.joinToString("\\n") { it.toString() }
     else -> error("$answer")
 }
 
@@ -86,7 +89,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Written, Pa
         source = folder / "Model.kt"
         source.write_text(f"package {name}\n" + (made.folder / "Model.kt").read_text())
         sources.append(source)
-        size = (WIDTH, HEIGHT) if kind == "map" else (2 * WIDTH, 2 * HEIGHT)
+        size = (WIDTH, HEIGHT) if made.facts.answer.whole else (2 * WIDTH, 2 * HEIGHT)
         with Image.open(picture(folder, seed=2, size=size)) as opened:
             pixels = np.asarray(opened.convert("RGB"), np.int64)
         argb = (
@@ -155,9 +158,19 @@ def test_the_answer_is_pythons(ran: dict[str, tuple[Written, Path]], name: str) 
         np.testing.assert_array_equal(np.array(said.split(), int), outputs[1][0].argmax(0).reshape(-1))
     elif made.facts.answer.kind == "values":
         np.testing.assert_allclose(np.array(said.split(), float), outputs[1].reshape(-1), rtol=1e-5)
+    elif made.facts.answer.kind == "boxes":
+        with Image.open(folder / "picture2.png") as opened:
+            wanted = app.answer(outputs, opened)
+        pattern = r"^Box\(label=(.+), score=(.+), x1=(.+), y1=(.+), x2=(.+), y2=(.+)\)$"
+        boxes = re.findall(pattern, said, re.MULTILINE)
+        assert len(wanted) > 3
+        assert [label for label, *_ in boxes] == [label for label, _, _ in wanted]
+        found = np.array([list(map(float, rest)) for _, *rest in boxes])
+        np.testing.assert_allclose(found[:, 0], [score for _, score, _ in wanted], rtol=1e-4)
+        np.testing.assert_allclose(found[:, 1:], [box for _, _, box in wanted], rtol=1e-4, atol=1e-3)
     else:
         wanted = app.answer(outputs)
-        found = re.findall(r"(.+?)=([\d.Ee+-]+)(?: |$)", said)
+        found = re.findall(r"^\((.+), ([\d.Ee+-]+)\)$", said, re.MULTILINE)
         assert [label for label, _ in found] == [label for label, _ in wanted]
         assert {label for label, _ in found} == set(LABELS)
         np.testing.assert_allclose(

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mcc.runtime import get_target
 from mcc.runtime.litert_web import WEB
 from mcc.runtime.page_server import PageServer
-from tests.app.models import HEIGHT, LABELS, WIDTH, Written, expected, picture, written
+from tests.app.models import DECODERS, HEIGHT, LABELS, WIDTH, Written, expected, picture, written
+from tests.app.test_python import loaded
 from tests.runtime.chromium import opened
 
 if TYPE_CHECKING:
@@ -77,3 +79,17 @@ def test_it_paints_the_map_of_the_graph(tmp_path: Path) -> None:
     assert (found["height"], found["width"]) == wanted.shape
     assert np.mean(np.array(found["classes"]) == wanted.reshape(-1)) > 0.98  # ties of two classes aside
     assert min(painted) > 0
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_its_boxes_are_those_of_the_python_file(tmp_path: Path, kind: str) -> None:
+    made = written(tmp_path, ".tflite", kind)
+    file, app = picture(tmp_path, seed=1, size=(WIDTH, HEIGHT)), loaded(made)
+    with Image.open(file) as opened:
+        wanted = app.Model().answer(opened)
+    with shown(made, file) as page:
+        found = page.evaluate("window.found")
+    assert len(wanted) > 3
+    assert [name for name, _, _ in found] == [name for name, _, _ in wanted]
+    np.testing.assert_allclose([score for _, score, _ in found], [score for _, score, _ in wanted], atol=1e-3)
+    np.testing.assert_allclose([box for _, _, box in found], [box for _, _, box in wanted], atol=0.02)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.app.models import HEIGHT, LABELS, WIDTH, Written, expected, picture, written
+from tests.app.models import DECODERS, HEIGHT, LABELS, WIDTH, Written, expected, picture, written
 
 
 def loaded(made: Written) -> ModuleType:
@@ -64,6 +64,22 @@ def test_outputs_are_those_of_the_graph(
         )
     else:
         np.testing.assert_array_equal(answer, found[1])
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize(("suffix", "integer"), [(".tflite", False), (".tflite", True), (".onnx", False)])
+def test_boxes_are_those_of_the_decoder(tmp_path: Path, suffix: str, integer: bool, kind: str) -> None:
+    made = written(tmp_path, suffix, kind, integer=integer)
+    app, decoder = loaded(made), DECODERS[kind]
+    with Image.open(picture(tmp_path, seed=2)) as opened:
+        outputs = app.Model().run(app.prepare(opened))
+        answer, (wide, high) = app.Model().answer(opened), opened.size
+    (wanted,) = decoder.decode(outputs)
+    assert 3 < len(wanted.scores) == len(answer)
+    assert [label for label, _, _ in answer] == [made.facts.labels[place] for place in wanted.classes]
+    np.testing.assert_allclose([score for _, score, _ in answer], wanted.scores, rtol=1e-6)
+    scale = np.array([wide / WIDTH, high / HEIGHT] * 2)
+    np.testing.assert_allclose([box for _, _, box in answer], wanted.boxes * scale, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("suffix", [".tflite", ".onnx", pytest.param(".pte", marks=pytest.mark.slow)])

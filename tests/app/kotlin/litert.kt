@@ -29,7 +29,9 @@ class CompiledModel private constructor() : AutoCloseable {
     }
 
     fun createInputBuffers(): List<TensorBuffer> = listOf(TensorBuffer(ByteArray(0)))
-    fun createOutputBuffers(): List<TensorBuffer> = listOf(TensorBuffer(ByteArray(0)), TensorBuffer(ByteArray(0)))
+    fun createOutputBuffers(): List<TensorBuffer> = 
+        File(System.getProperty("assets")).listFiles { file -> file.name.startsWith("output") && file.extension == "bin" }!!
+            .map { TensorBuffer(ByteArray(0)) }
 
     /** Keeps the input, and gives what the test wrote as outputs. */
     fun run(inputs: List<TensorBuffer>, outputs: List<TensorBuffer>) {

@@ -49,7 +49,8 @@ class OrtSession : AutoCloseable {
         val (name, tensor) = inputs.entries.single()
         File(folder, "input.bin").writeBytes(tensor.byteBuffer.array())
         File(folder, "input.name").writeText(name)
-        return Result(List(2) { OnnxTensor(File(folder, "output$it.bin").readBytes()) })
+        val count = folder.listFiles { file -> file.name.startsWith("output") && file.extension == "bin" }!!.size
+        return Result(List(count) { OnnxTensor(File(folder, "output$it.bin").readBytes()) })
     }
     override fun close() {}
 }
