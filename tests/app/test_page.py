@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ def from_disk(route: Route) -> None:
 
 
 @contextmanager
-def shown(made: Written, file: Path) -> Iterator[Page]:
+def shown(made: Written, file: Path) -> Generator[Page]:
     """The page with a picture chosen and answered."""
     with PageServer(made.folder, "app") as server, opened("about:blank") as page:
         page.route(f"{CDN}**", from_disk)
