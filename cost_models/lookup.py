@@ -151,6 +151,7 @@ class Fit:
             left = FEWEST_ERROR * FIT_ERROR**2 + float(np.square(off * trust).sum())
             error = math.sqrt(left / (FEWEST_ERROR + len(rows)))
         self.deviations = deviations
+        known = matrix * deviations * (trust / least / error)[:, None]
         self.posterior = np.linalg.inv(known.T @ known + np.eye(len(prior)))
         self.points = np.stack([position(row.kernel) for row in rows])
         residual = np.clip(np.log(times / self._physics(matrix)), -FARTHEST, FARTHEST)
