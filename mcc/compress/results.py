@@ -25,6 +25,7 @@ from mcc.quant.regions import integer_nodes
 from mcc.report.choose import check_budget
 from mcc.report.html import write_html
 from mcc.report.schema import PreprocessingInfo, Report, StrategyResult, TargetInfo
+from mcc.report.side_by_side import side_by_side
 from mcc.report.verdict import with_verdicts
 
 
@@ -60,7 +61,11 @@ def write_results(session: Session, planner: Planner, delivered: Delivered, comm
         planner, outcome.structure, session.configurations, job.task.divergence_unit, session.costs.dates()
     )
     save_json(folder / "plan.json", plan_content(job, outcome, report, choices))
-    write_html(report, folder / "report.html", diff_graphs(job.graph, outcome.graph))
+    with job.stage("test pictures"):
+        pictures = side_by_side(
+            job.target, session.baseline, model, job.data, job.task, job.outputs, job.request.threads
+        )
+    write_html(report, folder / "report.html", diff_graphs(job.graph, outcome.graph), pictures)
     report.save(folder / "report.json")
     session.bench.final.forget()
     return report

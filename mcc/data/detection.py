@@ -246,7 +246,7 @@ class Detection(Task):
     ) -> str | None:
         """Held against answering the boxes of another picture: what boxes look like without looking."""
         found = self.figure(statistics)
-        guesses = [_as_found(target) for target in np.roll(targets, 1, 0)]
+        guesses = [as_found(target) for target in np.roll(targets, 1, 0)]
         guessed = self.figure(matched(guesses, targets, len(class_names))) if len(targets) > 1 else 0.0
         if found > guessed:
             return None
@@ -264,7 +264,7 @@ class Detection(Task):
 # -- boxes of images ---------------------------------------------------------------------------------------
 
 
-def _as_found(target: Floats) -> Found:
+def as_found(target: Floats) -> Found:
     """Labelled boxes as if they had been answered."""
     rows = target[target[:, CLASS] >= 0][:MOST_BOXES]
     return Found(rows[:, CORNERS], np.ones(len(rows), np.float32), rows[:, CLASS].astype(np.int64))

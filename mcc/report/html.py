@@ -21,6 +21,7 @@ from mcc.report.formatting import (
 from mcc.report.page import render
 from mcc.report.plot import pareto_svg
 from mcc.report.schema import Cost, Decision, Report, Result
+from mcc.report.side_by_side import SideBySide
 from mcc.report.tables import budget_marks, speedup_of
 from mcc.report.verdict import headline, with_verdicts
 
@@ -58,11 +59,12 @@ SIMULATED = {
 }
 
 
-def render_html(report: Report, diff: GraphDiff | None = None) -> str:
+def render_html(report: Report, diff: GraphDiff | None = None, pictures: SideBySide | None = None) -> str:
     """Render the page.
 
     Args:
         diff: Difference between the graph before and after; None: not shown.
+        pictures: Test pictures with the answers before and after; None: not shown.
     """
     from markupsafe import Markup
 
@@ -81,6 +83,7 @@ def render_html(report: Report, diff: GraphDiff | None = None) -> str:
         "decisions": _decisions(report),
         "decision_summary": _decision_summary(report),
         "diff": diff,
+        "pictures": pictures,
         "preprocessing": _preprocessing(report),
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
         "remembered": ", ".join(f"{name} of {days}" for name, days in report.remembered.items()),
@@ -104,9 +107,11 @@ def _preprocessing(report: Report) -> str:
     return f"{Preprocessing(**fields).words} ({found.source})"
 
 
-def write_html(report: Report, path: Path | str, diff: GraphDiff | None = None) -> None:
+def write_html(
+    report: Report, path: Path | str, diff: GraphDiff | None = None, pictures: SideBySide | None = None
+) -> None:
     """Write the page atomically. Raises DataError if it cannot be written."""
-    write_text(Path(path), render_html(report, diff))
+    write_text(Path(path), render_html(report, diff, pictures))
 
 
 def _budgets(report: Report) -> list[dict[str, Any]]:

@@ -140,6 +140,28 @@ def images_at_once(outputs: Sequence[Output]) -> int:
     return max(1, min(IMAGES_AT_ONCE, BYTES_AT_ONCE // max(1, each)))
 
 
+def outputs_of_images(
+    target: Target, file: Path | str, data: DataModule, split: SplitName, limit: int, task: BoundTask,
+    outputs: Sequence[Output], threads: int = 1,
+) -> list[Array]:  # fmt: skip
+    """All outputs of a file for the first images of a split, in the axes of the graph.
+
+    A faster target of the same runtime runs them if there is one: they are for looking at.
+
+    Args:
+        limit: Maximum number of images.
+        outputs: Outputs of the file's graph.
+
+    Raises:
+        MccError: As `judge_file`.
+    """
+    judge = _Judge(file, data, task, outputs)
+    with (target.quicker() or target).session(file, threads) as session:
+        batches = data.batches(split, images_at_once(outputs), augment=False, limit=limit)
+        parts = [judge.values(session, batch.inputs) for batch in batches]
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
 @dataclass(frozen=True)
 class _Judge:
     """A file and the task that judges it; arguments as in `judge_file`."""

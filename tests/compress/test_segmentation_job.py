@@ -122,7 +122,9 @@ def test_a_segmenter_is_compressed_to_a_report_of_its_mean_iou(
         assert 0.5 < strategy.metric.low < strategy.metric.value < strategy.metric.high <= 1
     assert "accuracy" not in json.dumps(raw["strategies"])
     assert "mean IoU" in printed
-    assert "mean IoU" in (tmp_path / "out/report.html").read_text()
+    page = (tmp_path / "out/report.html").read_text()
+    assert "mean IoU" in page
+    assert page.count("<figure><img") == 3 * 6
 
     # The figure of the file, run here by another program.
     from ai_edge_litert.interpreter import Interpreter
