@@ -52,11 +52,17 @@ def attempt(tmp_path: Path) -> Callable[..., bool]:
     file.write_text(FILE)
 
     def run(
-        output: Path, *, weights: Path | None = None, seed: int = 0, resume: bool = False, **changes: float
+        output: Path,
+        *,
+        weights: Path | None = None,
+        seed: int = 0,
+        resume: bool = False,
+        half: bool = False,
+        **changes: float,
     ) -> bool:
         return train(
             f"{file}:network", f"{file}:data", output, Console(quiet=True), weights=weights, seed=seed,
-            resume=resume, changes=CHANGES | changes,
+            resume=resume, half=half, changes=CHANGES | changes,
         )  # fmt: skip
 
     return run
@@ -300,3 +306,13 @@ def test_the_digits_are_learnt_in_the_demo(tmp_path: Path) -> None:
         facts = json.loads(file.metadata()["mcc"])
     assert facts["test"]["value"] >= 0.975
     assert facts["validation"]["value"] >= 0.975
+
+
+def test_weights_in_half_precision_are_scored_as_they_are(
+    tmp_path: Path, attempt: Callable[..., bool]
+) -> None:
+    attempt(tmp_path / "whole")
+    attempt(tmp_path / "half", half=True)
+    whole, half = load_file(tmp_path / "whole"), load_file(tmp_path / "half")
+    for name, value in whole.items():
+        assert torch.equal(half[name], value.half() if value.is_floating_point() else value)

@@ -68,6 +68,7 @@ HELP = (__doc__ or "").replace("\n\n    python", "\n\n\b\n    python")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda")
+@click.option("--half", is_flag=True, help="Write the weights in half precision, and score them so.")
 @click.option("--resume", is_flag=True, help="Continue from the state of an interrupted run.")
 def main(
     network: str,
@@ -77,6 +78,7 @@ def main(
     seed: int,
     threads: int | None,
     device: str,
+    half: bool,
     resume: bool,
     **changes: Any,
 ) -> None:
@@ -93,6 +95,7 @@ def main(
             weights=weights,
             seed=seed,
             device=device,
+            half=half,
             resume=resume,
             changes=changes,
         )
@@ -113,6 +116,7 @@ def train(
     weights: Path | None = None,
     seed: int = 0,
     device: str = "cpu",
+    half: bool = False,
     resume: bool = False,
     changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> bool:
@@ -122,6 +126,7 @@ def train(
         network: Name in `networks.py`, or `package.module:factory`.
         source: DATA as for `mcc --data`; None: digits for the digits network.
         weights: Safetensors file to start from; None: random initialisation.
+        half: Whether the weights are written in half precision, as those in `weights/` are.
         changes: Fields of the recipe to change; None keeps a field.
 
     Raises:
@@ -155,14 +160,18 @@ def train(
         take_up(training, state, identity)
     if not run(training, state, identity, console):
         return False
-    facts = finish(training, network, output)
+    facts = finish(training, network, output, half)
     state.unlink(missing_ok=True)
     console.print(f"{output}: {facts['summary']}", highlight=False, soft_wrap=True)
     return True
 
 
-def finish(training: Training, network: str, output: Path) -> dict[str, Any]:
+def finish(training: Training, network: str, output: Path, half: bool) -> dict[str, Any]:
     """Evaluate once on validation and test, and write the weights with the results as metadata."""
+    tensors = training.result.state_dict()
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        training.result.load_state_dict(tensors)
     validation, test = training.score("validation"), training.score("test")
     facts = {
         "network": network,
@@ -175,7 +184,7 @@ def finish(training: Training, network: str, output: Path) -> dict[str, Any]:
         "test": asdict(test),
         "summary": f"validation {validation}; test {test}",
     }
-    write(output, training.result.state_dict(), facts)
+    write(output, tensors, facts)
     return facts
 
 
