@@ -44,13 +44,21 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-def reach(trial: Trial) -> tuple[str, ...]:
-    """Why a strategy is not fine-tuned, as one sentence; empty if it is."""
+def reach(trial: Trial, *, given: bool = True) -> tuple[str, ...]:
+    """Why a strategy is not fine-tuned, as one sentence; empty if it is.
+
+    Args:
+        given: Whether the budgets are the user's; otherwise a speed-up was aimed at without one.
+    """
     missed = " and ".join(CONSTRAINTS[name].label for name, kept in trial.kept.items() if not kept)
     if trial.structure.is_original:
-        misses = f"It finds nothing to change, and the original misses the budget of {missed}."
-        return (misses if missed else "The original keeps the budgets without any change.",)
-    return (f"The budget of {missed} is out of its reach, so it was not fine-tuned.",) if missed else ()
+        misses = f", and the original misses the budget of {missed}" if given else ""
+        nothing = f"It finds nothing to change{misses}."
+        return (nothing if missed else "The original keeps the budgets without any change.",)
+    if not missed:
+        return ()
+    goal = f"The budget of {missed}" if given else f"The {missed} aimed at, as no budget was given,"
+    return (f"{goal} is out of its reach, so it was not fine-tuned.",)
 
 
 def remembered(folder: Path, step: Callable[[], Outcome]) -> Outcome:

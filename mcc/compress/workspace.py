@@ -116,7 +116,7 @@ class Work:
 
     def fine_tuned(self, name: str, trial: Trial, notes: Sequence[str] = ()) -> Outcome:
         """The outcome of a plan: fine-tuned if it keeps the budgets, otherwise untrained, with the reason."""
-        said = [*notes, *reach(trial)]
+        said = [*notes, *reach(trial, given=bool(self.job.cost_budget.of_cost.asked))]
         if trial.structure.is_original:
             return self.finished(name, trial.structure, self.original, trial, said)
         if not trial.keeps_all:

@@ -132,7 +132,7 @@ class FineTuning(Work):
     """Work whose graphs are words and whose validation accuracies are given."""
 
     def __init__(self, accuracies: Mapping[str, float], images: int = 100) -> None:
-        job: Any = SimpleNamespace(state=Path("state"), task=JUDGED)
+        job: Any = SimpleNamespace(state=Path("state"), task=JUDGED, cost_budget=Budget(speedup=2.0))
         trainer: Any = SimpleNamespace(images=images)
         unused: Any = None
         super().__init__(job, unused, unused, (), trainer)

@@ -377,6 +377,19 @@ def test_what_is_not_repaired_says_why(structure: Structure, kept: bool, words: 
     assert bool(words) == bool(reach(trial))
 
 
+def test_a_goal_that_nobody_gave_is_not_called_a_budget() -> None:
+    missed: dict[str, Any] = {"kept": {"speedup": False}}
+    for structure, said in (
+        (Structure(), "It finds nothing to change."),
+        (
+            Structure(Configuration("int8")),
+            "The speed-up aimed at, as no budget was given, is out of its reach, so it was not fine-tuned.",
+        ),
+    ):
+        trial: Any = SimpleNamespace(structure=structure, **missed)
+        assert reach(trial, given=False) == (said,)
+
+
 def test_without_a_budget_on_cost_a_ladder_of_speeds_is_planned_for() -> None:
     def goals(budget: Budget) -> list[Budget]:
         holder: Any = SimpleNamespace(job=SimpleNamespace(cost_budget=budget))
