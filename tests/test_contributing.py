@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md adds a pass, an operator and a cost model; here that is done, in copies of the checkout.
+"""CONTRIBUTING.md adds a pass, an operator, a target and a cost model; here copies of the checkout get them.
 
 `tests/lower/test_formats.py` does the same with its format.
 """
@@ -155,6 +155,44 @@ def test_the_steps_of_the_page_are_an_operator(tmp_path: Path) -> None:
     forgotten = run_tests(tmp_path, "tests/lower/tflite/test_float_parity.py", "-k", "every_operator")
     assert forgotten.returncode == 1
     assert "softshrink" in forgotten.stdout
+
+
+# -- a target ----------------------------------------------------------------------------------------------
+
+RUN = """
+import numpy as np
+import pytest
+import torch
+from mcc.errors import TargetError
+from mcc.ir.graph import GraphBuilder, run
+from mcc.lower.onnx.writer import write_onnx
+from mcc.runtime import get_target
+
+def test_a_file_computes_its_graph(tmp_path):
+    b = GraphBuilder()
+    x = b.input("x", (1, 4, 5, 6))
+    graph = b.finish(b.relu(b.conv2d(x, b.constant("w", torch.randn(8, 4, 3, 3)), None)))
+    file, given = write_onnx(graph, tmp_path / "net.onnx"), torch.randn(1, 4, 5, 6)
+    target = get_target("onnx-reference")
+    with target.session(file) as session:
+        (got,) = session.run([given.numpy()])
+    np.testing.assert_allclose(got, run(graph, given)[0].numpy(), rtol=1e-5, atol=1e-5)
+    (samples,) = target.time([file], budget_s=0.1)
+    assert samples.median_us > 0
+    with pytest.raises(TargetError, match="no profiler"):
+        target.profile(file)
+"""
+
+
+@pytest.mark.slow
+def test_one_file_is_a_target(tmp_path: Path) -> None:
+    copied(tmp_path, "mcc", "passes", "cost_models", "tests/conftest.py", "pyproject.toml")
+    (target,) = blocks("Add a target")
+    target.apply(tmp_path)
+    (tmp_path / "tests/test_run.py").write_text(RUN)
+    done = run_tests(tmp_path, "tests/test_run.py")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert "1 passed" in done.stdout
 
 
 # -- a cost model ------------------------------------------------------------------------------------------
