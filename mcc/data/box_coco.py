@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mcc.data.box_files import CocoFile, Labelled, is_coco, read_coco
-from mcc.data.box_folders import Read, named_folder, part_folders
+from mcc.data.box_folders import Read, named_folder
+from mcc.data.layouts import part_folders
 from mcc.data.listing import FOLDERS, TRAIN
 from mcc.errors import DataError
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree
 
+from mcc.data.layouts import text_lines
 from mcc.errors import DataError
 from mcc.files import readable_file
 
@@ -208,16 +209,6 @@ def read_yaml_names(path: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
     if "nc" in content and names and content["nc"] != len(names):
         raise _broken(path, f"says nc: {content['nc']} and has {len(names)} names")
     return names, content
-
-
-def text_lines(path: Path) -> list[str]:
-    """Lines of a small text file that hold something. Raises DataError."""
-    readable_file(path, at_most_bytes=MAX_TEXT_BYTES)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _broken(path, f"cannot be read as text ({error})") from error
-    return [line.strip() for line in lines if line.strip()]
 
 
 # -- all of them -------------------------------------------------------------------------------------------

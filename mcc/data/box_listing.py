@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcc.data.box_coco import COCO_NAME, of_coco
-from mcc.data.box_folders import Parts, Read, folders_of
-from mcc.data.box_voc import of_voc, voc_root
+from mcc.data.box_folders import Parts, Read
+from mcc.data.box_voc import VOC_BOXES, of_voc
 from mcc.data.box_yolo import of_yolo, yolo_folders
+from mcc.data.layouts import folders_of, voc_root
 from mcc.data.listing import with_training
 from mcc.errors import DataError
 
@@ -73,8 +74,8 @@ def holds_boxes(place: Path) -> bool:
     """
     if not place.is_dir():
         return False
-    root = voc_root(place)
-    if root is not None and any((root / "Annotations").glob("*.xml")):
+    root = voc_root(place, VOC_BOXES)
+    if root is not None and any((root / VOC_BOXES).glob("*.xml")):
         return True
     folders = [place, *folders_of(place).values()]
     return any(

@@ -5,27 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from mcc.data.box_files import Labelled, read_voc
-from mcc.data.box_files import text_lines as lines_of
-from mcc.data.box_folders import (
+from mcc.data.box_folders import Parts, Read, named_folder, stated_names
+from mcc.data.layouts import (
     PICTURE_FOLDERS,
-    Parts,
-    Read,
-    folders_of,
-    named_folder,
+    VOC_CLASSES,
+    VOC_PICTURES,
     part_folders,
     picture_files,
-    stated_names,
+    voc_lists,
+    voc_root,
 )
-from mcc.data.listing import FOLDERS, TRAIN
-from mcc.data.mask_listing import VOC_CLASSES
+from mcc.data.listing import TRAIN
 from mcc.errors import DataError
 
+VOC_BOXES = "Annotations"
 XML_FOLDERS = ("annotations", "annotation", "labels", "xml", "xmls")
 
 
 def of_voc(place: Path) -> Read | None:
     """Pictures and classes of a folder in such a layout; None where it has another. Raises DataError."""
-    root = voc_root(place)
+    root = voc_root(place, VOC_BOXES)
     if root is not None:
         found = _voc_parts(root)
     else:
@@ -40,32 +39,12 @@ def of_voc(place: Path) -> Read | None:
     return found, stated or tuple(names)
 
 
-def voc_root(place: Path) -> Path | None:
-    """The folder in VOC's layout: the place, or the only such one up to two levels inside it."""
-    levels = [[place]]
-    for _ in range(2):
-        levels.append([inside for folder in levels[-1] for inside in folders_of(folder).values()])
-    for folders in levels:
-        there = [f for f in folders if (f / "Annotations").is_dir() and (f / "JPEGImages").is_dir()]
-        if len(there) > 1:
-            raise DataError(
-                f"holds {there[0].name}/ and {there[1].name}/ in VOC's layout", where=str(place),
-                hint="name one of them",
-            )  # fmt: skip
-        if there:
-            return there[0]
-    return None
-
-
 def _voc_parts(root: Path) -> Parts:
-    pictures, boxes, lists = root / "JPEGImages", root / "Annotations", root / "ImageSets" / "Main"
-    by_stem = {file.stem: file for file in picture_files(pictures)}
-    found: Parts = {}
-    for part, names in FOLDERS.items():
-        there = [lists / f"{name}.txt" for name in names if (lists / f"{name}.txt").is_file()]
-        if there:
-            stems = [line.split()[0] for line in lines_of(there[0])]
-            found[part] = tuple(_voc_one(stem, by_stem, boxes, there[0]) for stem in stems)
+    boxes, by_stem = root / VOC_BOXES, {file.stem: file for file in picture_files(root / VOC_PICTURES)}
+    found = {
+        part: tuple(_voc_one(line.split()[0], by_stem, boxes, source) for line in lines)
+        for part, (source, lines) in voc_lists(root, "Main").items()
+    }
     if found:
         return found
     xml = sorted(boxes.glob("*.xml"))

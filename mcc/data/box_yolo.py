@@ -6,15 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mcc.data.box_files import Labelled, read_yaml_names, read_yolo
-from mcc.data.box_folders import (
-    NAME_FILES,
-    PICTURE_FOLDERS,
-    Read,
-    named_folder,
-    part_folders,
-    picture_files,
-    stated_names,
-)
+from mcc.data.box_folders import NAME_FILES, Read, named_folder, stated_names
+from mcc.data.layouts import PICTURE_FOLDERS, part_folders, picture_files
 from mcc.data.listing import FOLDERS, SUFFIXES, TRAIN
 from mcc.errors import DataError
 

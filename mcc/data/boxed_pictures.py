@@ -7,17 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mcc.data.assembly import assemble
-from mcc.data.augment import Augmentation
 from mcc.data.box_files import Labelled
 from mcc.data.box_listing import list_boxes
 from mcc.data.boxes import CORNERS, IGNORED, NO_BOX, Floats
 from mcc.data.detection import DETECTION
-from mcc.data.image_folder import SHIFT_SHARE, check_bits, decode_pictures, heads_of, preprocessing_for
-from mcc.data.masks import whole_size
 from mcc.data.module import DataModule
-from mcc.data.picture import Fit, Size
+from mcc.data.picture import Size
 from mcc.data.preprocessing import Preprocessing
+from mcc.data.whole_pictures import WholePictures
 from mcc.errors import DataError
 
 SIZE_OFF = 1  # pixels by which tools round the size that they state
@@ -41,36 +38,25 @@ def load_detection(
             outside of its picture, or is of an unknown class.
     """
     listing = list_boxes(folder, train_unseen)
-    pictures = [one.picture for part in listing.parts.values() for one in part]
-    heads = dict(zip(pictures, heads_of(pictures), strict=True))
-    check_bits([picture for picture in pictures if heads[picture].sixteen], folder)
-    channels = input_shape[0] if input_shape else 3
-    preprocessing = preprocessing_for(preprocessing, channels, folder)
-    size = whole_size([head.size for head in heads.values()], input_shape, preprocessing, folder)
+    parts = {part: [one.picture for one in labelled] for part, labelled in listing.parts.items()}
+    whole = WholePictures.looked_at(parts, folder, input_shape, preprocessing)
     numbers = {called: number for number, called in enumerate(listing.classes)}
     most = max((len(one.boxes) for part in listing.parts.values() for one in part), default=0)
     if not most:
         raise DataError("none of its pictures has a box", where=str(folder))
-    read = {
-        part: (
-            decode_pictures(tuple(one.picture for one in labelled), Fit(size, 1.0, channels, whole=True)),
-            _targets(labelled, [heads[one.picture].size for one in labelled], numbers, size, most),
+    targets = {
+        part: _targets(
+            labelled, [whole.heads[one.picture].size for one in labelled], numbers, whole.size, most
         )
         for part, labelled in listing.parts.items()
     }
-    both = "test" in read and "validation" in read
-    return assemble(
+    return whole.data_module(
         name,
-        read["train"],
-        read.get("test", read.get("validation")),
-        class_names=listing.classes,
-        input_shape=input_shape or (channels, *size),
-        preprocessing=preprocessing,
+        targets,
+        classes=listing.classes,
         seed=seed,
-        augmentation=Augmentation(max(1, min(size) // SHIFT_SHARE), mirror=True),
-        validation=read.get("validation") if both else None,
-        train_unseen=train_unseen or listing.unseen or len(read) == 1,
         task=DETECTION,
+        unseen=train_unseen or listing.unseen,
         remarks=listing.remarks,
     )
 

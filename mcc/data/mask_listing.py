@@ -10,27 +10,31 @@ DIR/JPEGImages, SegmentationClass, ImageSets   PASCAL VOC, and what CVAT exports
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mcc.data.listing import CLASS_FILES, FOLDERS, SUFFIXES, TRAIN, read_classes, with_training
+from mcc.data.layouts import (
+    MAX_TEXT_BYTES,
+    PICTURE_FOLDERS,
+    VOC_CLASSES,
+    VOC_PICTURES,
+    folders_of,
+    only_folder,
+    part_folders,
+    picture_files,
+    text_lines,
+    voc_lists,
+    voc_root,
+)
+from mcc.data.listing import CLASS_FILES, SUFFIXES, TRAIN, read_classes, with_training
 from mcc.errors import DataError
 from mcc.files import readable_file
 
-IMAGES = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit")
+VOC_MASKS = "SegmentationClass"
 MASKS = ("masks", "mask", "annotations", "labels", "segmentationclass", "gtfine", "segmentations")
 ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_l", "_seg", "_gt", "_gtfine_labelids")
 """What the name of a mask has behind that of its picture."""
 PICTURE_ENDINGS = ("", "_leftimg8bit", "_image", "_img")
-VOC_FOLDERS = ("JPEGImages", "SegmentationClass")
-VOC_CLASSES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
-    "tvmonitor",
-)  # fmt: skip
-"""Of PASCAL VOC 2007 to 2012, in the order of their numbers."""
-MAX_LIST_BYTES = 64 << 20
 EXPECTED = "expected train/, and val/ or test/ or both, each with a folder images/ and a folder masks/"
 
 Colour = tuple[int, int, int]
@@ -60,7 +64,7 @@ def list_masks(place: Path, train_unseen: bool) -> MaskListing:
     """The pictures and masks of a folder, by part. Raises DataError where one is missing."""
     if not place.is_dir():
         raise DataError("there is no such folder", where=str(place), hint=EXPECTED)
-    root = _voc_root(place)
+    root = voc_root(place, VOC_MASKS)
     found = _of_voc(root) if root is not None else _of_folders(place)
     found = {part: pairs for part, pairs in found.items() if pairs}
     if not found:
@@ -73,57 +77,33 @@ def list_masks(place: Path, train_unseen: bool) -> MaskListing:
 # -- layouts -----------------------------------------------------------------------------------------------
 
 
-def _folders(place: Path) -> dict[str, Path]:
-    """The folders of a place by their names in lower case, without hidden ones."""
-    return {
-        each.name.casefold(): each
-        for each in sorted(place.iterdir())
-        if each.is_dir() and not each.name.startswith(".")
-    }
-
-
-def _one_of(folders: dict[str, Path], names: Iterable[str], place: Path) -> Path | None:
-    there = [folders[name] for name in names if name in folders]
-    if len(there) > 1:
-        raise DataError(
-            f"holds {there[0].name}/ and {there[1].name}/", where=str(place), hint="leave one of them"
-        )
-    return there[0] if there else None
-
-
 def _of_folders(place: Path) -> dict[str, Pairs]:
-    folders = _folders(place)
-    pictures, masks = _one_of(folders, IMAGES, place), _one_of(folders, MASKS, place)
-    parts = {part: _one_of(folders, names, place) for part, names in FOLDERS.items()}
+    folders = folders_of(place)
+    pictures, masks = only_folder(folders, PICTURE_FOLDERS, place), only_folder(folders, MASKS, place)
     if pictures is None and masks is None:
-        return {part: _of_part(folder) for part, folder in parts.items() if folder is not None}
+        return {part: _of_part(folder) for part, folder in part_folders(place).items()}
     if pictures is None or masks is None:
         missing = "pictures (images/)" if pictures is None else "masks (masks/)"
         raise DataError(f"has no folder of {missing}", where=str(place), hint=EXPECTED)
-    inside, beside = _folders(pictures), _folders(masks)
-    divided = {part: _one_of(inside, names, pictures) for part, names in FOLDERS.items()}
-    if not any(divided.values()):
+    divided, others = part_folders(pictures), part_folders(masks)
+    if not divided:
         return {TRAIN: _paired(pictures, masks)}
-    found: dict[str, Pairs] = {}
-    for part, names in FOLDERS.items():
-        folder, other = divided[part], _one_of(beside, names, masks)
-        if folder is not None and other is None:
+    for part, folder in divided.items():
+        if part not in others:
             raise DataError(f"has no masks for {pictures.name}/{folder.name}", where=str(masks))
-        if folder is not None and other is not None:
-            found[part] = _paired(folder, other)
-    return found
+    return {part: _paired(folder, others[part]) for part, folder in divided.items()}
 
 
 def _of_part(folder: Path) -> Pairs:
-    inside = _folders(folder)
-    pictures, masks = _one_of(inside, IMAGES, folder), _one_of(inside, MASKS, folder)
+    inside = folders_of(folder)
+    pictures, masks = only_folder(inside, PICTURE_FOLDERS, folder), only_folder(inside, MASKS, folder)
     if pictures is not None and masks is not None:
         return _paired(pictures, masks)
     if pictures is not None or masks is not None:
         raise DataError(
             f"has no folder of {'masks' if masks is None else 'pictures'}", where=str(folder), hint=EXPECTED
         )
-    files = _pictures(folder)
+    files = picture_files(folder)
     ends = tuple(end for end in ENDINGS if end)
     beside = [file for file in files if file.stem.casefold().endswith(ends)]
     if not beside:
@@ -131,19 +111,8 @@ def _of_part(folder: Path) -> Pairs:
     return _matched([file for file in files if file not in set(beside)], beside, folder)
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """The picture files below a folder."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
-
-
 def _paired(pictures: Path, masks: Path) -> Pairs:
-    return _matched(_pictures(pictures), _pictures(masks), pictures)
+    return _matched(picture_files(pictures), picture_files(masks), pictures)
 
 
 def _matched(pictures: list[Path], masks: list[Path], folder: Path) -> Pairs:
@@ -175,46 +144,17 @@ def _matched(pictures: list[Path], masks: list[Path], folder: Path) -> Pairs:
 # -- PASCAL VOC --------------------------------------------------------------------------------------------
 
 
-def _voc_root(place: Path) -> Path | None:
-    """The folder in VOC's layout: the place, or the only such one up to two levels inside it."""
-    levels = [[place]]
-    for _ in range(2):
-        levels.append([inside for folder in levels[-1] for inside in _folders(folder).values()])
-    for folders in levels:
-        there = [folder for folder in folders if all((folder / name).is_dir() for name in VOC_FOLDERS)]
-        if len(there) > 1:
-            raise DataError(
-                f"holds {there[0].name}/ and {there[1].name}/ in VOC's layout", where=str(place),
-                hint="name one of them",
-            )  # fmt: skip
-        if there:
-            return there[0]
-    return None
-
-
 def _of_voc(root: Path) -> dict[str, Pairs]:
-    pictures, masks = (root / name for name in VOC_FOLDERS)
-    lists = root / "ImageSets" / "Segmentation"
-    found: dict[str, Pairs] = {}
-    for part, names in FOLDERS.items():
-        there = [lists / f"{name}.txt" for name in names if (lists / f"{name}.txt").is_file()]
-        if there:
-            found[part] = tuple(_named(name, pictures, masks, there[0]) for name in _lines(there[0]))
+    pictures, masks = root / VOC_PICTURES, root / VOC_MASKS
+    found = {
+        part: tuple(_named(name, pictures, masks, source) for name in lines)
+        for part, (source, lines) in voc_lists(root, "Segmentation").items()
+    }
     if found:
         return found
-    labelled = {mask.stem for mask in _pictures(masks)}
-    return {
-        TRAIN: _matched([p for p in _pictures(pictures) if p.stem in labelled], _pictures(masks), pictures)
-    }
-
-
-def _lines(path: Path) -> list[str]:
-    readable_file(path, at_most_bytes=MAX_LIST_BYTES)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read as a list ({error})", where=str(path)) from error
-    return [line.strip() for line in lines if line.strip()]
+    labelled = {mask.stem for mask in picture_files(masks)}
+    of_masks = [picture for picture in picture_files(pictures) if picture.stem in labelled]
+    return {TRAIN: _matched(of_masks, picture_files(masks), pictures)}
 
 
 def _named(name: str, pictures: Path, masks: Path, source: Path) -> tuple[Path, Path]:
@@ -249,7 +189,7 @@ def _label_map(path: Path) -> tuple[tuple[str, ...], dict[Colour, int]]:
     """CVAT's `name:red,green,blue:parts:actions`, one class a line."""
     names: list[str] = []
     colours: dict[Colour, int] = {}
-    for line in _lines(path):
+    for line in text_lines(path):
         if line.startswith("#"):
             continue
         name, _, rest = line.partition(":")
@@ -268,7 +208,7 @@ def _label_map(path: Path) -> tuple[tuple[str, ...], dict[Colour, int]]:
 
 def _class_table(path: Path) -> tuple[str, ...]:
     """Roboflow's `Pixel Value, Class`."""
-    readable_file(path, at_most_bytes=MAX_LIST_BYTES)
+    readable_file(path, at_most_bytes=MAX_TEXT_BYTES)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row][1:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,21 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mcc.data.assembly import assemble
-from mcc.data.augment import Augmentation
-from mcc.data.image_folder import (
-    SHIFT_SHARE,
-    check_bits,
-    decode_pictures,
-    heads_of,
-    preprocessing_for,
-    workers,
-)
+from mcc.data.image_folder import workers
 from mcc.data.mask_listing import Colour, MaskListing, list_masks
 from mcc.data.module import DataModule
-from mcc.data.picture import Fit, Head, Size, opened_picture
+from mcc.data.picture import Head, Size, opened_picture
 from mcc.data.preprocessing import Preprocessing
 from mcc.data.segmentation import IGNORED, SEGMENTATION
+from mcc.data.whole_pictures import WholePictures
 from mcc.errors import DataError
 
 LOSSY = (".jpg", ".jpeg", ".webp")
@@ -126,62 +117,23 @@ def load_segmentation(
             belong to its picture.
     """
     listing = list_masks(folder, train_unseen)
-    pictures = [picture for pairs in listing.parts.values() for picture, _ in pairs]
-    heads = dict(zip(pictures, heads_of(pictures), strict=True))
-    check_bits([picture for picture in pictures if heads[picture].sixteen], folder)
-    channels = input_shape[0] if input_shape else 3
-    preprocessing = preprocessing_for(preprocessing, channels, folder)
-    size = whole_size([head.size for head in heads.values()], input_shape, preprocessing, folder)
-    reader = MaskReader(size, listing.colours)
+    parts = {part: [picture for picture, _ in pairs] for part, pairs in listing.parts.items()}
+    whole = WholePictures.looked_at(parts, folder, input_shape, preprocessing)
+    reader = MaskReader(whole.size, listing.colours)
     masks = {
-        part: _read_masks(reader, [(mask, heads[picture]) for picture, mask in pairs])
+        part: _read_masks(reader, [(mask, whole.heads[picture]) for picture, mask in pairs])
         for part, pairs in listing.parts.items()
     }
-    remarks = [*listing.remarks, *_two_valued(masks, listing)]
-    classes = _checked_classes(masks, listing, folder)
-    read = {
-        part: (decode_pictures(tuple(p for p, _ in pairs), Fit(size, 1.0, channels, whole=True)), masks[part])
-        for part, pairs in listing.parts.items()
-    }
-    both = "test" in read and "validation" in read
-    return assemble(
+    remarks = [*listing.remarks, *_two_valued(masks, listing)]  # 255 becomes 1, before classes are counted
+    return whole.data_module(
         name,
-        read["train"],
-        read.get("test", read.get("validation")),
-        class_names=classes,
-        input_shape=input_shape or (channels, *size),
-        preprocessing=preprocessing,
+        masks,
+        classes=_checked_classes(masks, listing, folder),
         seed=seed,
-        augmentation=Augmentation(max(1, min(size) // SHIFT_SHARE), mirror=True),
-        validation=read.get("validation") if both else None,
-        train_unseen=train_unseen or listing.unseen or len(read) == 1,
         task=SEGMENTATION,
+        unseen=train_unseen or listing.unseen,
         remarks=remarks,
     )
-
-
-def whole_size(
-    sizes: Sequence[Size],
-    input_shape: tuple[int, int, int] | None,
-    preprocessing: Preprocessing,
-    folder: Path,
-) -> Size:
-    """(height, width) that whole pictures are brought to. Raises DataError where nothing says it."""
-    if preprocessing.crop != 1:
-        raise DataError(
-            "pictures with masks or boxes are seen whole, and a crop was asked for", where=str(folder),
-            hint="leave out the crop",
-        )  # fmt: skip
-    wanted = input_shape[1:] if input_shape else preprocessing.size
-    if wanted is not None:
-        return wanted
-    ((common, _), *others) = Counter(sizes).most_common(2)
-    if others:
-        raise DataError(
-            "pictures have different sizes and the network names none", where=str(folder),
-            hint="let the model's factory return a Preprocessing with a size, or give --image-size",
-        )  # fmt: skip
-    return common
 
 
 def _read_masks(reader: MaskReader, files: Sequence[tuple[Path, Head]]) -> NDArray[np.uint8]:
