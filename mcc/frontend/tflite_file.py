@@ -6,41 +6,35 @@ depend on the input is decoded: sparse weights, half precision, stored integers.
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from mcc.errors import DataError, MccError, UnsupportedError, UsageError, VerificationError
+from mcc.errors import DataError, MccError, UnsupportedError, UsageError
 
 # The tables of rules register themselves when they are imported.
 from mcc.frontend import tflite_arithmetic, tflite_shape, tflite_windows
 from mcc.frontend.batch import Original
-from mcc.frontend.cut import unknown_place
-from mcc.frontend.emitter import MAX_ELEMENTS, Emitter
-from mcc.frontend.onnx_compare import Comparison
+from mcc.frontend.emitter import Emitter
+from mcc.frontend.tflite_comparison import verify_against_litert
 from mcc.frontend.tflite_constants import Constants, short_name
 from mcc.frontend.tflite_patterns import restore_hard_activations
+from mcc.frontend.tflite_places import check_shape, cut_place, needed, place_of
 from mcc.frontend.tflite_runner import runner
 from mcc.frontend.tflite_table import RULES, SHAPE_INPUTS, Site
 from mcc.frontend.tflite_values import Array, Values, View
-from mcc.ir.graph import Graph, calls, clean, inputs, output_node, run
+from mcc.ir.graph import Graph, clean, inputs, output_node
 from mcc.ir.interface import Interface, Port
 from mcc.ir.limits import check_count
 from mcc.ir.notes import annotate, shape_of
 from mcc.lower.layout import image_or_plain
 from mcc.lower.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor, read_tflite
-from mcc.quant.noise import random_images
 
 __all__ = ["TfliteRead", "read_tflite_graph", "tflite_arithmetic", "tflite_shape", "tflite_windows"]
-
-log = logging.getLogger(__name__)
 
 _HINTS = {
     "ARG_MAX": "return the scores; positions are found outside the model",
@@ -50,11 +44,6 @@ _HINTS = {
     "NON_MAX_SUPPRESSION_V5": "leave post-processing out of the model",
     "CUSTOM:TFLite_Detection_PostProcess": "leave post-processing out of the model",
 }
-
-COMPARED = 4  # inputs of an integer file
-TOLERANCE_INTEGERS = 0.25
-"""Each layer may round either way, which adds up to some percent on random inputs; a wrong scale or order is
-apart by as much as the output is large."""
 
 _MISFITS = (ValueError, IndexError, KeyError, TypeError, ArithmeticError, RuntimeError)
 
@@ -110,7 +99,7 @@ class _Importer:
         self.model = model
         self.path = path
         self.cut = cut
-        self.returned = model.outputs if not cut else tuple(_place(model, name) for name in cut)
+        self.returned = model.outputs if not cut else tuple(cut_place(model, name) for name in cut)
         if not model.inputs or not self.returned:
             raise UnsupportedError("the first subgraph has no input or no output", hint="mcc reads networks")
         self.batch = self._batch()
@@ -118,7 +107,7 @@ class _Importer:
         self.values = Values(self.emitter, self.batch)
         self.constants = Constants(model, self.emitter)
         self.views: dict[int, View] = {}
-        self.needed = _needed(model, self.returned)
+        self.needed = needed(model, self.returned)
         self.readers: dict[int, list[TfliteOperator]] = {}
         for operator in self.needed:
             for index in operator.inputs:
@@ -129,7 +118,7 @@ class _Importer:
         for index in self.model.inputs:
             tensor = self.model.tensors[index]
             where = f"input {tensor.name}"
-            _check_shape(tensor, where)
+            check_shape(tensor, where)
             if tensor.dtype not in ("float32", "int8", "uint8") or (
                 tensor.dtype != "float32" and tensor.quantisation is None
             ):
@@ -169,7 +158,7 @@ class _Importer:
         annotate(output_node(graph), interface=interface)
         original = runner(self.path, self.model, self.returned if self.cut else None, shapes)
         names = tuple(port.key or port.name for port in interface.outputs)
-        self._verify(graph, original, shapes)
+        verify_against_litert(graph, original, shapes, self.model, self.returned, self.needed)
         return TfliteRead(graph, names, original, self._remarks())
 
     def _input(self, index: int) -> None:
@@ -188,9 +177,9 @@ class _Importer:
         first = self.model.tensors[operator.outputs[0]]
         e = self.emitter
         e.hint, e.path = short_name(first.name or operator.code), first.name or operator.code
-        e.place = _place_of(self.model, operator)
+        e.place = place_of(self.model, operator)
         for index in operator.outputs:
-            _check_shape(self.model.tensors[index], e.place)
+            check_shape(self.model.tensors[index], e.place)
         computed = [index for index in operator.inputs if self._is_computed(index, operator)]
         if not computed:
             return self._fold(operator)
@@ -346,103 +335,3 @@ class _Importer:
                     "and in files lowered from it, one of 1 comes first"
                 )
         return tuple(found)
-
-    def _verify(self, graph: Graph, original: Original, shapes: Sequence[tuple[int, ...]]) -> None:
-        """Compare with LiteRT on random inputs; see `_apart` for integers."""
-        generator = torch.Generator().manual_seed(0)
-        values = [torch.randn((2, *shape[1:]), generator=generator) for shape in shapes]
-        integer = bool(calls(graph, "fake_quantize"))
-        if integer:
-            values = [value[:COMPARED] for value in random_images(graph)]
-        elif self._is_hybrid():
-            return  # LiteRT rounds activations to 8 bits for every inference, the graph does not
-        try:
-            expected = original([value.clone() for value in values])
-        except (RuntimeError, ValueError) as error:  # LiteRT's own refusals
-            reason = (str(error).splitlines() or [""])[0]
-            log.warning("not compared with LiteRT, which does not run the file: %s", reason)
-            return
-        comparison = Comparison(graph, original, values)
-        found = self._apart(graph, values, expected) if integer else comparison.own_differences(expected)
-        for index, difference in enumerate(found):
-            if not difference <= (TOLERANCE_INTEGERS if integer else comparison.tolerance):
-                raise VerificationError(
-                    f"output {index} differs from LiteRT by {difference:.2g} of its range",
-                    hint="please report it",
-                )
-
-    def _apart(self, graph: Graph, values: Sequence[Tensor], expected: Sequence[Tensor]) -> list[float]:
-        """The mean difference of each output over its mean size, of which a step of its grid is the least."""
-        found: list[float] = []
-        for index, got, wanted in zip(self.returned, run(graph, *values), expected, strict=True):
-            grid = self.model.tensors[index].quantisation
-            step = 0.0 if grid is None else float(grid.scale)
-            apart = (got - wanted.reshape(got.shape)).abs().mean()
-            found.append(float(apart) / (float(wanted.abs().mean()) + step or 1.0))
-        return found
-
-    def _is_hybrid(self) -> bool:
-        """Whether weights of 8 bits meet real activations."""
-        tensors = self.model.tensors
-        weighted = [
-            one for one in self.needed if one.code in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-        ]
-        return any(
-            tensors[one.inputs[1]].dtype == "int8" and tensors[one.inputs[0]].dtype == "float32"
-            for one in weighted
-        )
-
-
-def _check_shape(tensor: TfliteTensor, where: str) -> None:
-    """Raise for a shape that no value has, or that is beyond what mcc handles."""
-    if any(length < 0 for length in tensor.shape):
-        raise DataError(f"declares the shape {list(tensor.shape)}", where=where, hint="convert it again")
-    if 0 in tensor.shape:
-        raise UnsupportedError(
-            f"has the empty shape {list(tensor.shape)}",
-            where=where,
-            hint="convert the model with static shapes",
-        )
-    if math.prod(tensor.shape) > MAX_ELEMENTS:
-        raise UnsupportedError(f"of shape {list(tensor.shape)} is beyond what mcc handles", where=where)
-
-
-def _place_of(model: TfliteModel, operator: TfliteOperator) -> str:
-    name = model.tensors[operator.outputs[0]].name
-    return f"operator {operator.index} ({operator.code.removeprefix('CUSTOM:')}, {name})"
-
-
-def _place(model: TfliteModel, name: str) -> int:
-    """The tensor of a place to cut: named as in the file, or as the node of the graph."""
-    computed = [index for operator in model.operators for index in operator.outputs]
-    places = {short_name(model.tensors[index].name): index for index in reversed(computed)}
-    places |= {model.tensors[index].name: index for index in reversed(computed)}
-    if name not in places:
-        raise unknown_place(name, places, "tensor or node")
-    return places[name]
-
-
-def _needed(model: TfliteModel, returned: Iterable[int]) -> list[TfliteOperator]:
-    """The operators that outputs depend on, in the order of the file; not by way of a shape."""
-    writer: dict[int, TfliteOperator] = {}
-    for operator in model.operators:
-        for index in operator.outputs:
-            if index in writer or index in model.inputs:
-                raise DataError(
-                    "writes a value that another operator or an input has written",
-                    where=_place_of(model, operator),
-                    hint="convert the model again",
-                )
-            writer[index] = operator
-    found: dict[int, TfliteOperator] = {}
-    pending = list(returned)
-    while pending:
-        operator = writer.get(pending.pop())
-        if operator is None or operator.index in found:
-            continue
-        found[operator.index] = operator
-        skipped = SHAPE_INPUTS.get(operator.code, ())
-        pending += [
-            index for place, index in enumerate(operator.inputs) if index >= 0 and place not in skipped
-        ]
-    return [found[index] for index in sorted(found)]

@@ -171,5 +171,7 @@ def read_labels(model: bytes) -> list[str]:
             return archive.read(name).decode().splitlines()
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError):
         return []
-    except RuntimeError:  # encrypted; its subclass NotImplementedError: an unknown compression
+    except (
+        RuntimeError
+    ):  # a foreign file's archive is encrypted, or compressed in a way zipfile does not know
         return []
