@@ -145,6 +145,18 @@ class ResNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
+def _stages(channels: int, stages: tuple[tuple[int, int, int], ...]) -> nn.ModuleList:
+    """Inverted residuals after so many channels, for each (expansion, channels, blocks); each begins with
+    stride 2."""
+    found: list[nn.Module] = []
+    for expansion, width, blocks in stages:
+        first = InvertedResidual(channels, width, 2, expansion)
+        rest = (InvertedResidual(width, width, 1, expansion) for _ in range(blocks - 1))
+        found.append(nn.Sequential(first, *rest))
+        channels = width
+    return nn.ModuleList(found)
+
+
 SEGMENTER_STAGES = ((4, 24, 2), (4, 40, 3), (4, 64, 3))
 """Expansion, channels and blocks; each begins with stride 2."""
 
@@ -162,17 +174,8 @@ class Segmenter(nn.Module):
     def __init__(self, classes: int, pyramid: int = 64) -> None:
         super().__init__()
         self.stem = nn.Sequential(_conv_norm(3, 16, 3, 2), InvertedResidual(16, 16, 1, 1))
-        stages: list[nn.Module] = []
-        lateral: list[nn.Module] = []
-        channels = 16
-        for expansion, width, blocks in SEGMENTER_STAGES:
-            inside: list[nn.Module] = []
-            for number in range(blocks):
-                inside.append(InvertedResidual(channels, width, 2 if number == 0 else 1, expansion))
-                channels = width
-            stages.append(nn.Sequential(*inside))
-            lateral.append(_conv_norm(width, pyramid, 1))
-        self.stages, self.lateral = nn.ModuleList(stages), nn.ModuleList(lateral)
+        self.stages = _stages(16, SEGMENTER_STAGES)
+        self.lateral = nn.ModuleList(_conv_norm(width, pyramid, 1) for _, width, _ in SEGMENTER_STAGES)
         self.smooth = nn.ModuleList(
             nn.Sequential(_conv_norm(pyramid, pyramid, 3, groups=pyramid), _conv_norm(pyramid, pyramid, 1))
             for _ in SEGMENTER_STAGES[1:]
@@ -216,18 +219,8 @@ class Detector(nn.Module):
     def __init__(self, classes: int, pyramid: int = 64) -> None:
         super().__init__()
         self.stem = nn.Sequential(_conv_norm(3, 16, 3, 2), InvertedResidual(16, 16, 1, 1))
-        stages: list[nn.Module] = []
-        widths: list[int] = []
-        channels = 16
-        for expansion, width, blocks in DETECTOR_STAGES:
-            inside: list[nn.Module] = []
-            for number in range(blocks):
-                inside.append(InvertedResidual(channels, width, 2 if number == 0 else 1, expansion))
-                channels = width
-            stages.append(nn.Sequential(*inside))
-            widths.append(width)
-        self.stages = nn.ModuleList(stages)
-        headed = widths[-len(DETECTOR_STRIDES) :]
+        self.stages = _stages(16, DETECTOR_STAGES)
+        headed = [width for _, width, _ in DETECTOR_STAGES[-len(DETECTOR_STRIDES) :]]
         self.lateral = nn.ModuleList(_conv_norm(width, pyramid, 1) for width in headed)
         self.towers = nn.ModuleList(nn.Sequential(*(_separable(pyramid) for _ in range(2))) for _ in headed)
         self.cls = nn.ModuleList(nn.Conv2d(pyramid, classes, 1) for _ in headed)
