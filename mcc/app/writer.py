@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mcc.app.facts import AppFacts, Port
+from mcc.data.detection import SHOWN_SCORE
 from mcc.distribution import VERSION
 from mcc.files import write_beside, write_text
 
@@ -59,6 +60,7 @@ def _values(facts: AppFacts) -> dict[str, Any]:
         "mean": [float(f"{value:.12g}") for value in preprocessing.byte_mean],
         "std": [float(f"{value:.12g}") for value in preprocessing.byte_std],
         "bgr": preprocessing.channels == "bgr", "crop": preprocessing.crop, "litert_js": LITERT_JS,
+        "shown_score": SHOWN_SCORE,
         "words": preprocessing.words, "python": python, "gradle": gradle,
         "input": facts.inputs[0], "output": facts.outputs[facts.judged],
         "stored": [_stored(port) for port in facts.outputs],

@@ -108,3 +108,14 @@ def test_the_notes_name_what_the_file_takes(tmp_path: Path) -> None:
     assert "centre of the picture" in notes
     assert "no web page" in notes
     assert not (made.folder / "index.html").exists()
+
+
+def test_pictures_of_16_bits_are_read_as_mcc_reads_them(tmp_path: Path) -> None:
+    made = written(tmp_path, ".tflite", "classes", channels=1)
+    values = np.random.default_rng(7).integers(0, 1 << 16, (HEIGHT, WIDTH), dtype=np.uint16)
+    file = tmp_path / "deep.png"
+    Image.fromarray(values).save(file)
+    app = loaded(made)
+    with Image.open(file) as opened:
+        found = app.Model().run(app.prepare(opened))
+    np.testing.assert_allclose(found[1], expected(made, file)[1], atol=1e-4)
