@@ -19,6 +19,7 @@ from mcc.data.answer import Answer
 from mcc.data.interval import Interval
 from mcc.data.module import PARTS, DataModule
 from mcc.data.outputs import Named, Output
+from mcc.data.shown import Pixels, Shown
 from mcc.data.task import CLASSIFICATION, Score, Statistics, Targets, Task, check_task, load_task
 from mcc.errors import DataError, MccError, UsageError
 from mcc.metric import Metric
@@ -81,6 +82,16 @@ class BoundTask:
         """See `Task.answer`."""
         with _saying(self.task, "answer"):
             return self.task.answer(data)
+
+    def shown(self, picture: Pixels, outputs: Arrays, class_names: Sequence[str]) -> Shown | None:
+        """See `Task.shown`."""
+        with _saying(self.task, "shown"):
+            return self.task.shown(picture, self._named(outputs), class_names)
+
+    def shown_target(self, picture: Pixels, target: NDArray[Any], class_names: Sequence[str]) -> Shown | None:
+        """See `Task.shown_target`."""
+        with _saying(self.task, "shown_target"):
+            return self.task.shown_target(picture, target, class_names)
 
     def loss(self, outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
         """See `Task.loss`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from mcc.data.answer import Answer
 from mcc.data.interval import Interval, paired_proportions, wilson
 from mcc.data.outputs import Output, likely_output, listed, named_output
 from mcc.data.parts import check_labels
+from mcc.data.shown import Pixels, Shown
 from mcc.data.task import CLASSIFICATION, Outputs, Score, Statistics, Targets, Task
 from mcc.errors import DataError
 from mcc.metric import ACCURACY, Metric
@@ -177,6 +178,15 @@ class Classification(Task):
         if found.value <= guessed:
             return f"{figure}, and {way} gives {100 * guessed:.2f} %"
         return f"{figure}, which {images} do not tell from the {100 * guessed:.2f} % of {way}"
+
+    def shown(self, picture: Pixels, outputs: Outputs, class_names: Sequence[str]) -> Shown:
+        """The likeliest class and its probability."""
+        (found,) = self.postprocess(outputs, class_names)
+        return Shown(f"{found.labels[0]} {100 * found.shares[0]:.0f} %")
+
+    def shown_target(self, picture: Pixels, target: NDArray[Any], class_names: Sequence[str]) -> Shown:
+        """Name of the class."""
+        return Shown(class_names[int(target)])
 
     def agreement(self, outputs: Outputs, reference: Outputs) -> Statistics:
         """[N] 1.0 where both name the same class first."""

@@ -33,6 +33,7 @@ from mcc.data.detection_losses import (
 )
 from mcc.data.heads import check_levels, recognised
 from mcc.data.outputs import Output, named_output
+from mcc.data.shown import Pixels, Shown, boxed
 from mcc.data.split import ImageSplit, Targets
 from mcc.data.task import Outputs, Statistics, Task
 from mcc.errors import DataError, UsageError
@@ -246,7 +247,7 @@ class Detection(Task):
     ) -> str | None:
         """Held against answering the boxes of another picture: what boxes look like without looking."""
         found = self.figure(statistics)
-        guesses = [as_found(target) for target in np.roll(targets, 1, 0)]
+        guesses = [_as_found(target) for target in np.roll(targets, 1, 0)]
         guessed = self.figure(matched(guesses, targets, len(class_names))) if len(targets) > 1 else 0.0
         if found > guessed:
             return None
@@ -254,6 +255,14 @@ class Detection(Task):
             f"its {self.metric.name} on {len(statistics):,} pictures is {100 * found:.2f} %, and answering "
             f"the boxes of another picture gives {100 * guessed:.2f} %"
         )
+
+    def shown(self, picture: Pixels, outputs: Outputs, class_names: Sequence[str]) -> Shown:
+        """The boxes above `SHOWN_SCORE` in the picture, and their number."""
+        return _drawn(picture, _shown(self.boxes(outputs)[0]), class_names)
+
+    def shown_target(self, picture: Pixels, target: Floats, class_names: Sequence[str]) -> Shown:
+        """The labelled boxes in the picture, and their number."""
+        return _drawn(picture, _as_found(target), class_names)
 
     def agreement(self, outputs: Outputs, reference: Outputs) -> Statistics:
         """[N] share of the boxes above `SHOWN_SCORE` that both have, with one class and IoU above a half."""
@@ -264,10 +273,15 @@ class Detection(Task):
 # -- boxes of images ---------------------------------------------------------------------------------------
 
 
-def as_found(target: Floats) -> Found:
+def _as_found(target: Floats) -> Found:
     """Labelled boxes as if they had been answered."""
     rows = target[target[:, CLASS] >= 0][:MOST_BOXES]
     return Found(rows[:, CORNERS], np.ones(len(rows), np.float32), rows[:, CLASS].astype(np.int64))
+
+
+def _drawn(picture: Pixels, found: Found, names: Sequence[str]) -> Shown:
+    drawn = boxed(picture, found.boxes, found.classes.tolist(), names)
+    return Shown(f"{len(found.boxes)} boxes", drawn)
 
 
 def _shown(found: Found) -> Found:

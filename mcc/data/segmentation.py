@@ -16,6 +16,7 @@ from torch.nn import functional
 from mcc.data.answer import Answer
 from mcc.data.augment import Moves
 from mcc.data.outputs import Output, likely_output, listed, named_output
+from mcc.data.shown import Pixels, Shown, painted
 from mcc.data.split import Targets
 from mcc.data.task import Outputs, Statistics, Task
 from mcc.errors import DataError
@@ -160,6 +161,14 @@ class Segmentation(Task):
             f"its {self.metric.name} on {len(statistics):,} pictures is {100 * found:.2f} %, and calling "
             f"every pixel {class_names[frequent]!r} gives {100 * guessed:.2f} %"
         )
+
+    def shown(self, picture: Pixels, outputs: Outputs, class_names: Sequence[str]) -> Shown:
+        """The picture under the colours of the likeliest classes."""
+        return Shown("", painted(picture, self.postprocess(outputs, picture.shape[:2])[0], IGNORED))
+
+    def shown_target(self, picture: Pixels, target: NDArray[Any], class_names: Sequence[str]) -> Shown:
+        """The picture under the colours of its mask."""
+        return Shown("", painted(picture, target, IGNORED))
 
     def agreement(self, outputs: Outputs, reference: Outputs) -> Statistics:
         """[N] share of the pixels of which both say the same class."""

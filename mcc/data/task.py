@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from mcc.data.answer import Answer
 from mcc.data.augment import Moves
 from mcc.data.interval import Interval, bootstrap, paired_bootstrap
 from mcc.data.outputs import Named, Output, likely_output, listed, named_output
+from mcc.data.shown import Pixels, Shown
 from mcc.data.split import Targets
 from mcc.errors import DataError, MccError, UsageError
 from mcc.metric import Metric
@@ -191,6 +192,19 @@ class Task(ABC):
     def answer(self, data: DataModule) -> Answer:
         """How an app reads the outputs; as it stands, as numbers with no further meaning."""
         return Answer()
+
+    def shown(self, picture: Pixels, outputs: Outputs, class_names: Sequence[str]) -> Shown | None:
+        """The answer for one picture, for the report; as it stands, none.
+
+        Args:
+            picture: [H, W, 3] as the network sees it.
+            outputs: Of that picture alone, with batch.
+        """
+        return None
+
+    def shown_target(self, picture: Pixels, target: NDArray[Any], class_names: Sequence[str]) -> Shown | None:
+        """The same of its target; None where the task does not show answers."""
+        return None
 
     def agreement(self, outputs: Outputs, reference: Outputs) -> Statistics:
         """[N] how far two networks say the same of each example, 0 to 1; as it stands, 1 where every value

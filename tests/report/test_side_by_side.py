@@ -15,10 +15,11 @@ from mcc.data import DataModule, Output, Preprocessing, bind_task, from_arrays
 from mcc.data.boxes import NO_BOX
 from mcc.data.detection import Detection
 from mcc.data.segmentation import Segmentation
+from mcc.data.shown import colour
 from mcc.ir.graph import Graph, GraphBuilder, outputs
 from mcc.ir.notes import shape_of
 from mcc.lower.tflite.writer import to_tflite
-from mcc.report.side_by_side import LOOKED_AT, SHOWN, SideBySide, View, colour, side_by_side
+from mcc.report.side_by_side import LOOKED_AT, SHOWN, SideBySide, View, side_by_side
 from mcc.runtime import get_target
 
 SIZE = (16, 24)
@@ -89,7 +90,7 @@ def test_pictures_whose_class_changed_are_shown(tmp_path: Path) -> None:
         middle = pixels(view)[100, 100]
         label = ("red", "green", "blue")[int(middle.argmax())]
         assert label != "blue"
-        assert view.caption.startswith(f"labelled {label}; original: {label} ")
+        assert view.caption.startswith(f"labelled: {label}; original: {label} ")
         assert "compressed: blue 100 %" in view.caption
         assert sorted(middle) == pytest.approx([30, 30, 200], abs=4)
 
